@@ -1,0 +1,39 @@
+# `make demo` and `make test` do all the set-up: environment, install, run.
+
+# The first Python of 3.12 or later that runs; override with `make PYTHON=/path/to/python ...`.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.14 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && echo $$p && break; done)
+EXTRAS ?= dev
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test lint format environment clean
+
+help:  ## What the targets do
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+environment: $(VENV)/installed  ## Virtual environment with ppl_cnn and its development tools
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "ppl_cnn needs Python 3.12 or later, and none was found on PATH; say 'make PYTHON=/path/to/python3.13 ...'." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@
+
+demo: $(VENV)/installed  ## Samples one filter of the embedded CNN and prints the report's path
+	$(BIN)/python -m ppl_cnn.sample --unit conv5:12 --chains 8
+
+lint: $(VENV)/installed  ## Formatting, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint  ## Lint, types, tests and the notebook
+	$(BIN)/python -m pytest
+
+format: $(VENV)/installed  ## Formats the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## Removes the environment and caches (never runs/)
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
