@@ -1,0 +1,469 @@
+"""What the stored draws say about their chains: scalars, ArviZ's summary, a verdict in a sentence.
+
+An image has too many pixels to diagnose each by rank statistics, so a run is judged by the
+response, lp, the energy, random projections of the image and a grid of pixels.
+"""
+
+import contextlib
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Bool, Float, Float32, Int
+from tqdm import tqdm
+
+from ppl_cnn import InputError
+
+MIN_DRAWS = 4
+"""Per chain; split R-hat needs two draws in each half."""
+RHAT_GOOD = 1.01
+"""Vehtari, Gelman, Simpson, Carpenter, Bürkner, Rank-normalization, folding, and localization: an
+improved R-hat for assessing convergence of MCMC, Bayesian Analysis 16(2), 2021."""
+RHAT_POOR = 1.05
+"""Above it the chains disagree by more than a lack of draws explains; ours."""
+ESS_GOOD = 400
+"""Over all chains, bulk and tail: from there on the error estimates themselves are reliable.
+Vehtari et al. 2021, who count 50 for each half of four chains; more chains don't need more."""
+BFMI_GOOD = 0.3
+"""Betancourt, Diagnosing suboptimal cotangent disintegrations in Hamiltonian Monte Carlo, 2016,
+arXiv 1604.00695, as Stan applies it."""
+DIVERGENT_SHARE = 0.01
+"""From this share of divergent transitions on, what the chains missed may be large; ours."""
+
+_PROJECTIONS = 8
+_GRID = 3
+_BLOCK_BYTES = 2**28
+_NEEDED = {
+    "posterior": ("image", "response"),
+    "sample_stats": ("lp", "energy", "acceptance_rate", "diverging"),
+    "stein": ("image", "draws"),
+}
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
+"""What zarr, its codecs and xarray raise on a damaged store."""
+
+
+def read(folder: Path) -> xr.DataTree:
+    """Opens the draws of a run; images stay on disk until they are asked for.
+
+    Args:
+        folder: a run of `ppl_cnn.sample`, finished or not.
+
+    Returns:
+        `posterior` with `image` (chain, draw, row, col, channel) in pixel units minus the mean
+        and `response` (chain, draw); `sample_stats` (chain, draw); `stein` with `image`
+        (chain, block, row, col, channel) and `draws` (block).
+
+    Raises:
+        InputError: there is no store, it is damaged, or it holds something else.
+    """
+    path = folder / "draws.zarr"
+    if not path.is_dir():
+        raise InputError(
+            f"{folder} holds no draws.zarr: give the folder of a run of `python -m ppl_cnn.sample`."
+        )
+    try:
+        # Consolidated metadata would tell the shapes as of when it was written, not as of now.
+        tree = xr.open_datatree(path, engine="zarr", consolidated=False, cache=False)
+    except _DAMAGE as error:
+        raise InputError(f"{path} is no intact Zarr store ({_first_line(error)}).") from None
+    for group, names in _NEEDED.items():
+        for name in names:
+            if group not in tree.children or name not in tree[group].data_vars:
+                raise InputError(f"{path} is no store of draws: it lacks {group}/{name}.")
+    if tree["posterior/image"].dims != ("chain", "draw", "row", "col", "channel"):
+        raise InputError(
+            f"{path} is no store of draws: posterior/image must have the dimensions chain, draw, "
+            f"row, col and channel, not {', '.join(map(str, tree['posterior/image'].dims))}."
+        )
+    return tree
+
+
+class Scan(NamedTuple):
+    """What one pass over the stored images keeps; all in pixel units minus the mean."""
+
+    projections: Float[np.ndarray, "chain draw projection"]
+    """Inner products with fixed random directions of about unit length."""
+    pixels: Float32[np.ndarray, "chain draw pixel"]
+    """A regular grid of pixels."""
+    places: Int[np.ndarray, "pixel 3"]
+    """Row, column and channel of each."""
+    mean: Float[np.ndarray, "chain row col channel"]
+    """Of each chain's draws."""
+    shown: Float32[np.ndarray, "chain shown row col channel"]
+    """Evenly spread draws, whole."""
+    shown_draws: Int[np.ndarray, " shown"]
+
+
+def scan(tree: xr.DataTree, shown: int = 8) -> Scan:
+    """Reads all images once, block by block, so that memory stays flat in the number of draws.
+
+    Args:
+        tree: as `read` or `ppl_cnn.draw` return it.
+        shown: how many draws of each chain to keep whole.
+
+    Raises:
+        InputError: there are fewer than 4 draws, or a chunk is damaged.
+    """
+    image = tree["posterior/image"]
+    chains, draws, *shape = image.shape
+    if draws < MIN_DRAWS or not chains:
+        raise InputError(
+            f"The run holds {draws} draws of each chain so far; at least {MIN_DRAWS} are needed to "
+            f"diagnose them."
+        )
+    directions = _directions(math.prod(shape))
+    places = _places(shape)
+    spread = np.unique(np.linspace(0, draws - 1, min(shown, draws)).round().astype(int))
+    projections = np.empty((chains, draws, directions.shape[1]))
+    pixels = np.empty((chains, draws, len(places)), np.float32)
+    total = np.zeros((chains, *shape))
+    kept = np.empty((chains, len(spread), *shape), np.float32)
+    step = _block(image)
+    for start in tqdm(range(0, draws, step), "reading draws", delay=2, unit="block", leave=False):
+        block = _load(image.isel(draw=slice(start, start + step)))
+        here = slice(start, start + block.shape[1])
+        projections[:, here] = block.reshape(chains, block.shape[1], -1) @ directions
+        pixels[:, here] = block[:, :, *places.T]
+        total += block.sum(axis=1, dtype=np.float64)
+        inside = (spread >= here.start) & (spread < here.stop)
+        kept[:, inside] = block[:, spread[inside] - start]
+    return Scan(projections, pixels, places, total / draws, kept, spread)
+
+
+def _directions(size: int) -> Float32[np.ndarray, "size projection"]:
+    # The same for every run of that image size, so that two runs' projections compare.
+    normal = np.random.default_rng(0).standard_normal((size, _PROJECTIONS), np.float32)
+    return normal / np.float32(math.sqrt(size))
+
+
+def _places(shape: list[int]) -> Int[np.ndarray, "pixel 3"]:
+    rows, cols = (
+        np.unique(((np.arange(_GRID) + 0.5) / _GRID * size).astype(int)) for size in shape[:2]
+    )
+    # The middle channel: green in RGB as in BGR.
+    grid = np.meshgrid(rows, cols, shape[2] // 2, indexing="ij")
+    return np.stack([axis.ravel() for axis in grid], axis=1)
+
+
+def _block(image: xr.DataArray) -> int:
+    """Draws to read at once: the store's chunk, cut down where that is too large."""
+    chunks = image.encoding.get("chunks") or (0, 16)
+    bytes_per_draw = max(1, image.nbytes // image.shape[1])
+    return max(1, min(chunks[1], _BLOCK_BYTES // bytes_per_draw))
+
+
+def _load(array: xr.DataArray) -> np.ndarray:
+    try:
+        return array.values
+    except _DAMAGE as error:
+        raise InputError(
+            f"The stored {array.name} can't be read, the store is damaged ({_first_line(error)})."
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def scalars(tree: xr.DataTree, images: Scan | None = None) -> xr.DataTree:
+    """The quantities by which a run is judged, in memory, as ArviZ takes them.
+
+    Args:
+        tree: as `read` or `ppl_cnn.draw` return it.
+        images: the result of `scan`, if it is at hand.
+
+    Returns:
+        `posterior` with `response`, `lp`, `energy` (chain, draw), `projections` (.., projection)
+        and `pixels` (.., pixel), the last two in pixel units; `sample_stats` (chain, draw). A pixel
+        is labelled `row,col`, in a colour image `row,col,channel`.
+
+    Raises:
+        InputError: there are fewer than 4 draws, or a chunk is damaged.
+    """
+    images = scan(tree) if images is None else images
+    stats = {
+        str(name): (("chain", "draw"), _load(values))
+        for name, values in tree["sample_stats"].data_vars.items()
+        if values.dims == ("chain", "draw")
+    }
+    sample = ("chain", "draw")
+    chains, draws, _ = images.pixels.shape
+    steps = {"chain": np.arange(chains), "draw": np.arange(draws)}
+    colour = tree["posterior/image"].shape[-1] > 1
+    posterior = xr.Dataset(
+        {
+            "response": (sample, _load(tree["posterior/response"]).astype(np.float64)),
+            "lp": (sample, stats["lp"][1].astype(np.float64)),
+            "energy": (sample, stats["energy"][1].astype(np.float64)),
+            "projections": ((*sample, "projection"), images.projections),
+            "pixels": ((*sample, "pixel"), images.pixels.astype(np.float64)),
+        },
+        {
+            **steps,
+            "projection": np.arange(images.projections.shape[2]),
+            "pixel": [
+                ",".join(map(str, place if colour else place[:2])) for place in images.places
+            ],
+        },
+    )
+    return xr.DataTree.from_dict({"posterior": posterior, "sample_stats": xr.Dataset(stats, steps)})
+
+
+def stein_mean(tree: xr.DataTree) -> Float[np.ndarray, "chain row col channel"]:
+    """Each chain's Stein mean image, (s^2/T) mean grad f over its draws, in pixel units.
+
+    By Stein's identity its expectation is that of the image minus the mean, but free of the
+    reference's noise.
+
+    Args:
+        tree: as `read` or `ppl_cnn.draw` return it.
+
+    Raises:
+        InputError: the store holds none, or a chunk is damaged.
+    """
+    image = tree["stein/image"]
+    draws = _load(tree["stein/draws"])
+    if not draws.sum() > 0:
+        raise InputError("The store holds no Stein mean image, it is damaged.")
+    chains, _, *shape = image.shape
+    total = np.zeros((chains, *shape))
+    for block, count in enumerate(draws):
+        if count:
+            total += count * _load(image.isel(block=block)).astype(np.float64)
+    return total / draws.sum()
+
+
+class SteinCheck(NamedTuple):
+    """Root mean squares over pixels, in pixel units."""
+
+    difference: float
+    """Of the mean image and the Stein mean image."""
+    chance: float
+    """What that difference would be by chance, from its spread over the chains."""
+
+
+def stein_check(
+    mean: Float[np.ndarray, "chain row col channel"],
+    stein: Float[np.ndarray, "chain row col channel"],
+) -> SteinCheck | None:
+    """Whether the draws obey Stein's identity, E[x] = (s^2/T) E[grad f(x)].
+
+    A chain that has reached its density obeys it up to chance whatever the network is.
+
+    Args:
+        mean: each chain's mean image.
+        stein: each chain's Stein mean image.
+
+    Returns:
+        None for a single chain, whose spread is unknown.
+    """
+    chains = len(mean)
+    if chains < 2:
+        return None
+    difference = mean - stein
+    chance = difference.var(axis=0, ddof=1) / chains
+    return SteinCheck(math.sqrt(np.mean(difference.mean(axis=0) ** 2)), math.sqrt(np.mean(chance)))
+
+
+def summary(quantities: xr.DataTree) -> pd.DataFrame:
+    """ArviZ's summary of every scalar, unrounded: mean, sd, interval, ESS, R-hat, MCSE.
+
+    Args:
+        quantities: the result of `scalars`.
+    """
+    with _quiet():
+        import arviz
+
+        return pd.DataFrame(arviz.summary(quantities, round_to="none"))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """ArviZ logs NaN, constants and single chains for every quantity; the verdict says it once."""
+    logger = logging.getLogger("arviz_stats")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+class Extreme(NamedTuple):
+    """The worst value of a diagnostic, and whose it is."""
+
+    value: float
+    """NaN if it could be computed for nothing."""
+    of: str
+
+
+_GOOD = (
+    "The chains agree and the draws suffice: means, quantiles and their standard errors can be "
+    "relied on."
+)
+
+
+class Verdict(NamedTuple):
+    """What the diagnostics say about a run."""
+
+    state: str
+    """`good`, `short` (sound, but more draws are needed) or `bad` (don't use these draws)."""
+    sentence: str
+    """The state and what to do about it."""
+    rhat: Extreme
+    """Largest rank-normalised split R-hat of all scalars; NaN with a single chain."""
+    ess_bulk: Extreme
+    """Smallest of all scalars, over all chains together."""
+    ess_tail: Extreme
+    bfmi: Extreme
+    """Smallest energy fraction of missing information (E-BFMI) of all chains."""
+    divergences: int
+    nonfinite: int
+    """Draws whose image, response, lp or energy is NaN or infinite."""
+    draws: int
+    """Over all chains."""
+
+
+def verdict(
+    quantities: xr.DataTree, table: pd.DataFrame, config: Mapping[str, Any] | None = None
+) -> Verdict:
+    """Judges a run and says what to do about it.
+
+    Args:
+        quantities: the result of `scalars`.
+        table: the result of `summary`.
+        config: the run's settings, of which `warmup` and `thin` make the advice concrete.
+    """
+    posterior, stats = quantities["posterior"], quantities["sample_stats"]
+    table = table[table["sd"] > 0]
+    chains, draws = posterior["response"].shape
+    found = Verdict(
+        state="",
+        sentence="",
+        rhat=_extreme(table["r_hat"], largest=True),
+        ess_bulk=_extreme(table["ess_bulk"]),
+        ess_tail=_extreme(table["ess_tail"]),
+        bfmi=_smallest_bfmi(posterior["energy"].values),
+        divergences=int(stats["diverging"].sum()),
+        nonfinite=int((~_finite(posterior.to_dataset())).sum()),
+        draws=chains * draws,
+    )
+    acceptance = float(stats["acceptance_rate"].mean())
+    constant = float(posterior["response"].max() - posterior["response"].min()) == 0
+    broken = _broken(found, constant, acceptance, config or {})
+    if broken:
+        return found._replace(state="bad", sentence=broken)
+    short = _short(found, chains, draws, config or {})
+    if short:
+        return found._replace(state="short", sentence=short)
+    return found._replace(state="good", sentence=_GOOD)
+
+
+def _extreme(column: pd.Series, largest: bool = False) -> Extreme:
+    column = column[np.isfinite(column)]
+    if column.empty:
+        return Extreme(math.nan, "")
+    label = column.idxmax() if largest else column.idxmin()
+    return Extreme(float(column[label]), str(label))
+
+
+def _smallest_bfmi(energy: Float[np.ndarray, "chain draw"]) -> Extreme:
+    with _quiet():
+        ratio = np.mean(np.diff(energy, axis=1) ** 2, axis=1) / np.var(energy, axis=1, ddof=1)
+    chains = [f"chain {chain}" for chain in range(len(energy))]
+    return _extreme(pd.Series(ratio, chains))
+
+
+def _finite(posterior: xr.Dataset) -> Bool[np.ndarray, "chain draw"]:
+    finite = np.isfinite(posterior)
+    return np.logical_and.reduce(
+        [
+            values.all([dim for dim in values.dims if dim not in ("chain", "draw")]).values
+            for values in finite.data_vars.values()
+        ]
+    )
+
+
+def _broken(found: Verdict, constant: bool, acceptance: float, config: Mapping[str, Any]) -> str:
+    """Why the draws must not be used, and what to do; empty if nothing speaks against them."""
+    warmup = config.get("warmup")
+    longer = f"--warmup {2 * warmup}" if warmup else "a longer warmup"
+    if found.nonfinite:
+        return (
+            f"{found.nonfinite:,} of {found.draws:,} draws aren't finite, so the response overflows: "
+            f"raise the temperature, or check the network's weights and preprocessing."
+        )
+    if constant and acceptance < 0.1:
+        return (
+            f"The chains stand still, nearly every proposal was refused, so the step is too large: "
+            f"give the adaptation {longer}."
+        )
+    if constant:
+        return (
+            "The response is the same in every draw: the unit is dead on these images, and its "
+            "density is the reference itself. Choose another unit or a reference of more contrast."
+        )
+    if found.divergences > DIVERGENT_SHARE * found.draws:
+        return (
+            f"{found.divergences:,} of {found.draws:,} transitions diverged, so parts of the "
+            f"density are left out: use smaller steps (a higher target acceptance) or {longer}."
+        )
+    if found.rhat.value > RHAT_POOR:
+        return (
+            f"The chains disagree: they haven't forgotten their starts, or they sit in different "
+            f"modes of the density. Run again with {longer} and more draws; if they still "
+            f"disagree, look at each chain by itself, or raise the temperature."
+        )
+    return ""
+
+
+def _short(found: Verdict, chains: int, draws: int, config: Mapping[str, Any]) -> str:
+    """What sound draws still lack; empty if nothing."""
+    if found.divergences:
+        return (
+            f"The chains agree, but {_times(found.divergences)} of {found.draws:,} a transition "
+            f"diverged: use smaller steps (a higher target acceptance) and see whether the results "
+            f"stay."
+        )
+    if found.bfmi.value < BFMI_GOOD:
+        return (
+            "The chains agree, but they change their energy slowly and may miss the tails of the "
+            "density: draw more, with heavier thinning to keep the store small."
+        )
+    if not math.isfinite(found.rhat.value):
+        return (
+            "One chain alone can't show that it has reached its density: run at least four "
+            "(--chains 4) and see whether they agree."
+        )
+    ess = min(found.ess_bulk.value, found.ess_tail.value)
+    if ess < ESS_GOOD or found.rhat.value > RHAT_GOOD:
+        wanted = _round_up(draws * max(1.5, ESS_GOOD / ess))
+        return (
+            f"Nothing is wrong with the chains, but the draws are too few to rely on their error "
+            f"estimates: the same command with {_draws_option(wanted, draws, config)}."
+        )
+    return ""
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count:,} times")
+
+
+def _round_up(number: float) -> int:
+    unit = 10 ** max(1, math.floor(math.log10(number)) - 1) * 5
+    return math.ceil(number / unit) * unit
+
+
+def _draws_option(wanted: int, draws: int, config: Mapping[str, Any]) -> str:
+    if wanted <= 10 * draws:
+        return f"--draws {wanted} goes on from here and should do"
+    every = math.ceil(wanted / (10 * draws))
+    thin = every * config.get("thin", 1)
+    kept = _round_up(wanted / every)
+    return f"--draws {kept} --thin {thin} and a new --out should do"

@@ -1,0 +1,99 @@
+"""A run's folder: who may write to it, what made it, and how its files stay whole."""
+
+import contextlib
+import fcntl
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ppl_cnn import InputError
+from ppl_cnn.models.weights import write_aside
+
+_PACKAGES = ("ppl_cnn", "jax", "numpyro", "flax", "optax", "arviz", "zarr", "grain", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that determine a run's numbers."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+class RunFolder:
+    """A folder that one run at a time writes to, with `run.json` saying what made it."""
+
+    def __init__(self, path: Path, record: dict[str, Any]) -> None:
+        self.path = path
+        self.record = record
+
+    @classmethod
+    @contextlib.contextmanager
+    def claim(cls, path: Path, config: Mapping[str, Any], command: str) -> Iterator["RunFolder"]:
+        """Makes the folder, or opens the one that the same run has left, and keeps others out.
+
+        Args:
+            path: the folder.
+            config: what determines the run's result; a folder made by another is refused.
+            command: how the run was started, for the record.
+
+        Raises:
+            InputError: the folder holds something else, or a run is writing to it now.
+        """
+        record_path = path / "run.json"
+        if path.is_dir() and not record_path.exists() and any(path.iterdir()):
+            left = [item.name for item in path.iterdir() if not item.name.startswith(".")]
+            if left:
+                raise InputError(
+                    f"{path} holds no run, but other files ({left[0]}); give another folder."
+                )
+        path.mkdir(parents=True, exist_ok=True)
+        with open(path / ".lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    f"Another run is writing to {path}; wait for it or give another folder."
+                ) from None
+            if record_path.exists():
+                record = read_record(path)
+                _check_same(path, record["config"], json.loads(json.dumps(config)))
+            else:
+                record = {"config": config, "command": command, "versions": versions()}
+            folder = cls(path, record)
+            folder.update()
+            yield folder
+
+    def update(self, **fields: Any) -> None:
+        """Adds fields to `run.json`."""
+        self.record |= fields
+        write_aside(self.path / "run.json", json.dumps(self.record, indent=2).encode())
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The content of a run's `run.json`.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    try:
+        record = json.loads((path / "run.json").read_text())
+        record["config"]
+    except FileNotFoundError:
+        raise InputError(f"{path} is no run's folder: it holds no run.json.") from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{path / 'run.json'} is damaged; give another folder.") from None
+    return record
+
+
+def _check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    for key in {**old, **new}:
+        if old.get(key) != new.get(key):
+            raise InputError(
+                f"{path} holds a run with {key} {old.get(key)}, not {new.get(key)}: "
+                f"give the same settings to continue it, or another --out."
+            )

@@ -1,0 +1,52 @@
+"""Reference distributions q of images, each a push-forward of standard normal noise."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpyro.distributions as dist
+from jaxtyping import Array, Float
+
+from ppl_cnn import InputError
+
+
+class Reference(Protocol):
+    """A distribution of images x = R(z), z ~ N(0, I), in pixel units minus the mean."""
+
+    def distribution(self, shape: tuple[int, int, int]) -> dist.TransformedDistribution:
+        """q over images of a (row, col, channel) shape; its base is N(0, I), its transform R."""
+
+    def push(
+        self, z: Float[Array, "*batch row col channel"]
+    ) -> Float[Array, "*batch row col channel"]:
+        """R(z)."""
+
+
+@dataclass(frozen=True)
+class WhiteNoise:
+    """Independent pixels N(0, sigma^2).
+
+    Args:
+        sigma: in pixel units (0..255).
+    """
+
+    sigma: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma < float("inf"):
+            raise InputError(f"The noise's sigma must be positive and finite, not {self.sigma}.")
+
+    def __str__(self) -> str:
+        return f"white:{self.sigma:g}"
+
+    def distribution(self, shape: tuple[int, int, int]) -> dist.TransformedDistribution:
+        """q over images of a (row, col, channel) shape."""
+        standard = dist.Normal(0.0, 1.0).expand(shape).to_event(3)
+        return dist.TransformedDistribution(
+            standard, dist.transforms.AffineTransform(0.0, self.sigma)
+        )
+
+    def push(
+        self, z: Float[Array, "*batch row col channel"]
+    ) -> Float[Array, "*batch row col channel"]:
+        """R(z) = sigma z."""
+        return self.sigma * z

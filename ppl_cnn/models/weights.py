@@ -1,0 +1,160 @@
+"""A trained network on disk: a folder with `weights.safetensors` and `model.json`."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from ppl_cnn import InputError
+from ppl_cnn.models.cnn import CNN
+from ppl_cnn.models.network import Params, weight_shapes
+from ppl_cnn.models.networks import NETWORKS, Network, Preprocessing
+
+EMBEDDED = Path(__file__).parent / "embedded"
+"""The networks that come with the package, a folder each."""
+
+
+def load(model: str | Path) -> CNN:
+    """Opens a trained network.
+
+    Args:
+        model: the name of an embedded network, or the folder of a run of `ppl_cnn.pretrain`.
+
+    Raises:
+        InputError: there is no such model, or its files are damaged or don't fit.
+    """
+    folder = model_folder(model)
+    description = read_description(folder)
+    network = _network(description, folder)
+    params = read_weights(folder / "weights.safetensors", network)
+    alpha = np.asarray(description["alpha"], np.float32)
+    classes = tuple(description["classes"])
+    count = weight_shapes(network)[network.layers[-1].name]["bias"]
+    if alpha.shape != count or not np.isfinite(alpha).all() or len(classes) != count[0]:
+        raise InputError(
+            f"{folder / 'model.json'} must give {count[0]} finite alpha and {count[0]} classes."
+        )
+    return CNN(network, params, alpha, classes)
+
+
+def model_folder(model: str | Path) -> Path:
+    """The folder of an embedded network or of a run."""
+    folder = EMBEDDED / str(model)
+    if str(model) not in embedded_names():
+        folder = Path(model)
+    if (folder / "model.json").is_file():
+        return folder
+    if str(model) in NETWORKS:
+        raise InputError(
+            f"The network {model} comes without weights: train it with "
+            f"`python -m ppl_cnn.pretrain --network {model}` and give the run's folder."
+        )
+    raise InputError(
+        f"There is no model {str(model)!r}: give one of {', '.join(embedded_names())} "
+        f"or a run's folder, one that holds model.json and weights.safetensors."
+    )
+
+
+def embedded_names() -> list[str]:
+    """The networks that come with the package."""
+    return sorted(path.parent.name for path in EMBEDDED.glob("*/model.json"))
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """`model.json` of a model's folder, with the fields that `load` needs."""
+    path = folder / "model.json"
+    try:
+        description = json.loads(path.read_text())
+        missing = {"network", "preprocessing", "alpha", "classes"} - set(description)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} is no JSON description of a model ({error}).") from None
+    if missing:
+        raise InputError(f"{path} lacks {', '.join(sorted(missing))}.")
+    return description
+
+
+def _network(description: Mapping[str, Any], folder: Path) -> Network:
+    name = description["network"]
+    if name not in NETWORKS:
+        raise InputError(
+            f"{folder / 'model.json'} names the network {name!r}; known are {', '.join(NETWORKS)}."
+        )
+    try:
+        given = description["preprocessing"]
+        preprocessing = Preprocessing(tuple(given["mean"]), given["scale"], given["order"])
+    except (KeyError, TypeError):
+        raise InputError(
+            f"{folder / 'model.json'} must give preprocessing as mean, scale and order."
+        ) from None
+    return replace(NETWORKS[name], preprocessing=preprocessing)
+
+
+def read_weights(path: Path, network: Network) -> Params:
+    """Reads a safetensors file of a network's weights, as float32.
+
+    Raises:
+        InputError: the file is missing or damaged, or a tensor is missing, left over, of a
+            wrong shape or not finite.
+    """
+    try:
+        tensors = safetensors.numpy.load_file(path)
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing.") from None
+    except safetensors.SafetensorError as error:
+        raise InputError(f"{path} is no intact safetensors file ({error}).") from None
+    params: dict[str, dict[str, Any]] = {}
+    for layer, shapes in weight_shapes(network).items():
+        params[layer] = {}
+        for name, shape in shapes.items():
+            array = tensors.pop(f"{layer}.{name}", None)
+            if array is None:
+                raise InputError(f"{path} lacks the tensor {layer}.{name} of {network.name}.")
+            if array.shape != shape:
+                raise InputError(
+                    f"{path}: {layer}.{name} has the shape {array.shape}, but {network.name} "
+                    f"needs {shape}."
+                )
+            if not np.isfinite(array).all():
+                raise InputError(f"{path}: {layer}.{name} holds NaN or infinite values.")
+            params[layer][name] = jnp.asarray(array, jnp.float32)
+    if tensors:
+        raise InputError(
+            f"{path} holds tensors that {network.name} doesn't have: {', '.join(sorted(tensors))}."
+        )
+    return params
+
+
+def save(folder: Path, cnn: CNN, description: Mapping[str, Any]) -> None:
+    """Writes a model's folder; each file is written aside and renamed.
+
+    Args:
+        folder: an existing folder.
+        cnn: the network.
+        description: what `model.json` says besides network, preprocessing, alpha and classes.
+    """
+    tensors = {
+        f"{layer}.{name}": np.asarray(array)
+        for layer, weights in cnn.arrays().items()
+        for name, array in weights.items()
+    }
+    own = {
+        "network": cnn.network.name,
+        "preprocessing": asdict(cnn.network.preprocessing),
+        "classes": list(cnn.classes),
+        "alpha": np.asarray(cnn.alpha[...]).tolist(),
+    }
+    write_aside(folder / "weights.safetensors", safetensors.numpy.save(tensors))
+    write_aside(folder / "model.json", json.dumps({**own, **description}, indent=2).encode())
+
+
+def write_aside(path: Path, content: bytes) -> None:
+    """Writes a file beside its place, then renames it: a reader never sees half of it."""
+    aside = path.with_name(f".{path.name}.partial")
+    aside.write_bytes(content)
+    aside.replace(path)

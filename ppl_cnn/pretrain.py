@@ -1,0 +1,70 @@
+"""Trains a network with the generative gradient, the discriminative one, or both in turn."""
+
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ppl_cnn.command import run_command
+from ppl_cnn.inference.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """Options; what isn't given here comes from the recipe."""
+
+    config: str = "lenet"
+    """Recipe: lenet (6,000 embedded images, minutes on a laptop), alexnet-fashion (60,000; half an
+    hour on two cores), or a TOML file of your own."""
+    network: str | None = None
+    """Network: lenet, alexnet-fashion, alexnet."""
+    data: str | None = None
+    """Data set: fashion-embedded, or fashion_mnist once `python -m ppl_cnn.data prepare` made it."""
+    stages: str | None = None
+    """objective:epochs[@rate] in turn, e.g. generative:8,discriminative:4@0.003."""
+    batch_size: int | None = None
+    """Images per step over all devices. The generative gradient takes the batch for the reference
+    distribution: it must be larger than the number of classes, and larger is better."""
+    rate: float | None = None
+    """Peak learning rate of stages that don't give their own."""
+    schedule: Literal["cosine", "constant"] | None = None
+    """Of the rate within a stage."""
+    momentum: float | None = None
+    """Of SGD."""
+    weight_decay: float | None = None
+    """L2 penalty, added to the gradient."""
+    seed: int | None = None
+    """Of weights, data order and dropout: the same seed gives the same bits."""
+    out: Path | None = None
+    """The run's folder (default: runs/ and the recipe's name). The same command continues a run
+    that was stopped."""
+    data_dir: str | None = None
+    """Where prepared data sets lie (default: TFDS's own folder)."""
+
+
+def main(config: Pretrain) -> None:
+    """Trains and prints the test error and the folder."""
+    recipe = Recipe.read(
+        config.config,
+        network=config.network,
+        data=config.data,
+        stages=config.stages,
+        batch_size=config.batch_size,
+        rate=config.rate,
+        schedule=config.schedule,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        seed=config.seed,
+    )
+    out = config.out or Path("runs") / Path(config.config).stem
+    from ppl_cnn.inference.training import describe_error, train
+
+    command = shlex.join(["python", "-m", "ppl_cnn.pretrain", *sys.argv[1:]])
+    result = train(recipe, out, command, config.data_dir)
+    print(f"{recipe.network} on {recipe.data}: {describe_error(result)}")
+    print(f"python -m ppl_cnn.sample --model {out} --unit ...    samples its units")
+
+
+if __name__ == "__main__":
+    run_command(Pretrain, main, "python -m ppl_cnn.pretrain", __doc__)

@@ -1,0 +1,83 @@
+import gzip
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ppl_cnn.data import open_split
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ppl_cnn.data", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def originals(tmp_path):
+    folder = tmp_path / "originals"
+    folder.mkdir()
+    for prefix, count in (("train", 20), ("t10k", 10)):
+        head = bytes([0, 0, 8, 3, 0, 0, 0, count, 0, 0, 0, 28, 0, 0, 0, 28])
+        images = np.arange(count * 784, dtype=np.uint32).astype(np.uint8).tobytes()
+        labels = bytes([0, 0, 8, 1, 0, 0, 0, count]) + bytes(i % 10 for i in range(count))
+        (folder / f"{prefix}-images-idx3-ubyte.gz").write_bytes(gzip.compress(head + images))
+        (folder / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels))
+    return folder
+
+
+def test_prepares_once_and_leaves_it_then(originals, tmp_path):
+    data_dir = tmp_path / "made" / "here"
+    arguments = ["prepare", "fashion_mnist", f"--manual-dir={originals}", f"--data-dir={data_dir}"]
+    first, second = command(*arguments), command(*arguments)
+    folder = data_dir / "fashion_mnist_idx" / "1.0.0"
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert first.stdout == f"fashion_mnist: 20 train + 10 test images in {folder}\n"
+    assert "20/20" in first.stderr  # the progress bar
+    assert (
+        second.stdout == f"fashion_mnist is there already; to prepare it again, delete {folder}\n"
+    )
+    assert [entry.name for entry in data_dir.iterdir()] == ["fashion_mnist_idx"]
+    assert len(open_split("fashion_mnist", "train", str(data_dir))) == 20
+
+
+def test_help_teaches_and_imports_nothing_heavy():
+    overview, details = command("--help"), command("prepare", "--help")
+    assert (overview.returncode, details.returncode) == (0, 0)
+    assert "python -m ppl_cnn.data prepare fashion_mnist" in overview.stdout
+    for word in (
+        "--manual-dir",
+        "--data-dir",
+        "/usr/share/datasets/fashion-mnist",
+        "TFDS_DATA_DIR",
+    ):
+        assert word in details.stdout
+    script = (
+        "import sys, ppl_cnn.data.__main__;"
+        "sys.exit(str({'grain', 'jax', 'tensorflow_datasets'} & set(sys.modules) or ''))"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert not run.stderr.strip()
+
+
+def test_bad_input_is_one_sentence_and_exit_code_2(originals, tmp_path):
+    (tmp_path / "file").touch()
+    (originals / "t10k-labels-idx1-ubyte.gz").write_bytes(b"cut short")
+    for arguments, sentence in (
+        (["fashion-mnist"], "no data set 'fashion-mnist' to prepare; there are fashion-embedded,"),
+        (["fashion_mnist", f"--data-dir={tmp_path / 'file'}"], "can't be written to"),
+        (["fashion_mnist", f"--manual-dir={tmp_path / 'file'}"], "no folder with files: the four"),
+        (["fashion_mnist", f"--manual-dir={tmp_path / 'none'}"], "no folder with files: the four"),
+        (["fashion_mnist", f"--manual-dir={originals}"], "not a whole gzip file"),
+        (["fashion-embedded", f"--manual-dir={tmp_path}"], "isn't there: the four idx .gz files"),
+    ):
+        data_dir = [] if "--data-dir" in arguments[-1] else [f"--data-dir={tmp_path / 'data'}"]
+        run = command("prepare", *arguments, *data_dir)
+        assert run.returncode == 2, run.stderr
+        assert sentence in run.stderr
+        assert "Traceback" not in run.stderr
+        assert len(run.stderr.strip().splitlines()) == 1
