@@ -10,7 +10,7 @@ from ppl_cnn import InputError
 
 
 def run_command(
-    config_type: Any, action: Callable[[Any], None], prog: str, description: str
+    config_type: Any, action: Callable[[Any], None], prog: str, description: str | None
 ) -> None:
     """Parses the command line into `config_type`, runs `action` on it and exits.
 
@@ -21,7 +21,7 @@ def run_command(
         config_type: a dataclass, or a union of them for subcommands.
         action: the work.
         prog: how the command is called, for the usage line.
-        description: what `--help` says first.
+        description: what `--help` says first, usually the module's docstring.
     """
     config = tyro.cli(config_type, prog=prog, description=description)
     try:
@@ -32,7 +32,7 @@ def run_command(
         where = f"{error.filename}: " if error.filename else ""
         sys.exit(_fail(f"{where}{error.strerror or error}."))
     except KeyboardInterrupt:
-        print("\nInterrupted; the same command continues where it stopped.", file=sys.stderr)
+        print("\nInterrupted; the same command goes on.", file=sys.stderr)
         sys.exit(130)
 
 

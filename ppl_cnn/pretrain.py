@@ -1,4 +1,13 @@
-"""Trains a network with the generative gradient, the discriminative one, or both in turn."""
+"""Trains a network with the generative gradient, the discriminative one, or both in turn.
+
+The generative gradient is a softmax over the batch for each class, the discriminative one a
+softmax over the classes for each image. The run's folder holds metrics.jsonl, checkpoints/ and at
+the end weights.safetensors and model.json, which `python -m ppl_cnn.sample --model` opens.
+
+Examples:
+    python -m ppl_cnn.pretrain
+    python -m ppl_cnn.pretrain --stages discriminative:12 --out runs/plain
+"""
 
 import shlex
 import sys
@@ -43,25 +52,25 @@ class Pretrain:
     """Where prepared data sets lie (default: TFDS's own folder)."""
 
 
-def main(config: Pretrain) -> None:
+def main(options: Pretrain) -> None:
     """Trains and prints the test error and the folder."""
     recipe = Recipe.read(
-        config.config,
-        network=config.network,
-        data=config.data,
-        stages=config.stages,
-        batch_size=config.batch_size,
-        rate=config.rate,
-        schedule=config.schedule,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        seed=config.seed,
+        options.config,
+        network=options.network,
+        data=options.data,
+        stages=options.stages,
+        batch_size=options.batch_size,
+        rate=options.rate,
+        schedule=options.schedule,
+        momentum=options.momentum,
+        weight_decay=options.weight_decay,
+        seed=options.seed,
     )
-    out = config.out or Path("runs") / Path(config.config).stem
+    out = options.out or Path("runs") / Path(options.config).stem
     from ppl_cnn.inference.training import describe_error, train
 
     command = shlex.join(["python", "-m", "ppl_cnn.pretrain", *sys.argv[1:]])
-    result = train(recipe, out, command, config.data_dir)
+    result = train(recipe, out, command, options.data_dir)
     print(f"{recipe.network} on {recipe.data}: {describe_error(result)}")
     print(f"python -m ppl_cnn.sample --model {out} --unit ...    samples its units")
 

@@ -115,7 +115,7 @@ def read_split(
     image_path = folder / f"{_FILE_PREFIXES[split]}-images-idx3-ubyte.gz"
     label_path = folder / f"{_FILE_PREFIXES[split]}-labels-idx1-ubyte.gz"
     images, labels = read_idx(image_path), read_idx(label_path)
-    if images.shape[1:] != IMAGE_SHAPE[:2]:
+    if images.shape[1:] != IMAGE_SHAPE[:2] or not len(images):
         raise InputError(
             f"{image_path} holds an array of shape {images.shape}, and (n, 28, 28) would be right."
         )

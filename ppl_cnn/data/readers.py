@@ -205,7 +205,7 @@ def training_batches(
         seed: of the order; the orders of different seeds are unrelated.
         process_index: which of the processes this is.
         process_count: how many processes share every step.
-        threads: how many read ahead, each a batch. One is fastest where images are small, for
+        threads: how many read ahead, each a batch. One is enough where images are small, for
             decoding them is bound by Python's lock; JPEG photos gain from more.
 
     Raises:

@@ -127,9 +127,10 @@ def scan(tree: xr.DataTree, shown: int = 8) -> Scan:
     for start in tqdm(range(0, draws, step), "reading draws", delay=2, unit="block", leave=False):
         block = _load(image.isel(draw=slice(start, start + step)))
         here = slice(start, start + block.shape[1])
-        projections[:, here] = block.reshape(chains, block.shape[1], -1) @ directions
+        with np.errstate(invalid="ignore", over="ignore"):
+            projections[:, here] = block.reshape(chains, block.shape[1], -1) @ directions
+            total += block.sum(axis=1, dtype=np.float64)
         pixels[:, here] = block[:, :, *places.T]
-        total += block.sum(axis=1, dtype=np.float64)
         inside = (spread >= here.start) & (spread < here.stop)
         kept[:, inside] = block[:, spread[inside] - start]
     return Scan(projections, pixels, places, total / draws, kept, spread)
@@ -276,14 +277,14 @@ def summary(quantities: xr.DataTree) -> pd.DataFrame:
     Args:
         quantities: the result of `scalars`.
     """
-    with _quiet():
+    with quiet():
         import arviz
 
         return pd.DataFrame(arviz.summary(quantities, round_to="none"))
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """ArviZ logs NaN, constants and single chains for every quantity; the verdict says it once."""
     logger = logging.getLogger("arviz_stats")
     level = logger.level
@@ -340,7 +341,7 @@ def verdict(
         table: the result of `summary`.
         config: the run's settings, of which `warmup` and `thin` make the advice concrete.
     """
-    posterior, stats = quantities["posterior"], quantities["sample_stats"]
+    posterior = quantities["posterior"]
     table = table[table["sd"] > 0]
     chains, draws = posterior["response"].shape
     found = Verdict(
@@ -350,18 +351,16 @@ def verdict(
         ess_bulk=_extreme(table["ess_bulk"]),
         ess_tail=_extreme(table["ess_tail"]),
         bfmi=_smallest_bfmi(posterior["energy"].values),
-        divergences=int(stats["diverging"].sum()),
+        divergences=int(quantities["sample_stats/diverging"].sum()),
         nonfinite=int((~_finite(posterior.to_dataset())).sum()),
         draws=chains * draws,
     )
-    acceptance = float(stats["acceptance_rate"].mean())
-    constant = float(posterior["response"].max() - posterior["response"].min()) == 0
-    broken = _broken(found, constant, acceptance, config or {})
-    if broken:
-        return found._replace(state="bad", sentence=broken)
-    short = _short(found, chains, draws, config or {})
-    if short:
-        return found._replace(state="short", sentence=short)
+    bad = _faults(found, quantities, config or {})
+    if bad:
+        return found._replace(state="bad", sentence=" ".join(bad))
+    lacking = _shortages(found, chains, draws, config or {})
+    if lacking:
+        return found._replace(state="short", sentence=" ".join(lacking))
     return found._replace(state="good", sentence=_GOOD)
 
 
@@ -374,7 +373,7 @@ def _extreme(column: pd.Series, largest: bool = False) -> Extreme:
 
 
 def _smallest_bfmi(energy: Float[np.ndarray, "chain draw"]) -> Extreme:
-    with _quiet():
+    with quiet():
         ratio = np.mean(np.diff(energy, axis=1) ** 2, axis=1) / np.var(energy, axis=1, ddof=1)
     chains = [f"chain {chain}" for chain in range(len(energy))]
     return _extreme(pd.Series(ratio, chains))
@@ -390,69 +389,68 @@ def _finite(posterior: xr.Dataset) -> Bool[np.ndarray, "chain draw"]:
     )
 
 
-def _broken(found: Verdict, constant: bool, acceptance: float, config: Mapping[str, Any]) -> str:
+def _faults(found: Verdict, quantities: xr.DataTree, config: Mapping[str, Any]) -> list[str]:
     """Why the draws must not be used, and what to do; empty if nothing speaks against them."""
     warmup = config.get("warmup")
     longer = f"--warmup {2 * warmup}" if warmup else "a longer warmup"
+    response = quantities["posterior/response"].values
     if found.nonfinite:
-        return (
-            f"{found.nonfinite:,} of {found.draws:,} draws aren't finite, so the response overflows: "
-            f"raise the temperature, or check the network's weights and preprocessing."
-        )
-    if constant and acceptance < 0.1:
-        return (
+        return [
+            f"{found.nonfinite:,} of {found.draws:,} draws aren't finite, so the response "
+            f"overflows: raise the temperature, or check the network's weights and preprocessing."
+        ]
+    if response.min() == response.max() and quantities["sample_stats/acceptance_rate"].mean() < 0.1:
+        return [
             f"The chains stand still, nearly every proposal was refused, so the step is too large: "
             f"give the adaptation {longer}."
-        )
-    if constant:
-        return (
+        ]
+    if response.min() == response.max():
+        return [
             "The response is the same in every draw: the unit is dead on these images, and its "
             "density is the reference itself. Choose another unit or a reference of more contrast."
-        )
-    if found.divergences > DIVERGENT_SHARE * found.draws:
-        return (
-            f"{found.divergences:,} of {found.draws:,} transitions diverged, so parts of the "
-            f"density are left out: use smaller steps (a higher target acceptance) or {longer}."
-        )
+        ]
+    faults = []
     if found.rhat.value > RHAT_POOR:
-        return (
+        faults.append(
             f"The chains disagree: they haven't forgotten their starts, or they sit in different "
             f"modes of the density. Run again with {longer} and more draws; if they still "
             f"disagree, look at each chain by itself, or raise the temperature."
         )
-    return ""
+    if found.divergences > DIVERGENT_SHARE * found.draws:
+        faults.append(
+            f"{found.divergences:,} of {found.draws:,} transitions diverged, so parts of the "
+            f"density are left out: use smaller steps (a higher target acceptance) or {longer}."
+        )
+    return faults
 
 
-def _short(found: Verdict, chains: int, draws: int, config: Mapping[str, Any]) -> str:
-    """What sound draws still lack; empty if nothing."""
-    if found.divergences:
-        return (
-            f"The chains agree, but {_times(found.divergences)} of {found.draws:,} a transition "
-            f"diverged: use smaller steps (a higher target acceptance) and see whether the results "
-            f"stay."
+def _shortages(found: Verdict, chains: int, draws: int, config: Mapping[str, Any]) -> list[str]:
+    """What sound draws still lack, and what to do; empty if nothing."""
+    shortages = []
+    if 0 < found.divergences <= DIVERGENT_SHARE * found.draws:
+        shortages.append(
+            f"Of {found.draws:,} transitions {found.divergences:,} diverged: use smaller steps (a "
+            f"higher target acceptance) and see whether the results stay."
         )
     if found.bfmi.value < BFMI_GOOD:
-        return (
-            "The chains agree, but they change their energy slowly and may miss the tails of the "
-            "density: draw more, with heavier thinning to keep the store small."
+        shortages.append(
+            "The energy changes slowly from draw to draw, so the tails of the density may be "
+            "missed: draw more, with heavier thinning to keep the store small."
         )
-    if not math.isfinite(found.rhat.value):
-        return (
+    if chains == 1:
+        shortages.append(
             "One chain alone can't show that it has reached its density: run at least four "
             "(--chains 4) and see whether they agree."
         )
     ess = min(found.ess_bulk.value, found.ess_tail.value)
     if ess < ESS_GOOD or found.rhat.value > RHAT_GOOD:
-        wanted = _round_up(draws * max(1.5, ESS_GOOD / ess))
-        return (
-            f"Nothing is wrong with the chains, but the draws are too few to rely on their error "
-            f"estimates: the same command with {_draws_option(wanted, draws, config)}."
-        )
-    return ""
-
-
-def _times(count: int) -> str:
-    return {1: "once", 2: "twice"}.get(count, f"{count:,} times")
+        # R-hat^2 - 1 falls as 1/draws once the chains mix, and the ESS grows with them.
+        excess = (found.rhat.value**2 - 1) / (RHAT_GOOD**2 - 1)
+        factor = np.nanmax([1.5, ESS_GOOD / ess, excess])
+        lack = "to rely on their error estimates" if ess < ESS_GOOD else "to tell the chains agree"
+        option = _draws_option(_round_up(draws * factor), draws, config)
+        shortages.append(f"There are too few draws {lack}: {option}.")
+    return shortages
 
 
 def _round_up(number: float) -> int:
@@ -462,8 +460,7 @@ def _round_up(number: float) -> int:
 
 def _draws_option(wanted: int, draws: int, config: Mapping[str, Any]) -> str:
     if wanted <= 10 * draws:
-        return f"--draws {wanted} goes on from here and should do"
+        return f"the same command with --draws {wanted} goes on from here and should do"
     every = math.ceil(wanted / (10 * draws))
     thin = every * config.get("thin", 1)
-    kept = _round_up(wanted / every)
-    return f"--draws {kept} --thin {thin} and a new --out should do"
+    return f"a new run with --draws {_round_up(wanted / every)} --thin {thin} should do"

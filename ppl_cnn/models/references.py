@@ -50,3 +50,19 @@ class WhiteNoise:
     ) -> Float[Array, "*batch row col channel"]:
         """R(z) = sigma z."""
         return self.sigma * z
+
+
+def parse_reference(text: str) -> Reference:
+    """The reference that a text such as "white:10" names.
+
+    Raises:
+        InputError: there is no such reference.
+    """
+    kind, _, value = text.partition(":")
+    try:
+        if kind == "white":
+            return WhiteNoise(float(value))
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+    raise InputError(f"{text!r} is no reference: write white:SIGMA, for example white:10.")

@@ -29,6 +29,14 @@ class Scored(Protocol):
         """(row, col, channel) of the images it scores."""
 
     @property
+    def rows(self) -> range:
+        """Where these lie in the network's image."""
+
+    @property
+    def cols(self) -> range:
+        """Likewise."""
+
+    @property
     def params(self) -> Params:
         """The weights it needs."""
 
@@ -47,6 +55,19 @@ class Response:
 
     function: Callable[[Image], Float[Array, ""]]
     shape: tuple[int, int, int]
+
+    def __str__(self) -> str:
+        return getattr(self.function, "__qualname__", type(self.function).__qualname__)
+
+    @property
+    def rows(self) -> range:
+        """All of them."""
+        return range(self.shape[0])
+
+    @property
+    def cols(self) -> range:
+        """All of them."""
+        return range(self.shape[1])
 
     @property
     def params(self) -> Params:
@@ -121,7 +142,17 @@ class Unit:
     @property
     def shape(self) -> tuple[int, int, int]:
         """(row, col, channel) of its image."""
-        return (len(self.slab.rows), len(self.slab.cols), self.network.image_shape[-1])
+        return (len(self.rows), len(self.cols), self.network.image_shape[-1])
+
+    @property
+    def rows(self) -> range:
+        """Of the network's image."""
+        return self.slab.rows
+
+    @property
+    def cols(self) -> range:
+        """Of the network's image."""
+        return self.slab.cols
 
     def __str__(self) -> str:
         at = "" if self.place is None else f"@{self.place[0]},{self.place[1]}"

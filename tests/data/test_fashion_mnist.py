@@ -165,6 +165,7 @@ def test_corrupt_idx_files(tmp_path, content, sentence):
         ("train-labels-idx1-ubyte.gz", np.zeros(39), r"labels of shape \(39,\) for the 40 images"),
         ("train-labels-idx1-ubyte.gz", np.full(40, 10), "label 10, and 0 to 9"),
         ("t10k-images-idx3-ubyte.gz", np.zeros((20, 27, 28)), r"\(20, 27, 28\), and \(n, 28, 28\)"),
+        ("t10k-images-idx3-ubyte.gz", np.zeros((0, 28, 28)), r"\(0, 28, 28\), and \(n, 28, 28\)"),
         ("t10k-images-idx3-ubyte.gz", None, "isn't there: the four idx .gz files .*--manual-dir"),
     ],
 )

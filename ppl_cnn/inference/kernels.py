@@ -1,0 +1,135 @@
+"""NumPyro kernels for whitened tilted densities, and what their states report."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from numpyro.infer import HMC, NUTS
+from numpyro.infer.hmc import HMCState
+from numpyro.infer.mcmc import MCMCKernel
+
+from ppl_cnn import InputError
+from ppl_cnn.models.density import TiltedDensity
+
+KERNELS = ("hmc", "nuts")
+SITE = "image_base"
+"""The whitened model's site, z."""
+
+
+class JitteredHMC(HMC):
+    """HMC whose trajectory lengths spread evenly over 0.5 to 1.5 times the given one.
+
+    On a Gaussian, trajectories of one length resonate with some direction, and those of
+    NumPyro's default 2 pi return to their start. The lengths follow the van der Corput
+    sequence of the iteration, so that chains run side by side take equally many steps.
+
+    Source: Hoffman, Radul, Sountsov, An adaptive-MCMC scheme for setting trajectory lengths in
+    Hamiltonian Monte Carlo, AISTATS 2021, section 3.1.
+    """
+
+    def sample(self, state: HMCState, model_args: Any, model_kwargs: Any) -> HMCState:
+        """One transition."""
+        length = self._trajectory_length * (0.5 + van_der_corput(state.i))
+        return super().sample(state._replace(trajectory_length=length), model_args, model_kwargs)
+
+
+def van_der_corput(index: Array) -> Float[Array, "..."]:
+    """The base-2 van der Corput sequence in [0, 1): 0, 1/2, 1/4, 3/4, 1/8, ..."""
+    bits = (index[..., None] >> jnp.arange(24)) & 1
+    return jnp.sum(bits * 2.0 ** -jnp.arange(1, 25), axis=-1)
+
+
+def make_kernel(name: str, density: TiltedDensity, target_accept: float) -> MCMCKernel:
+    """A NumPyro kernel for the density in z; its model takes the unit's weights as argument.
+
+    The reference is standard normal in z, so the mass matrix is the identity and stays so: a
+    diagonal estimated from a few hundred draws would only add noise.
+
+    Args:
+        name: one of `KERNELS`.
+        density: the target.
+        target_accept: mean acceptance probability that the step size is adapted to.
+
+    Raises:
+        InputError: there is no such kernel, or the target is not within (0, 1).
+    """
+    if not 0 < target_accept < 1:
+        raise InputError(f"The target acceptance must be between 0 and 1, not {target_accept}.")
+    common = {
+        "model": density.whitened,
+        "target_accept_prob": target_accept,
+        "adapt_mass_matrix": False,
+        "step_size": 0.5,
+    }
+    if name == "hmc":
+        # A quarter turn of the Gaussian's rotation forgets the start.
+        return JitteredHMC(**common, trajectory_length=math.pi / 2)
+    if name == "nuts":
+        return NUTS(**common)
+    raise InputError(f"There is no kernel {name!r}; give one of {', '.join(KERNELS)}.")
+
+
+class Transition(NamedTuple):
+    """What the last transition of one chain reports, under ArviZ's names."""
+
+    lp: Float[Array, ""]
+    """Log density in z, up to log Z."""
+    energy: Float[Array, ""]
+    acceptance_rate: Float[Array, ""]
+    diverging: Array
+    n_steps: Array
+    """Gradients."""
+    step_size: Float[Array, ""]
+    tree_depth: Array
+    """Of NUTS; for HMC, of a tree with that many steps."""
+
+    @classmethod
+    def of(cls, state: HMCState) -> "Transition":
+        """From a kernel's state."""
+        return cls(
+            lp=-state.potential_energy,
+            energy=state.energy,
+            acceptance_rate=state.accept_prob,
+            diverging=state.diverging,
+            n_steps=state.num_steps,
+            step_size=state.adapt_state.step_size,
+            tree_depth=jnp.floor(jnp.log2(state.num_steps)).astype(jnp.int32) + 1,
+        )
+
+    def then(self, later: "Transition") -> "Transition":
+        """Both in a row: gradients, divergences and acceptance rates add up, the rest is last."""
+        return later._replace(
+            n_steps=self.n_steps + later.n_steps,
+            diverging=self.diverging | later.diverging,
+            acceptance_rate=self.acceptance_rate + later.acceptance_rate,
+        )
+
+    def averaged(self, count: Array) -> "Transition":
+        """With the mean acceptance rate of `count` transitions."""
+        return self._replace(acceptance_rate=self.acceptance_rate / count)
+
+
+def tilt_gradient(state: HMCState) -> Float[Array, "row col channel"]:
+    """grad_z f(R(z))/T, from the potential's gradient z - grad_z f(R(z))/T that the state holds."""
+    return state.z[SITE] - state.z_grad[SITE]
+
+
+def statistics(kernel: str) -> dict[str, type[np.generic]]:
+    """The names of the `sample_stats` that a kernel has, and their types."""
+    types = dict.fromkeys(Transition._fields, np.float32)
+    types |= {"diverging": np.bool_, "n_steps": np.int32, "tree_depth": np.int32}
+    if kernel != "nuts":
+        del types["tree_depth"]
+    return types
+
+
+def start(
+    kernel: MCMCKernel, density: TiltedDensity, params: Any, key: Array, warmup: int
+) -> HMCState:
+    """One chain's first state: a draw of the reference."""
+    key_start, key_chain = jax.random.split(key)
+    z = jax.random.normal(key_start, density.unit.shape)
+    return kernel.init(key_chain, warmup, {SITE: z}, model_args=(params,), model_kwargs={})
