@@ -29,8 +29,13 @@ def run_command(
     except InputError as error:
         sys.exit(_fail(str(error)))
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        sys.exit(_fail(f"{where}{error.strerror or error}."))
+        where = f" ({error.filename})" if error.filename else ""
+        sys.exit(
+            _fail(
+                f"{error.strerror or error}{where}: what was written before is whole; "
+                f"once that is mended, the same command goes on."
+            )
+        )
     except KeyboardInterrupt:
         print("\nInterrupted; the same command goes on.", file=sys.stderr)
         sys.exit(130)

@@ -359,12 +359,12 @@ class Program:
         wanted, tree = jax.tree.flatten(self._states)
         split = NamedSharding(self._mesh, PartitionSpec("chain"))
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
                 counts = json.loads(str(file["position"]))
                 leaves = [file[f"arr_{index}"] for index in range(len(wanted))]
             states = [_like(leaf, w) for leaf, w in zip(leaves, wanted, strict=True)]
             return Position(jax.device_put(jax.tree.unflatten(tree, states), split), **counts)
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
             raise InputError(
                 f"{path} is damaged, so the run can't be continued; its draws remain readable, "
                 f"and another --out starts a new one."

@@ -7,17 +7,19 @@ response, lp, the energy, random projections of the image and a grid of pixels.
 import contextlib
 import logging
 import math
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 from jaxtyping import Bool, Float, Float32, Int
 from tqdm import tqdm
 
 from ppl_cnn import InputError
+from ppl_cnn.inference.store import open_draws
 
 MIN_DRAWS = 4
 """Per chain; split R-hat needs two draws in each half."""
@@ -25,7 +27,7 @@ RHAT_GOOD = 1.01
 """Vehtari, Gelman, Simpson, Carpenter, Bürkner, Rank-normalization, folding, and localization: an
 improved R-hat for assessing convergence of MCMC, Bayesian Analysis 16(2), 2021."""
 RHAT_POOR = 1.05
-"""Above it the chains disagree by more than a lack of draws explains; ours."""
+"""Above it the chains disagree, unless they are so short that chance may explain it; ours."""
 ESS_GOOD = 400
 """Over all chains, bulk and tail: from there on the error estimates themselves are reliable.
 Vehtari et al. 2021, who count 50 for each half of four chains; more chains don't need more."""
@@ -33,18 +35,23 @@ BFMI_GOOD = 0.3
 """Betancourt, Diagnosing suboptimal cotangent disintegrations in Hamiltonian Monte Carlo, 2016,
 arXiv 1604.00695, as Stan applies it."""
 DIVERGENT_SHARE = 0.01
-"""From this share of divergent transitions on, what the chains missed may be large; ours."""
+"""From this share of divergent draws on, what the chains missed may be large; ours."""
 
 _PROJECTIONS = 8
 _GRID = 3
 _BLOCK_BYTES = 2**28
-_NEEDED = {
-    "posterior": ("image", "response"),
-    "sample_stats": ("lp", "energy", "acceptance_rate", "diverging"),
-    "stein": ("image", "draws"),
-}
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
-"""What zarr, its codecs and xarray raise on a damaged store."""
+_NEEDED = (
+    "posterior/image",
+    "posterior/response",
+    "sample_stats/lp",
+    "sample_stats/energy",
+    "sample_stats/acceptance_rate",
+    "sample_stats/diverging",
+    "stein/image",
+    "stein/draws",
+)
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError)
+"""What zarr and its codecs raise on a damaged chunk."""
 
 
 def read(folder: Path) -> xr.DataTree:
@@ -62,25 +69,24 @@ def read(folder: Path) -> xr.DataTree:
         InputError: there is no store, it is damaged, or it holds something else.
     """
     path = folder / "draws.zarr"
-    if not path.is_dir():
+    tree = open_draws(path)
+    for name in _NEEDED:
+        group, _, leaf = name.partition("/")
+        if leaf not in tree.children[group].dataset:
+            raise InputError(f"{path} is no store of ppl_cnn's draws: it lacks {name}.")
+    dims = variable(tree, "posterior/image").dims
+    if dims != ("chain", "draw", "row", "col", "channel"):
         raise InputError(
-            f"{folder} holds no draws.zarr: give the folder of a run of `python -m ppl_cnn.sample`."
-        )
-    try:
-        # Consolidated metadata would tell the shapes as of when it was written, not as of now.
-        tree = xr.open_datatree(path, engine="zarr", consolidated=False, cache=False)
-    except _DAMAGE as error:
-        raise InputError(f"{path} is no intact Zarr store ({_first_line(error)}).") from None
-    for group, names in _NEEDED.items():
-        for name in names:
-            if group not in tree.children or name not in tree[group].data_vars:
-                raise InputError(f"{path} is no store of draws: it lacks {group}/{name}.")
-    if tree["posterior/image"].dims != ("chain", "draw", "row", "col", "channel"):
-        raise InputError(
-            f"{path} is no store of draws: posterior/image must have the dimensions chain, draw, "
-            f"row, col and channel, not {', '.join(map(str, tree['posterior/image'].dims))}."
+            f"{path} is no store of ppl_cnn's draws: posterior/image must have the dimensions "
+            f"chain, draw, row, col and channel, not {', '.join(map(str, dims))}."
         )
     return tree
+
+
+def variable(tree: xr.DataTree, path: str) -> xr.DataArray:
+    """The variable at `group/name`."""
+    group, name = path.split("/")
+    return tree.children[group].dataset[name]
 
 
 class Scan(NamedTuple):
@@ -91,7 +97,7 @@ class Scan(NamedTuple):
     pixels: Float32[np.ndarray, "chain draw pixel"]
     """A regular grid of pixels."""
     places: Int[np.ndarray, "pixel 3"]
-    """Row, column and channel of each."""
+    """Row, column and channel of each, counted in the stored image."""
     mean: Float[np.ndarray, "chain row col channel"]
     """Of each chain's draws."""
     shown: Float32[np.ndarray, "chain shown row col channel"]
@@ -109,7 +115,7 @@ def scan(tree: xr.DataTree, shown: int = 8) -> Scan:
     Raises:
         InputError: there are fewer than 4 draws, or a chunk is damaged.
     """
-    image = tree["posterior/image"]
+    image = variable(tree, "posterior/image")
     chains, draws, *shape = image.shape
     if draws < MIN_DRAWS or not chains:
         raise InputError(
@@ -168,7 +174,8 @@ def _load(array: xr.DataArray) -> np.ndarray:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+    line = (str(error) or type(error).__name__).splitlines()[0]
+    return textwrap.shorten(line, 100, placeholder=" ...").rstrip(".")
 
 
 def scalars(tree: xr.DataTree, images: Scan | None = None) -> xr.DataTree:
@@ -181,7 +188,7 @@ def scalars(tree: xr.DataTree, images: Scan | None = None) -> xr.DataTree:
     Returns:
         `posterior` with `response`, `lp`, `energy` (chain, draw), `projections` (.., projection)
         and `pixels` (.., pixel), the last two in pixel units; `sample_stats` (chain, draw). A pixel
-        is labelled `row,col`, in a colour image `row,col,channel`.
+        is labelled `row,col` in the network's image, in a colour one `row,col,channel`.
 
     Raises:
         InputError: there are fewer than 4 draws, or a chunk is damaged.
@@ -195,10 +202,10 @@ def scalars(tree: xr.DataTree, images: Scan | None = None) -> xr.DataTree:
     sample = ("chain", "draw")
     chains, draws, _ = images.pixels.shape
     steps = {"chain": np.arange(chains), "draw": np.arange(draws)}
-    colour = tree["posterior/image"].shape[-1] > 1
+    image = variable(tree, "posterior/image")
     posterior = xr.Dataset(
         {
-            "response": (sample, _load(tree["posterior/response"]).astype(np.float64)),
+            "response": (sample, _load(variable(tree, "posterior/response")).astype(np.float64)),
             "lp": (sample, stats["lp"][1].astype(np.float64)),
             "energy": (sample, stats["energy"][1].astype(np.float64)),
             "projections": ((*sample, "projection"), images.projections),
@@ -207,12 +214,15 @@ def scalars(tree: xr.DataTree, images: Scan | None = None) -> xr.DataTree:
         {
             **steps,
             "projection": np.arange(images.projections.shape[2]),
-            "pixel": [
-                ",".join(map(str, place if colour else place[:2])) for place in images.places
-            ],
+            "pixel": [_label(image, place) for place in images.places],
         },
     )
     return xr.DataTree.from_dict({"posterior": posterior, "sample_stats": xr.Dataset(stats, steps)})
+
+
+def _label(image: xr.DataArray, place: Int[np.ndarray, " 3"]) -> str:
+    used = ("row", "col", "channel") if image.sizes["channel"] > 1 else ("row", "col")
+    return ",".join(str(image[dim].values[at]) for dim, at in zip(used, place, strict=False))
 
 
 def stein_mean(tree: xr.DataTree) -> Float[np.ndarray, "chain row col channel"]:
@@ -227,8 +237,8 @@ def stein_mean(tree: xr.DataTree) -> Float[np.ndarray, "chain row col channel"]:
     Raises:
         InputError: the store holds none, or a chunk is damaged.
     """
-    image = tree["stein/image"]
-    draws = _load(tree["stein/draws"])
+    image = variable(tree, "stein/image")
+    draws = _load(variable(tree, "stein/draws"))
     if not draws.sum() > 0:
         raise InputError("The store holds no Stein mean image, it is damaged.")
     chains, _, *shape = image.shape
@@ -261,14 +271,29 @@ def stein_check(
         stein: each chain's Stein mean image.
 
     Returns:
-        None for a single chain, whose spread is unknown.
+        None for a single chain, whose spread is unknown, and for means that aren't finite.
     """
     chains = len(mean)
-    if chains < 2:
-        return None
-    difference = mean - stein
+    with quiet():
+        difference = mean - stein
+        if chains < 2 or not np.isfinite(difference).all():
+            return None
     chance = difference.var(axis=0, ddof=1) / chains
     return SteinCheck(math.sqrt(np.mean(difference.mean(axis=0) ** 2)), math.sqrt(np.mean(chance)))
+
+
+def by_label(quantities: xr.DataTree) -> dict[str, xr.DataArray]:
+    """Every scalar (chain, draw), by the label that `summary` gives it.
+
+    Args:
+        quantities: the result of `scalars`.
+    """
+    posterior = quantities["posterior"].to_dataset()
+    every = {name: posterior[name] for name in ("response", "lp", "energy")}
+    for name, dim in (("projections", "projection"), ("pixels", "pixel")):
+        for label in posterior[dim].values:
+            every[f"{name}[{label}]"] = posterior[name].sel({dim: label}, drop=True)
+    return every
 
 
 def summary(quantities: xr.DataTree) -> pd.DataFrame:
@@ -325,6 +350,7 @@ class Verdict(NamedTuple):
     bfmi: Extreme
     """Smallest energy fraction of missing information (E-BFMI) of all chains."""
     divergences: int
+    """Draws with a divergence on the way to them."""
     nonfinite: int
     """Draws whose image, response, lp or energy is NaN or infinite."""
     draws: int
@@ -339,9 +365,10 @@ def verdict(
     Args:
         quantities: the result of `scalars`.
         table: the result of `summary`.
-        config: the run's settings, of which `warmup` and `thin` make the advice concrete.
+        config: the run's settings, of which `warmup`, `thin` and `target_accept` make the
+            advice concrete.
     """
-    posterior = quantities["posterior"]
+    posterior = quantities.children["posterior"].to_dataset()
     table = table[table["sd"] > 0]
     chains, draws = posterior["response"].shape
     found = Verdict(
@@ -351,11 +378,11 @@ def verdict(
         ess_bulk=_extreme(table["ess_bulk"]),
         ess_tail=_extreme(table["ess_tail"]),
         bfmi=_smallest_bfmi(posterior["energy"].values),
-        divergences=int(quantities["sample_stats/diverging"].sum()),
-        nonfinite=int((~_finite(posterior.to_dataset())).sum()),
+        divergences=int(variable(quantities, "sample_stats/diverging").sum()),
+        nonfinite=int((~_finite(posterior)).sum()),
         draws=chains * draws,
     )
-    bad = _faults(found, quantities, config or {})
+    bad = _faults(found, quantities, _disagree(quantities, table), config or {})
     if bad:
         return found._replace(state="bad", sentence=" ".join(bad))
     lacking = _shortages(found, chains, draws, config or {})
@@ -380,26 +407,49 @@ def _smallest_bfmi(energy: Float[np.ndarray, "chain draw"]) -> Extreme:
 
 
 def _finite(posterior: xr.Dataset) -> Bool[np.ndarray, "chain draw"]:
-    finite = np.isfinite(posterior)
-    return np.logical_and.reduce(
-        [
-            values.all([dim for dim in values.dims if dim not in ("chain", "draw")]).values
-            for values in finite.data_vars.values()
-        ]
-    )
+    finite = [np.isfinite(values.values) for values in posterior.data_vars.values()]
+    return np.logical_and.reduce([each.reshape(*each.shape[:2], -1).all(axis=2) for each in finite])
 
 
-def _faults(found: Verdict, quantities: xr.DataTree, config: Mapping[str, Any]) -> list[str]:
+def _disagree(quantities: xr.DataTree, table: pd.DataFrame) -> bool:
+    """Whether the chains differ by more than chance, given how slowly each of them mixes."""
+    every = by_label(quantities)
+    suspects = table["r_hat"][table["r_hat"] > RHAT_POOR]
+    return any(rhat > _rhat_by_chance(every[name].values) for name, rhat in suspects.items())
+
+
+def _rhat_by_chance(values: Float[np.ndarray, "chain draw"]) -> float:
+    """What split R-hat exceeds once in 1,000 times if all chains have the same density.
+
+    R-hat^2 = 1 + F/n up to terms of 1/draws, with n effective draws in each of m half chains and
+    F distributed as F(m - 1, m(n - 1)).
+    """
+    import arviz
+    from scipy import stats  # type: ignore[import-untyped]
+
+    with quiet():
+        ess = np.sum([arviz.ess(chain[None], method="bulk") for chain in values])
+        halves = 2 * len(values)
+        n = max(1.5, ess / halves)
+        return math.sqrt(1 + stats.f.ppf(0.999, halves - 1, halves * (n - 1)) / n)
+
+
+def _faults(
+    found: Verdict, quantities: xr.DataTree, disagree: bool, config: Mapping[str, Any]
+) -> list[str]:
     """Why the draws must not be used, and what to do; empty if nothing speaks against them."""
     warmup = config.get("warmup")
     longer = f"--warmup {2 * warmup}" if warmup else "a longer warmup"
-    response = quantities["posterior/response"].values
+    response = variable(quantities, "posterior/response").values
     if found.nonfinite:
         return [
             f"{found.nonfinite:,} of {found.draws:,} draws aren't finite, so the response "
             f"overflows: raise the temperature, or check the network's weights and preprocessing."
         ]
-    if response.min() == response.max() and quantities["sample_stats/acceptance_rate"].mean() < 0.1:
+    if (
+        response.min() == response.max()
+        and variable(quantities, "sample_stats/acceptance_rate").mean() < 0.1
+    ):
         return [
             f"The chains stand still, nearly every proposal was refused, so the step is too large: "
             f"give the adaptation {longer}."
@@ -410,7 +460,7 @@ def _faults(found: Verdict, quantities: xr.DataTree, config: Mapping[str, Any]) 
             "density is the reference itself. Choose another unit or a reference of more contrast."
         ]
     faults = []
-    if found.rhat.value > RHAT_POOR:
+    if disagree:
         faults.append(
             f"The chains disagree: they haven't forgotten their starts, or they sit in different "
             f"modes of the density. Run again with {longer} and more draws; if they still "
@@ -418,8 +468,8 @@ def _faults(found: Verdict, quantities: xr.DataTree, config: Mapping[str, Any]) 
         )
     if found.divergences > DIVERGENT_SHARE * found.draws:
         faults.append(
-            f"{found.divergences:,} of {found.draws:,} transitions diverged, so parts of the "
-            f"density are left out: use smaller steps (a higher target acceptance) or {longer}."
+            f"{found.divergences:,} of {found.draws:,} draws saw a divergence, so parts of the "
+            f"density are left out: use smaller steps{_steps_option(config)}, or {longer}."
         )
     return faults
 
@@ -429,8 +479,8 @@ def _shortages(found: Verdict, chains: int, draws: int, config: Mapping[str, Any
     shortages = []
     if 0 < found.divergences <= DIVERGENT_SHARE * found.draws:
         shortages.append(
-            f"Of {found.draws:,} transitions {found.divergences:,} diverged: use smaller steps (a "
-            f"higher target acceptance) and see whether the results stay."
+            f"Of {found.draws:,} draws {found.divergences:,} saw a divergence: use smaller steps"
+            f"{_steps_option(config)} and see whether the results stay."
         )
     if found.bfmi.value < BFMI_GOOD:
         shortages.append(
@@ -447,10 +497,19 @@ def _shortages(found: Verdict, chains: int, draws: int, config: Mapping[str, Any
         # R-hat^2 - 1 falls as 1/draws once the chains mix, and the ESS grows with them.
         excess = (found.rhat.value**2 - 1) / (RHAT_GOOD**2 - 1)
         factor = np.nanmax([1.5, ESS_GOOD / ess, excess])
-        lack = "to rely on their error estimates" if ess < ESS_GOOD else "to tell the chains agree"
+        lack = (
+            "to rely on their error estimates"
+            if ess < ESS_GOOD
+            else "to see whether the chains agree"
+        )
         option = _draws_option(_round_up(draws * factor), draws, config)
         shortages.append(f"There are too few draws {lack}: {option}.")
     return shortages
+
+
+def _steps_option(config: Mapping[str, Any]) -> str:
+    accept = config.get("target_accept")
+    return f" (--target-accept {1 - (1 - accept) / 2:g})" if accept else ""
 
 
 def _round_up(number: float) -> int:
@@ -459,8 +518,9 @@ def _round_up(number: float) -> int:
 
 
 def _draws_option(wanted: int, draws: int, config: Mapping[str, Any]) -> str:
-    if wanted <= 10 * draws:
+    most = max(1000, 10 * draws)
+    if wanted <= most:
         return f"the same command with --draws {wanted} goes on from here and should do"
-    every = math.ceil(wanted / (10 * draws))
+    every = math.ceil(wanted / most)
     thin = every * config.get("thin", 1)
     return f"a new run with --draws {_round_up(wanted / every)} --thin {thin} should do"

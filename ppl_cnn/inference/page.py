@@ -17,6 +17,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
+from ppl_cnn import InputError
 from ppl_cnn.inference import diagnostics
 from ppl_cnn.inference.records import read_record
 from ppl_cnn.models.weights import write_aside
@@ -26,14 +27,14 @@ _TILE = 112
 _LARGE = 336
 _PNG_VALUES = 20_000
 """Larger images go into the page as JPEG, or noise would make it tens of megabytes."""
-_COLOURS = "#0072b2 #d97706 #009e73 #c0478f #3a9bd0 #c83737 #6a4fc0 #8a7a00".split()
+_COLOURS = ("#0072b2", "#d97706", "#009e73", "#c0478f", "#3a9bd0", "#c83737", "#6a4fc0", "#8a7a00")
 """Of middling luminance, as the dark page shows the plots inverted."""
-_STYLE = {
+_STYLE: Any = {
     "axes.edgecolor": "0.35",
     "axes.labelcolor": "0.25",
     "axes.labelsize": 9,
     "axes.linewidth": 0.8,
-    "axes.prop_cycle": f"cycler('color', {_COLOURS})",
+    "axes.prop_cycle": f"cycler('color', {list(_COLOURS)})",
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlesize": 10,
@@ -67,6 +68,8 @@ def build_report(folder: Path) -> Path:
             damaged store.
     """
     record = read_record(folder)
+    if record["config"].get("kind") != "sampling":
+        raise InputError(f"{folder} holds no run of `python -m ppl_cnn.sample`, but another.")
     tree = diagnostics.read(folder)
     scan = diagnostics.scan(tree)
     quantities = diagnostics.scalars(tree, scan)
@@ -85,7 +88,7 @@ def build_report(folder: Path) -> Path:
         sentence=escape(verdict.sentence),
         numbers=_numbers(verdict, quantities),
         plots=_plots(quantities, table),
-        facts=_facts(record, quantities, table),
+        facts=_facts(record, tree, quantities, table),
         command=_command(record),
     )
     write_aside(folder / "report.html", page.encode())
@@ -93,8 +96,8 @@ def build_report(folder: Path) -> Path:
 
 
 def _title(record: Mapping[str, Any]) -> str:
-    config = record["config"]
-    return f"{config.get('unit', 'A unit')} of {config.get('model', 'a network')}"
+    unit, model = (record["config"].get(name, "") for name in ("unit", "model"))
+    return f"{unit} of {model}" if model else unit
 
 
 def _subtitle(
@@ -134,7 +137,8 @@ class Stretched(NamedTuple):
             order: `BGR` if that is the network's order.
         """
         if images.shape[-1] not in (1, 3):
-            images = images.mean(axis=-1, keepdims=True)
+            with diagnostics.quiet():
+                images = images.mean(axis=-1, keepdims=True)
         finite = np.abs(images[np.isfinite(images)])
         extent = float(np.quantile(finite, 0.995)) if finite.size else 0.0
         scale = _round_up(extent) if extent > 0 else 1.0
@@ -175,9 +179,16 @@ class Album(NamedTuple):
     ) -> "Album":
         """Stretches each group of images for itself, as their amplitudes differ widely."""
         order = record.get("preprocessing", {}).get("order", "")
-        groups = (scan.shown, scan.mean, stein, scan.mean.mean(axis=0), stein.mean(axis=0))
-        stretched = [Stretched.of(images, order) for images in groups]
-        return cls(*stretched, scan.shown_draws.tolist())
+        with diagnostics.quiet():
+            overall = scan.mean.mean(axis=0)
+        return cls(
+            draws=Stretched.of(scan.shown, order),
+            means=Stretched.of(scan.mean, order),
+            steins=Stretched.of(stein, order),
+            mean=Stretched.of(overall, order),
+            stein=Stretched.of(stein.mean(axis=0), order),
+            shown=scan.shown_draws.tolist(),
+        )
 
     def write(self, folder: Path) -> None:
         """Writes the PNG files."""
@@ -237,8 +248,8 @@ def _check(check: diagnostics.SteinCheck | None) -> str:
     if check is None:
         return ""
     return (
-        f" By Stein's identity it equals the Stein mean: they differ by {check.difference:.2g} grey "
-        f"levels (rms), and chance alone would give {check.chance:.2g}."
+        f" By Stein's identity it equals the Stein mean: they differ by {check.difference:.2g} "
+        f"grey levels (rms), and chance alone would give {check.chance:.2g}."
     )
 
 
@@ -306,7 +317,7 @@ def _data(kind: str, content: bytes) -> str:
 
 _HEADLINES = {
     "good": "Good",
-    "short": "Sound, but not enough",
+    "short": "Not yet enough",
     "bad": "Not to be relied on",
 }
 
@@ -323,10 +334,10 @@ def _numbers(verdict: diagnostics.Verdict, quantities: xr.DataTree) -> str:
             _number(
                 "Divergences",
                 f"{verdict.divergences:,}",
-                f"of {verdict.draws:,} transitions",
+                f"of {verdict.draws:,} draws",
                 verdict.divergences > 0,
             ),
-            _number("Acceptance", f"{acceptance:.2f}", "mean of all transitions"),
+            _number("Acceptance", f"{acceptance:.2f}", "mean"),
         )
     )
 
@@ -351,7 +362,14 @@ def _number(label: str, value: str, note: str, missed: bool = False) -> str:
 
 
 def _plots(quantities: xr.DataTree, table: pd.DataFrame) -> str:
-    every = _varying(quantities, table)
+    varying = table.index[table["sd"] > 0]
+    every = xr.Dataset(
+        {
+            name: values
+            for name, values in diagnostics.by_label(quantities).items()
+            if name in varying
+        }
+    )
     if not every.data_vars:
         return '<p class="note">No quantity is finite and varies, so there is nothing to plot.</p>'
     import matplotlib
@@ -370,20 +388,9 @@ def _plots(quantities: xr.DataTree, table: pd.DataFrame) -> str:
     return _chain_legend(every.sizes["chain"]) + "".join(parts) + _details(table)
 
 
-def _varying(quantities: xr.DataTree, table: pd.DataFrame) -> xr.Dataset:
-    """Every scalar that is finite and varies, as a variable named as in ArviZ's summary."""
-    posterior = quantities["posterior"].to_dataset()
-    every = {name: posterior[name] for name in ("response", "lp", "energy")}
-    for name, dim in (("projections", "projection"), ("pixels", "pixel")):
-        for label in posterior[dim].values:
-            every[f"{name}[{label}]"] = posterior[name].sel({dim: label}, drop=True)
-    varying = table.index[table["sd"] > 0]
-    return xr.Dataset({name: values for name, values in every.items() if name in varying})
-
-
 def _slowest(names: list[str], table: pd.DataFrame) -> list[str]:
     """Those to plot one by one: response, lp, energy, and the worst of the others."""
-    chosen = [name for name in ("response", "lp", "energy") if name in names]
+    chosen = [name for name in names if name in ("response", "lp", "energy")]
     for group, count in (("projections", 2), ("pixels", 1)):
         own = table.loc[[name for name in names if name.startswith(group)], "ess_bulk"]
         chosen += own.nsmallest(count).index.tolist()
@@ -483,6 +490,8 @@ def _traces(shown: xr.DataTree) -> str:
 
 
 def _ranks(shown: xr.DataTree) -> str:
+    if shown["posterior"].sizes["chain"] == 1:
+        return ""
     import arviz
 
     canvas = Canvas.by_variable(shown["posterior"].to_dataset(), _BY_CHAIN)
@@ -517,8 +526,8 @@ def _energy(shown: xr.DataTree) -> str:
     return canvas.html(
         "Energy",
         "Transitions much narrower than the marginal distribution mean that the energy is "
-        "explored slowly; E-BFMI is the ratio of their variances in each chain, good from "
-        f"{diagnostics.BFMI_GOOD} on.",
+        "explored slowly; E-BFMI compares them in each chain and is good from "
+        f"{diagnostics.BFMI_GOOD} on; in thinned draws it comes out too high.",
     )
 
 
@@ -546,7 +555,7 @@ def _evolution(shown: xr.DataTree) -> str:
 def _convergence(every: xr.Dataset) -> str:
     import arviz
 
-    bounds = {
+    bounds: dict[str, tuple[str, float]] = {
         "ess_bulk": ("bulk ESS", diagnostics.ESS_GOOD),
         "ess_tail": ("tail ESS", diagnostics.ESS_GOOD),
     }
@@ -602,9 +611,11 @@ def _details(table: pd.DataFrame) -> str:
 # The run
 
 
-def _facts(record: Mapping[str, Any], quantities: xr.DataTree, table: pd.DataFrame) -> str:
+def _facts(
+    record: Mapping[str, Any], tree: xr.DataTree, quantities: xr.DataTree, table: pd.DataFrame
+) -> str:
     groups = (
-        ("Configuration", _configuration(record)),
+        ("Configuration", _configuration(record, tree)),
         ("Time and cost", _cost(record, quantities, table)),
         ("Versions", record.get("versions", {})),
     )
@@ -622,12 +633,11 @@ def _rows(facts: Mapping[str, Any]) -> str:
     )
 
 
-def _configuration(record: Mapping[str, Any]) -> dict[str, Any]:
+def _configuration(record: Mapping[str, Any], tree: xr.DataTree) -> dict[str, Any]:
     facts = {name.replace("_", " "): value for name, value in record["config"].items()}
-    for name in ("image_rows", "image_cols"):
-        if name in record:
-            first, stop = record[name]
-            facts[name.replace("_", " ")] = f"{first} to {stop - 1}"
+    image = diagnostics.variable(tree, "posterior/image")
+    for dim, name in (("row", "image rows"), ("col", "image columns")):
+        facts[name] = f"{image[dim].values[0]} to {image[dim].values[-1]}"
     for name, value in record.get("preprocessing", {}).items():
         facts[f"preprocessing {name}"] = value
     return facts

@@ -33,33 +33,26 @@ class RunFolder:
 
     @classmethod
     @contextlib.contextmanager
-    def claim(cls, path: Path, config: Mapping[str, Any], command: str) -> Iterator["RunFolder"]:
+    def claim(
+        cls, path: Path, config: Mapping[str, Any], command: str, writer: bool = True
+    ) -> Iterator["RunFolder"]:
         """Makes the folder, or opens the one that the same run has left, and keeps others out.
 
         Args:
             path: the folder.
             config: what determines the run's result; a folder made by another is refused.
             command: how the run was started, for the record.
+            writer: whether this process writes the record; of several processes, one does.
 
         Raises:
-            InputError: the folder holds something else, or a run is writing to it now.
+            InputError: the folder holds something else, can't be written to, or a run is
+                writing to it now.
         """
-        record_path = path / "run.json"
-        if path.is_dir() and not record_path.exists() and any(path.iterdir()):
-            left = [item.name for item in path.iterdir() if not item.name.startswith(".")]
-            if left:
-                raise InputError(
-                    f"{path} holds no run, but other files ({left[0]}); give another folder."
-                )
-        path.mkdir(parents=True, exist_ok=True)
-        with open(path / ".lock", "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(
-                    f"Another run is writing to {path}; wait for it or give another folder."
-                ) from None
-            if record_path.exists():
+        if not writer:
+            yield cls(path, {})
+            return
+        with _locked(path):
+            if (path / "run.json").exists():
                 record = read_record(path)
                 _check_same(path, record["config"], json.loads(json.dumps(config)))
             else:
@@ -72,6 +65,31 @@ class RunFolder:
         """Adds fields to `run.json`."""
         self.record |= fields
         write_aside(self.path / "run.json", json.dumps(self.record, indent=2).encode())
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Makes the folder, unless it holds something else, and holds its lock."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        others = [item.name for item in path.iterdir() if not item.name.startswith(".")]
+        if others and "run.json" not in others:
+            raise InputError(
+                f"{path} holds no run, but other files ({others[0]}); give another --out."
+            )
+        lock = open(path / ".lock", "w")  # noqa: SIM115
+    except OSError as error:
+        raise InputError(
+            f"{path} can't be written to ({error.strerror}); give another --out."
+        ) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"Another run is writing to {path}; wait for it or give another --out."
+            ) from None
+        yield
 
 
 def read_record(path: Path) -> dict[str, Any]:

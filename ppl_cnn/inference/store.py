@@ -118,7 +118,10 @@ def open_draws(path: Path) -> xr.DataTree:
     """
     if not (path / "zarr.json").is_file():
         raise InputError(f"{path} holds no draws yet.")
-    tree = xr.open_datatree(path, engine="zarr")
+    try:
+        tree = xr.open_datatree(path, engine="zarr", consolidated=True)
+    except (ValueError, KeyError, OSError):
+        tree = xr.DataTree()
     if not {"posterior", "sample_stats", "stein"} <= set(tree.children):
-        raise InputError(f"{path} is no store of draws of ppl_cnn.")
+        raise InputError(f"{path} is no intact store of ppl_cnn's draws.")
     return tree

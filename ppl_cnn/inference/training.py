@@ -30,8 +30,6 @@ from ppl_cnn.models.network import Params, he_normal, scores, shapes
 from ppl_cnn.models.networks import Network, network_named
 from ppl_cnn.models.weights import save, write_aside
 
-CHECKPOINT_EVERY = 200
-"""Steps."""
 FLUSH_EVERY = 20
 """Steps between two looks at the device's metrics: the only host sync in the loop."""
 EVALUATION_BATCH = 500
@@ -112,6 +110,7 @@ def train(
     out: Path,
     command: str,
     data_dir: str | None = None,
+    checkpoint_every: int = 200,
 ) -> dict[str, Any]:
     """Trains a network, or continues a run that was stopped, to the same bits.
 
@@ -121,6 +120,7 @@ def train(
             `weights.safetensors` and `model.json`.
         command: how the run was started, for the record.
         data_dir: where prepared data sets lie, if not in TFDS's own folder.
+        checkpoint_every: steps between two checkpoints: what a kill can cost.
 
     Returns:
         The content of `model.json`.
@@ -137,7 +137,8 @@ def train(
     epoch = len(data) // recipe.batch_size
     ends = np.cumsum([stage.epochs * epoch for stage in stages]).tolist()
     key = jax.random.key(recipe.seed)
-    with RunFolder.claim(out, {"kind": "training", **asdict(recipe)}, command) as folder:
+    first = jax.process_index() == 0
+    with RunFolder.claim(out, {"kind": "training", **asdict(recipe)}, command, first):
         if (out / "model.json").is_file():
             return json.loads((out / "model.json").read_text())
         mesh = Mesh(np.asarray(jax.devices()), ("data",))
@@ -159,7 +160,7 @@ def train(
             for number in range(int(state.step) + 1, end + 1):
                 state, info = step(state, *_shard(next(loader), mesh), key)
                 metrics.add(number, stage, info)
-                if number % CHECKPOINT_EVERY == 0 or number == end:
+                if number % checkpoint_every == 0 or number == end:
                     metrics.flush()
                     checkpoints.save(number, state, loader)
             params = _local(state.params)
@@ -180,7 +181,7 @@ def train(
             "versions": versions(),
         }
         cnn = CNN(network, params, _local(state.alpha), data.classes)
-        if jax.process_index() == 0:
+        if first:
             save(out, cnn, description)
     return description
 

@@ -1,7 +1,7 @@
 """Reference distributions q of images, each a push-forward of standard normal noise."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from ppl_cnn import InputError
 
 
+@runtime_checkable
 class Reference(Protocol):
     """A distribution of images x = R(z), z ~ N(0, I), in pixel units minus the mean."""
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -17,6 +17,7 @@ type Image = Float[Array, "row col channel"]
 """In pixel units minus the mean."""
 
 
+@runtime_checkable
 class Scored(Protocol):
     """What a density needs: a differentiable scalar score of one image, and its weights.
 

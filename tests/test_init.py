@@ -1,0 +1,53 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ppl_cnn
+
+
+def run(script: str) -> str:
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", ["InputError", "Response", "TiltedDensity", "WhiteNoise", "load"])
+def test_public_names_are_what_their_modules_define(name):
+    assert getattr(ppl_cnn, name).__name__ == name
+
+
+def test_dir_lists_the_public_names():
+    assert dir(ppl_cnn) == sorted(ppl_cnn.__all__)
+    assert {"draw", "load", "TiltedDensity", "WhiteNoise", "Response"} <= set(dir(ppl_cnn))
+
+
+def test_other_names_are_missing_attributes():
+    with pytest.raises(AttributeError, match="nothing_here"):
+        _ = ppl_cnn.nothing_here
+
+
+def test_bad_input_is_a_value_error():
+    assert issubclass(ppl_cnn.InputError, ValueError)
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    heavy = {"jax", "numpy", "numpyro", "flax", "arviz", "tensorflow_datasets", "orbax"}
+    loaded = run("import sys, ppl_cnn; print(*sys.modules)")
+    assert not heavy & set(loaded.split())
+
+
+def test_importing_every_module_creates_no_array():
+    package = Path(ppl_cnn.__file__).parent
+    modules = [
+        ".".join(("ppl_cnn", *path.relative_to(package).with_suffix("").parts))
+        for room in ("models", "inference")
+        for path in (package / room).glob("*.py")
+    ]
+    script = f"import {', '.join(modules)}\n" + (
+        "from jax.extend.backend import backends_are_initialized as started\n"
+        if False
+        else "from jax._src.xla_bridge import backends_are_initialized as started\n"
+    )
+    assert run(script + "print(started())").strip() == "False"
