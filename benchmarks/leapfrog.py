@@ -20,7 +20,7 @@ from jax import lax
 from numpyro.infer import HMC, MCMC
 
 import ppl_cnn.models.layers as layers
-from ppl_cnn.inference.chains import Program, Sampling
+from ppl_cnn.inference.blocks import Program, Sampling
 from ppl_cnn.models.cnn import CNN
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.networks import ALEXNET
@@ -108,7 +108,9 @@ def main():
                 "unit": unit,
                 "chains": chains,
                 "driver_over_gradient": round(float(np.median(ratios)), 3),
-                "driver_over_gradient_range": [round(float(r), 3) for r in np.sort(ratios)[[0, -1]]],
+                "driver_over_gradient_range": [
+                    round(float(r), 3) for r in np.sort(ratios)[[0, -1]]
+                ],
                 "numpyro_over_driver": round(float(plain / np.median(inside)), 2),
                 "driver_seconds_per_leapfrog": round(float(np.median(inside)), 4),
             }

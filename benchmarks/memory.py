@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from ppl_cnn.inference.chains import Program, Sampling
+from ppl_cnn.inference.blocks import Program, Sampling
 from ppl_cnn.inference.kernels import statistics
 from ppl_cnn.inference.store import DrawStore
 from ppl_cnn.models.cnn import CNN

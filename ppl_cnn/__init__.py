@@ -31,9 +31,10 @@ _HOMES = {
 
 
 class InputError(ValueError):
-    """What the user gave can't be used; the message is one sentence: what is wrong, what would be right.
+    """What the user gave can't be used.
 
-    The commands print it and exit with 2.
+    The message is one sentence: what is wrong, what would be right. The commands print it and
+    exit with 2.
     """
 
 

@@ -29,7 +29,8 @@ class Pretrain:
     network: str | None = None
     """Network: lenet, alexnet-fashion, alexnet."""
     data: str | None = None
-    """Data set: fashion-embedded, or fashion_mnist once `python -m ppl_cnn.data prepare` made it."""
+    """Data set: fashion-embedded, or fashion_mnist once `python -m ppl_cnn.data prepare` has made
+    it."""
     stages: str | None = None
     """objective:epochs[@rate] in turn, e.g. generative:8,discriminative:4@0.003."""
     batch_size: int | None = None
@@ -69,7 +70,8 @@ def main(options: Pretrain) -> None:
         seed=options.seed,
     )
     out = options.out or Path("runs") / Path(options.config).stem
-    from ppl_cnn.inference.training import describe_error, train
+    from ppl_cnn.inference.metrics import describe_error
+    from ppl_cnn.inference.training import train
 
     command = shlex.join(["python", "-m", "ppl_cnn.pretrain", *sys.argv[1:]])
     result = train(recipe, out, command, options.data_dir, options.checkpoint_every)

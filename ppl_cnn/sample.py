@@ -51,7 +51,8 @@ class Sample:
 
 def main(options: Sample) -> None:
     """Samples and prints the report's path."""
-    from ppl_cnn.inference.chains import Sampling, sample_to
+    from ppl_cnn.inference.blocks import Sampling
+    from ppl_cnn.inference.chains import sample_to
     from ppl_cnn.inference.page import build_report
     from ppl_cnn.models.density import TiltedDensity
     from ppl_cnn.models.references import parse_reference

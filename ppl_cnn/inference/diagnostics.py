@@ -502,7 +502,7 @@ def _shortages(found: Verdict, chains: int, draws: int, config: Mapping[str, Any
             if ess < ESS_GOOD
             else "to see whether the chains agree"
         )
-        option = _draws_option(_round_up(draws * factor), draws, config)
+        option = _draws_option(draws * factor, draws, config)
         shortages.append(f"There are too few draws {lack}: {option}.")
     return shortages
 
@@ -517,10 +517,10 @@ def _round_up(number: float) -> int:
     return math.ceil(number / unit) * unit
 
 
-def _draws_option(wanted: int, draws: int, config: Mapping[str, Any]) -> str:
+def _draws_option(wanted: float, draws: int, config: Mapping[str, Any]) -> str:
     most = max(1000, 10 * draws)
     if wanted <= most:
-        return f"the same command with --draws {wanted} goes on from here and should do"
+        return f"the same command with --draws {_round_up(wanted)} goes on from here and should do"
     every = math.ceil(wanted / most)
     thin = every * config.get("thin", 1)
     return f"a new run with --draws {_round_up(wanted / every)} --thin {thin} should do"

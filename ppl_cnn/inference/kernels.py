@@ -119,7 +119,7 @@ def tilt_gradient(state: HMCState) -> Float[Array, "row col channel"]:
 
 def statistics(kernel: str) -> dict[str, type[np.generic]]:
     """The names of the `sample_stats` that a kernel has, and their types."""
-    types = dict.fromkeys(Transition._fields, np.float32)
+    types: dict[str, type[np.generic]] = dict.fromkeys(Transition._fields, np.float32)
     types |= {"diverging": np.bool_, "n_steps": np.int32, "tree_depth": np.int32}
     if kernel != "nuts":
         del types["tree_depth"]

@@ -72,7 +72,7 @@ class LogMeanExp(NamedTuple):
     """A running log-mean-exp of each class's scores, without overflow: log Z_y so far."""
 
     log_sum: Float[Array, " c"]
-    count: Float[Array, ""]
+    images: Float[Array, ""]
 
     @classmethod
     def zero(cls, classes: int) -> "LogMeanExp":
@@ -82,11 +82,11 @@ class LogMeanExp(NamedTuple):
     def add(self, F: Float[Array, "n c"]) -> "LogMeanExp":
         """With a batch of scores."""
         log_sum = jnp.logaddexp(self.log_sum, jax.nn.logsumexp(F, axis=0))
-        return LogMeanExp(log_sum, self.count + F.shape[0])
+        return LogMeanExp(log_sum, self.images + F.shape[0])
 
     def value(self) -> Float[Array, " c"]:
         """log( 1/n sum_j exp F[j,y] ) for every class y: an estimate of log Z_y under the data."""
-        return self.log_sum - jnp.log(self.count)
+        return self.log_sum - jnp.log(self.images)
 
 
 def class_offsets(

@@ -259,7 +259,7 @@ def _factor(pixels: UInt8[np.ndarray, "row col channel"], side: int) -> int:
 
 def _enlarge(
     pixels: UInt8[np.ndarray, "row col channel"], side: int
-) -> UInt8[np.ndarray, "row col channel"]:
+) -> UInt8[np.ndarray, "height width channel"]:
     """By a whole factor, so that each pixel stays a square."""
     factor = _factor(pixels, side)
     return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
@@ -267,7 +267,7 @@ def _enlarge(
 
 def _sheet(
     grid: UInt8[np.ndarray, "rows columns row col channel"], gap: int = 6
-) -> UInt8[np.ndarray, "row col channel"]:
+) -> UInt8[np.ndarray, "height width channel"]:
     """Images side by side on white."""
     tiles = [[_enlarge(pixels, _TILE) for pixels in row] for row in grid]
     height, width, channels = tiles[0][0].shape

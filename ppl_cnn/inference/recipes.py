@@ -3,7 +3,7 @@
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_type_hints
 
 from ppl_cnn import InputError
 
@@ -95,12 +95,11 @@ class Recipe:
             ) from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InputError(f"{path} is no TOML file ({error}).") from None
-        kinds = {item.name: item.type for item in fields(cls)}
-        wrong = [key for key in kinds if key not in values] + [k for k in values if k not in kinds]
-        if wrong:
-            raise InputError(f"{path} must give just {', '.join(kinds)}; wrong: {wrong[0]}.")
+        names = [field.name for field in fields(cls)]
+        if wrong := sorted(set(names) ^ set(values)):
+            raise InputError(f"{path} must give just {', '.join(names)}; wrong: {wrong[0]}.")
         values |= {key: value for key, value in overrides.items() if value is not None}
-        for key, kind in kinds.items():
+        for key, kind in get_type_hints(cls).items():
             fitting = (int, float) if kind is float else kind
             if not isinstance(values[key], fitting) or isinstance(values[key], bool):
                 raise InputError(f"{path}: {key} must be of type {kind.__name__}.")

@@ -9,11 +9,12 @@ while it grows or after a kill, sees whole blocks only.
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import xarray as xr
 import zarr
+from zarr.core.metadata import ArrayV3Metadata
 
 from ppl_cnn import InputError
 
@@ -94,9 +95,9 @@ class DrawStore:
             for group, dim in (("posterior", "draw"), ("sample_stats", "draw"), ("stein", "block"))
         }
         for path, values in {**variables, **coordinates}.items():
-            array = root[path]
-            dims = array.metadata.dimension_names
-            axis, dim = next((i, dim) for i, dim in enumerate(dims) if dim in _GROWING)
+            array = cast(zarr.Array, root[path])
+            dims = cast(ArrayV3Metadata, array.metadata).dimension_names or ()
+            axis, dim = next((i, str(dim)) for i, dim in enumerate(dims) if dim in _GROWING)
             end = begin[dim] + added[dim]
             if array.shape[axis] < end:
                 array.resize((*array.shape[:axis], end, *array.shape[axis + 1 :]))

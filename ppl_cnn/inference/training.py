@@ -1,108 +1,32 @@
 """The training run, from data to a folder that `ppl_cnn.load` opens; read `train` from the top."""
 
 import json
-import time
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
-from tqdm import tqdm
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from ppl_cnn import InputError
 from ppl_cnn.data.readers import Split, batches, open_split, training_batches
-from ppl_cnn.inference.losses import (
-    OBJECTIVES,
-    LogMeanExp,
-    class_offsets,
-    importance_ess,
-)
+from ppl_cnn.inference.checkpoints import Checkpoints
+from ppl_cnn.inference.losses import LogMeanExp, class_offsets
+from ppl_cnn.inference.metrics import Metrics
 from ppl_cnn.inference.recipes import Recipe, Stage
 from ppl_cnn.inference.records import RunFolder, versions
+from ppl_cnn.inference.training_step import TrainState, optimizer, training_step
 from ppl_cnn.models.cnn import CNN, preprocess
 from ppl_cnn.models.network import Params, he_normal, scores, shapes
 from ppl_cnn.models.networks import Network, network_named
-from ppl_cnn.models.weights import save, write_aside
+from ppl_cnn.models.weights import save
 
-FLUSH_EVERY = 20
-"""Steps between two looks at the device's metrics: the only host sync in the loop."""
 EVALUATION_BATCH = 500
-
-
-class TrainState(NamedTuple):
-    """What a step changes, and what a checkpoint holds besides the data's place."""
-
-    params: Params
-    optimizer: optax.OptState
-    alpha: Float[Array, " c"]
-    """Class offsets of the last generative stage; zeros before."""
-    step: Int[Array, ""]
-
-
-class StepInfo(NamedTuple):
-    """What a step reports; on the device until it is asked for."""
-
-    loss: Float[Array, ""]
-    ess: Float[Array, ""]
-    """Mean effective sample size of the generative gradient's importance weights."""
-
-
-def optimizer(recipe: Recipe, stage: Stage, steps: int) -> optax.GradientTransformation:
-    """SGD with momentum and weight decay, on the stage's schedule, counted from its start."""
-    rise = max(1, steps // 50)
-    rates: list[optax.Schedule] = [optax.linear_schedule(0.0, stage.rate, rise)]
-    if recipe.schedule == "cosine":
-        rates.append(optax.cosine_decay_schedule(stage.rate, max(1, steps - rise)))
-    else:
-        rates.append(optax.constant_schedule(stage.rate))
-    return optax.chain(
-        optax.add_decayed_weights(recipe.weight_decay),
-        optax.sgd(optax.join_schedules(rates, [rise]), momentum=recipe.momentum),
-    )
-
-
-def training_step(
-    network: Network,
-    objective: str,
-    rule: optax.GradientTransformation,
-    state: TrainState,
-    images: UInt8[Array, "n row col channel"],
-    labels: Int[Array, " n"],
-    key: PRNGKeyArray,
-) -> tuple[TrainState, StepInfo]:
-    """One update on one global batch; pure, to be jitted.
-
-    The discriminative loss is that of F + alpha, the classifier that the generative stage
-    before it has left; the generative one is blind to alpha.
-
-    Args:
-        network: the declaration.
-        objective: a key of `OBJECTIVES`.
-        rule: the stage's optimizer.
-        state: before the step.
-        images: photographs, sharded over devices along n.
-        labels: their classes.
-        key: of the run; the step's own dropout key is folded in here.
-    """
-    x = preprocess(images, network.preprocessing, network.image_shape)
-
-    def loss_of(params: Params) -> tuple[Array, Array]:
-        F = scores(network, params, x, jax.random.fold_in(key, state.step))
-        return OBJECTIVES[objective](F + state.alpha[None, :], labels), F
-
-    (loss, F), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-    updates, rule_state = rule.update(gradient, state.optimizer, state.params)
-    params = optax.apply_updates(state.params, updates)
-    return (
-        TrainState(params, rule_state, state.alpha, state.step + 1),
-        StepInfo(loss, importance_ess(F, labels)),
-    )
 
 
 def train(
@@ -280,135 +204,3 @@ def evaluate(
         "standard_error": (error * (1 - error) / len(test)) ** 0.5,
         "test_error_without_alpha": without,
     }
-
-
-class Checkpoints:
-    """Orbax checkpoints of state and data iterator, written in the background."""
-
-    def __init__(self, folder: Path) -> None:
-        import orbax.checkpoint as ocp
-
-        self._args = ocp.args
-        options = ocp.CheckpointManagerOptions(max_to_keep=2)
-        self._manager = ocp.CheckpointManager(
-            folder.absolute(), options=options, item_names=("state", "data")
-        )
-
-    def save(self, step: int, state: TrainState, loader: Any) -> None:
-        """Starts to write; the arrays are copied first, so that the state may be donated."""
-        args = self._args.Composite(
-            state=self._args.StandardSave(state._asdict()),
-            data=self._args.JsonSave(loader.get_state()),
-        )
-        self._manager.save(step, args=args)
-
-    def restore(self, state: TrainState, loader: Any) -> TrainState:
-        """The last complete checkpoint's state, or the given one; sets the loader's place."""
-        step = self._manager.latest_step()
-        if step is None:
-            return state
-        args = self._args.Composite(
-            state=self._args.StandardRestore(state._asdict()), data=self._args.JsonRestore()
-        )
-        restored = self._manager.restore(step, args=args)
-        loader.set_state(restored.data)
-        return TrainState(**restored.state)
-
-    def close(self) -> None:
-        """Waits until all is written."""
-        self._manager.close()
-
-
-class Metrics:
-    """`metrics.jsonl` and the progress bar.
-
-    A line a step, with loss, its lower bound, ESS and images per second, and a line with the
-    test errors at a stage's end. A continued run drops the lines past its checkpoint.
-    """
-
-    def __init__(self, path: Path, batch_size: int, step: int, total: int) -> None:
-        self._path, self._batch_size = path, batch_size
-        self._pending: list[tuple[int, Stage, StepInfo]] = []
-        self._since = time.monotonic()
-        if path.exists():
-            kept = [line for line in path.read_text().splitlines(True) if _belongs(line, step)]
-            write_aside(path, "".join(kept).encode())
-        quiet = jax.process_index() != 0
-        self._bar = tqdm(total=total, initial=step, unit="step", disable=quiet, dynamic_ncols=True)
-
-    def add(self, step: int, stage: Stage, info: StepInfo) -> None:
-        """Takes a step's report, without waiting for it."""
-        self._pending.append((step, stage, info))
-        if len(self._pending) >= FLUSH_EVERY:
-            self.flush()
-
-    def flush(self) -> None:
-        """Waits for the steps taken so far and writes their lines.
-
-        Raises:
-            InputError: a loss is not finite.
-        """
-        if not self._pending:
-            return
-        infos = jax.device_get([info for _, _, info in self._pending])
-        now = time.monotonic()
-        rate = len(infos) * self._batch_size / max(now - self._since, 1e-9)
-        lines = []
-        for (step, stage, _), info in zip(self._pending, infos, strict=True):
-            if not np.isfinite(info.loss):
-                raise InputError(
-                    f"The loss is {info.loss} at step {step}; its last checkpoint is whole, but "
-                    f"a rate lower than {stage.rate:g} is needed, in another --out."
-                )
-            bound = -np.log(self._batch_size) if stage.objective == "generative" else 0.0
-            lines.append(
-                {
-                    "step": step,
-                    "stage": stage.objective,
-                    "loss": float(info.loss),
-                    "bound": float(bound),
-                    "ess": float(info.ess),
-                    "images_per_second": rate,
-                }
-            )
-        self._write(lines)
-        self._bar.update(len(infos))
-        last = lines[-1]
-        self._bar.set_description(last["stage"], refresh=False)
-        self._bar.set_postfix_str(
-            f"loss {last['loss']:.3f}, ESS {last['ess']:.1f}, {rate:.0f} images/s"
-        )
-        self._pending, self._since = [], now
-
-    def add_result(self, step: int, stage: Stage, result: dict[str, float]) -> None:
-        """Writes the errors at a stage's end."""
-        self._write([{"step": step, "stage": stage.objective, **result}])
-        if not self._bar.disable:
-            self._bar.write(f"after {stage.objective}: {describe_error(result)}")
-        self._since = time.monotonic()
-
-    def _write(self, lines: list[dict[str, Any]]) -> None:
-        if jax.process_index() == 0:
-            with open(self._path, "a") as file:
-                file.writelines(json.dumps(line) + "\n" for line in lines)
-
-    def close(self) -> None:
-        """Ends the bar."""
-        self._bar.close()
-
-
-def _belongs(line: str, step: int) -> bool:
-    """Whether a line of `metrics.jsonl` is about what the checkpoint at `step` holds."""
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return False
-    return record["step"] < step or (record["step"] == step and "loss" in record)
-
-
-def describe_error(result: dict[str, float]) -> str:
-    """The test error in words."""
-    return (
-        f"test error {100 * result['test_error']:.2f} ± {100 * result['standard_error']:.2f} % "
-        f"({100 * result['test_error_without_alpha']:.2f} % without alpha)"
-    )

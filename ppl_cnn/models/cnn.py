@@ -29,7 +29,7 @@ class CNN(nnx.Module):
         self,
         network: Network,
         params: Params,
-        alpha: Array | None = None,
+        alpha: Array | np.ndarray | None = None,
         classes: tuple[str, ...] = (),
     ) -> None:
         self.network = network
@@ -71,7 +71,9 @@ class CNN(nnx.Module):
 
 
 def preprocess(
-    pixels: UInt8[np.ndarray, "n row col channel"], preprocessing: Preprocessing, shape: Shape
+    pixels: UInt8[Array | np.ndarray, "n row col channel"],
+    preprocessing: Preprocessing,
+    shape: Shape,
 ) -> Float[Array, "n row_out col_out channel_out"]:
     """Brings photographs to a network's images: pixel units minus the mean, before the scale.
 

@@ -5,10 +5,11 @@ shape, which input positions an output position reads, and how it is computed.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import override
 
 import jax
 import jax.numpy as jnp
@@ -55,33 +56,43 @@ class Window:
         return inside, (inside.start - start, stop - inside.stop)
 
 
-@runtime_checkable
-class Layer(Protocol):
-    """What the rest of the code asks of a layer."""
+@dataclass(frozen=True)
+class Layer(ABC):
+    """What the rest of the code asks of a layer; by default one without weights or windows."""
 
     name: str
 
     @property
     def window(self) -> Window:
-        """How outputs read inputs in space; dense layers read all of the map."""
+        """How outputs read inputs in space."""
+        return Window()
 
     def weights(self, shape: Shape) -> dict[str, Shape]:
         """The shapes of its weights for inputs of `shape`, without the batch; {} if it has none."""
+        return {}
 
     def response_shape(self, shape: Shape) -> Shape:
         """The shape of its response to an input of `shape`: (row, col, channel) or (channel,)."""
+        return (*self.window.map_size(shape), shape[-1]) if len(shape) == 3 else shape
 
+    @abstractmethod
     def apply(
         self, weights: Weights, x: Array, padding: Padding, dropout_key: Array | None
     ) -> Array:
-        """Its response to a batch, with `padding` positions missing around each map."""
+        """Its response to a batch.
+
+        Args:
+            weights: of the shapes that `weights` names.
+            x: (n, row, col, channel) or (n, channel).
+            padding: positions missing above, below, left and right of each map.
+            dropout_key: None outside training.
+        """
 
 
 @dataclass(frozen=True)
-class Conv:
+class Conv(Layer):
     """A convolution with bias; `groups` split input and output channels, as in AlexNet."""
 
-    name: str
     channels: int
     kernel: int
     stride: int = 1
@@ -89,9 +100,11 @@ class Conv:
     groups: int = 1
 
     @property
+    @override
     def window(self) -> Window:
         return Window(self.kernel, self.stride, self.padding)
 
+    @override
     def weights(self, shape: Shape) -> dict[str, Shape]:
         k = self.kernel
         return {
@@ -99,9 +112,11 @@ class Conv:
             "bias": (self.channels,),
         }
 
+    @override
     def response_shape(self, shape: Shape) -> Shape:
         return (*self.window.map_size(shape), self.channels)
 
+    @override
     def apply(
         self, weights: Weights, x: Array, padding: Padding, dropout_key: Array | None
     ) -> Array:
@@ -116,20 +131,21 @@ class Conv:
 
 
 @dataclass(frozen=True)
-class Dense:
+class Dense(Layer):
     """A fully connected layer with bias; a map is flattened in the order (row, col, channel)."""
 
-    name: str
     channels: int
-    window: ClassVar[Window] = Window()
 
+    @override
     def weights(self, shape: Shape) -> dict[str, Shape]:
         inputs = math.prod(shape)
         return {"kernel": (inputs, self.channels), "bias": (self.channels,)}
 
+    @override
     def response_shape(self, shape: Shape) -> Shape:
         return (self.channels,)
 
+    @override
     def apply(
         self, weights: Weights, x: Array, padding: Padding, dropout_key: Array | None
     ) -> Array:
@@ -137,26 +153,10 @@ class Dense:
 
 
 @dataclass(frozen=True)
-class _Weightless:
-    """What layers without weights that keep their channels have in common."""
-
-    name: str
-
-    @property
-    def window(self) -> Window:
-        return Window()
-
-    def weights(self, shape: Shape) -> dict[str, Shape]:
-        return {}
-
-    def response_shape(self, shape: Shape) -> Shape:
-        return (*self.window.map_size(shape), shape[-1]) if len(shape) == 3 else shape
-
-
-@dataclass(frozen=True)
-class ReLU(_Weightless):
+class ReLU(Layer):
     """max(x, 0)."""
 
+    @override
     def apply(
         self, weights: Weights, x: Array, padding: Padding, dropout_key: Array | None
     ) -> Array:
@@ -164,7 +164,7 @@ class ReLU(_Weightless):
 
 
 @dataclass(frozen=True)
-class MaxPool(_Weightless):
+class MaxPool(Layer):
     """The largest value in each window; positions off the map never win."""
 
     kernel: int
@@ -173,9 +173,11 @@ class MaxPool(_Weightless):
     ceil: bool = False
 
     @property
+    @override
     def window(self) -> Window:
         return Window(self.kernel, self.stride, self.padding, self.ceil)
 
+    @override
     def apply(
         self, weights: Weights, x: Array, padding: Padding, dropout_key: Array | None
     ) -> Array:
@@ -193,7 +195,7 @@ class MaxPool(_Weightless):
 
 
 @dataclass(frozen=True)
-class LRN(_Weightless):
+class LRN(Layer):
     """Local response normalization across channels, as in Caffe.
 
     y_c = x_c / (k + alpha/size * sum_{|c' - c| <= size//2} x_c'^2)^beta
@@ -207,6 +209,7 @@ class LRN(_Weightless):
     beta: float = 0.75
     k: float = 1.0
 
+    @override
     def apply(
         self, weights: Weights, x: Array, padding: Padding, dropout_key: Array | None
     ) -> Array:
@@ -220,11 +223,12 @@ class LRN(_Weightless):
 
 
 @dataclass(frozen=True)
-class Dropout(_Weightless):
+class Dropout(Layer):
     """Zeroes a share `rate` of the values and scales the rest, in training only."""
 
     rate: float = 0.5
 
+    @override
     def apply(
         self, weights: Weights, x: Array, padding: Padding, dropout_key: Array | None
     ) -> Array:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ppl_cnn import InputError
-from ppl_cnn.models.layers import Conv, Dense, Shape, Weights
+from ppl_cnn.models.layers import Conv, Dense, Layer, Shape, Weights
 from ppl_cnn.models.network import Params, Slab, shapes
 from ppl_cnn.models.networks import Network
 
@@ -194,11 +194,12 @@ def unit_layers(network: Network) -> list[LayerUnits]:
         if isinstance(layer, Dense):
             entry = LayerUnits(layer.name, shape[-1], None, None, (rows, cols), (rows, cols))
         else:
+            places = (shape[0], shape[1])
             row, col = shape[0] // 2, shape[1] // 2
             slab = Slab.of(network, layer.name, range(row, row + 1), range(col, col + 1))
             image = (len(slab.rows), len(slab.cols))
             size = (field_size, field_size)
-            entry = LayerUnits(layer.name, shape[-1], shape[:2], stride, size, image)
+            entry = LayerUnits(layer.name, shape[-1], places, stride, size, image)
         found.append(entry)
     return found
 
@@ -230,9 +231,7 @@ def _place(name: str, shape: Shape, place: tuple[int, int] | None) -> tuple[int,
     return place
 
 
-def _single_channel(
-    layer: Conv | Dense, weights: Weights, channel: int
-) -> tuple[Conv | Dense, Weights]:
+def _single_channel(layer: Layer, weights: Weights, channel: int) -> tuple[Layer, Weights]:
     """The layer with that channel alone; a group's channel reads zeros of the other groups."""
     kernel = weights["kernel"][..., channel : channel + 1]
     bias = weights["bias"][channel : channel + 1]
@@ -242,4 +241,5 @@ def _single_channel(
         after = (layer.groups - 1 - group) * width
         kernel = jnp.pad(kernel, ((0, 0), (0, 0), (group * width, after), (0, 0)))
         return replace(layer, channels=1, groups=1), {"kernel": kernel, "bias": bias}
+    assert isinstance(layer, Dense)
     return replace(layer, channels=1), {"kernel": kernel, "bias": bias}

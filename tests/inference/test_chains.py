@@ -11,7 +11,8 @@ import xarray as xr
 
 import ppl_cnn
 from ppl_cnn import InputError
-from ppl_cnn.inference.chains import Program, Sampling, sample_to
+from ppl_cnn.inference.blocks import Program, Sampling
+from ppl_cnn.inference.chains import sample_to
 from ppl_cnn.inference.store import open_draws
 
 SIGMA, TEMPERATURE = 3.0, 0.5
@@ -169,14 +170,15 @@ def test_two_devices_share_the_chains_and_give_the_same_draws(tmp_path):
 import sys, jax
 jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
 from tests_shared import density, sampling
-from ppl_cnn.inference.chains import Program, sample_to
+from ppl_cnn.inference.blocks import Program
+from ppl_cnn.inference.chains import sample_to
 import pathlib
 assert len(Program(density, sampling)._mesh.devices) == int(sys.argv[1])
 sample_to(pathlib.Path(sys.argv[2]), density, sampling, 20, progress=False)
 """
     (tmp_path / "tests_shared.py").write_text(
         "import ppl_cnn\n"
-        "from ppl_cnn.inference.chains import Sampling\n"
+        "from ppl_cnn.inference.blocks import Sampling\n"
         "unit = ppl_cnn.load('alexnet-fashion').unit('conv3:5')\n"
         "density = ppl_cnn.TiltedDensity(unit, ppl_cnn.WhiteNoise(10.0), 0.1)\n"
         "sampling = Sampling(chains=4, warmup=1)\n"
@@ -219,8 +221,15 @@ def test_a_response_that_is_not_finite_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"chains": 0}, {"draws": 0}, {"warmup": 0}, {"thin": 0}, {"seed": -1}]
-    + [{"kernel": "gibbs"}, {"target_accept": 1.0}],
+    [
+        {"chains": 0},
+        {"draws": 0},
+        {"warmup": 0},
+        {"thin": 0},
+        {"seed": -1},
+        {"kernel": "gibbs"},
+        {"target_accept": 1.0},
+    ],
 )
 def test_settings_that_cannot_be_used_are_refused_in_a_sentence(settings):
     with pytest.raises(InputError, match=r"^[^\n]*\.$"):

@@ -160,7 +160,9 @@ def test_errors_are_counted_with_and_without_alpha(whole):
     alpha = np.where(np.arange(10) == 4, 1e4, 0).astype(np.float32)
     result = evaluate(network.network, network.arrays(), alpha, split)
     assert result["test_error"] == pytest.approx((batch["label"] != 4).mean())
-    assert result["test_error_without_alpha"] == pytest.approx((F.argmax(1) != batch["label"]).mean())
+    assert result["test_error_without_alpha"] == pytest.approx(
+        (F.argmax(1) != batch["label"]).mean()
+    )
 
 
 def test_a_finished_run_is_not_trained_again(whole):

@@ -45,7 +45,7 @@ def assert_float_equal(actual, expected):
 
 
 def normal(seed, *shape):
-    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32))
 
 
 @partial(jax.jit, static_argnums=(0, 4, 5))

@@ -9,7 +9,7 @@ NO_PADDING = ((0, 0), (0, 0))
 
 
 def normal(seed, *shape):
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32))
 
 
 def assert_float_equal(actual, expected):
@@ -110,7 +110,8 @@ def test_inputs_are_what_the_outputs_read_and_the_rest_is_padding(window):
 
 
 def loop_convolution(x, kernel, bias, stride, padding, groups):
-    padded = np.pad(x.astype(np.float64), ((0, 0), *padding, (0, 0)))
+    kernel, bias = np.asarray(kernel), np.asarray(bias)
+    padded = np.pad(np.asarray(x, np.float64), ((0, 0), *padding, (0, 0)))
     k_row, k_col, width, channels = kernel.shape
     rows = (padded.shape[1] - k_row) // stride + 1
     cols = (padded.shape[2] - k_col) // stride + 1
@@ -146,12 +147,13 @@ def test_dense_reads_a_map_by_row_then_column_then_channel():
     layer = Dense("fc", 5)
     x = normal(0, 2, 3, 4, 2)
     weights = {name: normal(1, *size) for name, size in layer.weights((3, 4, 2)).items()}
-    expected = np.zeros((2, 5)) + weights["bias"]
+    kernel, bias, image = np.asarray(weights["kernel"]), np.asarray(weights["bias"]), np.asarray(x)
+    expected = np.zeros((2, 5)) + bias
     index = 0
     for row in range(3):
         for col in range(4):
             for channel in range(2):
-                expected += x[:, row, col, channel, None] * weights["kernel"][index]
+                expected += image[:, row, col, channel, None] * kernel[index]
                 index += 1
     assert_float_equal(layer.apply(weights, x, NO_PADDING, None), expected)
 
@@ -160,14 +162,13 @@ def test_dense_reads_a_map_by_row_then_column_then_channel():
 
 
 def loop_max_pool(x, layer: MaxPool):
+    x = np.asarray(x)
     rows, cols = layer.window.map_size(x.shape[1:])
     response = np.zeros((len(x), rows, cols, x.shape[-1]))
     for row in range(rows):
         for col in range(cols):
             top, left = row * layer.stride - layer.padding, col * layer.stride - layer.padding
-            window = x[
-                :, max(top, 0) : top + layer.kernel, max(left, 0) : left + layer.kernel, :
-            ]
+            window = x[:, max(top, 0) : top + layer.kernel, max(left, 0) : left + layer.kernel, :]
             response[:, row, col] = window.max((1, 2))
     return response
 
@@ -203,7 +204,8 @@ def test_max_pools_gradient_is_the_finite_difference(layer, size):
     # A permutation has no ties, and differences of 1 between any two values: a central
     # difference with 0.25 crosses none, and the pool is linear in between.
     count = size[0] * size[1]
-    x = np.random.default_rng(0).permutation(count).reshape(1, *size, 1).astype(np.float32)
+    x = np.random.default_rng(0).permutation(count).reshape(1, *size, 1)
+    x = jnp.asarray(x, jnp.float32)
     padding = whole_padding(layer.window, size)
     places = layer.apply({}, x, padding, None).shape
     weight = normal(1, *places)
@@ -212,7 +214,7 @@ def test_max_pools_gradient_is_the_finite_difference(layer, size):
         return jnp.sum(weight * layer.apply({}, x, padding, None))
 
     gradient = jax.jit(jax.grad(total))(x)
-    steps = 0.25 * np.eye(count, dtype=np.float32).reshape(count, *x.shape)
+    steps = 0.25 * jnp.eye(count).reshape(count, *x.shape)
     difference = jax.jit(jax.vmap(lambda step: total(x + step) - total(x - step)))(steps) / 0.5
     # Totals of a few hundred, rounded to 2^-16, divided by 0.5.
     np.testing.assert_allclose(gradient.ravel(), difference, atol=1e-3)
@@ -222,19 +224,19 @@ def test_max_pools_gradient_is_the_finite_difference(layer, size):
 
 
 def test_relu_cuts_at_zero():
-    x = np.asarray([[-2.0, -0.0, 0.5, 3.0]], np.float32)
+    x = jnp.asarray([[-2.0, -0.0, 0.5, 3.0]])
     np.testing.assert_array_equal(ReLU("relu").apply({}, x, NO_PADDING, None), [[0, 0, 0.5, 3]])
 
 
 @pytest.mark.parametrize("layer", [LRN("norm"), LRN("norm", size=3, alpha=2.0, beta=0.6, k=2.0)])
 def test_local_response_normalization_is_caffes(layer):
     x = 20 * normal(0, 2, 3, 2, 7)
-    expected = np.zeros(x.shape)
+    image, expected = np.asarray(x, np.float64), np.zeros(x.shape)
     for channel in range(7):
         near = range(max(0, channel - layer.size // 2), min(7, channel + layer.size // 2 + 1))
-        squares = sum(x[..., other].astype(np.float64) ** 2 for other in near)
+        squares = sum(image[..., other] ** 2 for other in near)
         scale = layer.k + layer.alpha / layer.size * squares
-        expected[..., channel] = x[..., channel] / scale**layer.beta
+        expected[..., channel] = image[..., channel] / scale**layer.beta
     assert_float_equal(layer.apply({}, x, NO_PADDING, None), expected)
 
 
@@ -245,7 +247,7 @@ def test_local_response_normalization_has_a_gradient_at_zero():
 
 @pytest.mark.parametrize("rate", [0.2, 0.5])
 def test_dropout_zeroes_a_share_and_scales_the_rest(rate):
-    x = np.full((4, 10_000), 3.0, np.float32)
+    x = jnp.full((4, 10_000), 3.0)
     response = np.asarray(Dropout("drop", rate).apply({}, x, NO_PADDING, jax.random.key(0)))
     kept = response != 0
     np.testing.assert_allclose(response[kept], 3 / (1 - rate), rtol=1e-6)

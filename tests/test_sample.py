@@ -1,0 +1,151 @@
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import safetensors.numpy
+import xarray as xr
+
+import ppl_cnn
+from ppl_cnn.inference.store import open_draws
+from ppl_cnn.models.weights import EMBEDDED
+
+SETTINGS = ("--unit", "conv3:5", "--chains", "2", "--draws", "120", "--warmup", "60")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a run, and what the command printed."""
+    out = tmp_path_factory.mktemp("sample") / "run"
+    done = subprocess.run(
+        [sys.executable, "-m", "ppl_cnn.sample", *SETTINGS, "--out", str(out)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return out, done
+
+
+def test_the_last_line_is_the_reports_path(run):
+    out, done = run
+    assert done.stdout.splitlines() == [str(out / "report.html")]
+    assert (out / "report.html").stat().st_size > 100_000
+    assert (out / "summary.csv").read_text().startswith("quantity,mean,sd")
+
+
+def test_progress_shows_rate_acceptance_and_eta(run):
+    _, done = run
+    last = done.stderr.replace("\r", "\n")
+    assert "sampling: 100%" in last
+    assert "acceptance 0." in last
+    assert "draws/s" in last
+
+
+def test_nothing_but_progress_is_said(run):
+    """No warnings of libraries."""
+    _, done = run
+    assert "Warning" not in done.stderr
+
+
+def test_the_record_follows_arvizs_schema(run):
+    out, _ = run
+    tree = xr.open_datatree(out / "draws.zarr", engine="zarr")
+    unit = ppl_cnn.load("alexnet-fashion").unit("conv3:5")
+    assert tree["posterior/image"].dims == ("chain", "draw", "row", "col", "channel")
+    assert tree["posterior/image"].shape == (2, 120, *unit.shape)
+    assert tree["posterior/response"].shape == (2, 120)
+    assert set(tree["sample_stats"].data_vars) == {
+        *("lp", "energy", "acceptance_rate", "diverging", "n_steps", "step_size")
+    }
+    config = tree.attrs["config"]
+    assert config["unit"] == "conv3:5@3,3"
+    assert config["reference"] == "white:10"
+    assert config["temperature"] == 1.0
+    assert "jax" in tree.attrs["versions"]
+    record = json.loads((out / "run.json").read_text())
+    assert record["config"] == config
+    assert record["command"].startswith("python -m ppl_cnn.sample --unit conv3:5")
+    assert record["gradients"]["sampling"] == int(tree["sample_stats/n_steps"].sum())
+
+
+def test_the_responses_are_the_networks(run):
+    out, _ = run
+    tree = open_draws(out / "draws.zarr")
+    unit = ppl_cnn.load("alexnet-fashion").unit("conv3:5")
+    for draw in (0, 57, 119):
+        image = tree["posterior/image"][1, draw].values
+        score = float(unit.score(unit.params, image))
+        assert score == pytest.approx(float(tree["posterior/response"][1, draw]), abs=1e-4)
+
+
+def test_a_killed_run_continues_to_the_same_bits(run, tmp_path):
+    out, _ = run
+    again = [sys.executable, "-m", "ppl_cnn.sample", *SETTINGS, "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(again, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (tmp_path / "run" / "state.npz").exists():
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "run" / "report.html").exists()
+    subprocess.run(again, stderr=subprocess.DEVNULL, check=True)
+    whole = open_draws(out / "draws.zarr")
+    continued = open_draws(tmp_path / "run" / "draws.zarr")
+    for group in ("posterior", "sample_stats", "stein"):
+        xr.testing.assert_identical(
+            whole[group].to_dataset().load(), continued[group].to_dataset().load()
+        )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--unit", "conv5:12", "--model", "nosuch"], "There is no model 'nosuch'"),
+        (["--unit", "conv5:12", "--model", "alexnet"], "comes without weights"),
+        (["--unit", "conv9:12"], "no units in a layer 'conv9'"),
+        (["--unit", "conv5:64"], "has the channels 0 to 63"),
+        (["--unit", "conv5:12@7,0"], "has the places 0,0 to 6,6"),
+        (["--unit", "conv5"], "is no unit"),
+        (["--unit", "conv5:12", "--reference", "pink:3"], "is no reference"),
+        (["--unit", "conv5:12", "--reference", "white:-3"], "must be positive"),
+        (["--unit", "conv5:12", "--temperature", "0"], "temperature must be positive"),
+        (["--unit", "conv5:12", "--out", "/dev/null/run"], "can't be written to"),
+    ],
+)
+def test_bad_input_gets_a_sentence_and_exit_code_2(arguments, sentence):
+    assert sentence in refusal("ppl_cnn.sample", *arguments)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "nan", "shape"])
+def test_damaged_weights_get_a_sentence_and_exit_code_2(tmp_path, damage):
+    folder = tmp_path / "model"
+    shutil.copytree(EMBEDDED / "alexnet-fashion", folder)
+    path = folder / "weights.safetensors"
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-1000])
+    else:
+        tensors = safetensors.numpy.load_file(path)
+        if damage == "nan":
+            tensors["conv2.bias"][3] = float("nan")
+        else:
+            tensors["conv2.bias"] = tensors["conv2.bias"][:-1]
+        safetensors.numpy.save_file(tensors, path)
+    said = refusal("ppl_cnn.sample", "--unit", "conv5:12", "--model", str(folder))
+    assert {"truncated": "no intact", "nan": "NaN", "shape": "(63,)"}[damage] in said
+
+
+def refusal(module, *arguments):
+    """The sentence with which a command refuses its arguments."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert lines[0].endswith(".")
+    return lines[0]
