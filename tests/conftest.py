@@ -1,21 +1,24 @@
 """What all tests run under: types checked at run time, no silent broadcasting or casting."""
 
+import math
 import re
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
 import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
 import pytest
 from beartype import BeartypeConf, FrozenDict, beartype
-from jaxtyping import install_import_hook
 
 check_types = beartype(
     # An int will do for a float, as for mypy; methods are decorated one by one, where beartype
     # has no class that `Self` could stand for.
     conf=BeartypeConf(is_pep484_tower=True, hint_overrides=FrozenDict({Self: object}))
 )
-install_import_hook("ppl_cnn", f"{__name__}.check_types")
+jaxtyping.install_import_hook("ppl_cnn", f"{__name__}.check_types")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -33,13 +36,20 @@ def _strict_dtypes(request):
 
 @pytest.fixture
 def refused():
-    """A context whose code must raise an `InputError` of one sentence with the given words."""
+    """A context whose code must raise an `InputError` of one sentence with the given words.
+
+    Types are not checked in it, as they are not in a user's program.
+    """
     from ppl_cnn import InputError
 
     @contextmanager
     def context(*words: str):
-        with pytest.raises(InputError) as caught:
-            yield
+        jaxtyping.config.update("jaxtyping_disable", True)
+        try:
+            with pytest.raises(InputError) as caught:
+                yield
+        finally:
+            jaxtyping.config.update("jaxtyping_disable", False)
         sentence = str(caught.value)
         assert sentence.endswith(".")
         assert "\n" not in sentence
@@ -48,3 +58,23 @@ def refused():
             assert word in sentence
 
     return context
+
+
+@pytest.fixture
+def random_params():
+    """A function of a network to weights: kernels N(0, 2/fan_in), biases N(0, 0.2^2)."""
+    from ppl_cnn.models.network import weight_shapes
+
+    def params_of(network, seed: int = 0):
+        random = np.random.default_rng(seed)
+
+        def weights(kernel, bias):
+            deviation = np.float32(math.sqrt(2 / math.prod(kernel[:-1])))
+            return {
+                "kernel": jnp.asarray(deviation * random.standard_normal(kernel, np.float32)),
+                "bias": jnp.asarray(np.float32(0.2) * random.standard_normal(bias, np.float32)),
+            }
+
+        return {name: weights(**wanted) for name, wanted in weight_shapes(network).items()}
+
+    return params_of

@@ -339,7 +339,7 @@ class Verdict(NamedTuple):
     """What the diagnostics say about a run."""
 
     state: str
-    """`good`, `short` (sound, but more draws are needed) or `bad` (don't use these draws)."""
+    """`good`, `short` (nothing is wrong, but something lacks) or `bad` (don't use the draws)."""
     sentence: str
     """The state and what to do about it."""
     rhat: Extreme
@@ -392,7 +392,7 @@ def verdict(
 
 
 def _extreme(column: pd.Series, largest: bool = False) -> Extreme:
-    column = column[np.isfinite(column)]
+    column = column.dropna()
     if column.empty:
         return Extreme(math.nan, "")
     label = column.idxmax() if largest else column.idxmin()
@@ -441,23 +441,22 @@ def _faults(
     warmup = config.get("warmup")
     longer = f"--warmup {2 * warmup}" if warmup else "a longer warmup"
     response = variable(quantities, "posterior/response").values
+    acceptance = float(variable(quantities, "sample_stats/acceptance_rate").mean())
+    still = int((np.ptp(response, axis=1) == 0).sum())
     if found.nonfinite:
         return [
             f"{found.nonfinite:,} of {found.draws:,} draws aren't finite, so the response "
             f"overflows: raise the temperature, or check the network's weights and preprocessing."
         ]
-    if (
-        response.min() == response.max()
-        and variable(quantities, "sample_stats/acceptance_rate").mean() < 0.1
-    ):
-        return [
-            f"The chains stand still, nearly every proposal was refused, so the step is too large: "
-            f"give the adaptation {longer}."
-        ]
-    if response.min() == response.max():
+    if np.ptp(response) == 0 and acceptance > 0.1:
         return [
             "The response is the same in every draw: the unit is dead on these images, and its "
             "density is the reference itself. Choose another unit or a reference of more contrast."
+        ]
+    if still:
+        return [
+            f"{still} of {len(response)} chains stand still, as nearly every proposal was refused: "
+            f"the step is too large, so give its adaptation {longer}."
         ]
     faults = []
     if disagree:
@@ -497,13 +496,9 @@ def _shortages(found: Verdict, chains: int, draws: int, config: Mapping[str, Any
         # R-hat^2 - 1 falls as 1/draws once the chains mix, and the ESS grows with them.
         excess = (found.rhat.value**2 - 1) / (RHAT_GOOD**2 - 1)
         factor = np.nanmax([1.5, ESS_GOOD / ess, excess])
-        lack = (
-            "to rely on their error estimates"
-            if ess < ESS_GOOD
-            else "to see whether the chains agree"
-        )
+        lack = "rely on their error estimates" if ess < ESS_GOOD else "see whether the chains agree"
         option = _draws_option(draws * factor, draws, config)
-        shortages.append(f"There are too few draws {lack}: {option}.")
+        shortages.append(f"There are too few draws to {lack}: {option}.")
     return shortages
 
 

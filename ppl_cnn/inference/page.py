@@ -81,7 +81,7 @@ def build_report(folder: Path) -> Path:
     write_aside(folder / "summary.csv", table.to_csv(index_label="quantity").encode())
     page = Template(Path(__file__).with_name("page.html").read_text()).substitute(
         title=escape(_title(record)),
-        subtitle=escape(_subtitle(record, verdict, quantities)),
+        subtitle=escape(_subtitle(record, quantities)),
         images=album.html(diagnostics.stein_check(scan.mean, stein)),
         state=verdict.state,
         headline=_HEADLINES[verdict.state],
@@ -100,9 +100,7 @@ def _title(record: Mapping[str, Any]) -> str:
     return f"{unit} of {model}" if model else unit
 
 
-def _subtitle(
-    record: Mapping[str, Any], verdict: diagnostics.Verdict, quantities: xr.DataTree
-) -> str:
+def _subtitle(record: Mapping[str, Any], quantities: xr.DataTree) -> str:
     config = record["config"]
     chains, draws = quantities["posterior"].sizes["chain"], quantities["posterior"].sizes["draw"]
     parts = [f"{chains} chains × {draws:,} draws" if chains > 1 else f"1 chain of {draws:,} draws"]
@@ -344,7 +342,7 @@ def _numbers(verdict: diagnostics.Verdict, quantities: xr.DataTree) -> str:
 
 def _worst(label: str, worst: diagnostics.Extreme, form: str, bound: str, threshold: float) -> str:
     value, of = worst
-    if not math.isfinite(value):
+    if math.isnan(value):
         return _number(label, "–", f"not defined here; {bound} {threshold}")
     missed = value > threshold if bound == "at most" else value < threshold
     return _number(label, f"{value:{form}}", f"{of}; {bound} {threshold} is good", missed)
@@ -502,7 +500,7 @@ def _ranks(shown: xr.DataTree) -> str:
         "Ranks",
         "Each chain's ranks among all draws, as the difference of their distribution from the "
         "uniform one: a chain that agrees with the others stays near the middle line. p is that "
-        "of all chains being uniform.",
+        "of all ranks being uniform; where it is small, black points mark the departures.",
     )
 
 
@@ -523,6 +521,7 @@ def _energy(shown: xr.DataTree) -> str:
     energy.legend(energy.lines[:2], ["marginal", "transition"], loc="upper right")
     energy.set_title("energy")
     bfmi.set_title("E-BFMI")
+    bfmi.yaxis.get_major_locator().set_params(integer=True)
     return canvas.html(
         "Energy",
         "Transitions much narrower than the marginal distribution mean that the energy is "

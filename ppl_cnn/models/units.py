@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 import jax.numpy as jnp
@@ -180,7 +181,8 @@ class LayerUnits(NamedTuple):
     """(row, col) pixels of the image of the unit at the map's centre."""
 
 
-def unit_layers(network: Network) -> list[LayerUnits]:
+@cache
+def unit_layers(network: Network) -> tuple[LayerUnits, ...]:
     """The layers whose channels are units, in the network's order."""
     rows, cols, _ = network.image_shape
     field_size, stride = 1, 1
@@ -201,7 +203,7 @@ def unit_layers(network: Network) -> list[LayerUnits]:
             size = (field_size, field_size)
             entry = LayerUnits(layer.name, shape[-1], places, stride, size, image)
         found.append(entry)
-    return found
+    return tuple(found)
 
 
 def _response_shape(network: Network, name: str) -> Shape:

@@ -33,14 +33,14 @@ def load(model: str | Path) -> CNN:
     description = read_description(folder)
     network = _network(description, folder)
     params = read_weights(folder / "weights.safetensors", network)
-    alpha = np.asarray(description["alpha"], np.float32)
-    classes = tuple(description["classes"])
-    count = weight_shapes(network)[network.layers[-1].name]["bias"]
-    if alpha.shape != count or not np.isfinite(alpha).all() or len(classes) != count[0]:
+    (count,) = weight_shapes(network)[network.layers[-1].name]["bias"]
+    alpha, classes = _numbers(description["alpha"]), description["classes"]
+    named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    if alpha.shape != (count,) or not named or len(classes) != count:
         raise InputError(
-            f"{folder / 'model.json'} must give {count[0]} finite alpha and {count[0]} classes."
+            f"{folder / 'model.json'} must give {count} finite alpha and {count} classes."
         )
-    return CNN(network, params, alpha, classes)
+    return CNN(network, params, alpha.astype(np.float32), tuple(classes))
 
 
 def model_folder(model: str | Path) -> Path:
@@ -71,28 +71,42 @@ def read_description(folder: Path) -> dict[str, Any]:
     path = folder / "model.json"
     try:
         description = json.loads(path.read_text())
-        missing = {"network", "preprocessing", "alpha", "classes"} - set(description)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path} is no JSON description of a model ({error}).") from None
-    if missing:
+    except ValueError as error:
+        raise InputError(f"{path} is no JSON file ({error}).") from None
+    if not isinstance(description, dict):
+        raise InputError(f"{path} is no JSON object that describes a model.")
+    if missing := {"network", "preprocessing", "alpha", "classes"} - set(description):
         raise InputError(f"{path} lacks {', '.join(sorted(missing))}.")
     return description
 
 
 def _network(description: Mapping[str, Any], folder: Path) -> Network:
     name = description["network"]
-    if name not in NETWORKS:
+    if not isinstance(name, str) or name not in NETWORKS:
         raise InputError(
             f"{folder / 'model.json'} names the network {name!r}; known are {', '.join(NETWORKS)}."
         )
-    try:
-        given = description["preprocessing"]
-        preprocessing = Preprocessing(tuple(given["mean"]), given["scale"], given["order"])
-    except (KeyError, TypeError):
+    channels = NETWORKS[name].image_shape[-1]
+    orders = ("grey",) if channels == 1 else ("RGB", "BGR")
+    given = description["preprocessing"]
+    given = given if isinstance(given, dict) else {}
+    mean, scale = _numbers(given.get("mean")), _numbers(given.get("scale"))
+    if mean.shape != (channels,) or scale.shape != () or given.get("order") not in orders:
         raise InputError(
-            f"{folder / 'model.json'} must give preprocessing as mean, scale and order."
-        ) from None
+            f"{folder / 'model.json'} must give preprocessing as a mean of {channels} numbers, "
+            f"a scale and an order, {' or '.join(orders)}."
+        )
+    preprocessing = Preprocessing(tuple(mean.tolist()), scale.item(), given["order"])
     return replace(NETWORKS[name], preprocessing=preprocessing)
+
+
+def _numbers(value: Any) -> np.ndarray:
+    """The finite numbers of a JSON value; an empty array if it is something else."""
+    try:
+        array = np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+        return np.empty(0)
+    return array if np.isfinite(array).all() else np.empty(0)
 
 
 def read_weights(path: Path, network: Network) -> Params:

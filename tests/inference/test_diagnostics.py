@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pytest
 import xarray as xr
@@ -8,53 +6,33 @@ from ppl_cnn.inference import diagnostics
 from ppl_cnn.inference.store import DrawStore
 
 
-def write_run(folder, image, block=7, stein=None, config=None, record=None, **values):
-    """A run's folder as the chain driver leaves it; what isn't given is unremarkable.
+def write_run(folder, image, block=7, stein=None):
+    """A run's folder with these draws, as the chain driver leaves it.
 
     Args:
         folder: made here.
         image: (chain, draw, row, col, channel).
         block: draws per block.
         stein: (chain, block, row, col, channel); zero if not given.
-        config: fields of the record's configuration, besides the usual.
-        record: fields of the record, besides that.
-        values: `response` and `sample_stats` (chain, draw).
     """
-    chains, draws, rows, cols, channels = image.shape
-    rng = np.random.default_rng(9)
-    response = values.pop("response", rng.normal(size=(chains, draws)))
-    stats = {
-        "lp": rng.normal(size=(chains, draws)).astype(np.float32),
-        "energy": rng.normal(size=(chains, draws)).astype(np.float32),
-        "acceptance_rate": np.full((chains, draws), 0.9, np.float32),
-        "diverging": np.zeros((chains, draws), bool),
-        "n_steps": np.full((chains, draws), 4, np.int32),
-        "step_size": np.full((chains, draws), 0.5, np.float32),
-    } | values
+    chains, draws, *shape = image.shape
+    stats = ("lp", "energy", "acceptance_rate", "diverging")
     blocks = -(-draws // block)
-    if stein is None:
-        stein = np.zeros((chains, blocks, rows, cols, channels))
+    stein = np.zeros((chains, blocks, *shape)) if stein is None else stein
     folder.mkdir(exist_ok=True)
     store = DrawStore(folder / "draws.zarr", block)
-    sizes = {"chain": range(chains), "row": range(rows), "col": range(cols)}
-    types = {name: np.asarray(value).dtype.type for name, value in stats.items()}
-    store.create({**sizes, "channel": range(channels)}, types, {})
+    sizes = {dim: range(n) for dim, n in zip(("row", "col", "channel"), shape, strict=True)}
+    store.create({"chain": range(chains), **sizes}, dict.fromkeys(stats, np.float32), {})
     for number in range(blocks):
         here = slice(number * block, min(draws, (number + 1) * block))
-        store.write(
-            here.start,
-            number,
-            {
-                "posterior/image": image[:, here].astype(np.float32),
-                "posterior/response": response[:, here].astype(np.float32),
-                **{f"sample_stats/{name}": value[:, here] for name, value in stats.items()},
-                "stein/image": stein[:, number : number + 1].astype(np.float32),
-                "stein/draws": np.asarray([here.stop - here.start]),
-            },
+        zeros = np.zeros((chains, here.stop - here.start), np.float32)
+        values = dict.fromkeys(
+            (*(f"sample_stats/{name}" for name in stats), "posterior/response"), zeros
         )
-    usual = {"kind": "sampling", "model": "alexnet-fashion", "unit": "conv5:12", "warmup": 100}
-    made = {"config": usual | (config or {}), "command": "python -m ppl_cnn.sample", "draws": draws}
-    (folder / "run.json").write_text(json.dumps(made | (record or {})))
+        values["posterior/image"] = image[:, here].astype(np.float32)
+        values["stein/image"] = stein[:, number : number + 1].astype(np.float32)
+        values["stein/draws"] = np.asarray([zeros.shape[1]])
+        store.write(here.start, number, values)
     return folder
 
 
@@ -323,6 +301,15 @@ def test_a_constant_response(acceptance, word):
     # The other quantities are judged all the same.
     assert found.rhat.of != "response"
     assert found.rhat.value < 1.02
+
+
+def test_a_chain_that_stands_still():
+    tree = quantities()
+    tree["posterior/response"][2] = 0.3
+    found = judge(tree, {"warmup": 100})
+    assert found.state == "bad"
+    assert found.sentence.startswith("1 of 4 chains stand still")
+    assert "--warmup 200" in found.sentence
 
 
 def test_everything_constant():

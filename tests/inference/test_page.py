@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from matplotlib import pyplot
 from PIL import Image
-from test_diagnostics import noise, write_run
 
-from ppl_cnn.inference.page import Stretched, build_report
+from ppl_cnn.inference.page import Stretched, _img, build_report
+from ppl_cnn.inference.store import DrawStore
 
 CHAINS, DRAWS, SHAPE = 3, 40, (6, 5, 3)
 RECORD = {
@@ -24,14 +24,50 @@ RECORD = {
 }
 
 
+def noise(chains, draws, shape=(5, 4, 1)):
+    return 10 * np.random.default_rng(0).normal(size=(chains, draws, *shape)).astype(np.float32)
+
+
+def write_run(folder, image, stein=0.0, config=None, record=None, **values):
+    """A run's folder as the chain driver leaves it, of one block; what isn't given is unremarkable.
+
+    Args:
+        folder: made here.
+        image: (chain, draw, row, col, channel).
+        stein: of every chain, (row, col, channel) or a scalar.
+        config: fields of the record's configuration, besides the usual.
+        record: fields of the record, besides that.
+        values: `response` and `sample_stats` (chain, draw).
+    """
+    chains, draws, *shape = image.shape
+    scalars = np.random.default_rng(9).normal(size=(3, chains, draws)).astype(np.float32)
+    given = dict(zip(("response", "lp", "energy"), scalars, strict=True))
+    given["acceptance_rate"] = np.full((chains, draws), 0.9, np.float32)
+    given["diverging"] = np.zeros((chains, draws), bool)
+    given |= values
+    response = given.pop("response")
+    folder.mkdir(exist_ok=True)
+    store = DrawStore(folder / "draws.zarr", draws)
+    sizes = {dim: range(n) for dim, n in zip(("row", "col", "channel"), shape, strict=True)}
+    types = {name: value.dtype.type for name, value in given.items()}
+    store.create({"chain": range(chains), **sizes}, types, {})
+    block = {"posterior/image": image, "posterior/response": response}
+    block |= {f"sample_stats/{name}": value for name, value in given.items()}
+    block["stein/image"] = np.zeros((chains, 1, *shape), np.float32) + np.float32(stein)
+    store.write(0, 0, {**block, "stein/draws": np.asarray([draws])})
+    usual = {"kind": "sampling", "model": "alexnet-fashion", "unit": "conv5:12", "warmup": 100}
+    made = {"config": usual | (config or {}), "command": "python -m ppl_cnn.sample", "draws": draws}
+    (folder / "run.json").write_text(json.dumps(made | (record or {})))
+    return folder
+
+
 class Page(HTMLParser):
     """The tags of a page, with their attributes, and its text."""
 
-    def __init__(self, path):
+    def __init__(self, source):
         super().__init__()
-        self.tags, self.text = [], ""
-        self.source = path.read_text()
-        self.feed(self.source)
+        self.tags, self.text, self.source = [], "", source
+        self.feed(source)
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
@@ -51,9 +87,11 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "filter"
-    stein = np.zeros((CHAINS, 6, *SHAPE))
-    stein[:, :, 1, 2] = [10.0, 0.0, -10.0]
-    write_run(folder, noise(CHAINS, DRAWS, SHAPE), 7, stein, {"unit": "<i>&5:1"}, RECORD)
+    stein = np.zeros(SHAPE)
+    stein[1, 2] = [10.0, 0.0, -10.0]
+    steps = np.full((CHAINS, DRAWS), 20, np.int32)
+    image = noise(CHAINS, DRAWS, SHAPE)
+    write_run(folder, image, stein, {"unit": "<i>&5:1"}, RECORD, n_steps=steps)
     build_report(folder)
     return folder
 
@@ -64,7 +102,7 @@ def summary(folder):
 
 @pytest.fixture(scope="module")
 def page(run):
-    return Page(run / "report.html")
+    return Page((run / "report.html").read_text())
 
 
 def test_the_page_needs_nothing_from_outside(page):
@@ -141,13 +179,14 @@ def test_the_cost_is_told(run, page):
     assert "gradients per effective draw" in page.text
     assert f"{2400 / ess:,.1f}" in page.text
     assert f"{CHAINS * DRAWS / 4.0:,.1f}" in page.text
+    assert "n steps, mean20" in page.text
     assert "0.22.0" in page.text
 
 
 def test_a_report_can_be_built_again_and_leaves_no_trace(run):
-    text, settings = Page(run / "report.html").text, dict(matplotlib.rcParams)
+    text, settings = Page((run / "report.html").read_text()).text, dict(matplotlib.rcParams)
     assert build_report(run) == run / "report.html"
-    assert Page(run / "report.html").text == text
+    assert Page((run / "report.html").read_text()).text == text
     assert dict(matplotlib.rcParams) == settings
     assert pyplot.get_fignums() == []
 
@@ -156,7 +195,7 @@ def test_a_young_run_has_a_page(tmp_path):
     folder = write_run(tmp_path, noise(2, 12))
     record = {"config": {"kind": "sampling", "unit": "f"}, "command": "c", "draws": 500}
     (folder / "run.json").write_text(json.dumps(record))
-    text = Page(build_report(folder)).text
+    text = Page(build_report(folder).read_text()).text
     assert text.strip().startswith("f")
     assert "2 chains × 12 draws of 500" in text
     assert "Not yet enough" in text
@@ -166,16 +205,20 @@ def test_a_young_run_has_a_page(tmp_path):
     ("image", "values", "words"),
     [
         (noise(1, 30), {}, "One chain alone"),
-        (noise(2, 4), {}, "too few draws"),
-        (noise(2, 30, (1, 1, 2)), {}, "too few draws"),
+        (noise(2, 4, (1, 1, 2)), {}, "too few draws"),
         (noise(2, 30), {"response": np.ones((2, 30))}, "unit is dead"),
-        (np.full((2, 30, 5, 4, 1), np.nan), {}, "60 of 60 draws aren't finite"),
+        (
+            np.repeat(noise(2, 1), 30, axis=1),
+            {"response": np.repeat([[1.0], [2.0]], 30, axis=1)},
+            "2 of 2 chains stand still",
+        ),
+        (np.full((2, 30, 5, 4, 1), np.nan, np.float32), {}, "60 of 60 draws aren't finite"),
         (noise(2, 30), {"diverging": np.ones((2, 30), bool)}, "saw a divergence"),
     ],
-    ids=["one chain", "four draws", "one pixel", "constant", "nan", "divergent"],
+    ids=["one chain", "four draws of a pixel", "constant", "still", "nan", "divergent"],
 )
 def test_odd_runs_have_a_page(tmp_path, image, values, words):
-    page = Page(build_report(write_run(tmp_path, image, **values)))
+    page = Page(build_report(write_run(tmp_path, image, **values)).read_text())
     assert words in page.text
     assert "nan" not in page.text.partition("Summary of all")[0]
 
@@ -193,13 +236,14 @@ def test_stretching():
     assert Stretched.of(outlier, "grey").scale == 1
 
 
-def test_large_images_stay_small_files(tmp_path):
-    folder = write_run(tmp_path, noise(2, 4, (163, 163, 3)))
-    page = Page(build_report(folder))
-    draw = next(attrs for attrs in page.all("img") if attrs["alt"].startswith("Draw"))
-    assert draw["src"].startswith("data:image/jpeg")
-    assert (draw["width"], draw["height"]) == ("163", "163")
-    assert len(draw["src"]) < 163 * 163 * 3
+def test_large_images_stay_small():
+    pixels = np.random.default_rng(0).integers(0, 256, (163, 163, 3), np.uint8)
+    page = Page(_img(pixels, "noise", 112))
+    (attrs,) = page.all("img")
+    assert attrs["src"].startswith("data:image/jpeg")
+    assert (attrs["width"], attrs["height"]) == ("163", "163")
+    assert len(attrs["src"]) < pixels.size
+    assert np.abs(page.image("noise") - pixels.astype(float)).mean() < 10
 
 
 def test_another_kind_of_run_is_refused(tmp_path, refused):

@@ -43,20 +43,6 @@ def parameters(network: Network) -> int:
     )
 
 
-def random_params(network: Network, seed: int = 0):
-    """Kernels N(0, 2/fan_in) and biases N(0, 0.2^2)."""
-    random = np.random.default_rng(seed)
-
-    def weights(kernel, bias):
-        deviation = np.float32(math.sqrt(2 / math.prod(kernel[:-1])))
-        return {
-            "kernel": jnp.asarray(deviation * random.standard_normal(kernel, np.float32)),
-            "bias": jnp.asarray(np.float32(0.2) * random.standard_normal(bias, np.float32)),
-        }
-
-    return {name: weights(**wanted) for name, wanted in weight_shapes(network).items()}
-
-
 # A network written out in numpy, layer by layer, apart from `Layer.apply` and `Slab`.
 
 
@@ -121,7 +107,7 @@ def numpy_scores(network: Network, params, images):
     ("network", "count", "deviation"),
     [(LENET, 3, 100.0), (ALEXNET_FASHION, 2, 100.0), (UNEVEN, 3, 2.0), (ALEXNET, 1, 50.0)],
 )
-def test_scores_are_those_of_the_network_written_out(network, count, deviation):
+def test_scores_are_those_of_the_network_written_out(network, count, deviation, random_params):
     params = random_params(network)
     images = np.random.default_rng(1).normal(0, deviation, (count, *network.image_shape))
     images = images.astype(np.float32)
@@ -202,7 +188,7 @@ def test_the_whole_slab_is_the_whole_image():
 
 @pytest.mark.parametrize("rows", [range(0, 1), range(0, 2), range(1, 3), range(2, 3)])
 @pytest.mark.parametrize("cols", [range(0, 1), range(1, 2), range(0, 2)])
-def test_a_slab_of_a_rectangle_is_that_part_of_the_whole_map(rows, cols):
+def test_a_slab_of_a_rectangle_is_that_part_of_the_whole_map(rows, cols, random_params):
     params = random_params(UNEVEN)
     images = jnp.asarray(np.random.default_rng(0).normal(0, 1, (2, 20, 17, 2)), jnp.float32)
     slab = Slab.of(UNEVEN, "conv2", rows, cols)
