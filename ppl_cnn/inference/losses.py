@@ -21,7 +21,7 @@ def generative_loss(F: Float[Array, "n c"], labels: Int[Array, " n"]) -> Float[A
     reference q: E_{p_y}[grad f_y] becomes a mean over the batch with the self-normalised
     weights W_j = softmax_j F[j,y]. L >= -log n, and near that bound a single image carries all
     the weight (see `importance_ess`). A constant added to a column changes nothing: the last
-    bias gets a gradient of exactly zero, and `log_partition` must fill in for it afterwards.
+    bias gets a gradient of zero, and alpha (`class_offsets`) must fill in for it afterwards.
 
     Args:
         F: score of every image for every class, of the global batch.

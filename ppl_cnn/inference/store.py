@@ -121,7 +121,7 @@ def open_draws(path: Path) -> xr.DataTree:
         raise InputError(f"{path} holds no draws yet.")
     try:
         tree = xr.open_datatree(path, engine="zarr", consolidated=True)
-    except (ValueError, KeyError, OSError):
+    except (ValueError, TypeError, KeyError, OSError):
         tree = xr.DataTree()
     if not {"posterior", "sample_stats", "stein"} <= set(tree.children):
         raise InputError(f"{path} is no intact store of ppl_cnn's draws.")

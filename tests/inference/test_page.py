@@ -12,7 +12,8 @@ import pytest
 from matplotlib import pyplot
 from PIL import Image
 
-from ppl_cnn.inference.page import Stretched, _img, build_report
+from ppl_cnn.inference.page import build_report
+from ppl_cnn.inference.pictures import Stretched, image_tag
 from ppl_cnn.inference.store import DrawStore
 
 CHAINS, DRAWS, SHAPE = 3, 40, (6, 5, 3)
@@ -238,7 +239,7 @@ def test_stretching():
 
 def test_large_images_stay_small():
     pixels = np.random.default_rng(0).integers(0, 256, (163, 163, 3), np.uint8)
-    page = Page(_img(pixels, "noise", 112))
+    page = Page(image_tag(pixels, "noise", 112))
     (attrs,) = page.all("img")
     assert attrs["src"].startswith("data:image/jpeg")
     assert (attrs["width"], attrs["height"]) == ("163", "163")

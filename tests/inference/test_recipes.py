@@ -1,0 +1,147 @@
+from dataclasses import asdict, replace
+
+import pytest
+
+from ppl_cnn.inference.recipes import RECIPES, Recipe, Stage, recipe_names
+
+VALUES = {
+    "network": "lenet",
+    "data": "fashion-embedded",
+    "stages": "generative:2,discriminative:1@0.003",
+    "batch_size": 64,
+    "rate": 0.01,
+    "schedule": "cosine",
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "seed": 3,
+}
+
+
+def toml(values) -> str:
+    return "".join(
+        f'{key} = "{value}"\n' if isinstance(value, str) else f"{key} = {str(value).lower()}\n"
+        for key, value in values.items()
+    )
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A function of changed values to a recipe's file; None takes one away."""
+
+    def write(**changes) -> str:
+        values = {key: value for key, value in (VALUES | changes).items() if value is not None}
+        path = tmp_path / "recipe.toml"
+        path.write_text(toml(values))
+        return str(path)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("text", "stages"),
+    [
+        ("generative:8", [("generative", 8, 0.01)]),
+        ("discriminative:4@0.003", [("discriminative", 4, 0.003)]),
+        (
+            "generative:8, discriminative:4@3e-3,generative:1",
+            [("generative", 8, 0.01), ("discriminative", 4, 0.003), ("generative", 1, 0.01)],
+        ),
+    ],
+)
+def test_stages_are_objectives_with_epochs_and_rates(text, stages):
+    assert Stage.parse_all(text, 0.01) == [Stage(*stage) for stage in stages]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        *("", "generative", "generative:", "generative:0", "generative:-1", "generative:1.5"),
+        *("generative:x", ":3", "contrastive:3", "Generative:3", "generative:3@0"),
+        *("generative:3@-1", "generative:3@nan", "generative:3@inf", "generative:3@fast"),
+    ],
+)
+def test_other_stages_are_refused(part, refused):
+    for text in (part, f"generative:1,{part}"):
+        with refused(
+            f"{part!r} is no stage", "objective:epochs@rate", "generative, discriminative"
+        ):
+            Stage.parse_all(text, 0.01)
+
+
+def test_the_shipped_recipes_are_read_by_name():
+    assert recipe_names() == sorted(path.stem for path in RECIPES.iterdir())
+    for name in recipe_names():
+        recipe = Recipe.read(name)
+        assert recipe.network == name
+        stages = Stage.parse_all(recipe.stages, recipe.rate)
+        assert [stage.objective for stage in stages] == ["generative", "discriminative"]
+
+
+def test_a_recipe_of_the_users_own_is_read_from_its_file(written):
+    assert asdict(Recipe.read(written())) == VALUES
+
+
+def test_overrides_replace_values_and_none_leaves_them(written):
+    recipe = Recipe.read(written(), batch_size=32, seed=None, rate=0.5, network="alexnet-fashion")
+    expected = replace(Recipe(**VALUES), batch_size=32, rate=0.5, network="alexnet-fashion")
+    assert recipe == expected
+
+
+def test_a_whole_number_will_do_for_a_real_one(written):
+    assert Recipe.read(written(rate=1, momentum=0)).rate == 1.0
+
+
+def test_missing_recipes_are_refused(tmp_path, refused):
+    with refused("There is no recipe", "alexnet-fashion, lenet"):
+        Recipe.read(str(tmp_path / "none.toml"))
+
+
+@pytest.mark.parametrize("content", [b"network = ", b"\xff\xfe", b"{}"])
+def test_files_that_are_no_toml_are_refused(tmp_path, content, refused):
+    path = tmp_path / "recipe.toml"
+    path.write_bytes(content)
+    with refused("recipe.toml is no TOML file"):
+        Recipe.read(str(path))
+
+
+@pytest.mark.parametrize("changes", [{"rate": None}, {"dropout": 0.5}, {"stages": None, "x": 1}])
+def test_keys_that_are_missing_or_left_over_are_refused(written, changes, refused):
+    with refused("must give just network, data, stages", sorted(changes)[0]):
+        Recipe.read(written(**changes))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("network", 3),
+        ("batch_size", 64.0),
+        ("batch_size", "64"),
+        ("batch_size", True),
+        ("rate", "fast"),
+        ("rate", True),
+        ("momentum", "0.9"),
+        ("seed", 0.5),
+    ],
+)
+def test_values_of_another_type_are_refused(written, key, value, refused):
+    with refused(f"{key} must be of type"):
+        Recipe.read(written(**{key: value}))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("stages", "generative", ["is no stage"]),
+        ("schedule", "linear", ["'linear' is no schedule", "cosine, constant"]),
+        ("batch_size", 0, ["batch of at least 1"]),
+        ("momentum", 1.0, ["momentum"]),
+        ("momentum", -0.1, ["momentum"]),
+        ("weight_decay", 1.0, ["weight decay"]),
+        ("weight_decay", -1e-3, ["weight decay"]),
+    ],
+)
+def test_values_out_of_range_are_refused(written, key, value, words, refused):
+    with refused(*words):
+        Recipe.read(written(**{key: value}))
+    with refused(*words):
+        Recipe.read(written(), **{key: value})
