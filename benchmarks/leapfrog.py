@@ -6,12 +6,13 @@ For AlexNet with random weights, a JSON object a line:
 
     driver_over_gradient: the driver's time per leapfrog of its longest chain, everything that a
         draw takes included (momenta, response, statistics), over that of one jitted and batched
-        value_and_grad of the same potential; median of blocks timed in turn, with its range
+        value_and_grad of the same potential; median of rounds timed in turn, with its range
     numpyro_over_driver: the time per leapfrog of `numpyro.infer.MCMC` on the same model, with
         `lax.conv_general_dilated` differentiated by JAX, over the driver's
 """
 
 import json
+import math
 import time
 
 import jax
@@ -26,8 +27,10 @@ from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.networks import ALEXNET
 from ppl_cnn.models.references import WhiteNoise
 
-BLOCKS = 5
-WARMUP = 30
+ROUNDS = 5
+DRAWS = 4
+"""Per round."""
+WARMUP = 15
 STEPS = 4
 """Leapfrogs per draw of the plain program."""
 
@@ -39,7 +42,7 @@ def seconds(function, *arguments):
 
 
 def driver_and_gradient(density, chains):
-    """Seconds per leapfrog in the driver and per bare gradient, block by block in turn."""
+    """Seconds per leapfrog in the driver and per bare gradient, in turn."""
     program = Program(density, Sampling("hmc", chains, warmup=WARMUP))
     position = program.begin()
     while position.warmup < WARMUP:
@@ -48,19 +51,25 @@ def driver_and_gradient(density, chains):
     z = jax.random.normal(jax.random.key(1), (chains, *density.unit.shape))
     seconds(gradient, z, density.unit.params)
     inside, bare = [], []
-    for _ in range(BLOCKS):
+    for _ in range(ROUNDS):
         before = position.seconds["sampling"]
-        position, kept = program.advance(position, 10**6)
+        position, kept = program.advance(position, position.draws + DRAWS)
         leapfrogs = int(np.max(kept.transition.n_steps, axis=0).sum())
         inside.append((position.seconds["sampling"] - before) / leapfrogs)
         bare.append(
-            np.mean([seconds(gradient, z, density.unit.params) for _ in range(leapfrogs // 4 + 1)])
+            np.mean([seconds(gradient, z, density.unit.params) for _ in range(leapfrogs // 3)])
         )
     return np.asarray(inside), np.asarray(bare)
 
 
 def plain_numpyro(density, chains):
-    """Seconds per leapfrog of `MCMC`: compilation cancels between a short and a longer run."""
+    """Seconds per leapfrog of `MCMC`: compilation cancels between a short and a longer run.
+
+    `MCMC.run` compiles at every call, for a time that varies by seconds; the longer run is long
+    enough to drown that.
+    """
+    values = chains * math.prod(density.unit.shape)
+    extra = max(3, 6_400_000 // values)
 
     def run(draws):
         kernel = HMC(
@@ -89,10 +98,10 @@ def plain_numpyro(density, chains):
         x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
     try:
-        short, long = run(2), run(8)
+        short, long = run(1), run(1 + extra)
     finally:
         layers.convolve = ours
-    return (long - short) / (6 * STEPS)
+    return (long - short) / (extra * STEPS)
 
 
 def main():

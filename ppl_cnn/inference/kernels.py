@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from numpyro.infer import HMC, NUTS
 from numpyro.infer.hmc import HMCState
 from numpyro.infer.mcmc import MCMCKernel
@@ -24,7 +24,8 @@ class JitteredHMC(HMC):
 
     On a Gaussian, trajectories of one length resonate with some direction, and those of
     NumPyro's default 2 pi return to their start. The lengths follow the van der Corput
-    sequence of the iteration, so that chains run side by side take equally many steps.
+    sequence of the iteration: chains that run side by side have the same ones and needn't
+    wait for the longest.
 
     Source: Hoffman, Radul, Sountsov, An adaptive-MCMC scheme for setting trajectory lengths in
     Hamiltonian Monte Carlo, AISTATS 2021, section 3.1.
@@ -36,10 +37,10 @@ class JitteredHMC(HMC):
         return super().sample(state._replace(trajectory_length=length), model_args, model_kwargs)
 
 
-def van_der_corput(index: Array) -> Float[Array, "..."]:
+def van_der_corput(index: Int[Array, ""]) -> Float[Array, ""]:
     """The base-2 van der Corput sequence in [0, 1): 0, 1/2, 1/4, 3/4, 1/8, ..."""
-    bits = (index[..., None] >> jnp.arange(24)) & 1
-    return jnp.sum(bits * 2.0 ** -jnp.arange(1, 25), axis=-1)
+    bits = (index >> jnp.arange(24)) & 1
+    return bits.astype(jnp.float32) @ jnp.asarray([2.0**-place for place in range(1, 25)])
 
 
 def make_kernel(name: str, density: TiltedDensity, target_accept: float) -> MCMCKernel:

@@ -66,6 +66,10 @@ class Recipe:
     seed: int
 
     def __post_init__(self) -> None:
+        if not 0 < self.rate < float("inf"):
+            raise InputError(f"The rate must be positive and finite, not {self.rate}.")
+        if self.seed < 0:
+            raise InputError(f"The seed must not be negative, as {self.seed} is.")
         Stage.parse_all(self.stages, self.rate)
         if self.schedule not in SCHEDULES:
             raise InputError(
@@ -88,7 +92,7 @@ class Recipe:
         path = shipped if shipped.is_file() else Path(config)
         try:
             values = tomllib.loads(path.read_text())
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError):
             raise InputError(
                 f"There is no recipe {config!r}: give one of {', '.join(recipe_names())}, "
                 f"or a TOML file."

@@ -85,7 +85,8 @@ def preprocess(
         preprocessing: the network's.
         shape: (row, col, channel) of the network's image.
     """
-    if pixels.ndim != 4 or pixels.shape[-1] not in (1, 3) or pixels.dtype != np.uint8:
+    channels = pixels.shape[-1] if pixels.ndim == 4 and pixels.size else 0
+    if channels not in (1, 3) or pixels.dtype != np.uint8:
         raise InputError(
             f"Images must be uint8 of shape (n, row, col, channel) with 1 or 3 channels, "
             f"not {pixels.dtype} of shape {pixels.shape}."

@@ -25,7 +25,8 @@ def convolve(
     The value is that of `lax.conv_general_dilated`. So is the gradient, but its input part is
     written as a plain convolution with the flipped kernel: XLA's CPU backend runs the
     transposed convolution that autodiff would emit 14 to 20 times slower inside a loop than
-    outside one (jax-ml/jax#12868), and samplers live in loops.
+    outside one (jax-ml/jax#12868), and samplers live in loops. The price: it can be
+    differentiated in reverse mode, once.
 
     Args:
         x: images or feature maps.

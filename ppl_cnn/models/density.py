@@ -1,5 +1,6 @@
 """The tilted density p_u(x) ∝ exp(f_u(x)/T) q(x), as a NumPyro model and as a potential."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -49,7 +50,7 @@ class TiltedDensity:
         numpyro.factor("tilt", score / self.temperature)
 
     @property
-    def whitened(self):
+    def whitened(self) -> Callable[..., None]:
         """The model in z: its site is `image_base`, a standard normal before the tilt."""
         return numpyro.handlers.reparam(self.model, config={"image": TransformReparam()})
 

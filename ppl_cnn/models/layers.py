@@ -67,7 +67,7 @@ class Layer(ABC):
         """How outputs read inputs in space."""
         return Window()
 
-    def weights(self, shape: Shape) -> dict[str, Shape]:
+    def weight_shapes(self, shape: Shape) -> dict[str, Shape]:
         """The shapes of its weights for inputs of `shape`, without the batch; {} if it has none."""
         return {}
 
@@ -82,7 +82,7 @@ class Layer(ABC):
         """Its response to a batch.
 
         Args:
-            weights: of the shapes that `weights` names.
+            weights: of the shapes that `weight_shapes` names.
             x: (n, row, col, channel) or (n, channel).
             padding: positions missing above, below, left and right of each map.
             dropout_key: None outside training.
@@ -105,7 +105,7 @@ class Conv(Layer):
         return Window(self.kernel, self.stride, self.padding)
 
     @override
-    def weights(self, shape: Shape) -> dict[str, Shape]:
+    def weight_shapes(self, shape: Shape) -> dict[str, Shape]:
         k = self.kernel
         return {
             "kernel": (k, k, shape[-1] // self.groups, self.channels),
@@ -137,7 +137,7 @@ class Dense(Layer):
     channels: int
 
     @override
-    def weights(self, shape: Shape) -> dict[str, Shape]:
+    def weight_shapes(self, shape: Shape) -> dict[str, Shape]:
         inputs = math.prod(shape)
         return {"kernel": (inputs, self.channels), "bias": (self.channels,)}
 

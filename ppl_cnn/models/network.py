@@ -36,7 +36,7 @@ def input_shape(network: Network, layer: Layer) -> Shape:
 
 def weight_shapes(network: Network) -> dict[str, dict[str, Shape]]:
     """Layer name -> weight name -> shape, for the layers that have weights."""
-    wanted = {layer.name: layer.weights(input_shape(network, layer)) for layer in network.layers}
+    wanted = {layer.name: layer.weight_shapes(input_shape(network, layer)) for layer in network.layers}
     return {name: weights for name, weights in wanted.items() if weights}
 
 
@@ -108,6 +108,7 @@ def scores(
     dropout_key: Array | None = None,
 ) -> Float[Array, "n c"]:
     """The score matrix F (image, class) of images in pixel units minus the mean."""
+    # No crop to the slab: rows and columns that no window reaches are left over by every layer.
     return Slab.whole(network).respond(params, x * network.preprocessing.scale, dropout_key)
 
 

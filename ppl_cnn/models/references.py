@@ -37,7 +37,7 @@ class WhiteNoise:
             raise InputError(f"The noise's sigma must be positive and finite, not {self.sigma}.")
 
     def __str__(self) -> str:
-        return f"white:{self.sigma:g}"
+        return f"white:{self.sigma}".removesuffix(".0")
 
     def distribution(self, shape: tuple[int, int, int]) -> dist.TransformedDistribution:
         """q over images of a (row, col, channel) shape."""
@@ -61,9 +61,9 @@ def parse_reference(text: str) -> Reference:
     """
     kind, _, value = text.partition(":")
     try:
-        if kind == "white":
-            return WhiteNoise(float(value))
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-    raise InputError(f"{text!r} is no reference: write white:SIGMA, for example white:10.")
+        sigma = float(value)
+    except ValueError:
+        kind = ""
+    if kind != "white":
+        raise InputError(f"{text!r} is no reference: write white:SIGMA, for example white:10.")
+    return WhiteNoise(sigma)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import NamedTuple, Protocol, Self, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -53,10 +54,20 @@ class Response:
     Args:
         function: maps an image of that shape, in pixel units minus the mean, to a scalar.
         shape: (row, col, channel).
+
+    Raises:
+        InputError: the shape is none of an image, or the function doesn't return a scalar.
     """
 
     function: Callable[[Image], Float[Array, ""]]
     shape: tuple[int, int, int]
+
+    def __post_init__(self) -> None:
+        if len(self.shape) != 3 or min(self.shape) < 1:
+            raise InputError(f"An image's shape is (row, col, channel), not {self.shape}.")
+        result = jax.eval_shape(self.function, jax.ShapeDtypeStruct(self.shape, jnp.float32))
+        if getattr(result, "shape", None) != ():
+            raise InputError(f"A response must be a scalar array, and {self} returns {result}.")
 
     def __str__(self) -> str:
         return getattr(self.function, "__qualname__", type(self.function).__qualname__)
@@ -87,7 +98,7 @@ class Unit:
 
     Its image is its receptive field, cut off at the image's border; its response is computed
     on that slab alone and equals the whole network's. A convolution's response is the one
-    before the nonlinearity.
+    before the nonlinearity. Units are compared by name and network, not by weights.
     """
 
     network: Network

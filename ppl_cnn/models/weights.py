@@ -1,6 +1,7 @@
 """A trained network on disk: a folder with `weights.safetensors` and `model.json`."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -164,11 +165,17 @@ def save(folder: Path, cnn: CNN, description: Mapping[str, Any]) -> None:
         "alpha": np.asarray(cnn.alpha[...]).tolist(),
     }
     write_aside(folder / "weights.safetensors", safetensors.numpy.save(tensors))
-    write_aside(folder / "model.json", json.dumps({**own, **description}, indent=2).encode())
+    write_aside(folder / "model.json", json.dumps({**description, **own}, indent=2).encode())
 
 
 def write_aside(path: Path, content: bytes) -> None:
     """Writes a file beside its place, then renames it: a reader never sees half of it."""
     aside = path.with_name(f".{path.name}.partial")
-    aside.write_bytes(content)
-    aside.replace(path)
+    try:
+        with open(aside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)

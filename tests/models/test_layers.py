@@ -36,7 +36,7 @@ def whole_padding(window: Window, shape) -> tuple:
 def test_every_layer_keeps_the_protocol_and_the_shape_it_announces(layer):
     assert isinstance(layer, Layer)
     shape = (8, 7, 4)
-    weights = {name: normal(1, *size) for name, size in layer.weights(shape).items()}
+    weights = {name: normal(1, *size) for name, size in layer.weight_shapes(shape).items()}
     response = layer.apply(weights, normal(0, 2, *shape), whole_padding(layer.window, shape), None)
     assert response.shape == (2, *layer.response_shape(shape))
     assert response.dtype == np.float32
@@ -44,7 +44,7 @@ def test_every_layer_keeps_the_protocol_and_the_shape_it_announces(layer):
 
 @pytest.mark.parametrize("layer", [ReLU("r"), Dropout("o"), LRN("n")])
 def test_layers_without_weights_keep_a_vectors_shape(layer):
-    assert layer.weights((12,)) == {}
+    assert layer.weight_shapes((12,)) == {}
     assert layer.response_shape((12,)) == (12,)
 
 
@@ -137,7 +137,7 @@ def loop_convolution(x, kernel, bias, stride, padding, groups):
 def test_convolution_is_the_written_out_one(groups, padding, stride):
     layer = Conv("conv", 8, kernel=3, stride=stride, groups=groups)
     x = normal(0, 2, 7, 6, 4)
-    weights = {name: normal(1, *size) for name, size in layer.weights(x.shape[1:]).items()}
+    weights = {name: normal(1, *size) for name, size in layer.weight_shapes(x.shape[1:]).items()}
     assert weights["kernel"].shape == (3, 3, 4 // groups, 8)
     expected = loop_convolution(x, weights["kernel"], weights["bias"], stride, padding, groups)
     assert_float_equal(layer.apply(weights, x, padding, None), expected)
@@ -146,7 +146,7 @@ def test_convolution_is_the_written_out_one(groups, padding, stride):
 def test_dense_reads_a_map_by_row_then_column_then_channel():
     layer = Dense("fc", 5)
     x = normal(0, 2, 3, 4, 2)
-    weights = {name: normal(1, *size) for name, size in layer.weights((3, 4, 2)).items()}
+    weights = {name: normal(1, *size) for name, size in layer.weight_shapes((3, 4, 2)).items()}
     kernel, bias, image = np.asarray(weights["kernel"]), np.asarray(weights["bias"]), np.asarray(x)
     expected = np.zeros((2, 5)) + bias
     index = 0

@@ -36,7 +36,9 @@ def test_push_is_the_distributions_transform():
     )
 
 
-@pytest.mark.parametrize(("text", "sigma"), [("white:10", 10.0), ("white:0.5", 0.5)])
+@pytest.mark.parametrize(
+    ("text", "sigma"), [("white:10", 10.0), ("white:0.1234567", 0.1234567), ("white:1e-05", 1e-5)]
+)
 def test_a_text_names_a_reference(text, sigma):
     reference = parse_reference(text)
     assert reference == WhiteNoise(sigma)

@@ -82,20 +82,17 @@ def test_at_all_places_a_units_response_is_the_whole_networks(network, layer, ra
     params, image = random_params(network), random_image(network)
     expected = np.asarray(whole_maps(network, params, image)[layer])
     rows, cols, channels = expected.shape
-    # Channels in turn with a step that reaches all of them, both groups at neighbouring places.
+    # Another channel at every place, of the two groups in turn.
     chosen = np.arange(rows * cols).reshape(rows, cols) * (channels // 2 + 1) % channels
-    actual = np.asarray(
-        [
-            [
-                score(Unit.parse(f"{layer}:{chosen[row, col]}@{row},{col}", network, params), image)
-                for col in range(cols)
-            ]
-            for row in range(rows)
-        ]
-    )
+    units = [
+        Unit.parse(f"{layer}:{channel}@{row},{col}", network, params)
+        for (row, col), channel in np.ndenumerate(chosen)
+    ]
+    actual = [score(unit, image) for unit in units]
     expected = np.take_along_axis(expected, chosen[..., None], -1)[..., 0]
     # The same sums in another order, in float32: a few 1e-7 of the map's scale per layer.
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=5e-6 * np.abs(expected).max())
+    atol = 5e-6 * np.abs(expected).max()
+    np.testing.assert_allclose(actual, expected.ravel(), rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize(
