@@ -28,9 +28,9 @@ from ppl_cnn.models.networks import ALEXNET
 from ppl_cnn.models.references import WhiteNoise
 
 ROUNDS = 5
-DRAWS = 4
+DRAWS = 2
 """Per round."""
-WARMUP = 15
+WARMUP = 25
 STEPS = 4
 """Leapfrogs per draw of the plain program."""
 
@@ -42,7 +42,7 @@ def seconds(function, *arguments):
 
 
 def driver_and_gradient(density, chains):
-    """Seconds per leapfrog in the driver and per bare gradient, in turn."""
+    """Seconds per leapfrog in the driver and per bare gradient, in turn; leapfrogs per draw."""
     program = Program(density, Sampling("hmc", chains, warmup=WARMUP))
     position = program.begin()
     while position.warmup < WARMUP:
@@ -50,16 +50,17 @@ def driver_and_gradient(density, chains):
     gradient = jax.jit(jax.vmap(jax.value_and_grad(density.potential), in_axes=(0, None)))
     z = jax.random.normal(jax.random.key(1), (chains, *density.unit.shape))
     seconds(gradient, z, density.unit.params)
-    inside, bare = [], []
+    inside, bare, leapfrogs_per_draw = [], [], []
     for _ in range(ROUNDS):
         before = position.seconds["sampling"]
         position, kept = program.advance(position, position.draws + DRAWS)
         leapfrogs = int(np.max(kept.transition.n_steps, axis=0).sum())
+        leapfrogs_per_draw.append(leapfrogs / DRAWS)
         inside.append((position.seconds["sampling"] - before) / leapfrogs)
         bare.append(
-            np.mean([seconds(gradient, z, density.unit.params) for _ in range(leapfrogs // 3)])
+            np.mean([seconds(gradient, z, density.unit.params) for _ in range(6)])
         )
-    return np.asarray(inside), np.asarray(bare)
+    return np.asarray(inside), np.asarray(bare), np.mean(leapfrogs_per_draw)
 
 
 def plain_numpyro(density, chains):
@@ -109,7 +110,7 @@ def main():
     for unit in ("conv5:12", "fc8:0"):
         for chains in (2, 8):
             density = TiltedDensity(network.unit(unit), WhiteNoise(10.0))
-            inside, bare = driver_and_gradient(density, chains)
+            inside, bare, leapfrogs = driver_and_gradient(density, chains)
             ratios = inside / bare
             plain = plain_numpyro(density, chains)
             line = {
@@ -121,6 +122,7 @@ def main():
                     round(float(r), 3) for r in np.sort(ratios)[[0, -1]]
                 ],
                 "numpyro_over_driver": round(float(plain / np.median(inside)), 2),
+                "leapfrogs_per_draw": round(float(leapfrogs), 1),
                 "driver_seconds_per_leapfrog": round(float(np.median(inside)), 4),
             }
             print(json.dumps(line), flush=True)

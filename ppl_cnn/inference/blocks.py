@@ -16,9 +16,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
+from numpyro.infer.hmc import HMCState
 
 from ppl_cnn import InputError
-from ppl_cnn.inference.kernels import SITE, Transition, make_kernel, start, tilt_gradient
+from ppl_cnn.inference.adaptation import StepSize
+from ppl_cnn.inference.kernels import (
+    SITE,
+    Transition,
+    make_kernel,
+    start,
+    tilt_gradient,
+    with_step_size,
+)
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.network import Params
 
@@ -45,6 +54,10 @@ class Sampling:
         for name in ("chains", "warmup", "thin"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if not 0 < self.target_accept < 1:
+            raise InputError(
+                f"The target acceptance must be between 0 and 1, not {self.target_accept}."
+            )
         if not 0 <= self.seed < 2**63:
             raise InputError(f"The seed must be a non-negative integer, not {self.seed}.")
 
@@ -71,12 +84,20 @@ class Kept(NamedTuple):
         return kept
 
 
+class Chains(NamedTuple):
+    """All that a transition changes."""
+
+    states: HMCState
+    """The kernel's, with a leading axis of chains."""
+    step: StepSize
+    """Of all chains."""
+
+
 @dataclass(frozen=True)
 class Position:
     """Where a run stands."""
 
-    states: Any
-    """The kernel's, with a leading axis of chains."""
+    chains: Chains
     warmup: int
     """Transitions done of the warmup."""
     draws: int
@@ -99,7 +120,7 @@ class Program:
 
     def __init__(self, density: TiltedDensity, sampling: Sampling) -> None:
         self._density, self._sampling = density, sampling
-        self._kernel = make_kernel(sampling.kernel, density, sampling.target_accept)
+        self._kernel = make_kernel(sampling.kernel, density)
         per_draw = sampling.chains * 4 * math.prod(density.unit.shape)
         self.block = int(np.clip(BLOCK_BYTES // per_draw, 1, LONGEST_BLOCK))
         devices = jax.local_devices()
@@ -109,8 +130,9 @@ class Program:
             density.unit.params, NamedSharding(self._mesh, PartitionSpec())
         )
         # The kernel builds its functions when it first starts; a run that continues needs them too.
-        self._states = jax.eval_shape(self._start, self._params, self._keys())
-        self._compiled: Callable[..., tuple[Any, Kept]] | None = None
+        self._chains = jax.eval_shape(self._start, self._params, self._keys())
+        self._specs: Any = Chains(PartitionSpec("chain"), PartitionSpec())  # type: ignore[arg-type]
+        self._compiled: Callable[..., tuple[Chains, Kept]] | None = None
 
     def config(self, model: str) -> dict[str, Any]:
         """What determines the draws, for the record; weights as a digest."""
@@ -131,9 +153,13 @@ class Program:
     def _keys(self) -> Array:
         return jax.random.split(jax.random.key(self._sampling.seed), self._sampling.chains)
 
-    def _start(self, params: Params, keys: Array) -> Any:
-        chain = partial(start, self._kernel, self._density, params, warmup=self._sampling.warmup)
-        return jax.vmap(lambda key: chain(key=key))(keys)
+    def _start(self, params: Params, keys: Array) -> Chains:
+        states = jax.vmap(partial(start, self._kernel, self._density, params))(keys)
+        return Chains(states, StepSize.around(states.adapt_state.step_size[0]))
+
+    def _placed(self) -> Any:
+        """Where the parts of `Chains` lie."""
+        return jax.tree.map(partial(NamedSharding, self._mesh), self._specs)
 
     def begin(self) -> Position:
         """The start of a run: every chain at its own draw of the reference.
@@ -142,21 +168,21 @@ class Program:
             InputError: the response there is not finite.
         """
         clock = time.monotonic()
-        split = NamedSharding(self._mesh, PartitionSpec("chain"))
-        states = jax.jit(self._start, out_shardings=split)(self._params, self._keys())
-        if not np.isfinite(states.potential_energy).all():
+        start = jax.jit(self._start, out_shardings=self._placed())
+        chains = start(self._params, self._keys())
+        if not np.isfinite(chains.states.potential_energy).all():
             raise InputError(
                 f"The response of {self._density.unit} to a draw of {self._density.reference} is "
                 f"not finite: the network's weights or preprocessing can't be right."
             )
         seconds = {"compile": time.monotonic() - clock, "warmup": 0.0, "sampling": 0.0}
-        return Position(states, 0, 0, 0, {"warmup": 0, "sampling": 0}, seconds)
+        return Position(chains, 0, 0, 0, {"warmup": 0, "sampling": 0}, seconds)
 
     def advance(self, position: Position, draws: int) -> tuple[Position, Kept]:
         """Moves a run on by a block, of warmup until that is done and then of draws.
 
         Args:
-            position: where it stands; its states are used up.
+            position: where it stands; its chains are used up.
             draws: wanted in all.
         """
         seconds = dict(position.seconds)
@@ -167,54 +193,58 @@ class Program:
         count = min(left, self.block if warming else self.block - position.draws % self.block)
         arguments = (
             self._params,
-            position.states,
+            position.chains,
             np.int32(count),
             np.int32(1 if warming else self._sampling.thin),
+            np.bool_(warming),
         )
         if self._compiled is None:
             self._compiled = self._program().lower(*arguments).compile()
             seconds["compile"] += time.monotonic() - clock
             clock = time.monotonic()
-        states, kept = self._compiled(*arguments)
-        jax.block_until_ready(states)
+        chains, kept = self._compiled(*arguments)
+        jax.block_until_ready(chains)
         phase = "warmup" if warming else "sampling"
         seconds[phase] += time.monotonic() - clock
         evaluated = int(np.asarray(kept.transition.n_steps, np.int64)[:, :count].sum())
         gradients = {**position.gradients, phase: position.gradients[phase] + evaluated}
-        moved = replace(position, states=states, gradients=gradients, seconds=seconds)
+        moved = replace(position, chains=chains, gradients=gradients, seconds=seconds)
         if warming:
             return replace(moved, warmup=position.warmup + count), kept
         return replace(moved, draws=position.draws + count, blocks=position.blocks + 1), kept
 
     def _program(self) -> jax.stages.Wrapped:
-        chains, shared = PartitionSpec("chain"), PartitionSpec()
+        shared = PartitionSpec()
         block = jax.shard_map(
             self._block,
             mesh=self._mesh,
-            in_specs=(shared, chains, shared, shared),
-            out_specs=(chains, chains),
+            in_specs=(shared, self._specs, shared, shared, shared),
+            out_specs=(self._specs, PartitionSpec("chain")),
             check_vma=False,  # loops over a device's own chains mix them with replicated counters
         )
         return jax.jit(block, donate_argnums=1)
 
-    def _block(self, params: Params, states: Any, count: Array, thin: Array) -> tuple[Any, Kept]:
+    def _block(
+        self, params: Params, chains: Chains, count: Array, thin: Array, adapting: Array
+    ) -> tuple[Chains, Kept]:
         """Draws `count` times after `thin` transitions each; what is kept beyond is zero."""
         density = self._density
 
-        def transition(carry: tuple[Any, Transition]) -> tuple[Any, Transition]:
-            states, since = carry
+        def transition(_: Array, carry: tuple[Chains, Transition]) -> tuple[Chains, Transition]:
+            (states, step), since = carry
             states = jax.vmap(lambda state: self._kernel.sample(state, (params,), {}))(states)
-            return states, since.then(jax.vmap(Transition.of)(states))
+            since = since.then(jax.vmap(Transition.of)(states))
+            chains = jax.lax.cond(adapting, self._adapt, Chains, states, step)
+            return chains, since
 
-        def keep(index: Array, carry: tuple[Any, Kept]) -> tuple[Any, Kept]:
-            states, kept = carry
+        def keep(index: Array, carry: tuple[Chains, Kept]) -> tuple[Chains, Kept]:
+            chains, kept = carry
             since = jax.tree.map(lambda x: jnp.zeros_like(x[:, 0]), kept.transition)
-            states, since = jax.lax.fori_loop(
-                0, thin, lambda _, carry: transition(carry), (states, since)
-            )
+            chains, since = jax.lax.fori_loop(0, thin, transition, (chains, since))
+            states = chains.states
             image = density.reference.push(states.z[SITE])
             response = jax.vmap(partial(density.unit.score, params))(image)
-            return states, Kept(
+            return chains, Kept(
                 kept.image.at[:, index].set(image),
                 kept.response.at[:, index].set(response),
                 jax.tree.map(
@@ -225,10 +255,18 @@ class Program:
                 kept.stein + jax.vmap(tilt_gradient)(states),
             )
 
-        states, kept = jax.lax.fori_loop(0, count, keep, (states, self._nothing(states)))
-        return states, kept._replace(stein=density.reference.push(kept.stein / count))
+        chains, kept = jax.lax.fori_loop(0, count, keep, (chains, self._nothing(chains.states)))
+        return chains, kept._replace(stein=density.reference.push(kept.stein / count))
 
-    def _nothing(self, states: Any) -> Kept:
+    def _adapt(self, states: HMCState, step: StepSize) -> Chains:
+        """Moves the chains' common step size; in the end of warmup, to the steps' average."""
+        acceptance = jax.lax.pmean(jnp.mean(states.accept_prob), "chain")
+        step = step.update(acceptance, self._sampling.target_accept)
+        last = step.transitions >= self._sampling.warmup
+        log_step = jnp.where(last, step.log_average, step.log_step)
+        return Chains(with_step_size(states, jnp.exp(log_step)), step)
+
+    def _nothing(self, states: HMCState) -> Kept:
         """Room for a block of draws of these chains."""
         chains, shape = states.z[SITE].shape[0], self._density.unit.shape
         transition = jax.eval_shape(jax.vmap(Transition.of), states)
@@ -241,7 +279,7 @@ class Program:
 
     def save(self, position: Position, path: Path) -> None:
         """Writes where the run stands, aside and renamed."""
-        leaves = jax.tree.leaves(jax.tree.map(_raw, position.states))
+        leaves = jax.tree.leaves(jax.tree.map(_raw, position.chains))
         counts = {name: getattr(position, name) for name in ("warmup", "draws", "blocks")}
         text = json.dumps({**counts, "gradients": position.gradients, "seconds": position.seconds})
         aside = path.with_name(f".{path.name}.partial")
@@ -257,14 +295,14 @@ class Program:
         """
         if not path.exists():
             return None
-        wanted, tree = jax.tree.flatten(self._states)
-        split = NamedSharding(self._mesh, PartitionSpec("chain"))
+        wanted, tree = jax.tree.flatten(self._chains)
         try:
             with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
                 counts = json.loads(str(file["position"]))
                 leaves = [file[f"arr_{index}"] for index in range(len(wanted))]
-            states = [_like(leaf, w) for leaf, w in zip(leaves, wanted, strict=True)]
-            return Position(jax.device_put(jax.tree.unflatten(tree, states), split), **counts)
+            leaves = [_like(leaf, like) for leaf, like in zip(leaves, wanted, strict=True)]
+            chains: Chains = jax.tree.unflatten(tree, leaves)
+            return Position(Chains(*map(jax.device_put, chains, self._placed())), **counts)
         except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
             raise InputError(
                 f"{path} is damaged, so the run can't be continued; its draws remain readable, "

@@ -36,7 +36,9 @@ def input_shape(network: Network, layer: Layer) -> Shape:
 
 def weight_shapes(network: Network) -> dict[str, dict[str, Shape]]:
     """Layer name -> weight name -> shape, for the layers that have weights."""
-    wanted = {layer.name: layer.weight_shapes(input_shape(network, layer)) for layer in network.layers}
+    wanted = {
+        layer.name: layer.weight_shapes(input_shape(network, layer)) for layer in network.layers
+    }
     return {name: weights for name, weights in wanted.items() if weights}
 
 

@@ -70,11 +70,14 @@ def test_a_linear_response_gives_the_shifted_gaussian(kernel):
     )
 
 
-@pytest.mark.parametrize("unit", ["conv5:12", "fc8:3"])
-@pytest.mark.parametrize("kernel", ["hmc", "nuts"])
-def test_steins_identity_holds_on_a_trained_network(unit, kernel):
+@pytest.mark.parametrize(
+    ("kernel", "unit", "temperature"),
+    [("hmc", "conv5:12", 0.02), ("hmc", "fc8:3", 0.1), ("nuts", "conv2:20", 0.05)],
+)
+def test_steins_identity_holds_on_a_trained_network(kernel, unit, temperature):
     """E_p[x] = (s^2/T) E_p[grad f]: the draws' mean against the mean of their gradients."""
-    draws = ppl_cnn.draw(unit_density(unit), kernel, chains=4, draws=500, seed=1, progress=False)
+    density = unit_density(unit, temperature)
+    draws = ppl_cnn.draw(density, kernel, chains=4, draws=300, seed=1, progress=False)
     image = draws["posterior/image"].astype(np.float64)
     stein = draws["stein/image"].weighted(draws["stein/draws"]).mean(("chain", "block"))
     stein = stein / np.sqrt((stein**2).sum())
@@ -90,8 +93,8 @@ def test_steins_identity_holds_on_a_trained_network(unit, kernel):
     # The gradients' own Monte Carlo error is far below the draws' (they vary little): the
     # largest of 9 errors exceeds 4.5 standard errors with probability 6e-5.
     assert np.abs(z_scores(along, truth, "mean")).max() < 4.5
-    # And there is something to see: without the tilt this would be 0 within 0.45 or so.
-    assert truth[0] > 20 * float(along.std()) / np.sqrt(along.size)
+    # And there is something to see: without the tilt it would be 0 within three of these.
+    assert truth[0] > 8 * float(along.std()) / np.sqrt(draws["posterior/response"].size)
 
 
 def test_thinning_keeps_every_second_draw_and_adds_up_the_gradients():
@@ -228,7 +231,9 @@ def test_a_response_that_is_not_finite_is_refused(tmp_path):
         {"thin": 0},
         {"seed": -1},
         {"kernel": "gibbs"},
+        {"target_accept": 0.0},
         {"target_accept": 1.0},
+        {"target_accept": float("nan")},
     ],
 )
 def test_settings_that_cannot_be_used_are_refused_in_a_sentence(settings):

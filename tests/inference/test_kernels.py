@@ -74,12 +74,12 @@ def test_the_mean_acceptance_is_over_the_transitions_in_between():
 @pytest.mark.parametrize(("name", "kind"), [("hmc", JitteredHMC), ("nuts", NUTS)])
 def test_a_kernels_transition_is_that_of_its_state(name, kind):
     density = linear_density()
-    kernel = make_kernel(name, density, 0.8)
+    kernel = make_kernel(name, density)
     assert isinstance(kernel, kind)
 
     @jax.jit
     def one(key):
-        state = start(kernel, density, {}, key, 10)
+        state = start(kernel, density, {}, key)
         return kernel.sample(state, ({},), {})
 
     state = one(jax.random.key(0))
@@ -98,8 +98,8 @@ def test_a_kernels_transition_is_that_of_its_state(name, kind):
 
 def test_trajectory_lengths_spread_over_half_to_one_and_a_half_quarter_turns():
     density = linear_density()
-    kernel = make_kernel("hmc", density, 0.8)
-    state = jax.jit(lambda key: start(kernel, density, {}, key, 0))(jax.random.key(0))
+    kernel = make_kernel("hmc", density)
+    state = jax.jit(lambda key: start(kernel, density, {}, key))(jax.random.key(0))
     step = jax.jit(lambda state: kernel.sample(state, ({},), {}))
     quarter, lengths = np.pi / 2, []
     for _ in range(8):
@@ -116,10 +116,4 @@ def test_statistics_are_the_transitions_and_tree_depth_is_nuts_alone():
 
 def test_unknown_kernels_are_refused(refused):
     with refused("'gibbs'", ", ".join(KERNELS)):
-        make_kernel("gibbs", linear_density(), 0.8)
-
-
-@pytest.mark.parametrize("target", [0.0, 1.0, -0.5, float("nan")])
-def test_acceptances_outside_of_zero_to_one_are_refused(target, refused):
-    with refused("target acceptance", "between 0 and 1"):
-        make_kernel("hmc", linear_density(), target)
+        make_kernel("gibbs", linear_density())
