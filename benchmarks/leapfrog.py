@@ -28,9 +28,9 @@ from ppl_cnn.models.networks import ALEXNET
 from ppl_cnn.models.references import WhiteNoise
 
 ROUNDS = 5
-DRAWS = 2
+DRAWS = 1
 """Per round."""
-WARMUP = 25
+WARMUP = 10
 STEPS = 4
 """Leapfrogs per draw of the plain program."""
 
