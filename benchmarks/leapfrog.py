@@ -57,9 +57,7 @@ def driver_and_gradient(density, chains):
         leapfrogs = int(np.max(kept.transition.n_steps, axis=0).sum())
         leapfrogs_per_draw.append(leapfrogs / DRAWS)
         inside.append((position.seconds["sampling"] - before) / leapfrogs)
-        bare.append(
-            np.mean([seconds(gradient, z, density.unit.params) for _ in range(6)])
-        )
+        bare.append(np.mean([seconds(gradient, z, density.unit.params) for _ in range(6)]))
     return np.asarray(inside), np.asarray(bare), np.mean(leapfrogs_per_draw)
 
 
