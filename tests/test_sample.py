@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import jax.numpy as jnp
 import pytest
 import safetensors.numpy
 import xarray as xr
@@ -76,7 +77,7 @@ def test_the_responses_are_the_networks(run):
     tree = open_draws(out / "draws.zarr")
     unit = ppl_cnn.load("alexnet-fashion").unit("conv3:5")
     for draw in (0, 57, 119):
-        image = tree["posterior/image"][1, draw].values
+        image = jnp.asarray(tree["posterior/image"][1, draw].values)
         score = float(unit.score(unit.params, image))
         assert score == pytest.approx(float(tree["posterior/response"][1, draw]), abs=1e-4)
 

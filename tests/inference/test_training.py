@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import replace
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -145,7 +146,7 @@ def test_alpha_is_bayes_on_the_training_images(whole):
     network, split = ppl_cnn.load(whole), open_split("fashion-embedded", "train[:700]")
     batch = next(iter(batches(split, 700)))
     mean = np.asarray(network.network.preprocessing.mean, np.float32)
-    F = np.asarray(network(batch["image"] - mean), np.float64)
+    F = np.asarray(network(jnp.asarray(batch["image"] - mean)), np.float64)
     prior = np.bincount(batch["label"], minlength=10) / 700
     alpha = estimate_alpha(network.network, network.arrays(), split)
     np.testing.assert_allclose(alpha, np.log(prior) - np.log(np.exp(F).mean(0)), rtol=1e-4)
@@ -155,9 +156,9 @@ def test_errors_are_counted_with_and_without_alpha(whole):
     network, split = ppl_cnn.load(whole), open_split("fashion-embedded", "test[:120]")
     batch = next(iter(batches(split, 120)))
     mean = np.asarray(network.network.preprocessing.mean, np.float32)
-    F = np.asarray(network(batch["image"] - mean))
+    F = np.asarray(network(jnp.asarray(batch["image"] - mean)))
     # An alpha that puts everything into class 4.
-    alpha = np.where(np.arange(10) == 4, 1e4, 0).astype(np.float32)
+    alpha = jnp.where(jnp.arange(10) == 4, 1e4, 0.0)
     result = evaluate(network.network, network.arrays(), alpha, split)
     assert result["test_error"] == pytest.approx((batch["label"] != 4).mean())
     assert result["test_error_without_alpha"] == pytest.approx(
