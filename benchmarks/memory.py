@@ -25,6 +25,8 @@ def main():
     sampling = Sampling("hmc", chains=8, warmup=10)
     density = TiltedDensity(CNN.random(ALEXNET).unit("fc8:0"), WhiteNoise(10.0))
     program = Program(density, sampling)
+    # Trajectories of a few leapfrogs: their length takes time, but no memory.
+    program._kernel._trajectory_length = 0.1  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory() as folder:
         store = DrawStore(Path(folder) / "draws.zarr", program.block)
         sizes = {"chain": range(8), "channel": range(3)}

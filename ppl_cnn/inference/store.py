@@ -19,6 +19,8 @@ from zarr.core.metadata import ArrayV3Metadata
 from ppl_cnn import InputError
 
 _GROWING = ("draw", "block")
+_ONE_THREAD = {"threading.max_workers": 1, "async.concurrency": 1}
+"""Each of Zarr's threads would keep the buffers of the largest chunk that it has written."""
 
 
 class DrawStore:
@@ -51,6 +53,12 @@ class DrawStore:
         }
         for name, kind in statistics.items():
             variables[f"sample_stats/{name}"] = (("chain", "draw"), kind)
+        with zarr.config.set(_ONE_THREAD):
+            self._create(sizes, variables, config)
+
+    def _create(
+        self, sizes: Mapping[str, range], variables: Mapping[str, Any], config: Mapping[str, Any]
+    ) -> None:
         root = zarr.open_group(self._path, mode="w", zarr_format=3, attributes=dict(config))
         for path, (dims, kind) in variables.items():
             group = root.require_group(path.partition("/")[0])
@@ -87,6 +95,10 @@ class DrawStore:
             blocks: before it.
             variables: "group/name" -> the block's values.
         """
+        with zarr.config.set(_ONE_THREAD):
+            self._write(draws, blocks, variables)
+
+    def _write(self, draws: int, blocks: int, variables: Mapping[str, np.ndarray]) -> None:
         root = zarr.open_group(self._path, mode="r+", use_consolidated=False)
         begin = {"draw": draws, "block": blocks}
         added = {"draw": variables["posterior/response"].shape[1], "block": 1}
