@@ -26,7 +26,7 @@ def main():
     density = TiltedDensity(CNN.random(ALEXNET).unit("fc8:0"), WhiteNoise(10.0))
     program = Program(density, sampling)
     # Trajectories of a few leapfrogs: their length takes time, but no memory.
-    program._kernel._trajectory_length = 0.1  # type: ignore[attr-defined]
+    program._kernel._trajectory_length = 0.1
     with tempfile.TemporaryDirectory() as folder:
         store = DrawStore(Path(folder) / "draws.zarr", program.block)
         sizes = {"chain": range(8), "channel": range(3)}

@@ -131,7 +131,7 @@ class Program:
         )
         # The kernel builds its functions when it first starts; a run that continues needs them too.
         self._chains = jax.eval_shape(self._start, self._params, self._keys())
-        self._specs: Any = Chains(PartitionSpec("chain"), PartitionSpec())  # type: ignore[arg-type]
+        self._specs: Any = Chains._make((PartitionSpec("chain"), PartitionSpec()))
         self._compiled: Callable[..., tuple[Chains, Kept]] | None = None
 
     def config(self, model: str) -> dict[str, Any]:

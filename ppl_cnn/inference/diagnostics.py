@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd  # type: ignore[import-untyped]
+import pandas as pd
 import xarray as xr
 from jaxtyping import Bool, Float, Float32, Int
 from tqdm import tqdm
@@ -425,7 +425,7 @@ def _rhat_by_chance(values: Float[np.ndarray, "chain draw"]) -> float:
     F distributed as F(m - 1, m(n - 1)).
     """
     import arviz
-    from scipy import stats  # type: ignore[import-untyped]
+    from scipy import stats
 
     with quiet():
         ess = np.sum([arviz.ess(chain[None], method="bulk") for chain in values])

@@ -7,7 +7,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import pandas as pd  # type: ignore[import-untyped]
+import pandas as pd
 import xarray as xr
 
 from ppl_cnn import InputError

@@ -6,7 +6,7 @@ from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd  # type: ignore[import-untyped]
+import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 

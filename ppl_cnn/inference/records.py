@@ -7,7 +7,7 @@ import platform
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ppl_cnn import InputError
 from ppl_cnn.models.weights import write_aside
@@ -67,9 +67,8 @@ class RunFolder:
         write_aside(self.path / "run.json", json.dumps(self.record, indent=2).encode())
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Makes the folder, unless it holds something else, and holds its lock."""
+def _lock_file(path: Path) -> IO[str]:
+    """Makes the folder, unless it holds something else, and opens its lock."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         others = [item.name for item in path.iterdir() if not item.name.startswith(".")]
@@ -77,12 +76,17 @@ def _locked(path: Path) -> Iterator[None]:
             raise InputError(
                 f"{path} holds no run, but other files ({others[0]}); give another --out."
             )
-        lock = open(path / ".lock", "w")  # noqa: SIM115
+        return open(path / ".lock", "w")
     except OSError as error:
         raise InputError(
             f"{path} can't be written to ({error.strerror}); give another --out."
         ) from None
-    with lock:
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds the folder's lock."""
+    with _lock_file(path) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
