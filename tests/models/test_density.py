@@ -9,7 +9,6 @@ from scipy import stats
 
 from ppl_cnn import Response, TiltedDensity, WhiteNoise
 from ppl_cnn.models.networks import LENET
-from ppl_cnn.models.units import Unit
 
 SHAPE = (2, 2, 1)
 SLOPE = jnp.asarray([[0.3, -0.2], [0.0, 0.5]])[..., None]
@@ -32,11 +31,11 @@ def test_log_density_is_the_tilt_plus_the_references():
 
 
 def test_the_models_weights_may_be_given_as_an_argument(random_params):
-    unit = Unit.parse("conv2:7", LENET, random_params(LENET))
+    unit = find_units("conv2:7", LENET, random_params(LENET))[0]
     density = TiltedDensity(unit, WhiteNoise(10.0))
     image = 10 * jax.random.normal(jax.random.key(0), unit.shape)
     other = random_params(LENET, seed=1)
-    moved = Unit.parse("conv2:7", LENET, other)
+    moved = find_units("conv2:7", LENET, other)[0]
     own, _ = log_density(density.model, (), {}, {"image": image})
     given, _ = log_density(density.model, (moved.params,), {}, {"image": image})
     expected, _ = log_density(
