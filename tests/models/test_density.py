@@ -9,6 +9,7 @@ from scipy import stats
 
 from ppl_cnn import Response, TiltedDensity, WhiteNoise
 from ppl_cnn.models.networks import LENET
+from ppl_cnn.models.units import find_units
 
 SHAPE = (2, 2, 1)
 SLOPE = jnp.asarray([[0.3, -0.2], [0.0, 0.5]])[..., None]
