@@ -22,7 +22,16 @@ class Viewer {
       const by = { "+": 1, "=": 1, "-": -1 }[event.key];
       if (by && !event.ctrlKey && !event.metaKey && !event.altKey) this.zoomBy(by);
     });
-    this.paint();
+    // A page of many units decodes a unit's images when it comes near the window.
+    const near = new IntersectionObserver(
+      (entries) => {
+        if (!entries.some((entry) => entry.isIntersecting)) return;
+        near.disconnect();
+        this.paint();
+      },
+      { rootMargin: "100%" },
+    );
+    near.observe(root);
   }
 
   tile(chain) {
@@ -119,17 +128,7 @@ class Viewer {
 }
 
 document.documentElement.classList.add("scripted");
-// A page of many units decodes a unit's images when it comes near the window.
-const near = new IntersectionObserver(
-  (entries) => {
-    for (const entry of entries.filter((entry) => entry.isIntersecting)) {
-      near.unobserve(entry.target);
-      new Viewer(entry.target);
-    }
-  },
-  { rootMargin: "100%" },
-);
-document.querySelectorAll(".viewer").forEach((viewer) => near.observe(viewer));
+document.querySelectorAll(".viewer").forEach((viewer) => new Viewer(viewer));
 
 // The keyboard goes on from the part that a link leads to.
 addEventListener("hashchange", () => {

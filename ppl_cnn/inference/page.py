@@ -169,20 +169,20 @@ def _card(part: Section | _Missing) -> str:
     state = _state(part)
     if isinstance(part, Section):
         picture = f'<img class="pixels" alt="" src="{address(part.thumbnail.pixels)}">'
-        worst = (
-            part.verdict.rhat.value,
-            min(part.verdict.ess_bulk.value, part.verdict.ess_tail.value),
-        )
-        rhat, ess = ("–" if math.isnan(value) else value for value in worst)
+        ess = min(part.verdict.ess_bulk.value, part.verdict.ess_tail.value)
         numbers = (
-            f"R-hat {rhat if isinstance(rhat, str) else f'{rhat:.3f}'} · "
-            f"ESS {ess if isinstance(ess, str) else f'{ess:,.0f}'}"
+            f"<span>R-hat {_figure(part.verdict.rhat.value, '.3f')}</span> "
+            f"<span>ESS {_figure(ess, ',.0f')}</span>"
         )
     else:
         picture, numbers = '<span class="blank"></span>', "no draws shown"
     return f"""<li class="{state}"><a href="#{escape(unit_folder(part.unit))}">{picture}
 <strong>{escape(part.unit)}</strong> {_badge(state)} <small>{numbers}</small></a></li>
 """
+
+
+def _figure(value: float, form: str) -> str:
+    return "–" if math.isnan(value) else f"{value:{form}}"
 
 
 def _unit(part: Section | _Missing, plotted: bool) -> str:

@@ -188,7 +188,7 @@ def _ranks(shown: xr.DataTree) -> str:
         "Ranks",
         "Each chain's ranks among all draws, as the difference of their distribution from the "
         "uniform one: a chain that agrees with the others stays near the middle line. p is that "
-        "of all ranks being uniform; where it is small, black points mark the departures.",
+        "of all ranks being uniform; where it is small, thick points mark the departures.",
     )
 
 

@@ -107,25 +107,18 @@ class Sheets(NamedTuple):
         """
         chains, _, *shape = modes["draw"].images.shape
         available = len(modes["draw"].step)
-        qualities = iter(_QUALITIES)
-        quality = next(qualities)
-        while True:
-            columns = math.ceil(math.sqrt(chains))
-            sheets = cls(modes, quality, order, (shape[0], shape[1]), columns)
-            last = [sheets.encode(mode, -1)[0] for mode in modes.values()]
-            frames = min(available, int(limit / (_BASE64 * sum(map(len, last)))))
-            following = next(qualities, quality) if frames < min(_ENOUGH, available) else quality
-            if following == quality:
-                if frames >= min(_FEWEST, available) or chains <= 2:
-                    break
-                chains //= 2
-                modes = {
-                    name: mode._replace(images=mode.images[:, :chains])
-                    for name, mode in modes.items()
-                }
-            quality = following
+        ways = [(quality, chains, _ENOUGH) for quality in _QUALITIES]
+        ways += [(_QUALITIES[-1], count, _FEWEST) for count in _halves(chains)]
+        for quality, count, wanted in ways:
+            some = {name: mode._replace(images=mode.images[:count]) for name, mode in modes.items()}
+            columns = math.ceil(math.sqrt(count))
+            sheets = cls(some, quality, order, (shape[0], shape[1]), columns)
+            last = sum(len(sheets.encode(mode, -1)[0]) for mode in some.values())
+            frames = min(available, int(limit / (_BASE64 * last)))
+            if frames >= min(wanted, available):
+                break
         shown = np.linspace(available - 1, 0, max(1, frames)).round().astype(int)[::-1]
-        return sheets._replace(modes={name: mode.at(shown) for name, mode in modes.items()})
+        return sheets._replace(modes={name: mode.at(shown) for name, mode in some.items()})
 
     def encode(self, mode: Mode, step: int) -> tuple[bytes, float]:
         """A step's sheet and its contrast scale."""
@@ -144,6 +137,11 @@ class Sheets(NamedTuple):
         """(rows, columns) from an image on a sheet to the next."""
         rows, cols = (-(-size // _CELL) * _CELL for size in self.shape)
         return rows, cols
+
+
+def _halves(chains: int) -> list[int]:
+    """All chains, half of them and so on, but never one that can't be compared."""
+    return [chains >> times for times in range(chains.bit_length()) if chains >> times > 1] or [1]
 
 
 def viewer_html(sheets: Sheets, ident: str, chains: int, draws: int, instead: str) -> str:
