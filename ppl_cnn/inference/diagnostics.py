@@ -276,7 +276,7 @@ def stein_means(tree: xr.DataTree, shown: Int[np.ndarray, " shown"]) -> SteinMea
     Raises:
         InputError: the store is damaged.
     """
-    if "stein" not in tree.children or "image" not in tree["stein"].data_vars:
+    if "stein" not in tree.children or not {"image", "draws"} <= set(tree["stein"].data_vars):
         return None
     image = variable(tree, "stein/image")
     ends = np.cumsum(_load(variable(tree, "stein/draws")))

@@ -208,7 +208,7 @@ def jpeg(pixels: UInt8[np.ndarray, "row col channel"], quality: int) -> bytes:
     stream = io.BytesIO()
     image = Image.fromarray(pixels.squeeze(axis=2) if pixels.shape[2] == 1 else pixels)
     colour: dict[str, Any] = {"subsampling": 0 if quality >= 90 else 2}
-    image.save(stream, "JPEG", quality=quality, optimize=True, **colour)
+    image.save(stream, "JPEG", quality=quality, **colour)
     return stream.getvalue()
 
 

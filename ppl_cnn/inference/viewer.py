@@ -173,9 +173,8 @@ def viewer_html(sheets: Sheets, ident: str, chains: int, draws: int, instead: st
 </div>
 <div class="static">
 {"".join(_static(sheets, name, *encoded[name][-1]) for name in encoded)}</div>
-<p class="note"><span class="scale"></span> Mid-grey is the mean of the network's inputs. Running
-and Stein means have a scale of their own at each step, as they fade while draws are
-added.{left_out}</p>
+<p class="note"><span class="scale"></span> Mid-grey is the mean of the network's inputs. Means
+have a scale of their own at each step, as they fade while draws are added.{left_out}</p>
 <script type="application/json">{_data(sheets, encoded, shown)}</script>
 </div>"""
 

@@ -17,7 +17,7 @@ from matplotlib import pyplot
 from PIL import Image
 
 from ppl_cnn.inference.page import build_report
-from ppl_cnn.inference.pictures import Stretched, image_tag
+from ppl_cnn.inference.pictures import Stretched, image_tag, jpeg
 from ppl_cnn.inference.records import unit_folder
 
 CHAINS, DRAWS, SHAPE = 3, 40, (6, 5, 3)
@@ -296,6 +296,14 @@ def test_without_a_stein_mean(tmp_path, write_run):
     assert "The reference uniform has no Stein mean." in page.text
     assert "Stein's identity" not in page.text
     assert {path.stem for path in (folder / "images").iterdir()} == {"draws", "means", "mean"}
+
+
+def test_a_large_sheet_of_noise_becomes_a_jpeg():
+    """Pillow fails on such when it is to optimize them."""
+    pixels = np.random.default_rng(0).integers(0, 256, (528, 528, 3), np.uint8)
+    for quality in (90, 30):
+        with Image.open(io.BytesIO(jpeg(pixels, quality))) as image:
+            assert image.size == (528, 528)
 
 
 def test_another_kind_of_run_is_refused(tmp_path, refused, write_run):
