@@ -23,7 +23,7 @@ from tqdm import tqdm
 from ppl_cnn.inference import diagnostics
 from ppl_cnn.models.weights import write_aside
 
-_GROUP_BYTES = 2**24
+_GROUP_BYTES = 2**23
 """Of the draws of a group of pixels; diagnosing them takes some 40 times as much."""
 
 

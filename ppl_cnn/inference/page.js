@@ -22,6 +22,7 @@ class Viewer {
       const by = { "+": 1, "=": 1, "-": -1 }[event.key];
       if (by && !event.ctrlKey && !event.metaKey && !event.altKey) this.zoomBy(by);
     });
+    this.zoomBy(0); // a browser may have kept the choices of an earlier visit
     // A page of many units decodes a unit's images when it comes near the window.
     const near = new IntersectionObserver(
       (entries) => {
