@@ -13,7 +13,8 @@ class Report:
     """Options."""
 
     folder: tyro.conf.Positional[Path]
-    """A run of `python -m ppl_cnn.sample`, finished or not."""
+    """A run of `python -m ppl_cnn.sample`, or a unit's folder in a run of several; finished or
+    not."""
 
 
 def main(config: Report) -> None:

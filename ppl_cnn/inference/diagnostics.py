@@ -47,8 +47,6 @@ _NEEDED = (
     "sample_stats/energy",
     "sample_stats/acceptance_rate",
     "sample_stats/diverging",
-    "stein/image",
-    "stein/draws",
 )
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError)
 """What zarr and its codecs raise on a damaged chunk."""
@@ -62,8 +60,8 @@ def read(folder: Path) -> xr.DataTree:
 
     Returns:
         `posterior` with `image` (chain, draw, row, col, channel) in pixel units minus the mean
-        and `response` (chain, draw); `sample_stats` (chain, draw); `stein` with `image`
-        (chain, block, row, col, channel) and `draws` (block).
+        and `response` (chain, draw); `sample_stats` (chain, draw); and, where the reference has a
+        Stein mean, `stein` with `image` (chain, block, row, col, channel) and `draws` (block).
 
     Raises:
         InputError: there is no store, it is damaged, or it holds something else.
@@ -102,6 +100,8 @@ class Scan(NamedTuple):
     """Of each chain's draws."""
     shown: Float32[np.ndarray, "chain shown row col channel"]
     """Evenly spread draws, whole."""
+    running: Float32[np.ndarray, "chain shown row col channel"]
+    """The mean of each chain's draws up to and with each of these."""
     shown_draws: Int[np.ndarray, " shown"]
 
 
@@ -129,17 +129,43 @@ def scan(tree: xr.DataTree, shown: int = 8) -> Scan:
     pixels = np.empty((chains, draws, len(places)), np.float32)
     total = np.zeros((chains, *shape))
     kept = np.empty((chains, len(spread), *shape), np.float32)
-    step = _block(image)
-    for start in tqdm(range(0, draws, step), "reading draws", delay=2, unit="block", leave=False):
-        block = _load(image.isel(draw=slice(start, start + step)))
-        here = slice(start, start + block.shape[1])
+    running = np.empty_like(kept)
+    for here, block in image_blocks(tree, "reading draws"):
+        pixels[:, here] = block[:, :, *places.T]
+        shown_here = np.flatnonzero((spread >= here.start) & (spread < here.stop))
         with np.errstate(invalid="ignore", over="ignore"):
             projections[:, here] = block.reshape(chains, block.shape[1], -1) @ directions
-            total += block.sum(axis=1, dtype=np.float64)
-        pixels[:, here] = block[:, :, *places.T]
-        inside = (spread >= here.start) & (spread < here.stop)
-        kept[:, inside] = block[:, spread[inside] - start]
-    return Scan(projections, pixels, places, total / draws, kept, spread)
+            done = 0
+            for number in shown_here:
+                kept[:, number] = block[:, spread[number] - here.start]
+                end = spread[number] + 1 - here.start
+                total += block[:, done:end].sum(axis=1, dtype=np.float64)
+                running[:, number] = total / (spread[number] + 1)
+                done = end
+            total += block[:, done:].sum(axis=1, dtype=np.float64)
+    return Scan(projections, pixels, places, total / draws, kept, running, spread)
+
+
+def image_blocks(
+    tree: xr.DataTree, doing: str
+) -> Iterator[tuple[slice, Float32[np.ndarray, "chain draw row col channel"]]]:
+    """The stored images, a block of draws after another, with a bar from two seconds on.
+
+    Args:
+        tree: as `read` or `ppl_cnn.draw` return it.
+        doing: what the bar says.
+
+    Yields:
+        Which draws they are, and the images.
+
+    Raises:
+        InputError: a chunk is damaged.
+    """
+    image = variable(tree, "posterior/image")
+    draws, step = image.sizes["draw"], _block(image)
+    for start in tqdm(range(0, draws, step), doing, delay=2, unit="block", leave=False):
+        here = slice(start, min(start + step, draws))
+        yield here, _load(image.isel(draw=here))
 
 
 def _directions(size: int) -> Float32[np.ndarray, "size projection"]:
@@ -225,28 +251,46 @@ def _label(image: xr.DataArray, place: Int[np.ndarray, " 3"]) -> str:
     return ",".join(str(image[dim].values[at]) for dim, at in zip(used, place, strict=False))
 
 
-def stein_mean(tree: xr.DataTree) -> Float[np.ndarray, "chain row col channel"]:
+class SteinMeans(NamedTuple):
     """Each chain's Stein mean image, (s^2/T) mean grad f over its draws, in pixel units.
 
     By Stein's identity its expectation is that of the image minus the mean, but free of the
-    reference's noise.
+    reference's noise. It is stored by blocks of draws.
+    """
+
+    running: Float32[np.ndarray, "chain step row col channel"]
+    """Over all draws up to the end of each block in which a shown draw lies."""
+    draws: Int[np.ndarray, " step"]
+    """How many these are."""
+    step: Int[np.ndarray, " shown"]
+    """Which of them is that of each shown draw."""
+
+
+def stein_means(tree: xr.DataTree, shown: Int[np.ndarray, " shown"]) -> SteinMeans | None:
+    """Reads the Stein means; None if the reference has none.
 
     Args:
         tree: as `read` or `ppl_cnn.draw` return it.
+        shown: draws for which to keep them, in order.
 
     Raises:
-        InputError: the store holds none, or a chunk is damaged.
+        InputError: the store is damaged.
     """
+    if "stein" not in tree.children or not {"image", "draws"} <= set(tree["stein"].data_vars):
+        return None
     image = variable(tree, "stein/image")
-    draws = _load(variable(tree, "stein/draws"))
-    if not draws.sum() > 0:
-        raise InputError("The store holds no Stein mean image, it is damaged.")
+    ends = np.cumsum(_load(variable(tree, "stein/draws")))
+    if not len(ends) or ends[-1] <= shown[-1]:
+        raise InputError("The store lacks Stein mean images of some draws, it is damaged.")
+    blocks, step = np.unique(np.searchsorted(ends, shown, side="right"), return_inverse=True)
     chains, _, *shape = image.shape
+    running = np.empty((chains, len(blocks), *shape), np.float32)
     total = np.zeros((chains, *shape))
-    for block, count in enumerate(draws):
+    for block, count in enumerate(np.diff(ends, prepend=0)):
         if count:
             total += count * _load(image.isel(block=block)).astype(np.float64)
-    return total / draws.sum()
+        running[:, blocks == block] = (total / max(1, ends[block]))[:, None]
+    return SteinMeans(running, ends[blocks], step)
 
 
 class SteinCheck(NamedTuple):

@@ -1,197 +1,214 @@
 """The report of a sampling run: one page that stands by itself, with the images first."""
 
+import base64
+import hashlib
 import math
-from collections.abc import Mapping
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, NamedTuple
 
-import pandas as pd
-import xarray as xr
+from tqdm import tqdm
 
 from ppl_cnn import InputError
-from ppl_cnn.inference import diagnostics
-from ppl_cnn.inference.pictures import Album
-from ppl_cnn.inference.plots import plots_html
-from ppl_cnn.inference.records import read_record
+from ppl_cnn.inference.pictures import address
+from ppl_cnn.inference.records import read_record, unit_folder
+from ppl_cnn.inference.section import HEADLINES, SIGNS, Section, command_html, settings
 from ppl_cnn.models.weights import write_aside
+
+_PICTURE_BYTES = 6 * 2**20
+"""Of a unit's pictures: with its plots the page stays below 8 MB, which mail still takes."""
+_MANY_BYTES = 28 * 2**20
+"""Of all units' pictures together: with plots and thumbnails the page stays below 40 MB, which a
+phone's browser still opens."""
+_PLOTTED = 8
+"""Units with plots; those of one unit take some 1 MB and 10 seconds."""
+_WORST_FIRST = ("bad", "short", "good")
 
 
 def build_report(folder: Path) -> Path:
     """Builds the report of a run from its stored draws.
 
-    Writes `report.html`, one file without outside addresses; `summary.csv`, ArviZ's summary of
-    the scalars; and in `images/` the PNG files `draws` (a row per chain), `means`, `steins` (one
-    of each chain), `mean` and `stein` (over all chains). Each is written aside and renamed.
+    Writes `report.html`, one file without outside addresses. Beside the draws of each unit it
+    writes `summary.csv`, ArviZ's summary of the scalars; `maps.npz`, R-hat and ESS of every pixel;
+    and in `images/` the PNG files `draws` (a row per chain), `means`, `steins` (one of each chain),
+    `mean` and `stein` (over all chains). Each is written aside and renamed.
 
     Args:
-        folder: a run of `ppl_cnn.sample`, finished or not.
+        folder: a run of `ppl_cnn.sample`, finished or not. For one of several units, units
+            that can't be shown are named with the reason.
 
     Returns:
         The page's path.
 
     Raises:
-        InputError: the folder holds no run of `ppl_cnn.sample`, fewer than 4 draws, or a
-            damaged store.
+        InputError: the folder holds no run of `ppl_cnn.sample`; or its only unit has fewer than
+            4 draws, or a damaged store.
     """
     record = read_record(folder)
-    if record["config"].get("kind") != "sampling":
-        raise InputError(f"{folder} holds no run of `python -m ppl_cnn.sample`, but another.")
-    tree = diagnostics.read(folder)
-    scan = diagnostics.scan(tree)
-    quantities = diagnostics.scalars(tree, scan)
-    table = diagnostics.summary(quantities)
-    verdict = diagnostics.verdict(quantities, table, record["config"])
-    stein = diagnostics.stein_mean(tree)
-    album = Album.of(scan, stein, record)
-    album.write(folder / "images")
-    write_aside(folder / "summary.csv", table.to_csv(index_label="quantity").encode())
-    page = Template(Path(__file__).with_name("page.html").read_text()).substitute(
-        title=escape(_title(record)),
-        subtitle=escape(_subtitle(record, quantities)),
-        images=album.html(diagnostics.stein_check(scan.mean, stein)),
-        state=verdict.state,
-        headline=_HEADLINES[verdict.state],
-        sentence=escape(verdict.sentence),
-        numbers=_numbers(verdict, quantities),
-        plots=plots_html(quantities, table),
-        facts=_facts(record, tree, quantities, table),
-        command=_command(record),
-    )
+    if "units" in record["config"]:
+        page = _several(folder, record)
+    else:
+        page = _single(Section.of(folder, _PICTURE_BYTES))
     write_aside(folder / "report.html", page.encode())
     return folder / "report.html"
 
 
-def _title(record: Mapping[str, Any]) -> str:
-    unit, model = (record["config"].get(name, "") for name in ("unit", "model"))
-    return f"{unit} of {model}" if model else unit
+def _page(title: str, subtitle: str, content: str) -> str:
+    files = {kind: Path(__file__).with_name(f"page.{kind}") for kind in ("html", "css", "js")}
+    text = {kind: path.read_text() for kind, path in files.items()}
+    # The page runs this script and no other, and loads nothing, whatever a unit's name smuggles in.
+    digest = base64.b64encode(hashlib.sha256(text["js"].encode()).digest()).decode()
+    return Template(text["html"]).substitute(
+        title=escape(title),
+        subtitle=escape(subtitle),
+        content=content,
+        style=text["css"],
+        script=text["js"],
+        digest=digest,
+    )
 
 
-def _subtitle(record: Mapping[str, Any], quantities: xr.DataTree) -> str:
+def _folding(heading: str, title: str, content: str, opened: str = "") -> str:
+    return f"""<details {opened}><summary><{heading}>{title}</{heading}></summary>
+{content}</details>"""
+
+
+# One unit
+
+
+def _single(section: Section) -> str:
+    model = section.record["config"].get("model", "")
+    title = f"{section.unit} of {model}" if model else section.unit
+    content = f"""<section aria-label="Images">
+{section.images}
+</section>
+{section.verdict_html("h2")}
+{section.maps}
+{_folding("h2", "ArviZ's plots", section.plots(), "open")}
+{section.summary()}
+<section>
+<h2>The run</h2>
+{section.facts}
+</section>"""
+    return _page(title, section.subtitle, content)
+
+
+# Several units
+
+
+class _Missing(NamedTuple):
+    """A unit that can't be shown."""
+
+    unit: str
+    reason: str
+
+
+def _several(folder: Path, record: Mapping[str, Any]) -> str:
     config = record["config"]
-    chains, draws = quantities["posterior"].sizes["chain"], quantities["posterior"].sizes["draw"]
-    parts = [f"{chains} chains × {draws:,} draws" if chains > 1 else f"1 chain of {draws:,} draws"]
-    if draws < record.get("draws", 0):
-        parts[0] += f" of {record['draws']:,} (stopped; the same command goes on)"
-    if "kernel" in config:
-        parts.append(str(config["kernel"]).upper())
-    if "reference" in config:
-        parts.append(f"reference {config['reference']}")
-    if "temperature" in config:
-        parts.append(f"temperature {config['temperature']:g}")
-    return " · ".join(parts)
+    units = [str(unit) for unit in config["units"]]
+    limit = min(_PICTURE_BYTES, _MANY_BYTES // max(1, len(units)))
+    parts = [
+        _read(folder / unit_folder(unit), unit, limit)
+        for unit in tqdm(units, "units", delay=2, leave=False)
+    ]
+    found = [part for part in parts if isinstance(part, Section)]
+    plotted = {id(section) for section in sorted(found, key=_trouble)[:_PLOTTED]}
+    noun = "unit" if len(units) == 1 else "units"
+    title = f"{len(units)} {noun} of {config['model']}" if config.get("model") else "Several units"
+    content = f"""<nav aria-label="Units">
+<p>{_counts(parts)}</p>
+<ul class="cards">
+{"".join(_card(part) for part in parts)}</ul>
+</nav>
+{"".join(_unit(part, id(part) in plotted) for part in parts)}
+<section>
+<h2>The run</h2>
+{command_html(record)}
+</section>"""
+    return _page(title, " · ".join(settings(config)), content)
 
 
-# The verdict's numbers
+def _read(folder: Path, unit: str, limit: int) -> Section | _Missing:
+    if not (folder / "run.json").exists():
+        return _Missing(unit, "This unit has not been sampled yet; the same command goes on.")
+    try:
+        return Section.of(folder, limit, unit, "h3")
+    except InputError as error:
+        return _Missing(unit, str(error))
 
-_HEADLINES = {
-    "good": "Good",
-    "short": "Not yet enough",
-    "bad": "Not to be relied on",
-}
+
+def _trouble(section: Section) -> tuple[int, float]:
+    """Sorts those first that need a look the most."""
+    rhat = section.verdict.rhat.value
+    return _WORST_FIRST.index(section.verdict.state), 0 if math.isnan(rhat) else -rhat
 
 
-def _numbers(verdict: diagnostics.Verdict, quantities: xr.DataTree) -> str:
-    good = diagnostics
-    acceptance = float(quantities["sample_stats/acceptance_rate"].mean())
-    return "\n".join(
-        (
-            _worst("Largest R-hat", verdict.rhat, ".3f", "at most", good.RHAT_GOOD),
-            _worst("Smallest bulk ESS", verdict.ess_bulk, ",.0f", "at least", good.ESS_GOOD),
-            _worst("Smallest tail ESS", verdict.ess_tail, ",.0f", "at least", good.ESS_GOOD),
-            _worst("Smallest E-BFMI", verdict.bfmi, ".2f", "at least", good.BFMI_GOOD),
-            _number(
-                "Divergences",
-                f"{verdict.divergences:,}",
-                f"of {verdict.draws:,} draws",
-                verdict.divergences > 0,
-            ),
-            _number("Acceptance", f"{acceptance:.2f}", "mean"),
+def _state(part: Section | _Missing) -> str:
+    return part.verdict.state if isinstance(part, Section) else "missing"
+
+
+def _badge(state: str) -> str:
+    sign = f'<span aria-hidden="true">{SIGNS[state]}</span>'
+    return f'<span class="badge {state}">{sign} {HEADLINES[state]}</span>'
+
+
+def _counts(parts: Sequence[Section | _Missing]) -> str:
+    counts = Counter(map(_state, parts))
+    return " ".join(
+        f'<span class="count">{counts[state]} × {_badge(state)}</span>'
+        for state in HEADLINES
+        if counts[state]
+    )
+
+
+def _card(part: Section | _Missing) -> str:
+    state = _state(part)
+    if isinstance(part, Section):
+        picture = f'<img class="pixels" alt="" src="{address(part.thumbnail.pixels)}">'
+        ess = min(part.verdict.ess_bulk.value, part.verdict.ess_tail.value)
+        numbers = (
+            f"<span>R-hat {_figure(part.verdict.rhat.value, '.3f')}</span> "
+            f"<span>ESS {_figure(ess, ',.0f')}</span>"
         )
-    )
+    else:
+        picture, numbers = '<span class="blank"></span>', "no draws shown"
+    return f"""<li class="{state}"><a href="#{escape(unit_folder(part.unit))}">{picture}
+<strong>{escape(part.unit)}</strong> {_badge(state)} <small>{numbers}</small></a></li>
+"""
 
 
-def _worst(label: str, worst: diagnostics.Extreme, form: str, bound: str, threshold: float) -> str:
-    value, of = worst
-    if math.isnan(value):
-        return _number(label, "–", f"not defined here; {bound} {threshold}")
-    missed = value > threshold if bound == "at most" else value < threshold
-    return _number(label, f"{value:{form}}", f"{of}; {bound} {threshold} is good", missed)
+def _figure(value: float, form: str) -> str:
+    return "–" if math.isnan(value) else f"{value:{form}}"
 
 
-def _number(label: str, value: str, note: str, missed: bool = False) -> str:
-    kind = "value missed" if missed else "value"
-    return (
-        f'<div><dt>{label}</dt><dd><span class="{kind}">{value}</span>'
-        f"<small>{escape(note)}</small></dd></div>"
-    )
+def _unit(part: Section | _Missing, plotted: bool) -> str:
+    ident = escape(unit_folder(part.unit))
+    head = f"""<section class="unit" id="{ident}" tabindex="-1" aria-labelledby="title-{ident}">
+<header><h2 id="title-{ident}">{escape(part.unit)}</h2><a href="#units">All units</a></header>
+"""
+    if isinstance(part, _Missing):
+        return f'{head}<p class="missing">{escape(part.reason)}</p>\n</section>\n'
+    return f"""{head}<p class="note">{escape(part.subtitle)}</p>
+{part.images}
+{part.verdict_html("h3")}
+{part.maps}
+{_plots(part, plotted)}
+{part.summary()}
+<details><summary>Configuration, time and cost, versions</summary>
+{part.facts}
+</details>
+</section>
+"""
 
 
-# The run
-
-
-def _facts(
-    record: Mapping[str, Any], tree: xr.DataTree, quantities: xr.DataTree, table: pd.DataFrame
-) -> str:
-    groups = (
-        ("Configuration", _configuration(record, tree)),
-        ("Time and cost", _cost(record, quantities, table)),
-        ("Versions", record.get("versions", {})),
-    )
-    return "\n".join(
-        f'<div><h3>{title}</h3><table class="data"><tbody>\n{_rows(facts)}\n</tbody></table></div>'
-        for title, facts in groups
-        if facts
-    )
-
-
-def _rows(facts: Mapping[str, Any]) -> str:
-    return "\n".join(
-        f'<tr><th scope="row">{escape(str(name))}</th><td>{escape(str(value))}</td></tr>'
-        for name, value in facts.items()
-    )
-
-
-def _configuration(record: Mapping[str, Any], tree: xr.DataTree) -> dict[str, Any]:
-    facts = {name.replace("_", " "): value for name, value in record["config"].items()}
-    image = diagnostics.variable(tree, "posterior/image")
-    for dim, name in (("row", "image rows"), ("col", "image columns")):
-        facts[name] = f"{image[dim].values[0]} to {image[dim].values[-1]}"
-    for name, value in record.get("preprocessing", {}).items():
-        facts[f"preprocessing {name}"] = value
-    return facts
-
-
-def _cost(
-    record: Mapping[str, Any], quantities: xr.DataTree, table: pd.DataFrame
-) -> dict[str, str]:
-    sizes, stats = quantities["posterior"].sizes, quantities["sample_stats"]
-    draws = sizes["chain"] * sizes["draw"]
-    ess = float(table.loc["response", "ess_bulk"])
-    facts = {
-        f"seconds, {name}": f"{value:,.1f}" for name, value in record.get("seconds", {}).items()
-    }
-    facts |= {
-        f"gradients, {name}": f"{value:,}" for name, value in record.get("gradients", {}).items()
-    }
-    seconds = record.get("seconds", {}).get("sampling", 0)
-    gradients = record.get("gradients", {}).get("sampling", 0)
-    if seconds:
-        facts["draws per second"] = f"{draws / seconds:,.1f}"
-    if gradients and seconds:
-        facts["gradients per second"] = f"{gradients / seconds:,.0f}"
-    if ess > 0:
-        facts["effective draws of the response (bulk)"] = f"{ess:,.0f} of {draws:,}"
-    if gradients and ess > 0:
-        facts["gradients per effective draw"] = f"{gradients / ess:,.1f}"
-    for name in ("n_steps", "step_size", "tree_depth"):
-        if name in stats:
-            facts[f"{name.replace('_', ' ')}, mean"] = f"{float(stats[name].mean()):.3g}"
-    return facts
-
-
-def _command(record: Mapping[str, Any]) -> str:
-    if "command" not in record:
-        return ""
-    return f'<h3>Command</h3>\n<pre tabindex="0">{escape(str(record["command"]))}</pre>'
+def _plots(section: Section, plotted: bool) -> str:
+    if plotted:
+        return _folding("h3", "ArviZ's plots", section.plots())
+    command = shlex.join(["python", "-m", "ppl_cnn.report", str(section.folder)])
+    return f"""<p class="note">ArviZ's plots are here for the {_PLOTTED} units that need a look the
+most; those of this unit, and more of its draws, are on the page that
+<code>{escape(command)}</code> makes.</p>"""

@@ -3,7 +3,7 @@
 import base64
 import io
 import math
-from collections.abc import Mapping
+from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,8 @@ from ppl_cnn.models.weights import write_aside
 _TILE = 112
 """Screen pixels along a small image's longer side."""
 _LARGE = 336
+_COLUMNS = 8
+"""Draws of each chain in the PNG file."""
 _PNG_VALUES = 20_000
 """Larger images go into the page as JPEG, or noise would make it tens of megabytes."""
 
@@ -31,19 +33,26 @@ class Stretched(NamedTuple):
     """What white is above and black below the mean, in grey levels (0..255)."""
 
     @classmethod
-    def of(cls, images: Float[np.ndarray, "*images row col channel"], order: str) -> "Stretched":
-        """Stretches images in pixel units minus the mean; some 0.5 % of the values are clipped.
+    def of(
+        cls,
+        images: Float[np.ndarray, "*images row col channel"],
+        order: str,
+        scale: float | None = None,
+    ) -> "Stretched":
+        """Stretches images in pixel units minus the mean.
 
         Args:
             images: with channels in the network's order; other than 1 or 3 are averaged.
             order: `BGR` if that is the network's order.
+            scale: without it, one at which some 0.5 % of the values are clipped.
         """
         if images.shape[-1] not in (1, 3):
             with diagnostics.quiet():
                 images = images.mean(axis=-1, keepdims=True)
-        finite = np.abs(images[np.isfinite(images)])
-        extent = float(np.quantile(finite, 0.995)) if finite.size else 0.0
-        scale = _round_up(extent) if extent > 0 else 1.0
+        if scale is None:
+            finite = np.abs(images[np.isfinite(images)])
+            extent = float(np.quantile(finite, 0.995)) if finite.size else 0.0
+            scale = _round_up(extent) if extent > 0 else 1.0
         levels = np.clip(np.nan_to_num(images) / scale, -1, 1) * 127.5 + 127.5
         if order == "BGR":
             levels = levels[..., ::-1]
@@ -60,83 +69,63 @@ def _round_up(number: float) -> float:
 
 
 class Album(NamedTuple):
-    """All pictures of a run."""
+    """The pictures of a run, each group stretched for itself, as their amplitudes differ widely."""
 
     draws: Stretched
     """(chain, shown, ...)"""
     means: Stretched
     """(chain, ...)"""
-    steins: Stretched
+    steins: Stretched | None
+    """Likewise; None where the reference has no Stein mean."""
     mean: Stretched
     """(...)"""
-    stein: Stretched
-    shown: list[int]
+    stein: Stretched | None
 
     @classmethod
     def of(
-        cls,
-        scan: diagnostics.Scan,
-        stein: Float[np.ndarray, "chain row col channel"],
-        record: Mapping[str, Any],
+        cls, scan: diagnostics.Scan, steins: diagnostics.SteinMeans | None, order: str
     ) -> "Album":
-        """Stretches each group of images for itself, as their amplitudes differ widely."""
-        order = record.get("preprocessing", {}).get("order", "")
+        """Stretches what was scanned; `order` is that of the network's channels."""
+        few = np.linspace(0, len(scan.shown_draws) - 1, min(_COLUMNS, len(scan.shown_draws)))
+        last = None if steins is None else steins.running[:, -1]
         with diagnostics.quiet():
             overall = scan.mean.mean(axis=0)
         return cls(
-            draws=Stretched.of(scan.shown, order),
+            draws=Stretched.of(scan.shown[:, few.round().astype(int)], order),
             means=Stretched.of(scan.mean, order),
-            steins=Stretched.of(stein, order),
+            steins=None if last is None else Stretched.of(last, order),
             mean=Stretched.of(overall, order),
-            stein=Stretched.of(stein.mean(axis=0), order),
-            shown=scan.shown_draws.tolist(),
+            stein=None if last is None else Stretched.of(last.mean(axis=0), order),
         )
+
+    def best(self) -> Stretched:
+        """What shows most of the unit, over all chains: the Stein mean, if there is one."""
+        return self.mean if self.stein is None else self.stein
 
     def write(self, folder: Path) -> None:
         """Writes the PNG files."""
         folder.mkdir(exist_ok=True)
-        for name, images in (("draws", self.draws), ("means", self.means), ("steins", self.steins)):
-            grid = images.pixels if name == "draws" else images.pixels[None]
-            write_aside(folder / f"{name}.png", _png(_sheet(grid), str(images)))
-        for name, images in (("mean", self.mean), ("stein", self.stein)):
-            content = _png(_enlarge(images.pixels, _LARGE), str(images))
-            write_aside(folder / f"{name}.png", content)
+        sheets = {"draws": self.draws, "means": self.means, "steins": self.steins}
+        for name, images in sheets.items():
+            if images is not None:
+                grid = images.pixels if name == "draws" else images.pixels[None]
+                write_aside(folder / f"{name}.png", png(_sheet(grid), str(images)))
+        for name, image in {"mean": self.mean, "stein": self.stein}.items():
+            if image is not None:
+                content = png(_enlarge(image.pixels, _LARGE), str(image))
+                write_aside(folder / f"{name}.png", content)
 
     def html(self, check: diagnostics.SteinCheck | None) -> str:
-        """The pictures' part of the page."""
-        last = self.draws.pixels[0, -1]
-        large = (
-            (self.stein, "Stein mean", f"(s²/T) E[∇f], all chains; {self.stein}."),
-            (self.mean, "Mean", f"E[x], all chains; {self.mean}.{_check(check)}"),
-            (Stretched(last, self.draws.scale), "One draw", f"x, chain 0's last; {self.draws}."),
-        )
-        return f"""<div class="row">
-{"".join(_large_figure(*parts) for parts in large)}</div>
-<figure>
-<div class="scroll" tabindex="0" role="region" aria-label="Images of each chain">
-<table class="images">
-<thead><tr><td></td><th scope="col">Stein mean</th><th scope="col" class="last">mean</th>
-{"".join(f'<th scope="col">draw {draw:,}</th>' for draw in self.shown)}</tr></thead>
-<tbody>
-{"".join(self._row(chain) for chain in range(len(self.means.pixels)))}</tbody>
-</table>
-</div>
-<figcaption>Each chain's images; mid-grey is the mean of the network's inputs. Stein means:
-{self.steins}. Means: {self.means}. Draws: {self.draws}.</figcaption>
-</figure>"""
-
-    def _row(self, chain: int) -> str:
-        name = f"chain {chain}"
-        draws = "".join(
-            f"<td>{image_tag(pixels, f'Draw {draw} of {name}', _TILE)}</td>"
-            for pixels, draw in zip(self.draws.pixels[chain], self.shown, strict=True)
-        )
-        stein = image_tag(self.steins.pixels[chain], f"Stein mean image of {name}", _TILE)
-        mean = image_tag(self.means.pixels[chain], f"Mean image of {name}", _TILE)
-        return (
-            f'<tr><th scope="row">{name}</th><td>{stein}</td><td class="last">{mean}</td>'
-            f"{draws}</tr>\n"
-        )
+        """The large pictures of the page."""
+        draw = Stretched(self.draws.pixels[0, -1], self.draws.scale)
+        figures = [
+            _large_figure(self.mean, "Mean", f"E[x], all chains; {self.mean}.{_check(check)}"),
+            _large_figure(draw, "One draw", f"x, chain 0's last; {draw}."),
+        ]
+        if self.stein is not None:
+            caption = f"(s²/T) E[∇f], all chains; {self.stein}."
+            figures.insert(0, _large_figure(self.stein, "Stein mean", caption))
+        return f'<div class="row">\n{"".join(figures)}</div>'
 
 
 def _large_figure(image: Stretched, name: str, caption: str) -> str:
@@ -155,7 +144,8 @@ def _check(check: diagnostics.SteinCheck | None) -> str:
     )
 
 
-def _factor(pixels: UInt8[np.ndarray, "row col channel"], side: int) -> int:
+def factor(pixels: UInt8[np.ndarray, "row col channel"], side: int) -> int:
+    """By which an image is enlarged to about that side, in screen pixels."""
     return max(1, round(side / max(pixels.shape[:2])))
 
 
@@ -163,8 +153,8 @@ def _enlarge(
     pixels: UInt8[np.ndarray, "row col channel"], side: int
 ) -> UInt8[np.ndarray, "height width channel"]:
     """By a whole factor, so that each pixel stays a square."""
-    factor = _factor(pixels, side)
-    return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
+    times = factor(pixels, side)
+    return pixels.repeat(times, axis=0).repeat(times, axis=1)
 
 
 def _sheet(
@@ -185,7 +175,8 @@ def _sheet(
     return sheet
 
 
-def _png(pixels: UInt8[np.ndarray, "row col channel"], note: str = "") -> bytes:
+def png(pixels: UInt8[np.ndarray, "row col channel"], note: str = "") -> bytes:
+    """With a description, if there is one."""
     stream, info = io.BytesIO(), PngInfo()
     if note:
         info.add_text("Description", note)
@@ -197,18 +188,28 @@ def _png(pixels: UInt8[np.ndarray, "row col channel"], note: str = "") -> bytes:
 
 def image_tag(pixels: UInt8[np.ndarray, "row col channel"], alt: str, side: int) -> str:
     """An image in the page, its pixels shown as squares if they are few."""
-    factor = _factor(pixels, side)
+    times = factor(pixels, side)
     height, width, _ = pixels.shape
-    if pixels.size <= _PNG_VALUES:
-        kind, content = "png", _png(pixels)
-    else:
-        stream = io.BytesIO()
-        Image.fromarray(pixels.squeeze()).save(stream, "JPEG", quality=90, subsampling=0)
-        kind, content = "jpeg", stream.getvalue()
     return (
-        f'<img class="pixels" width="{width * factor}" height="{height * factor}" '
-        f'alt="{alt}" src="{data_address(kind, content)}">'
+        f'<img class="pixels" width="{width * times}" height="{height * times}" '
+        f'alt="{escape(alt)}" src="{address(pixels)}">'
     )
+
+
+def address(pixels: UInt8[np.ndarray, "row col channel"]) -> str:
+    """The address of an image that is part of the page: exact if it is small."""
+    if pixels.size <= _PNG_VALUES:
+        return data_address("png", png(pixels))
+    return data_address("jpeg", jpeg(pixels, 90))
+
+
+def jpeg(pixels: UInt8[np.ndarray, "row col channel"], quality: int) -> bytes:
+    """With colours at full resolution from a quality of 90 on."""
+    stream = io.BytesIO()
+    image = Image.fromarray(pixels.squeeze(axis=2) if pixels.shape[2] == 1 else pixels)
+    colour: dict[str, Any] = {"subsampling": 0 if quality >= 90 else 2}
+    image.save(stream, "JPEG", quality=quality, **colour)
+    return stream.getvalue()
 
 
 def data_address(kind: str, content: bytes) -> str:

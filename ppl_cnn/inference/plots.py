@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import xarray as xr
+from PIL import Image
 from tqdm import tqdm
 
 from ppl_cnn.inference import diagnostics
@@ -37,7 +38,7 @@ _STYLE: Any = {
 
 
 def plots_html(quantities: xr.DataTree, table: pd.DataFrame) -> str:
-    """The page's sections with plots, and the summary as a table.
+    """The page's plots.
 
     Args:
         quantities: of `diagnostics.scalars`.
@@ -66,7 +67,7 @@ def plots_html(quantities: xr.DataTree, table: pd.DataFrame) -> str:
         steps = tqdm((_traces, _ranks, _energy, _evolution), "plotting", delay=2, leave=False)
         parts = [step(shown) for step in steps]
         parts.append(_convergence(every))
-    return _chain_legend(every.sizes["chain"]) + "".join(parts) + _details(table)
+    return _chain_legend(every.sizes["chain"]) + "".join(parts)
 
 
 def _slowest(names: list[str], table: pd.DataFrame) -> list[str]:
@@ -129,8 +130,8 @@ class Canvas(NamedTuple):
             for name, axes in self.axes.items()
         )
         return (
-            f'<section>\n<h2>{title}</h2>\n<figure><div class="plots">\n{images}</div>\n'
-            f"<figcaption>{caption}</figcaption></figure>\n</section>\n"
+            f"<figure><figcaption><strong>{title}</strong> {caption}</figcaption>\n"
+            f'<div class="plots">\n{images}</div></figure>\n'
         )
 
 
@@ -149,8 +150,12 @@ def _count(names: Iterable[str]) -> dict[str, int]:
 
 
 def _figure_png(figure: Any) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=160, transparent=True)
+    drawn, stream = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=160, transparent=True)
+    with Image.open(drawn) as image:
+        # Lines in a few colours: 64 tell their shades apart in a third of the bytes.
+        few = image.quantize(64, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    few.save(stream, "PNG", optimize=True)
     return stream.getvalue()
 
 
@@ -183,7 +188,7 @@ def _ranks(shown: xr.DataTree) -> str:
         "Ranks",
         "Each chain's ranks among all draws, as the difference of their distribution from the "
         "uniform one: a chain that agrees with the others stays near the middle line. p is that "
-        "of all ranks being uniform; where it is small, black points mark the departures.",
+        "of all ranks being uniform; where it is small, thick points mark the departures.",
     )
 
 
@@ -266,7 +271,12 @@ def _chain_legend(chains: int) -> str:
     return f'<ul class="legend" aria-label="Colours of the chains">{items}</ul>\n'
 
 
-def _details(table: pd.DataFrame) -> str:
+def summary_html(table: pd.DataFrame) -> str:
+    """The page's table of all quantities, closed at first.
+
+    Args:
+        table: of `diagnostics.summary`.
+    """
     columns = {
         "mean": ",.2f",
         "sd": ",.2f",

@@ -2,8 +2,10 @@
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import platform
+import re
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,6 +15,8 @@ from ppl_cnn import InputError
 from ppl_cnn.models.weights import write_aside
 
 _PACKAGES = ("ppl_cnn", "jax", "numpyro", "flax", "optax", "arviz", "zarr", "grain", "numpy")
+
+_LONGEST_NAME = 60
 
 
 def versions() -> dict[str, str]:
@@ -94,6 +98,19 @@ def _locked(path: Path) -> Iterator[None]:
                 f"Another run is writing to {path}; wait for it or give another --out."
             ) from None
         yield
+
+
+def unit_folder(text: str) -> str:
+    """The name of a unit's folder in a run of several units: `conv5:12@0,3` is `conv5-12-at-0,3`.
+
+    Other signs than those of such a text are replaced too, and a digest then keeps the names of
+    different units different.
+    """
+    name = re.sub(r"[^\w.,-]+", "-", text.replace("@", "-at-"))
+    if re.fullmatch(r"\w[\w.,:@]*", text) and len(name) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{name[:_LONGEST_NAME].lstrip('.-')}-{digest}"
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -135,6 +135,6 @@ def open_draws(path: Path) -> xr.DataTree:
         tree = xr.open_datatree(path, engine="zarr", consolidated=True)
     except (ValueError, TypeError, KeyError, OSError):
         tree = xr.DataTree()
-    if not {"posterior", "sample_stats", "stein"} <= set(tree.children):
+    if not {"posterior", "sample_stats"} <= set(tree.children):
         raise InputError(f"{path} is no intact store of ppl_cnn's draws.")
     return tree

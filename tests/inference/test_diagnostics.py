@@ -93,6 +93,9 @@ def test_scan_finds_the_same_whatever_the_blocks(tmp_path, block):
     np.testing.assert_allclose(scan.mean, image.mean(axis=1, dtype=np.float64), atol=1e-12)
     assert scan.shown_draws.tolist() == [0, 6, 13, 19]
     np.testing.assert_array_equal(scan.shown, image[:, [0, 6, 13, 19]])
+    for number, draw in enumerate(scan.shown_draws):
+        expected = image[:, : draw + 1].mean(axis=1)
+        np.testing.assert_allclose(scan.running[:, number], expected, rtol=1e-4, atol=1e-5)
     row, col, channel = scan.places.T
     np.testing.assert_array_equal(scan.pixels, image[:, :, row, col, channel])
 
@@ -136,11 +139,23 @@ def test_pixels_are_labelled_by_their_place(tmp_path):
     assert posterior["pixel"].values.tolist() == ["0,0,1"]
 
 
-def test_the_stein_mean_weighs_blocks_by_their_draws(tmp_path):
+def test_stein_means_weigh_blocks_by_their_draws(tmp_path):
     stein = np.random.default_rng(2).normal(size=(2, 3, 5, 4, 1))
     tree = diagnostics.read(write_run(tmp_path, noise(2, 17), block=7, stein=stein))
-    expected = np.average(stein.astype(np.float32), axis=1, weights=[7, 7, 3])
-    np.testing.assert_allclose(diagnostics.stein_mean(tree), expected, rtol=1e-6)
+    found = diagnostics.stein_means(tree, np.asarray([0, 6, 14, 16]))
+    blocks = stein.astype(np.float32)
+    np.testing.assert_allclose(found.running[:, 0], blocks[:, 0], rtol=1e-5)
+    expected = np.average(blocks, axis=1, weights=[7, 7, 3])
+    np.testing.assert_allclose(found.running[:, 1], expected, rtol=1e-4, atol=1e-6)
+    assert (found.draws.tolist(), found.step.tolist()) == ([7, 17], [0, 0, 1, 1])
+
+
+def test_a_store_may_lack_stein_means(tmp_path, refused):
+    tree = diagnostics.read(write_run(tmp_path, noise(2, 17)))
+    with refused("lacks Stein mean images"):
+        diagnostics.stein_means(tree, np.asarray([17]))
+    del tree["stein"]
+    assert diagnostics.stein_means(tree, np.asarray([3])) is None
 
 
 def test_stein_check_tells_chance_from_a_biased_sampler():

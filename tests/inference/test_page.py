@@ -1,7 +1,10 @@
 import base64
 import csv
+import hashlib
 import io
 import json
+import math
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -9,12 +12,13 @@ from html.parser import HTMLParser
 import matplotlib
 import numpy as np
 import pytest
+import zarr
 from matplotlib import pyplot
 from PIL import Image
 
 from ppl_cnn.inference.page import build_report
-from ppl_cnn.inference.pictures import Stretched, image_tag
-from ppl_cnn.inference.store import DrawStore
+from ppl_cnn.inference.pictures import Stretched, image_tag, jpeg
+from ppl_cnn.inference.records import unit_folder
 
 CHAINS, DRAWS, SHAPE = 3, 40, (6, 5, 3)
 RECORD = {
@@ -29,52 +33,25 @@ def noise(chains, draws, shape=(5, 4, 1)):
     return 10 * np.random.default_rng(0).normal(size=(chains, draws, *shape)).astype(np.float32)
 
 
-def write_run(folder, image, stein=0.0, config=None, record=None, **values):
-    """A run's folder as the chain driver leaves it, of one block; what isn't given is unremarkable.
-
-    Args:
-        folder: made here.
-        image: (chain, draw, row, col, channel).
-        stein: of every chain, (row, col, channel) or a scalar.
-        config: fields of the record's configuration, besides the usual.
-        record: fields of the record, besides that.
-        values: `response` and `sample_stats` (chain, draw).
-    """
-    chains, draws, *shape = image.shape
-    scalars = np.random.default_rng(9).normal(size=(3, chains, draws)).astype(np.float32)
-    given = dict(zip(("response", "lp", "energy"), scalars, strict=True))
-    given["acceptance_rate"] = np.full((chains, draws), 0.9, np.float32)
-    given["diverging"] = np.zeros((chains, draws), bool)
-    given |= values
-    response = given.pop("response")
-    folder.mkdir(exist_ok=True)
-    store = DrawStore(folder / "draws.zarr", draws)
-    sizes = {dim: range(n) for dim, n in zip(("row", "col", "channel"), shape, strict=True)}
-    types = {name: value.dtype.type for name, value in given.items()}
-    store.create({"chain": range(chains), **sizes}, types, {})
-    block = {"posterior/image": image, "posterior/response": response}
-    block |= {f"sample_stats/{name}": value for name, value in given.items()}
-    block["stein/image"] = np.zeros((chains, 1, *shape), np.float32) + np.float32(stein)
-    store.write(0, 0, {**block, "stein/draws": np.asarray([draws])})
-    usual = {"kind": "sampling", "model": "alexnet-fashion", "unit": "conv5:12", "warmup": 100}
-    made = {"config": usual | (config or {}), "command": "python -m ppl_cnn.sample", "draws": draws}
-    (folder / "run.json").write_text(json.dumps(made | (record or {})))
-    return folder
-
-
 class Page(HTMLParser):
     """The tags of a page, with their attributes, and its text."""
 
     def __init__(self, source):
         super().__init__()
         self.tags, self.text, self.source = [], "", source
+        self.scripts, self.viewers = [], []
         self.feed(source)
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
 
     def handle_data(self, data):
-        self.text += data
+        if self.tags and self.tags[-1] == ("script", {}) and self.cdata_elem:
+            self.scripts.append(data)
+        elif self.tags and self.tags[-1][0] == "script" and self.cdata_elem:
+            self.viewers.append(json.loads(data))
+        else:
+            self.text += data
 
     def all(self, tag):
         return [attrs for name, attrs in self.tags if name == tag]
@@ -86,7 +63,7 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, write_run):
     folder = tmp_path_factory.mktemp("run") / "filter"
     stein = np.zeros(SHAPE)
     stein[1, 2] = [10.0, 0.0, -10.0]
@@ -112,24 +89,37 @@ def test_the_page_needs_nothing_from_outside(page):
             assert attrs.get(name, "data:").startswith("data:")
     assert "url(" not in page.source
     assert "@import" not in page.source
-    assert not page.all("script")
     assert "://" not in page.source
+    (policy,) = [tag["content"] for tag in page.all("meta") if "http-equiv" in tag]
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    # Of all scripts, the browser may run this one only.
+    (script,) = page.scripts
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy
 
 
 def test_it_opens_and_closes_every_element(page):
-    void = {"meta", "link", "img", "hr", "br"}
+    void = {"meta", "link", "img", "input", "hr", "br"}
     opened = [tag for tag, _ in page.tags if tag not in void]
     assert all(page.source.count(f"</{tag}>") == opened.count(tag) for tag in set(opened))
 
 
 def test_it_shows_every_chain(page):
     alts = [attrs["alt"] for attrs in page.all("img")]
-    for chain in range(CHAINS):
-        assert alts.count(f"Stein mean image of chain {chain}") == 1
-        assert alts.count(f"Mean image of chain {chain}") == 1
-        assert sum(alt.endswith(f"of chain {chain}") and "Draw" in alt for alt in alts) == 8
+    for name in ("Draw", "Running mean", "Stein mean"):
+        assert alts.count(f"{name} of each chain") == 1
     assert all(alts)
-    assert page.text.index("chain 2") < page.text.index("R-hat")
+    (viewer,) = page.viewers
+    assert viewer["chains"] == CHAINS
+    assert len(viewer["modes"]["draw"]["labels"]) == 32
+    assert page.text.index("Chain by chain") < page.text.index("Largest R-hat")
+
+
+def test_every_pixel_has_a_map(page):
+    alts = [attrs["alt"] for attrs in page.all("img")]
+    assert "R-hat of every pixel" in alts
+    assert "Bulk ESS of every pixel" in alts
+    assert f"of {math.prod(SHAPE)} values miss it" in page.text
 
 
 def test_plots_of_every_kind(page):
@@ -192,7 +182,7 @@ def test_a_report_can_be_built_again_and_leaves_no_trace(run):
     assert pyplot.get_fignums() == []
 
 
-def test_a_young_run_has_a_page(tmp_path):
+def test_a_young_run_has_a_page(tmp_path, write_run):
     folder = write_run(tmp_path, noise(2, 12))
     record = {"config": {"kind": "sampling", "unit": "f"}, "command": "c", "draws": 500}
     (folder / "run.json").write_text(json.dumps(record))
@@ -218,7 +208,7 @@ def test_a_young_run_has_a_page(tmp_path):
     ],
     ids=["one chain", "four draws of a pixel", "constant", "still", "nan", "divergent"],
 )
-def test_odd_runs_have_a_page(tmp_path, image, values, words):
+def test_odd_runs_have_a_page(tmp_path, image, values, words, write_run):
     page = Page(build_report(write_run(tmp_path, image, **values)).read_text())
     assert words in page.text
     assert "nan" not in page.text.partition("Summary of all")[0]
@@ -247,7 +237,76 @@ def test_large_images_stay_small():
     assert np.abs(page.image("noise") - pixels.astype(float)).mean() < 10
 
 
-def test_another_kind_of_run_is_refused(tmp_path, refused):
+# Several units
+
+UNITS = ["conv5:12", "conv5:3@mean", "class:<b>goldfish", "conv5:40", "conv5:41"]
+
+
+@pytest.fixture
+def several(tmp_path, write_run):
+    """Units judged short, bad, too young, damaged and not yet begun."""
+    parts = [tmp_path / unit_folder(unit) for unit in UNITS]
+    write_run(parts[0], noise(4, 40), 1.0, {"unit": "conv5:12@3,3"})
+    write_run(parts[1], noise(2, 30), config={"unit": UNITS[1]}, response=np.ones((2, 30)))
+    write_run(parts[2], noise(4, 3), config={"unit": UNITS[2]})
+    write_run(parts[3], noise(4, 30), config={"unit": UNITS[3]})
+    (parts[3] / "draws.zarr" / "zarr.json").write_text("{}")
+    config = {"kind": "sampling", "model": "alexnet-fashion", "units": UNITS}
+    (tmp_path / "run.json").write_text(json.dumps({"config": config, "command": "sample"}))
+    return tmp_path
+
+
+def test_a_page_of_several_units(several):
+    page = Page(build_report(several).read_text())
+    assert page.text.strip().startswith("5 units of alexnet-fashion")
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(set(ids)) == len(ids)
+    links = [attrs["href"] for attrs in page.all("a") if attrs["href"] != "#units"]
+    assert links == [f"#{unit_folder(unit)}" for unit in UNITS]
+    assert {link.removeprefix("#") for link in links} <= set(ids)
+    assert [attrs["class"] for attrs in page.all("li") if "class" in attrs][:5] == [
+        *("short", "bad", "missing", "missing", "missing")
+    ]
+    assert "class:<b>goldfish" in page.text
+    assert "<b>" not in page.source
+    assert "The run holds 3 draws" in page.text
+    assert "is no intact store" in page.text
+    assert "has not been sampled yet" in page.text
+    assert len(page.viewers) == 2
+    assert (several / "conv5-12" / "summary.csv").exists()
+
+
+def test_plots_are_those_of_the_units_in_most_trouble(several, monkeypatch):
+    monkeypatch.setattr("ppl_cnn.inference.page._PLOTTED", 1)
+    page = Page(build_report(several).read_text())
+    assert [attrs["alt"] for attrs in page.all("img")].count("Traces: lp") == 1
+    good, bad = page.source.index('id="conv5-12"'), page.source.index('id="conv5-3-at-mean"')
+    assert good < bad < page.source.index("Traces: lp")
+    assert f"python -m ppl_cnn.report {several / 'conv5-12'}" in page.text
+
+
+def test_without_a_stein_mean(tmp_path, write_run):
+    folder = write_run(tmp_path, noise(4, 40), config={"reference": "uniform"})
+    shutil.rmtree(folder / "draws.zarr" / "stein")
+    with pytest.warns(UserWarning, match="Consolidated metadata"):
+        zarr.consolidate_metadata(folder / "draws.zarr")
+    page = Page(build_report(folder).read_text())
+    (option,) = [attrs for attrs in page.all("input") if attrs.get("value") == "stein"]
+    assert "disabled" in option
+    assert "The reference uniform has no Stein mean." in page.text
+    assert "Stein's identity" not in page.text
+    assert {path.stem for path in (folder / "images").iterdir()} == {"draws", "means", "mean"}
+
+
+def test_a_large_sheet_of_noise_becomes_a_jpeg():
+    """Pillow fails on such when it is to optimize them."""
+    pixels = np.random.default_rng(0).integers(0, 256, (528, 528, 3), np.uint8)
+    for quality in (90, 30):
+        with Image.open(io.BytesIO(jpeg(pixels, quality))) as image:
+            assert image.size == (528, 528)
+
+
+def test_another_kind_of_run_is_refused(tmp_path, refused, write_run):
     folder = write_run(tmp_path, noise(2, 8), config={"kind": "training"})
     with refused("no run of `python -m ppl_cnn.sample`"):
         build_report(folder)
@@ -262,7 +321,7 @@ def command(*arguments):
     )
 
 
-def test_the_command_prints_the_path(tmp_path):
+def test_the_command_prints_the_path(tmp_path, write_run):
     write_run(tmp_path, noise(2, 8))
     done = command(str(tmp_path))
     assert (done.returncode, done.stdout) == (0, f"{tmp_path / 'report.html'}\n")

@@ -1,0 +1,259 @@
+"""A unit's part of the report: its images, verdict, maps, plots, and what it cost."""
+
+import math
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import xarray as xr
+
+from ppl_cnn import InputError
+from ppl_cnn.inference import diagnostics
+from ppl_cnn.inference.heatmaps import maps_html
+from ppl_cnn.inference.maps import stored_maps
+from ppl_cnn.inference.pictures import Album, Stretched
+from ppl_cnn.inference.plots import plots_html, summary_html
+from ppl_cnn.inference.records import read_record, unit_folder
+from ppl_cnn.inference.viewer import FRAMES, Sheets, modes, viewer_html
+from ppl_cnn.models.weights import write_aside
+
+HEADLINES = {
+    "good": "Good",
+    "short": "Not yet enough",
+    "bad": "Not to be relied on",
+    "missing": "Nothing to show",
+}
+SIGNS = {"good": "✓", "short": "△", "bad": "✕", "missing": "–"}
+"""A verdict must be told from another without its colour."""
+
+
+class Section(NamedTuple):
+    """What the page says of a unit."""
+
+    unit: str
+    folder: Path
+    record: Mapping[str, Any]
+    quantities: xr.DataTree
+    table: pd.DataFrame
+    verdict: diagnostics.Verdict
+    thumbnail: Stretched
+    images: str
+    """HTML: the large pictures and the viewer."""
+    maps: str
+    facts: str
+
+    @classmethod
+    def of(
+        cls, folder: Path, limit: int, unit: str | None = None, heading: str = "h2"
+    ) -> "Section":
+        """Diagnoses a run of one unit, and writes `summary.csv`, `maps.npz` and `images/`.
+
+        Args:
+            folder: the run's.
+            limit: bytes that its pictures may take in the page.
+            unit: the text by which it is known there; otherwise the record's.
+            heading: the tag of its parts' headings.
+
+        Raises:
+            InputError: the folder holds no run of `ppl_cnn.sample`, fewer than 4 draws, or a
+                damaged store.
+        """
+        record = read_record(folder)
+        if record["config"].get("kind") != "sampling":
+            raise InputError(f"{folder} holds no run of `python -m ppl_cnn.sample`, but another.")
+        tree = diagnostics.read(folder)
+        scan = diagnostics.scan(tree, FRAMES)
+        quantities = diagnostics.scalars(tree, scan)
+        table = diagnostics.summary(quantities)
+        steins = diagnostics.stein_means(tree, scan.shown_draws)
+        check = None
+        if steins is not None:
+            check = diagnostics.stein_check(scan.mean, steins.running[:, -1])
+        order = record.get("preprocessing", {}).get("order", "")
+        album = Album.of(scan, steins, order)
+        album.write(folder / "images")
+        write_aside(folder / "summary.csv", table.to_csv(index_label="quantity").encode())
+        maps = maps_html(stored_maps(folder, tree), heading)
+        large = album.html(check)
+        sheets = Sheets.fitting(
+            modes(scan, steins, order), order, limit - len(large.encode()) - len(maps.encode())
+        )
+        unit = record["config"].get("unit", "") if unit is None else unit
+        chains, draws = (
+            quantities["posterior"].sizes["chain"],
+            quantities["posterior"].sizes["draw"],
+        )
+        return cls(
+            unit=unit,
+            folder=folder,
+            record=record,
+            quantities=quantities,
+            table=table,
+            verdict=diagnostics.verdict(quantities, table, record["config"]),
+            thumbnail=album.best(),
+            images=large
+            + f"<{heading}>Chain by chain</{heading}>\n"
+            + viewer_html(sheets, unit_folder(unit), chains, draws, _no_stein(record, steins)),
+            maps=maps,
+            facts=_facts(record, tree, quantities, table),
+        )
+
+    @property
+    def subtitle(self) -> str:
+        """Its draws, and how they were made."""
+        chains, draws = (self.quantities["posterior"].sizes[dim] for dim in ("chain", "draw"))
+        part = f"{chains} chains × {draws:,} draws" if chains > 1 else f"1 chain of {draws:,} draws"
+        if draws < self.record.get("draws", 0):
+            part += f" of {self.record['draws']:,} (stopped; the same command goes on)"
+        return " · ".join([part, *settings(self.record["config"])])
+
+    def verdict_html(self, heading: str) -> str:
+        """The verdict, with the numbers it rests on."""
+        state = self.verdict.state
+        return f"""<section class="verdict {state}">
+<{heading}><span aria-hidden="true">{SIGNS[state]}</span> {HEADLINES[state]}</{heading}>
+<p>{escape(self.verdict.sentence)}</p>
+<dl class="numbers">
+{_numbers(self.verdict, self.quantities)}
+</dl>
+</section>
+"""
+
+    def plots(self) -> str:
+        """ArviZ's plots."""
+        return plots_html(self.quantities, self.table)
+
+    def summary(self) -> str:
+        """ArviZ's summary."""
+        return summary_html(self.table)
+
+
+def settings(config: Mapping[str, Any]) -> list[str]:
+    """The kernel, reference and temperature, as far as they are known."""
+    parts = []
+    if "kernel" in config:
+        parts.append(str(config["kernel"]).upper())
+    if "reference" in config:
+        parts.append(f"reference {config['reference']}")
+    if "temperature" in config:
+        parts.append(f"temperature {config['temperature']:g}")
+    return parts
+
+
+def _no_stein(record: Mapping[str, Any], steins: diagnostics.SteinMeans | None) -> str:
+    if steins is not None:
+        return ""
+    reference = record["config"].get("reference", "")
+    return f"The reference {reference}".rstrip() + " has no Stein mean."
+
+
+# The verdict's numbers
+
+
+def _numbers(verdict: diagnostics.Verdict, quantities: xr.DataTree) -> str:
+    good = diagnostics
+    acceptance = float(quantities["sample_stats/acceptance_rate"].mean())
+    return "\n".join(
+        (
+            _worst("Largest R-hat", verdict.rhat, ".3f", "at most", good.RHAT_GOOD),
+            _worst("Smallest bulk ESS", verdict.ess_bulk, ",.0f", "at least", good.ESS_GOOD),
+            _worst("Smallest tail ESS", verdict.ess_tail, ",.0f", "at least", good.ESS_GOOD),
+            _worst("Smallest E-BFMI", verdict.bfmi, ".2f", "at least", good.BFMI_GOOD),
+            _number(
+                "Divergences",
+                f"{verdict.divergences:,}",
+                f"of {verdict.draws:,} draws",
+                verdict.divergences > 0,
+            ),
+            _number("Acceptance", f"{acceptance:.2f}", "mean"),
+        )
+    )
+
+
+def _worst(label: str, worst: diagnostics.Extreme, form: str, bound: str, threshold: float) -> str:
+    value, of = worst
+    if math.isnan(value):
+        return _number(label, "–", f"not defined here; {bound} {threshold}")
+    missed = value > threshold if bound == "at most" else value < threshold
+    return _number(label, f"{value:{form}}", f"{of}; {bound} {threshold} is good", missed)
+
+
+def _number(label: str, value: str, note: str, missed: bool = False) -> str:
+    kind = "value missed" if missed else "value"
+    return (
+        f'<div><dt>{label}</dt><dd><span class="{kind}">{value}</span>'
+        f"<small>{escape(note)}</small></dd></div>"
+    )
+
+
+# The run
+
+
+def _facts(
+    record: Mapping[str, Any], tree: xr.DataTree, quantities: xr.DataTree, table: pd.DataFrame
+) -> str:
+    groups = (
+        ("Configuration", _configuration(record, tree)),
+        ("Time and cost", _cost(record, quantities, table)),
+        ("Versions", record.get("versions", {})),
+    )
+    columns = "\n".join(
+        f'<table class="data"><caption>{title}</caption><tbody>\n{_rows(facts)}\n</tbody></table>'
+        for title, facts in groups
+        if facts
+    )
+    return f'<div class="columns">\n{columns}\n</div>\n{command_html(record)}'
+
+
+def _rows(facts: Mapping[str, Any]) -> str:
+    return "\n".join(
+        f'<tr><th scope="row">{escape(str(name))}</th><td>{escape(str(value))}</td></tr>'
+        for name, value in facts.items()
+    )
+
+
+def _configuration(record: Mapping[str, Any], tree: xr.DataTree) -> dict[str, Any]:
+    facts = {name.replace("_", " "): value for name, value in record["config"].items()}
+    image = diagnostics.variable(tree, "posterior/image")
+    for dim, name in (("row", "image rows"), ("col", "image columns")):
+        facts[name] = f"{image[dim].values[0]} to {image[dim].values[-1]}"
+    for name, value in record.get("preprocessing", {}).items():
+        facts[f"preprocessing {name}"] = value
+    return facts
+
+
+def _cost(
+    record: Mapping[str, Any], quantities: xr.DataTree, table: pd.DataFrame
+) -> dict[str, str]:
+    sizes, stats = quantities["posterior"].sizes, quantities["sample_stats"]
+    draws = sizes["chain"] * sizes["draw"]
+    ess = float(table.loc["response", "ess_bulk"])
+    facts = {
+        f"seconds, {name}": f"{value:,.1f}" for name, value in record.get("seconds", {}).items()
+    }
+    facts |= {
+        f"gradients, {name}": f"{value:,}" for name, value in record.get("gradients", {}).items()
+    }
+    seconds = record.get("seconds", {}).get("sampling", 0)
+    gradients = record.get("gradients", {}).get("sampling", 0)
+    if seconds:
+        facts["draws per second"] = f"{draws / seconds:,.1f}"
+    if gradients and seconds:
+        facts["gradients per second"] = f"{gradients / seconds:,.0f}"
+    if ess > 0:
+        facts["effective draws of the response (bulk)"] = f"{ess:,.0f} of {draws:,}"
+    if gradients and ess > 0:
+        facts["gradients per effective draw"] = f"{gradients / ess:,.1f}"
+    for name in ("n_steps", "step_size", "tree_depth"):
+        if name in stats:
+            facts[f"{name.replace('_', ' ')}, mean"] = f"{float(stats[name].mean()):.3g}"
+    return facts
+
+
+def command_html(record: Mapping[str, Any]) -> str:
+    """How the run was started."""
+    if "command" not in record:
+        return ""
+    return f'<pre tabindex="0" aria-label="Command">{escape(str(record["command"]))}</pre>'
