@@ -47,7 +47,7 @@ def import_weights(config: Import) -> None:
     Raises `InputError` when the file or the names don't fit the network, or the folder holds
     something.
     """
-    from ppl_cnn.models.network import weight_shapes
+    from ppl_cnn.models.network import shapes
     from ppl_cnn.models.networks import network_named
     from ppl_cnn.models.weights import load, save, weights_file
 
@@ -56,7 +56,7 @@ def import_weights(config: Import) -> None:
         raise InputError(f"{config.out} is there already and isn't empty: give another --out.")
     path = weights_file(network, config.file)
     cnn = load(config.network, weights=path)
-    (count,) = weight_shapes(network)[network.layers[-1].name]["bias"]
+    count = shapes(network)[network.layers[-1].name][-1]
     cnn.classes = _class_names(config.classes, count) if config.classes else ()
     config.out.mkdir(parents=True, exist_ok=True)
     with open(path, "rb") as file:

@@ -38,6 +38,10 @@ PUBLISHED = {
         "https://download.pytorch.org/models/vgg16-397923af.pth",
         "sha256:397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
     ),
+    "vgg16-caffe": Published(
+        "http://www.robots.ox.ac.uk/~vgg/software/very_deep/caffe/VGG_ILSVRC_16_layers.caffemodel",
+        "sha256:a6196bc498e45ea4cb2637114ae8db9410cf1556fd60a55ae93272371beba197",
+    ),
     "squeezenet1.1": Published(
         "https://github.com/forresti/SqueezeNet/raw/a47b6f13d30985279789d08053d37013d67d131b/"
         "SqueezeNet_v1.1/squeezenet_v1.1.caffemodel",
@@ -73,7 +77,7 @@ def fetch(network: str) -> Path:
 
     if network not in PUBLISHED:
         raise InputError(
-            f"no published weights are known of {network}, only of {', '.join(PUBLISHED)}."
+            f"No published weights are known of {network}, only of {', '.join(PUBLISHED)}."
         )
     url, checksum = PUBLISHED[network]
     algorithm, digits = checksum.split(":")

@@ -15,7 +15,7 @@ from ppl_cnn.models.cnn import CNN
 from ppl_cnn.models.formats import read_tensors
 from ppl_cnn.models.formats.arrays import read_safetensors
 from ppl_cnn.models.importing import params_from
-from ppl_cnn.models.network import Params, weight_shapes
+from ppl_cnn.models.network import Params, shapes
 from ppl_cnn.models.networks import NETWORKS, Network, Preprocessing, network_named
 from ppl_cnn.models.published import fetch
 
@@ -43,7 +43,7 @@ def load(model: str | Path, weights: str | Path | None = None) -> CNN:
     description = read_description(folder)
     network = _network(description, folder)
     params = read_weights(folder / "weights.safetensors", network)
-    (count,) = weight_shapes(network)[network.layers[-1].name]["bias"]
+    count = shapes(network)[network.layers[-1].name][-1]
     alpha, classes = _numbers(description["alpha"]), description["classes"]
     named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
     if alpha.shape != (count,) or not named or len(classes) not in (0, count):
