@@ -97,6 +97,9 @@ def fetch(network: str) -> Path:
             f"its checksum differs; put the right one at {path}."
         ) from None
     except OSError as error:
+        # Not read to its end, a refusal's connection would stay open.
+        if (response := getattr(error, "response", None)) is not None:
+            response.close()
         raise InputError(
             f"The weights of {network} can't be fetched ({_reason(error)}): download {url} and "
             f"put it at {path}."

@@ -53,6 +53,8 @@ def tensors_of(content: bytes) -> dict[str, np.ndarray]:
         if name in tensors:
             raise InputError(f"it holds two tensors of the name {shown(name)}.")
         tensors[name] = array
+    if not tensors:
+        raise InputError("it holds no tensors.")
     size = sum(array.size * max(array.itemsize, 4) for array in tensors.values())
     if size > GROWTH * len(content):
         raise InputError(

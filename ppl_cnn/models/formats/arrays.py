@@ -67,8 +67,9 @@ def read_safetensors(content: bytes) -> dict[str, np.ndarray]:
     """
     try:
         records = safetensors.deserialize(content)
-    except safetensors.SafetensorError as error:
-        raise InputError(f"it is no intact safetensors file ({error}).") from None
+    except safetensors.SafetensorError:
+        # Not the error's own words: they repeat what the file says.
+        raise InputError("it is no intact safetensors file.") from None
     tensors = {}
     for name, record in records:
         if record["dtype"] not in _SAFETENSORS:

@@ -189,8 +189,6 @@ def named(value: object, array_of: Callable[[object], np.ndarray | None]) -> dic
             raise InputError(f"it holds two tensors of the name {shown(name)}.")
         if array is not None:
             found[name] = array
-    if not found:
-        raise InputError("it holds no tensors by names.")
     return found
 
 
@@ -270,7 +268,7 @@ def _of_numpy(value: object) -> np.ndarray | None:
 def _array(
     data: bytes | bytearray, dtype: np.dtype, shape: tuple, order: Literal["C", "F"]
 ) -> np.ndarray:
-    sizes = [size for size in shape if isinstance(size, int) and 0 <= size < 2**48]
+    sizes = [size for size in shape if type(size) is int and 0 <= size < 2**48]
     if len(sizes) != len(shape) or len(sizes) > 8:
         raise InputError("it holds a NumPy array of an impossible shape.")
     if math.prod(sizes) * dtype.itemsize != len(data) or not data:
@@ -297,7 +295,7 @@ def _from_buffer(*arguments: object) -> Array:
             return Array(_array(data, dtype.found, shape, order))
         case (bytes() | bytearray() as data, DType() as dtype, tuple(shape), "K", tuple(axes)):
             array = _array(data, dtype.found, shape, "C")
-            if sorted(axis for axis in axes if isinstance(axis, int)) == [*range(array.ndim)]:
+            if sorted(axis for axis in axes if type(axis) is int) == [*range(array.ndim)]:
                 return Array(array.transpose(axes))
     raise InputError("it holds a damaged NumPy array.")
 

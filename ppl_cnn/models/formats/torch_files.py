@@ -185,7 +185,7 @@ def _tensor(*arguments: object) -> Tensor:
             dtypes = [item for item in rest if isinstance(item, np.dtype)]
             numbers = [offset, *size, *stride]
             if (
-                all(isinstance(number, int) and 0 <= number < _LARGEST for number in numbers)
+                all(type(number) is int and 0 <= number < _LARGEST for number in numbers)
                 and len(size) == len(stride) <= 8
                 and math.prod(max(n, 1) for n in size) < _LARGEST
             ):
