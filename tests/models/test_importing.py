@@ -2,6 +2,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -213,4 +214,6 @@ def test_scores_are_those_of_pytorch(tmp_path):
     subprocess.run([TORCH_PYTHON, "-c", PEER, weights, expected], check=True)
     cnn = CNN(NETWORK, params_from(read_tensors(weights), NETWORK, weights))
     with np.load(expected) as peer:
-        np.testing.assert_allclose(cnn(peer["x"]), peer["scores"], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            cnn(jnp.asarray(peer["x"])), peer["scores"], rtol=1e-5, atol=1e-6
+        )

@@ -43,7 +43,7 @@ def read_caffemodel(content: bytes) -> dict[str, np.ndarray]:
         name, blobs = "", []
         for inner, value in message.fields(layer):
             if inner == name_field and isinstance(value, memoryview):
-                name = bytes(value).decode("utf-8", "replace")
+                name = bytes(value[:1000]).decode("utf-8", "replace")
             elif inner == blobs_field and isinstance(value, memoryview):
                 blobs.append(_blob(message, value))
         for index, blob in enumerate(blobs):

@@ -23,6 +23,8 @@ from ppl_cnn.models.formats.names import shown
 
 STEPS = 1_000_000
 """Instructions that are followed; AlexNet's state dict has some 600."""
+ENTRIES = 100_000
+"""Entries that are looked at; each takes an instruction, but a dict may be told of many times."""
 
 _OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
@@ -61,6 +63,10 @@ class DType:
     found: np.dtype
 
 
+class Encode:
+    """Stands for `_codecs.encode`, by which Python 3 writes bytes in protocol 2."""
+
+
 class Machine:
     """Follows a pickle's instructions.
 
@@ -78,6 +84,7 @@ class Machine:
         self.stack: list[object] = []
         self.below: list[list[object]] = []
         self.memo: dict[int, object] = {}
+        self.encodable = 0
 
     def load(self, file: io.BytesIO) -> object:
         """The object of the pickle that begins where the file stands; leaves it at its end.
@@ -85,6 +92,7 @@ class Machine:
         Raises:
             InputError: it is damaged, or has or names something that no file of tensors needs.
         """
+        self.encodable = file.getbuffer().nbytes
         for _ in range(STEPS):
             position, code = file.tell(), file.read(1)
             try:
@@ -138,10 +146,10 @@ class Machine:
                 stack.append(self._stand(words))
             case "REDUCE":
                 arguments, function = stack.pop(), stack.pop()
-                stack.append(_called(function, arguments))
+                stack.append(self._called(function, arguments))
             case "BUILD":
                 state = stack.pop()
-                _build(stack[-1], state)
+                self._build(stack[-1], state)
             case "BINPERSID":
                 stack.append(self.persistent(stack.pop()))
             case "PROTO" | "FRAME":
@@ -152,6 +160,34 @@ class Machine:
     def _since_mark(self) -> list[object]:
         items, self.stack = self.stack, self.below.pop()
         return items
+
+    def _called(self, function: object, arguments: object) -> object:
+        match function, arguments:
+            case Encode(), (str(text), "latin1" | "latin-1"):
+                return self._encoded(text)
+            case _, tuple() if callable(function):
+                return function(*arguments)
+        raise InputError("it calls something that is no function of tensor records.")
+
+    def _build(self, target: object, state: object) -> None:
+        """Completes an array or a dtype; attributes of a dict (`_metadata`) are left out."""
+        match target, state:
+            case Array(), (int(), tuple(shape), DType() as dtype, fortran, bytes() | str() as data):
+                raw = self._encoded(data) if isinstance(data, str) else data
+                target.found = _array(raw, dtype.found, shape, "F" if fortran else "C")
+            case DType(), (int(), "<" | ">" | "|" | "=" as order, *_):
+                target.found = target.found.newbyteorder(order)
+            case Pairs(), _:
+                pass
+            case _:
+                raise InputError("it completes something that is no NumPy array of numbers.")
+
+    def _encoded(self, text: str) -> bytes:
+        # A text is in the file once, but may be told to be encoded any number of times.
+        self.encodable -= len(text)
+        if self.encodable < 0:
+            raise InputError("it encodes more bytes than it has.")
+        return text.encode("latin-1")
 
     def _stand(self, words: list[object]) -> object:
         name = " ".join(word for word in words if isinstance(word, str))
@@ -183,8 +219,10 @@ def named(value: object, array_of: Callable[[object], np.ndarray | None]) -> dic
     if inner is None:
         raise InputError("it holds no dict of tensors by names.")
     found: dict[str, np.ndarray] = {}
-    for name, entry in _flat(inner):
-        array = array_of(entry)
+    for count, (name, entry) in enumerate(_flat(inner)):
+        if count == ENTRIES or len(name) >= 1000:
+            raise InputError(f"it has more than {ENTRIES:,} entries, or names of enormous length.")
+        array = array_of(entry) if name else None
         if array is not None and name in found:
             raise InputError(f"it holds two tensors of the name {shown(name)}.")
         if array is not None:
@@ -213,16 +251,21 @@ def _unwrapped(value: object) -> Pairs | None:
 def _flat(pairs: Pairs) -> Iterator[tuple[str, object]]:
     """The entries of a dict, and of the lists and dicts in it, one level deep."""
     for key, entry in pairs.entries:
-        if not isinstance(key, str):
-            continue
         if isinstance(entry, Pairs):
-            inner = [(name, item) for name, item in entry.entries if isinstance(name, str)]
-        elif isinstance(entry, list | tuple):
-            inner = list(zip(("kernel", "bias"), entry, strict=False)) if len(entry) <= 2 else []
+            inner = entry.entries
+        elif isinstance(entry, list | tuple) and len(entry) <= 2:
+            inner = list(zip(("kernel", "bias"), entry, strict=False))
         else:
-            yield key, entry
+            yield _name(key), entry
             continue
-        yield from ((f"{key}.{name}", item) for name, item in inner)
+        for name, item in inner:
+            yield _name(key, name), item
+
+
+def _name(*keys: object) -> str:
+    """The name that keys make, cut where it is too long already; "" if one is no text."""
+    words = [key[:1000] for key in keys if isinstance(key, str)]
+    return ".".join(words) if len(words) == len(keys) else ""
 
 
 def _extend(target: object, items: list[object]) -> None:
@@ -232,26 +275,6 @@ def _extend(target: object, items: list[object]) -> None:
         target.extend(items)
     else:
         raise InputError("it fills something that is neither a list nor a dict.")
-
-
-def _called(function: object, arguments: object) -> object:
-    if not callable(function) or not isinstance(arguments, tuple):
-        raise InputError("it calls something that is no function of tensor records.")
-    return function(*arguments)
-
-
-def _build(target: object, state: object) -> None:
-    """Completes an array or a dtype; the attributes of a dict (its `_metadata`) are left out."""
-    match target, state:
-        case Array(), (int(), tuple(shape), DType() as dtype, fortran, bytes() | str() as data):
-            raw = data.encode("latin-1") if isinstance(data, str) else data
-            target.found = _array(raw, dtype.found, shape, "F" if fortran else "C")
-        case DType(), (int(), "<" | ">" | "|" | "=" as order, *_):
-            target.found = target.found.newbyteorder(order)
-        case Pairs(), _:
-            pass
-        case _:
-            raise InputError("it completes something that is no NumPy array of numbers.")
 
 
 # What stands for NumPy's functions.
@@ -304,15 +327,8 @@ def _scalar(*arguments: object) -> Array:
     return _from_buffer(*arguments[1:], *arguments[:1], (), "C")
 
 
-def _encode(*arguments: object) -> bytes:
-    match arguments:
-        case (str(text), "latin1" | "latin-1"):
-            return text.encode("latin-1")
-    raise InputError("it holds bytes in an unusual encoding.")
-
-
 NUMPY: dict[str, object] = {
-    "_codecs encode": _encode,
+    "_codecs encode": Encode(),
     "numpy ndarray": None,
     "numpy dtype": _dtype,
     **{

@@ -12,6 +12,7 @@ import math
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import ml_dtypes
 import numpy as np
@@ -114,7 +115,8 @@ def read_zip(archive: Archive) -> dict[str, np.ndarray]:
     if order in archive.entries and bytes(archive.read(order)) != b"little":
         raise InputError("it was written by a big-endian machine: save it again on another.")
     value = _load(io.BytesIO(archive.read(f"{root}data.pkl")), {})
-    return named(value, _arrays(lambda key: archive.read(f"{root}data/{key}")))
+    # Cached, as any number of tensors may share a member that takes long to check.
+    return named(value, _arrays(cache(lambda key: archive.read(f"{root}data/{key}"))))
 
 
 def read_legacy(content: bytes) -> dict[str, np.ndarray]:

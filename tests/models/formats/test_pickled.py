@@ -93,6 +93,11 @@ BOMBS = {
     "a call of text": b"\x80\x02X\1\0\0\0a)R.",
     "a list that holds itself": b"\x80\x02]q\0h\0a.",
     "a dict that wraps itself": b"\x80\x02}q\0X\5\0\0\0modelh\0s.",
+    "a text encoded a thousand times": b"\x80\x02X\0\1\0\0"
+    + b"a" * 256
+    + b"q\0c_codecs\nencode\nq\1X\6\0\0\0latin1q\2"
+    + b"h\1h\0h\2\x86R" * 1000
+    + b".",
     "exponential nesting": b"\x80\x02)" + b"q\0h\0h\0\x86" * 60 + b"q\0}h\0K\1s.",
 }
 
@@ -106,6 +111,15 @@ def test_bombs_are_refused_at_once(name, refused):
 def test_the_number_of_steps_is_bounded(refused):
     with refused("more than 1,000,000 pickle instructions"):
         tensors_of(b"\x80\x02" + b"N" * 1_000_001)
+
+
+@pytest.mark.parametrize("entry", [b"\x8c\1aN", b"K\1N"])
+def test_a_dict_told_of_many_times_is_looked_at_a_bounded_number_of_times(entry, refused):
+    entries = entry * 40_000
+    inner = b"}q\0(" + entries + b"u"
+    outer = b"\x80\x04}(\x8c\1a" + inner + b"\x8c\1bh\0" * 40_000 + b"u."
+    with refused("more than 100,000 entries"):
+        tensors_of(outer)
 
 
 @pytest.mark.parametrize("size", [2**20, 2**62, -1])

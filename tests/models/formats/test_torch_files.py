@@ -3,6 +3,7 @@ import pickle
 import re
 import struct
 import subprocess
+import time
 import zipfile
 from pathlib import Path
 
@@ -148,6 +149,15 @@ def test_a_zip_bomb_is_refused(torch_zip, refused):
     zeros = {"a": np.zeros(10**6, np.float32)}
     with refused("more than 16 times"):
         tensors_of(torch_zip(zeros, compression=zipfile.ZIP_DEFLATED))
+
+
+def test_a_storage_shared_by_many_tensors_is_checked_once(torch_zip, torch_dict, torch_record):
+    array = np.zeros(2**22, np.float32)
+    one = torch_record("0", array, size=(1,), stride=(1,))
+    content = torch_zip({"a": array}, torch_dict({f"t{index}": one for index in range(2000)}))
+    begin = time.perf_counter()
+    assert len(tensors_of(content)) == 2000
+    assert time.perf_counter() - begin < 5  # reading it 2,000 times takes 10 s and more
 
 
 def test_storages_of_the_legacy_format_are_bounded_by_the_file(torch_legacy, refused):
