@@ -48,7 +48,9 @@ def params_from(tensors: Mapping[str, np.ndarray], network: Network, source: Pat
             array = left.pop(name)
             theirs = name.endswith(".weight")
             expected = _published_shape(shape) if theirs else shape
-            if array.ndim == 4 and array.shape == (1,) * (4 - len(expected)) + expected:
+            # But no kernel of ours: with leading ones it would be a 1x1 convolution's.
+            filled = (1,) * (4 - len(expected)) + expected
+            if name.endswith((".weight", ".bias")) and array.shape == filled:
                 array = array.reshape(expected)
             if array.shape != expected:
                 wrong.append(f"{shown(name)} has the shape {array.shape}, not {expected}")
@@ -95,7 +97,7 @@ def _finite(array: np.ndarray, name: str, source: Path) -> np.ndarray:
     if not np.issubdtype(array.dtype, np.floating):
         raise InputError(f"{source}: {shown(name)} is of the type {array.dtype}, no real numbers.")
     with np.errstate(over="ignore"):
-        array = array.astype(np.float32)
+        array = array.astype(np.float32, copy=False)
     if not np.isfinite(array).all():
         raise InputError(f"{source}: {shown(name)} holds NaN or infinite values.")
     return array

@@ -141,6 +141,13 @@ def test_a_one_by_one_convolution_is_no_dense_layer(refused):
         params_from(tensors, network, SOURCE)
 
 
+def test_a_one_by_one_convolutions_kernel_is_no_dense_layers(random_params, refused):
+    tensors = ours(random_params(NETWORK))
+    tensors["fc3.kernel"] = tensors["fc3.kernel"][None, None]
+    with refused("(1, 1, 5, 3), not (5, 3)"):
+        params_from(tensors, NETWORK, SOURCE)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
 def test_numbers_that_are_not_finite_in_float32_are_refused(value, tensors, refused):
     tensors["fc2.weight"] = tensors["fc2.weight"].astype(np.float64)

@@ -24,7 +24,7 @@ from ppl_cnn.models.formats.names import shown
 STEPS = 1_000_000
 """Instructions that are followed; AlexNet's state dict has some 600."""
 ENTRIES = 100_000
-"""Entries that are looked at; each takes an instruction, but a dict may be told of many times."""
+"""Entries that are looked at: a dict is filled once, but may be an entry of others many times."""
 
 _OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
@@ -92,7 +92,9 @@ class Machine:
         Raises:
             InputError: it is damaged, or has or names something that no file of tensors needs.
         """
-        self.encodable = file.getbuffer().nbytes
+        begin = file.tell()
+        self.encodable = file.seek(0, io.SEEK_END)
+        file.seek(begin)
         for _ in range(STEPS):
             position, code = file.tell(), file.read(1)
             try:
@@ -165,7 +167,8 @@ class Machine:
         match function, arguments:
             case Encode(), (str(text), "latin1" | "latin-1"):
                 return self._encoded(text)
-            case _, tuple() if callable(function):
+            # The longest record has 9 fields; an endless one could be handed over many times.
+            case _, tuple() if callable(function) and len(arguments) <= 9:
                 return function(*arguments)
         raise InputError("it calls something that is no function of tensor records.")
 
@@ -291,7 +294,7 @@ def _of_numpy(value: object) -> np.ndarray | None:
 def _array(
     data: bytes | bytearray, dtype: np.dtype, shape: tuple, order: Literal["C", "F"]
 ) -> np.ndarray:
-    sizes = [size for size in shape if type(size) is int and 0 <= size < 2**48]
+    sizes = [size for size in shape[:9] if type(size) is int and 0 <= size < 2**48]
     if len(sizes) != len(shape) or len(sizes) > 8:
         raise InputError("it holds a NumPy array of an impossible shape.")
     if math.prod(sizes) * dtype.itemsize != len(data) or not data:
@@ -318,7 +321,8 @@ def _from_buffer(*arguments: object) -> Array:
             return Array(_array(data, dtype.found, shape, order))
         case (bytes() | bytearray() as data, DType() as dtype, tuple(shape), "K", tuple(axes)):
             array = _array(data, dtype.found, shape, "C")
-            if sorted(axis for axis in axes if type(axis) is int) == [*range(array.ndim)]:
+            known = [axis for axis in axes[:9] if type(axis) is int]
+            if len(known) == len(axes) and sorted(known) == [*range(array.ndim)]:
                 return Array(array.transpose(axes))
     raise InputError("it holds a damaged NumPy array.")
 

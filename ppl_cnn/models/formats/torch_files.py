@@ -149,7 +149,7 @@ def _load(file: io.BytesIO, storages: dict[str, Storage]) -> object:
     """The object of a pickle; notes the storages that it refers to by their keys."""
 
     def persistent(record: object) -> object:
-        match record:
+        match record[:6] if isinstance(record, tuple) else record:
             case ("storage", np.dtype() as dtype, str(key), _, int(count), *view) if (
                 0 <= count < _LARGEST
             ):
@@ -185,7 +185,7 @@ def _tensor(*arguments: object) -> Tensor:
     match arguments:
         case (Storage() as storage, int(offset), tuple(size), tuple(stride), *rest):
             dtypes = [item for item in rest if isinstance(item, np.dtype)]
-            numbers = [offset, *size, *stride]
+            numbers = [offset, *size[:9], *stride[:9]]
             if (
                 all(type(number) is int and 0 <= number < _LARGEST for number in numbers)
                 and len(size) == len(stride) <= 8

@@ -1,5 +1,6 @@
 import pickle
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -120,6 +121,15 @@ def test_a_dict_told_of_many_times_is_looked_at_a_bounded_number_of_times(entry,
     outer = b"\x80\x04}(\x8c\1a" + inner + b"\x8c\1bh\0" * 40_000 + b"u."
     with refused("more than 100,000 entries"):
         tensors_of(outer)
+
+
+def test_a_long_tuple_handed_over_many_times_is_looked_at_in_part(refused):
+    long = b"\x80\x02(" + b"K\1" * 300_000 + b"tq\0"
+    call = b"cnumpy\ndtype\nq\1" + b"h\1h\0R" * 100_000 + b"."
+    begin = time.perf_counter()
+    with refused("no function of tensor records"):
+        tensors_of(long + call)
+    assert time.perf_counter() - begin < 5
 
 
 @pytest.mark.parametrize("size", [2**20, 2**62, -1])
