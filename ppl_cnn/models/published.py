@@ -82,15 +82,22 @@ def fetch(network: str) -> Path:
     url, checksum = PUBLISHED[network]
     algorithm, digits = checksum.split(":")
     path = cache_folder() / PUBLISHED[network].file
+    if not path.exists():
+        _download(network, path)
+    elif pooch.file_hash(path, algorithm) != digits:
+        raise InputError(
+            f"{path} isn't the file that was published at {url}, whose {algorithm} begins "
+            f"with {digits[:8]}: delete it, and it is fetched anew."
+        )
+    return path
+
+
+def _download(network: str, path: Path) -> None:
+    import pooch
+
+    url, checksum = PUBLISHED[network]
     try:
-        if path.exists() and pooch.file_hash(path, algorithm) != digits:
-            raise InputError(
-                f"{path} isn't the file that was published at {url}, whose {algorithm} begins "
-                f"with {digits[:8]}: delete it, and it is fetched anew."
-            )
         pooch.retrieve(url, checksum, path.name, path.parent, progressbar=True)
-    except InputError:
-        raise
     except ValueError:
         raise InputError(
             f"What {url} gives now isn't the file that was published there, or it came damaged: "
@@ -104,7 +111,6 @@ def fetch(network: str) -> Path:
             f"The weights of {network} can't be fetched ({_reason(error)}): download {url} and "
             f"put it at {path}."
         ) from None
-    return path
 
 
 def _reason(error: OSError) -> str:
