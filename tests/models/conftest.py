@@ -4,6 +4,7 @@ import io
 import pickletools
 import struct
 import zipfile
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -22,9 +23,9 @@ def _numbers(*numbers: int) -> bytes:
 @pytest.fixture
 def torch_record():
     """The pickle of a tensor record as PyTorch writes it; by default contiguous, all of its
-    storage."""
+    storage. A legacy one has the pickle of the storage's view as well, usually None's."""
 
-    def record(key, array, offset=0, size=None, stride=None, legacy=False, count=None):
+    def record(key, array, offset=0, size=None, stride=None, view=b"", count=None):
         size = array.shape if size is None else size
         steps = [step // array.itemsize for step in array.strides] if stride is None else stride
         name = STORAGES[array.dtype.str]
@@ -32,7 +33,7 @@ def torch_record():
         head += f"ctorch\n{name}Storage\n".encode() + _text(key) + _text("cpu")
         head += _numbers(array.size if count is None else count)[1:-1]
         place = _numbers(offset)[1:-1] + _numbers(*size) + _numbers(*steps)
-        return head + (b"N" if legacy else b"") + b"tQ" + place + b"\x89}tR"
+        return head + view + b"tQ" + place + b"\x89}tR"
 
     return record
 
@@ -72,10 +73,12 @@ def torch_zip(torch_record, torch_dict):
 
 @pytest.fixture
 def torch_legacy(torch_record, torch_dict):
-    """The content of a legacy file of PyTorch's with these arrays."""
+    """The content of a legacy file of PyTorch's with these arrays; views: name -> pickle."""
 
-    def content(arrays):
-        records = {name: torch_record(name, a, legacy=True) for name, a in arrays.items()}
+    def content(arrays, views=MappingProxyType({})):
+        records = {
+            name: torch_record(name, a, view=views.get(name, b"N")) for name, a in arrays.items()
+        }
         keys = b"\x80\x02](" + b"".join(map(_text, sorted(arrays))) + b"e."
         storages = b"".join(
             struct.pack("<q", arrays[name].size) + arrays[name].tobytes() for name in sorted(arrays)

@@ -52,6 +52,14 @@ def test_names_of_numpy_1_and_2_are_known():
     np.testing.assert_array_equal(tensors_of(content.replace(new, old))["a"], KERNEL)
 
 
+def test_arrays_that_python_2_wrote():
+    content = pickle.dumps({"a": BIAS}, 3)
+    for data in (b"b", BIAS.tobytes()):
+        assert b"C" + bytes([len(data)]) + data in content
+        content = content.replace(b"C" + bytes([len(data)]), b"U" + bytes([len(data)]))
+    np.testing.assert_array_equal(tensors_of(content)["a"], BIAS)
+
+
 def test_half_precision_becomes_float32():
     found = tensors_of(pickle.dumps({"a": BIAS.astype(np.float16)}))["a"]
     assert found.dtype == np.float32

@@ -71,6 +71,35 @@ def test_files_written_by_the_description_of_the_formats(torch_zip, torch_legacy
     check_equal(tensors_of(torch_legacy(ARRAYS)), ARRAYS)
 
 
+def test_files_that_python_2_wrote(torch_legacy):
+    content = torch_legacy(ARRAYS)
+    for word in (*(name.encode() for name in ARRAYS), b"storage", b"cpu"):
+        size = struct.pack("<I", len(word))
+        assert b"X" + size + word in content
+        content = content.replace(b"X" + size + word, b"T" + size + word)
+    check_equal(tensors_of(content), ARRAYS)
+
+
+def test_views_of_storages_in_the_oldest_legacy_files(torch_legacy, refused):
+    def view(start, size):
+        return b"(X\1\0\0\0v" + b"".join(b"J" + struct.pack("<i", n) for n in (start, size)) + b"t"
+
+    arrays = {"a": numbers(8)}
+    content = torch_legacy(arrays, {"a": view(0, 8)})
+    check_equal(tensors_of(content), arrays)
+    size, stride = b"(\x8a\x08" + struct.pack("<q", 8) + b"t", struct.pack("<q", 1)
+    for start in (0, 2, 5):
+        part = torch_legacy(arrays, {"a": view(start, 3)})
+        part = part.replace(size, size.replace(struct.pack("<q", 8), struct.pack("<q", 3)))
+        assert stride in part
+        check_equal(tensors_of(part), {"a": arrays["a"][start : start + 3]})
+    with refused("in a storage of 3 numbers"):
+        tensors_of(torch_legacy(arrays, {"a": view(2, 3)}))
+    for start, count in ((6, 3), (-1, 3), (0, 9), (0, -1)):
+        with refused("no storage of numbers"):
+            tensors_of(torch_legacy(arrays, {"a": view(start, count)}))
+
+
 def test_numbers_are_views_of_the_file(torch_zip):
     found = tensors_of(torch_zip({"a": numbers(50, 50)}))["a"]
     assert not found.flags.owndata
