@@ -7,41 +7,55 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-import safetensors
 import safetensors.numpy
 
 from ppl_cnn import InputError
 from ppl_cnn.models.cnn import CNN
-from ppl_cnn.models.network import Params, weight_shapes
-from ppl_cnn.models.networks import NETWORKS, Network, Preprocessing
+from ppl_cnn.models.formats import read_tensors
+from ppl_cnn.models.formats.arrays import read_safetensors
+from ppl_cnn.models.importing import params_from
+from ppl_cnn.models.network import Params, shapes
+from ppl_cnn.models.networks import NETWORKS, Network, Preprocessing, network_named
+from ppl_cnn.models.published import fetch
 
 EMBEDDED = Path(__file__).parent / "embedded"
 """The networks that come with the package, a folder each."""
 
 
-def load(model: str | Path) -> CNN:
+def load(model: str | Path, weights: str | Path | None = None) -> CNN:
     """Opens a trained network.
 
     Args:
-        model: the name of an embedded network, or the folder of a run of `ppl_cnn.pretrain`.
+        model: the name of an embedded network, or the folder of a run of `ppl_cnn.pretrain` or
+            of an import; with `weights`, the name of a declared network.
+        weights: a file of published weights (see `ppl_cnn.models.formats`), or "auto", which
+            fetches the network's own. Such a network has no names for its classes.
 
     Raises:
         InputError: there is no such model, or its files are damaged or don't fit.
     """
+    if weights is not None:
+        network = network_named(str(model))
+        path = weights_file(network, weights)
+        return CNN(network, params_from(read_tensors(path), network, path))
     folder = model_folder(model)
     description = read_description(folder)
     network = _network(description, folder)
     params = read_weights(folder / "weights.safetensors", network)
-    (count,) = weight_shapes(network)[network.layers[-1].name]["bias"]
+    count = shapes(network)[network.layers[-1].name][-1]
     alpha, classes = _numbers(description["alpha"]), description["classes"]
     named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
-    if alpha.shape != (count,) or not named or len(classes) != count:
+    if alpha.shape != (count,) or not named or len(classes) not in (0, count):
         raise InputError(
-            f"{folder / 'model.json'} must give {count} finite alpha and {count} classes."
+            f"{folder / 'model.json'} must give {count} finite alpha and {count} classes, or none."
         )
     return CNN(network, params, alpha.astype(np.float32), tuple(classes))
+
+
+def weights_file(network: Network, weights: str | Path) -> Path:
+    """The file that `weights` names: itself, or for "auto" the network's published one."""
+    return fetch(network.name) if str(weights) == "auto" else Path(weights)
 
 
 def model_folder(model: str | Path) -> Path:
@@ -53,8 +67,9 @@ def model_folder(model: str | Path) -> Path:
         return folder
     if str(model) in NETWORKS:
         raise InputError(
-            f"The network {model} comes without weights: train it with "
-            f"`python -m ppl_cnn.pretrain --network {model}` and give the run's folder."
+            f"The network {model} comes without weights: give a file of them with --weights, or "
+            f"train it with `python -m ppl_cnn.pretrain --network {model}` and give the run's "
+            f"folder."
         )
     raise InputError(
         f"There is no model {str(model)!r}: give one of {', '.join(embedded_names())} "
@@ -124,31 +139,12 @@ def read_weights(path: Path, network: Network) -> Params:
             wrong shape or not finite.
     """
     try:
-        tensors = safetensors.numpy.load_file(path)
+        tensors = read_safetensors(path.read_bytes())
     except FileNotFoundError:
         raise InputError(f"{path} is missing.") from None
-    except safetensors.SafetensorError as error:
-        raise InputError(f"{path} is no intact safetensors file ({error}).") from None
-    params: dict[str, dict[str, Any]] = {}
-    for layer, shapes in weight_shapes(network).items():
-        params[layer] = {}
-        for name, shape in shapes.items():
-            array = tensors.pop(f"{layer}.{name}", None)
-            if array is None:
-                raise InputError(f"{path} lacks the tensor {layer}.{name} of {network.name}.")
-            if array.shape != shape:
-                raise InputError(
-                    f"{path}: {layer}.{name} has the shape {array.shape}, but {network.name} "
-                    f"needs {shape}."
-                )
-            if not np.isfinite(array).all():
-                raise InputError(f"{path}: {layer}.{name} holds NaN or infinite values.")
-            params[layer][name] = jnp.asarray(array, jnp.float32)
-    if tensors:
-        raise InputError(
-            f"{path} holds tensors that {network.name} doesn't have: {', '.join(sorted(tensors))}."
-        )
-    return params
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return params_from(tensors, network, path)
 
 
 def save(folder: Path, cnn: CNN, description: Mapping[str, Any]) -> None:

@@ -1,0 +1,224 @@
+"""PyTorch's files of tensors, read without PyTorch.
+
+The formats, after torch/serialization.py of PyTorch 2.13. Zip, since 1.6: a pickle `data.pkl`,
+in which the persistent id ("storage", type, key, device, count) stands for the numbers in the
+member `data/key`. Legacy: five things after one another, namely the pickles of a magic number,
+a version, the writer's machine, the object, and the keys of its storages; then the storages in
+the order of the keys, each as its count (int64) and its numbers.
+"""
+
+import io
+import math
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import ml_dtypes
+import numpy as np
+
+from ppl_cnn import InputError
+from ppl_cnn.models.formats.archives import Archive
+from ppl_cnn.models.formats.names import shown
+from ppl_cnn.models.formats.pickled import NUMPY, Array, Machine, Pairs, named
+
+MAGIC = 0x1950A86A20F9469CFC6C
+LEGACY = b"\x8a\x0a" + MAGIC.to_bytes(10, "little")
+"""What a legacy file begins with, after the pickle's version."""
+
+_DTYPES = {
+    "torch float32": np.dtype("<f4"),
+    "torch float64": np.dtype("<f8"),
+    "torch float16": np.dtype("<f2"),
+    "torch bfloat16": np.dtype(ml_dtypes.bfloat16),
+    "torch bool": np.dtype("?"),
+    **{f"torch int{8 * size}": np.dtype(f"<i{size}") for size in (1, 2, 4, 8)},
+    **{f"torch uint{8 * size}": np.dtype(f"<u{size}") for size in (1, 2, 4, 8)},
+}
+_STORAGES = {
+    "torch FloatStorage": np.dtype("<f4"),
+    "torch DoubleStorage": np.dtype("<f8"),
+    "torch HalfStorage": np.dtype("<f2"),
+    "torch BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "torch BoolStorage": np.dtype("?"),
+    "torch CharStorage": np.dtype("<i1"),
+    "torch ByteStorage": np.dtype("<u1"),
+    "torch ShortStorage": np.dtype("<i2"),
+    "torch IntStorage": np.dtype("<i4"),
+    "torch LongStorage": np.dtype("<i8"),
+    "torch.storage UntypedStorage": np.dtype("<u1"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """A run of numbers somewhere in the file."""
+
+    key: str
+    dtype: np.dtype
+    count: int
+    start: int = 0
+    """The numbers before it, where it is a part of the one that the key names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A strided view of a storage; offset and strides count numbers."""
+
+    storage: Storage
+    dtype: np.dtype
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    def array(self, content: bytes | memoryview) -> np.ndarray:
+        """The view, without a copy.
+
+        Args:
+            content: what the file has for the storage's key.
+
+        Raises:
+            InputError: it reaches beyond the storage, or has more numbers than that (as
+                `expand` makes it), so that its size wouldn't be bounded by the file's.
+        """
+        itemsize = self.storage.dtype.itemsize
+        first, room = self.storage.start * itemsize, self.storage.count * itemsize
+        if first + room > len(content):
+            raise InputError(
+                f"its storage {shown(self.storage.key)} has {len(content):,} bytes, not the "
+                f"{first + room:,} that its tensors need."
+            )
+        elements, room = math.prod(self.size), room // self.dtype.itemsize
+        reach = sum((n - 1) * step for n, step in zip(self.size, self.stride, strict=True))
+        if elements > room or (elements and self.offset + reach >= room):
+            raise InputError(
+                f"it has a tensor of shape {self.size}, offset {self.offset} and strides "
+                f"{self.stride} in a storage of {room:,} numbers."
+            )
+        if not elements:
+            return np.zeros(self.size, self.dtype)
+        flat = np.frombuffer(content, self.dtype, room, first)[self.offset :]
+        strides = [step * self.dtype.itemsize for step in self.stride]
+        return np.lib.stride_tricks.as_strided(flat, self.size, strides, writeable=False)
+
+
+def read_zip(archive: Archive) -> dict[str, np.ndarray]:
+    """The tensors of a file in the zip format, by names."""
+    pickles = [name for name in archive.entries if f"/{name}".endswith("/data.pkl")]
+    root = min(pickles, key=len).removesuffix("data.pkl")
+    if f"{root}constants.pkl" in archive.entries:
+        raise InputError(
+            "it is a TorchScript archive, a program: save the weights alone, with "
+            "torch.save(torch.jit.load(file).state_dict(), other_file)."
+        )
+    order = f"{root}byteorder"
+    if order in archive.entries and bytes(archive.read(order)) != b"little":
+        raise InputError("it was written by a big-endian machine: save it again on another.")
+    value = _load(io.BytesIO(archive.read(f"{root}data.pkl")), {})
+    # Cached, as any number of tensors may share a member that takes long to check.
+    return named(value, _arrays(cache(lambda key: archive.read(f"{root}data/{key}"))))
+
+
+def read_legacy(content: bytes) -> dict[str, np.ndarray]:
+    """The tensors of a file in the legacy format, by names."""
+    file = io.BytesIO(content)
+    storages: dict[str, Storage] = {}
+    magic, version, _, value, keys = (_load(file, storages) for _ in range(5))
+    if magic != MAGIC or version != 1001 or not isinstance(keys, list):
+        raise InputError("it is no PyTorch file of the version 1001, the only one there is.")
+    parts: dict[str, memoryview] = {}
+    for key in keys:
+        if not isinstance(key, str) or key not in storages:
+            raise InputError("it holds a storage that no tensor uses.")
+        parts[key] = _stored(file, content, storages[key].dtype.itemsize)
+    return named(value, _arrays(lambda key: parts.get(key, memoryview(b""))))
+
+
+def _stored(file: io.BytesIO, content: bytes, itemsize: int) -> memoryview:
+    """The storage that begins where the file stands: its count of numbers, then these."""
+    head = file.read(8)
+    start = file.tell()
+    stop = start + (struct.unpack("<q", head)[0] if len(head) == 8 else -1) * itemsize
+    if not start <= stop <= len(content):
+        raise InputError(f"it is cut short or damaged in the storage at byte {start}.")
+    file.seek(stop)
+    return memoryview(content)[start:stop]
+
+
+def _load(file: io.BytesIO, storages: dict[str, Storage]) -> object:
+    """The object of a pickle; notes the storages that it refers to by their keys."""
+
+    def persistent(record: object) -> object:
+        match record[:6] if isinstance(record, tuple) else record:
+            case ("storage", np.dtype() as dtype, str(key), _, int(count), *view) if (
+                0 <= count < _LARGEST
+            ):
+                storages.setdefault(key, Storage(key, dtype, count))
+                match view:
+                    case [] | [None]:
+                        return Storage(key, dtype, count)
+                    case [(_, int(start), int(size))] if 0 <= start <= count - size <= count:
+                        return Storage(key, dtype, size, start)
+        raise InputError("it refers to something that is no storage of numbers.")
+
+    return Machine(_STANDS, persistent).load(file)
+
+
+def _arrays(content_of: Callable[[str], bytes | memoryview]) -> Callable[..., np.ndarray | None]:
+    """A function of a pickle's objects to their arrays; None for what is no tensor."""
+
+    def array_of(value: object) -> np.ndarray | None:
+        if isinstance(value, Tensor):
+            return value.array(content_of(value.storage.key))
+        return value.found if isinstance(value, Array) else None
+
+    return array_of
+
+
+# What stands for PyTorch's functions.
+
+_LARGEST = 2**48
+"""Above every size, offset and stride, so that NumPy's own products can't overflow."""
+
+
+def _tensor(*arguments: object) -> Tensor:
+    match arguments:
+        case (Storage() as storage, int(offset), tuple(size), tuple(stride), *rest):
+            dtypes = [item for item in rest if isinstance(item, np.dtype)]
+            numbers = [offset, *size[:9], *stride[:9]]
+            if (
+                all(type(number) is int and 0 <= number < _LARGEST for number in numbers)
+                and len(size) == len(stride) <= 8
+                and math.prod(max(n, 1) for n in size) < _LARGEST
+            ):
+                return Tensor(storage, (dtypes or [storage.dtype])[0], offset, size, stride)
+    raise InputError("it has a damaged tensor record.")
+
+
+def _parameter(*arguments: object) -> object:
+    return arguments[0] if arguments else None
+
+
+def _ordered_dict(*arguments: object) -> Pairs:
+    if arguments:
+        raise InputError("it has an ordered dict in an unusual form.")
+    return Pairs()
+
+
+def _nothing(*_: object) -> None:
+    return None
+
+
+_STANDS = {
+    **NUMPY,
+    **_DTYPES,
+    **_STORAGES,
+    "collections OrderedDict": _ordered_dict,
+    "torch._utils _rebuild_tensor": _tensor,
+    "torch._utils _rebuild_tensor_v2": _tensor,
+    "torch._utils _rebuild_tensor_v3": _tensor,
+    "torch._utils _rebuild_parameter": _parameter,
+    "torch._utils _rebuild_parameter_with_state": _parameter,
+    "torch Size": _parameter,
+    "torch device": _nothing,
+}

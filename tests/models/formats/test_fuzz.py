@@ -1,0 +1,48 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FUZZ = Path(__file__).parent / "fuzz.py"
+
+
+def python(*arguments):
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.mark.parametrize("reader", ["torch", "pickle", "caffe", "npz", "safetensors"])
+def test_some_cases_of_each_reader(reader):
+    run = python(FUZZ, reader, "--cases", 1000, "--mutate")
+    assert run.returncode == 0, run.stderr
+    assert f"{reader}: 1,000 cases" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("misdeed", "words"),
+    [
+        ("open('/dev/null')", "caused open"),
+        ("__import__('os').system('true')", "caused os.system"),
+        ("__import__('tty')", "caused import"),
+        ("eval('1')", "caused compile"),
+        ("{}", "neither tensors nor a sentence"),
+        ("time.sleep(1.1) or {'a': np.ones(1)}", "1.1"),
+        ("refuse('One. Two.')", "more than one sentence"),
+        ("refuse('')", "not a sentence"),
+    ],
+)
+def test_the_fuzzer_notices_what_a_reader_must_not_do(misdeed, words):
+    script = f"""
+import os, sys, time, numpy as np, ppl_cnn
+sys.path.insert(0, {str(FUZZ.parent)!r})
+import fuzz
+def refuse(sentence): raise ppl_cnn.InputError(sentence)
+sys.addaudithook(fuzz.watch)
+fuzz.check(lambda content: {misdeed}, b"")
+"""
+    run = python("-c", script)
+    assert run.returncode == 1
+    assert "Broken" in run.stderr
+    assert words in run.stderr

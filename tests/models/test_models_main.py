@@ -1,0 +1,99 @@
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import ppl_cnn
+from ppl_cnn.models.__main__ import Import, import_weights
+from ppl_cnn.models.networks import LENET
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "ppl_cnn.models", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def weights(tmp_path, random_params):
+    path = tmp_path / "lenet.npz"
+    np.savez(
+        path,
+        **{
+            f"{name}.{key}": np.asarray(array)
+            for name, layer in random_params(LENET).items()
+            for key, array in layer.items()
+        },
+    )
+    return path
+
+
+@pytest.mark.parametrize("names", [(), tuple("abcdefghij")])
+def test_a_file_becomes_a_folder_that_load_opens(weights, names, tmp_path, random_params):
+    (tmp_path / "names").write_text("".join(f"{name}\n" for name in names))
+    options = ["--classes", tmp_path / "names"] if names else []
+    out = tmp_path / "runs" / "lenet"
+    run = command("import", weights, "--as", "lenet", "--out", out, *options)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout == f"lenet: lenet.npz is converted to {out}\n"
+    assert sorted(path.name for path in out.iterdir()) == ["model.json", "weights.safetensors"]
+    cnn = ppl_cnn.load(out)
+    assert cnn.classes == names
+    assert cnn.network == LENET
+    for name, layer in random_params(LENET).items():
+        for key, array in layer.items():
+            np.testing.assert_array_equal(cnn.arrays()[name][key], array)
+    description = json.loads((out / "model.json").read_text())
+    assert description["imported_from"] == {
+        "file": "lenet.npz",
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+    }
+    assert set(description["versions"]) == {"ppl_cnn", "jax", "numpy"}
+
+
+def test_bad_input_is_one_sentence_and_exit_code_2(weights, tmp_path):
+    run = command("import", weights, "--as", "alexnet", "--out", tmp_path / "out")
+    assert run.returncode == 2
+    assert "doesn't hold the weights of alexnet" in run.stderr
+    assert len(run.stderr.strip().splitlines()) == 1
+
+
+def test_what_cannot_be_converted_leaves_no_folder(weights, tmp_path, refused):
+    (tmp_path / "three").write_text("a\nb\nc\n")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    given = Import(str(weights), "lenet", tmp_path / "out")
+    for changes, words in (
+        ({"network": "resnet"}, "no network 'resnet'; declared are lenet"),
+        ({"file": str(tmp_path / "none")}, "none is missing"),
+        ({"file": "auto"}, "No published weights are known of lenet"),
+        ({"out": tmp_path / "full"}, "give another --out"),
+        ({"out": tmp_path / "three"}, "give another --out"),
+        ({"classes": tmp_path / "three"}, "must give 10 classes, one a line, not 3"),
+        ({"classes": tmp_path / "none"}, "The classes can't be read from"),
+        ({"classes": weights}, "The classes can't be read from"),
+    ):
+        with refused(words):
+            import_weights(replace(given, **changes))
+        assert not (tmp_path / "out").exists()
+
+
+def test_help_teaches_and_imports_nothing_heavy():
+    overview, details = command("--help"), command("import", "--help")
+    assert (overview.returncode, details.returncode) == (0, 0)
+    assert "python -m ppl_cnn.models import" in overview.stdout
+    for word in ("FILE", "--as", "--out", "--classes", "auto"):
+        assert word in details.stdout
+    script = (
+        "import sys, ppl_cnn.models.__main__;"
+        "sys.exit(str({'jax', 'pooch', 'safetensors'} & set(sys.modules) or ''))"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert not run.stderr.strip()
