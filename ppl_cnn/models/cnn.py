@@ -12,7 +12,7 @@ from ppl_cnn import InputError
 from ppl_cnn.models.layers import Shape
 from ppl_cnn.models.network import Params, he_normal, scores, shapes
 from ppl_cnn.models.networks import Network, Preprocessing
-from ppl_cnn.models.units import Unit
+from ppl_cnn.models.units import Side, Target, Unit, find_units
 
 
 class CNN(nnx.Module):
@@ -65,9 +65,27 @@ class CNN(nnx.Module):
         x = preprocess(np.asarray(pixels), self.network.preprocessing, shape)
         return self(x) + self.alpha[...][None, :]
 
-    def unit(self, text: str) -> Unit:
-        """The unit that a text such as "conv5:12" or "conv5:12@0,3" names."""
-        return Unit.parse(text, self.network, self.arrays())
+    def unit(self, text: str, response: Side = "pre", target: Target = "logit") -> Unit:
+        """The unit that a text such as "conv5:12", "conv5:12@0,3" or "class:Trouser" names.
+
+        Args:
+            text: see `ppl_cnn.models.unit_names.parse_units`.
+            response: "post" for the response after the nonlinearity.
+            target: "log-prob" for log p(y|x) in place of a class's score.
+
+        Raises:
+            InputError: there is no such unit, or the text names several.
+        """
+        units = self.units(text, response, target)
+        if len(units) > 1:
+            raise InputError(f"{text!r} names {len(units)} units: name one, or ask for `units`.")
+        return units[0]
+
+    def units(self, text: str, response: Side = "pre", target: Target = "logit") -> list[Unit]:
+        """The units that a text such as "conv5:0-15,conv5:40" names; see `unit`."""
+        return find_units(
+            text, self.network, self.arrays(), self.alpha[...], self.classes, response, target
+        )
 
 
 def preprocess(
@@ -78,7 +96,7 @@ def preprocess(
     """Brings photographs to a network's images: pixel units minus the mean, before the scale.
 
     Grey becomes RGB, or RGB grey (ITU-R 601 luma); channels are put in the network's order;
-    if the size differs, the short side is scaled to the network's and the centre cropped.
+    if the size differs, the short side is scaled as the network wants it and the centre cropped.
 
     Args:
         pixels: RGB (3 channels) or grey (1), 0..255.
@@ -100,7 +118,8 @@ def preprocess(
         x = x[..., ::-1]
     n, rows, cols, channels = x.shape
     if (rows, cols) != shape[:2]:
-        factor = max(shape[0] / rows, shape[1] / cols)
+        short = preprocessing.short_side
+        factor = short / min(rows, cols) if short else max(shape[0] / rows, shape[1] / cols)
         size = (max(round(rows * factor), shape[0]), max(round(cols * factor), shape[1]))
         x = jax.image.resize(x, (n, *size, channels), "linear", antialias=True)
         top, left = (size[0] - shape[0]) // 2, (size[1] - shape[1]) // 2

@@ -1,4 +1,4 @@
-"""Layers as data. A network is an ordered list of these (see `networks.py`).
+"""Layers as data. A network is a small graph of these, in order (see `networks.py`).
 
 Everything else is derived from what a layer says of itself: its weights' shapes, its output's
 shape, which input positions an output position reads, and how it is computed.
@@ -7,7 +7,7 @@ shape, which input positions an output position reads, and how it is computed.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from typing import override
 
@@ -61,11 +61,19 @@ class Layer(ABC):
     """What the rest of the code asks of a layer; by default one without weights or windows."""
 
     name: str
+    after: tuple[str, ...] = field(default=(), kw_only=True)
+    """The layers whose responses it reads, side by side along the channels; by default the one
+    declared before it, or the image."""
 
     @property
     def window(self) -> Window:
         """How outputs read inputs in space."""
         return Window()
+
+    @property
+    def channelwise(self) -> bool:
+        """Whether a channel of its response reads that channel of its input alone."""
+        return True
 
     def weight_shapes(self, shape: Shape) -> dict[str, Shape]:
         """The shapes of its weights for inputs of `shape`, without the batch; {} if it has none."""
@@ -104,6 +112,11 @@ class Conv(Layer):
     def window(self) -> Window:
         return Window(self.kernel, self.stride, self.padding)
 
+    @property
+    @override
+    def channelwise(self) -> bool:
+        return False
+
     @override
     def weight_shapes(self, shape: Shape) -> dict[str, Shape]:
         k = self.kernel
@@ -135,6 +148,11 @@ class Dense(Layer):
     """A fully connected layer with bias; a map is flattened in the order (row, col, channel)."""
 
     channels: int
+
+    @property
+    @override
+    def channelwise(self) -> bool:
+        return False
 
     @override
     def weight_shapes(self, shape: Shape) -> dict[str, Shape]:
@@ -209,6 +227,11 @@ class LRN(Layer):
     beta: float = 0.75
     k: float = 1.0
 
+    @property
+    @override
+    def channelwise(self) -> bool:
+        return False
+
     @override
     def apply(
         self, weights: Weights, x: Array, padding: Padding, dropout_key: Array | None
@@ -236,3 +259,29 @@ class Dropout(Layer):
             return x
         keep = jax.random.bernoulli(dropout_key, 1 - self.rate, x.shape)
         return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))
+
+
+@dataclass(frozen=True)
+class Concat(Layer):
+    """A name for the responses of several layers, side by side along the channels."""
+
+    @override
+    def apply(
+        self, weights: Weights, x: Array, padding: Padding, dropout_key: Array | None
+    ) -> Array:
+        return x
+
+
+@dataclass(frozen=True)
+class GlobalMean(Layer):
+    """Each channel's mean over its map."""
+
+    @override
+    def response_shape(self, shape: Shape) -> Shape:
+        return shape[-1:]
+
+    @override
+    def apply(
+        self, weights: Weights, x: Array, padding: Padding, dropout_key: Array | None
+    ) -> Array:
+        return jnp.mean(x, axis=(1, 2))

@@ -4,34 +4,59 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Self
+from typing import NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ppl_cnn import InputError
 from ppl_cnn.models.convolution import Padding
 from ppl_cnn.models.layers import Layer, Shape, Weights
-from ppl_cnn.models.networks import Network
+from ppl_cnn.models.networks import IMAGE, Network, Preprocessing
 
 type Params = Mapping[str, Weights]
 """Layer name -> weight name -> array."""
+type Region = tuple[range, range]
+"""Rows and columns of a response; a vector has one position."""
+
+
+@cache
+def sources(network: Network) -> dict[str, tuple[str, ...]]:
+    """Layer name -> names of the layers it reads, or `IMAGE`."""
+    before = (IMAGE, *(layer.name for layer in network.layers))
+    return {
+        layer.name: layer.after or (previous,)
+        for layer, previous in zip(network.layers, before, strict=False)
+    }
 
 
 @cache
 def shapes(network: Network) -> dict[str, Shape]:
-    """Layer name -> shape of its response to one image: (row, col, channel) or (channel,)."""
-    result: dict[str, Shape] = {}
-    shape: Shape = network.image_shape
+    """Layer name -> shape of its response to one image: (row, col, channel) or (channel,).
+
+    The image's own shape is under `IMAGE`.
+    """
+    result: dict[str, Shape] = {IMAGE: network.image_shape}
     for layer in network.layers:
-        shape = result[layer.name] = layer.response_shape(shape)
+        result[layer.name] = layer.response_shape(_read_shape(result, network, layer))
     return result
 
 
 def input_shape(network: Network, layer: Layer) -> Shape:
-    """The shape of what the layer reads: the response of the one before it, or the image."""
-    index = network.layers.index(layer)
-    return shapes(network)[network.layers[index - 1].name] if index else network.image_shape
+    """The shape of what the layer reads: responses side by side, or the image."""
+    return _read_shape(shapes(network), network, layer)
+
+
+def _read_shape(known: Mapping[str, Shape], network: Network, layer: Layer) -> Shape:
+    read = [known[name] for name in sources(network)[layer.name]]
+    places = {shape[:-1] for shape in read}
+    if len(places) > 1:
+        raise InputError(
+            f"{layer.name} of {network.name} reads maps of different sizes: "
+            f"{', '.join(map(str, read))}."
+        )
+    return (*places.pop(), sum(shape[-1] for shape in read))
 
 
 def weight_shapes(network: Network) -> dict[str, dict[str, Shape]]:
@@ -42,45 +67,86 @@ def weight_shapes(network: Network) -> dict[str, dict[str, Shape]]:
     return {name: weights for name, weights in wanted.items() if weights}
 
 
-def positions(shape: Shape) -> tuple[range, range]:
+def kernel_size(network: Network, layer: Layer) -> int:
+    """The number of a layer's weights without its biases; each is used once a position."""
+    return math.prod(layer.weight_shapes(input_shape(network, layer)).get("kernel", (0,)))
+
+
+def positions(shape: Shape) -> Region:
     """The rows and columns of a response; a vector has one position."""
     return (range(shape[0]), range(shape[1])) if len(shape) == 3 else (range(1), range(1))
+
+
+class Reading(NamedTuple):
+    """A part of what the slab computes of a layer, or of its image."""
+
+    name: str
+    rows: slice
+    cols: slice
+
+    def of(self, response: Array) -> Array:
+        """That part of a batch's responses (n, row, col, channel); a vector's is all of it."""
+        return response[:, self.rows, self.cols, :] if response.ndim == 4 else response
+
+
+class Step(NamedTuple):
+    """One layer of a slab."""
+
+    layer: Layer
+    readings: tuple[Reading, ...]
+    """What it reads, side by side along the channels."""
+    padding: Padding
+    multiplications: int
+    """Of weights with values, for one image."""
 
 
 @dataclass(frozen=True)
 class Slab:
     """The part of a network that a rectangle of one layer's map depends on.
 
-    Each layer is computed on just the positions that the next one reads, with the padding
-    that the whole network would put there; so a slab's response is the whole network's.
+    Each layer is computed on just the positions that later ones read, with the padding that the
+    whole network would put there; so a slab's response is the whole network's. Where branches
+    read different rectangles of a layer, it is computed on the least one that holds them.
     """
 
     rows: range
     """Of the image."""
     cols: range
-    steps: tuple[tuple[Layer, Padding], ...]
+    steps: tuple[Step, ...]
 
     @classmethod
     def of(cls, network: Network, name: str, rows: range, cols: range) -> Self:
         """The slab behind the positions `rows` x `cols` of the response of layer `name`."""
-        steps: list[tuple[Layer, Padding]] = []
-        layers = network.layers[: network.layers.index(network.layer(name)) + 1]
-        for layer in reversed(layers):
-            before = input_shape(network, layer)
-            if len(shapes(network)[layer.name]) == 3:
-                rows, above_below = layer.window.inputs(rows, before[0])
-                cols, left_right = layer.window.inputs(cols, before[1])
-                steps.append((layer, (above_below, left_right)))
-            else:
-                rows, cols = positions(before)
-                steps.append((layer, ((0, 0), (0, 0))))
-        return cls(rows, cols, tuple(reversed(steps)))
+        target = network.layer(name)
+        regions: dict[str, Region] = {name: (rows, cols)}
+        reads: dict[Layer, tuple[Region, Padding]] = {}
+        for layer in reversed(network.layers[: network.layers.index(target) + 1]):
+            if layer.name not in regions:
+                continue
+            region, padding = _behind(network, layer, *regions[layer.name])
+            reads[layer] = region, padding
+            for source in sources(network)[layer.name]:
+                regions[source] = _hull(regions[source], region) if source in regions else region
+        steps = []
+        for layer, (region, padding) in reversed(reads.items()):
+            readings = [
+                Reading(source, *map(_within, region, regions[source]))
+                for source in sources(network)[layer.name]
+            ]
+            count = math.prod(map(len, regions[layer.name])) * kernel_size(network, layer)
+            steps.append(Step(layer, tuple(readings), padding, count))
+        return cls(*regions[IMAGE], tuple(steps))
 
     @classmethod
     def whole(cls, network: Network) -> Self:
         """The slab behind all of the last layer."""
         last = network.layers[-1].name
         return cls.of(network, last, *positions(shapes(network)[last]))
+
+    @property
+    def multiplications(self) -> int:
+        """Of weights with values, for one image."""
+        return sum(step.multiplications for step in self.steps)
 
     def crop(self, images: Array) -> Array:
         """The slab's part of whole images (..., row, col, channel)."""
@@ -97,10 +163,34 @@ class Slab:
             x: images of the slab's size, as the first layer sees them (scaled).
             dropout_key: drops out with this key if given (training).
         """
-        for index, (layer, padding) in enumerate(self.steps):
+        responses = {IMAGE: x}
+        for index, (layer, readings, padding, _) in enumerate(self.steps):
             key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
-            x = layer.apply(params.get(layer.name, {}), x, padding, key)
-        return x
+            parts = [reading.of(responses[reading.name]) for reading in readings]
+            read = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
+            responses[layer.name] = layer.apply(params.get(layer.name, {}), read, padding, key)
+        return responses[self.steps[-1].layer.name]
+
+
+def _behind(network: Network, layer: Layer, rows: range, cols: range) -> tuple[Region, Padding]:
+    """What a rectangle of a layer's response reads, and how much of that lies off the map."""
+    before = input_shape(network, layer)
+    if len(shapes(network)[layer.name]) < 3:
+        return positions(before), ((0, 0), (0, 0))
+    rows, above_below = layer.window.inputs(rows, before[0])
+    cols, left_right = layer.window.inputs(cols, before[1])
+    return (rows, cols), (above_below, left_right)
+
+
+def _hull(one: Region, other: Region) -> Region:
+    rows, cols = (
+        range(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(one, other, strict=True)
+    )
+    return rows, cols
+
+
+def _within(part: range, whole: range) -> slice:
+    return slice(part.start - whole.start, part.stop - whole.start)
 
 
 def scores(
@@ -110,8 +200,17 @@ def scores(
     dropout_key: Array | None = None,
 ) -> Float[Array, "n c"]:
     """The score matrix F (image, class) of images in pixel units minus the mean."""
-    # No crop to the slab: rows and columns that no window reaches are left over by every layer.
-    return Slab.whole(network).respond(params, x * network.preprocessing.scale, dropout_key)
+    whole = Slab.whole(network)
+    return whole.respond(params, scaled(network.preprocessing, whole.crop(x)), dropout_key)
+
+
+def scaled(
+    preprocessing: Preprocessing, x: Float[Array, "n row col channel"]
+) -> Float[Array, "n row col channel"]:
+    """Images as the first layer sees them, from pixel units minus the mean."""
+    if set(preprocessing.scale) == {1.0}:
+        return x
+    return x * jnp.asarray(preprocessing.scale, x.dtype)[None, None, None, :]
 
 
 def he_normal(network: Network, key: PRNGKeyArray) -> dict[str, dict[str, Array]]:
@@ -123,7 +222,7 @@ def he_normal(network: Network, key: PRNGKeyArray) -> dict[str, dict[str, Array]
     params: dict[str, dict[str, Array]] = {}
     for index, (name, wanted) in enumerate(weight_shapes(network).items()):
         shape = wanted["kernel"]
-        last = name == network.layers[-1].name
+        last = name == [*weight_shapes(network)][-1]
         deviation = 0.01 if last else math.sqrt(2 / math.prod(shape[:-1]))
         kernel = deviation * jax.random.normal(jax.random.fold_in(key, index), shape)
         params[name] = {"kernel": kernel, "bias": jnp.zeros(wanted["bias"])}

@@ -1,22 +1,28 @@
-"""Units: what a text such as "conv5:12@0,3" names, its receptive field and its response."""
+"""Units of networks: receptive fields, responses, and the densities' scores they give."""
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import NamedTuple, Protocol, Self, runtime_checkable
+from itertools import groupby
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from ppl_cnn import InputError
-from ppl_cnn.models.layers import Conv, Dense, Layer, Shape, Weights
-from ppl_cnn.models.network import Params, Slab, shapes
-from ppl_cnn.models.networks import Network, Preprocessing
+from ppl_cnn.models.layers import Conv, Dense, Layer, ReLU, Weights
+from ppl_cnn.models.network import Params, Slab, positions, scaled, shapes, sources
+from ppl_cnn.models.networks import IMAGE, Network, Preprocessing
+from ppl_cnn.models.unit_names import UnitName, parse_units
 
 type Image = Float[Array, "row col channel"]
 """In pixel units minus the mean."""
+type Side = Literal["pre", "post"]
+"""Before or after the nonlinearity that follows the unit's layer."""
+type Target = Literal["logit", "log-prob"]
+"""What of a class: its score, or the log of the classifier's probability."""
 
 
 @runtime_checkable
@@ -49,7 +55,12 @@ class Scored(Protocol):
 
     @property
     def params(self) -> Params:
-        """The weights it needs."""
+        """The weights it needs. Units that are sampled side by side share those arrays that are
+        the same object in all of them."""
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What names it in a run's record."""
 
     def score(self, params: Params, image: Image) -> Float[Array, ""]:
         """f(image)."""
@@ -108,12 +119,18 @@ class Response:
     @property
     def preprocessing(self) -> Preprocessing:
         """The mean and order that it was given."""
-        return Preprocessing(self.mean or (0.0,) * self.shape[2], order=self.order)
+        channels = self.shape[2]
+        return Preprocessing(self.mean or (0.0,) * channels, (1.0,) * channels, self.order)
 
     @property
     def params(self) -> Params:
         """No weights but those that the function holds itself."""
         return {}
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The function's name."""
+        return {"unit": str(self)}
 
     def score(self, params: Params, image: Image) -> Float[Array, ""]:
         """f(image)."""
@@ -122,63 +139,21 @@ class Response:
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit of a network: a filter of a convolution at a place of its map, or a dense channel.
+    """A unit of a network: a channel of a convolution at a place of its map, or of a dense layer.
 
     Its image is its receptive field, cut off at the image's border; its response is computed
-    on that slab alone and equals the whole network's. A convolution's response is the one
-    before the nonlinearity. Units are compared by name and network, not by weights.
+    on that slab alone and equals the whole network's. Units are compared by what they are, not
+    by weights.
     """
 
     network: Network
-    layer: str
-    channel: int
-    place: tuple[int, int] | None
-    """(row, col) on the map; None for dense layers."""
+    name: UnitName
+    response: Side
+    target: Target
     slab: Slab = field(repr=False)
     params: Params = field(repr=False, compare=False)
-    """Of the layers it depends on; of its own layer, those of its channel alone."""
-
-    @classmethod
-    def parse(cls, text: str, network: Network, params: Params) -> Self:
-        """The unit that a text names.
-
-        Args:
-            text: "layer:channel" (at the map's centre) or "layer:channel@row,col"; channels,
-                rows and columns are counted from 0.
-            network: the declaration.
-            params: all its weights.
-
-        Raises:
-            InputError: there is no such layer, channel or place.
-        """
-        match = re.fullmatch(r"([\w.-]+):(\d{1,9})(?:@(\d{1,9}),(\d{1,9}))?", text, re.ASCII)
-        if match is None:
-            last = network.layers[-1].name
-            raise InputError(
-                f"{text!r} is no unit: write layer:channel or layer:channel@row,col, "
-                f"for example {last}:0."
-            )
-        name, channel = match[1], int(match[2])
-        shape = _response_shape(network, name)
-        if channel >= shape[-1]:
-            raise InputError(
-                f"{name} of {network.name} has the channels 0 to {shape[-1] - 1}, not {channel}."
-            )
-        wanted = None if match[3] is None else (int(match[3]), int(match[4]))
-        place = _place(name, shape, wanted)
-        row, col = place or (0, 0)
-        slab = Slab.of(network, name, range(row, row + 1), range(col, col + 1))
-        *before, (layer, padding) = slab.steps
-        needed = {step.name: params[step.name] for step, _ in before if step.name in params}
-        single, weights = _single_channel(layer, params[name], channel)
-        return cls(
-            network,
-            name,
-            channel,
-            place,
-            replace(slab, steps=(*before, (single, padding))),
-            {**needed, name: weights},
-        )
+    """Of the layers it depends on; of its own layer, those of the channels that are sampled
+    together, of which `unit.channel` counts this one."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -205,14 +180,154 @@ class Unit:
         """The network's."""
         return self.network.preprocessing
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """Its name, which side of the nonlinearity, and the target."""
+        return {"unit": str(self), "response": self.response, "target": self.target}
+
     def __str__(self) -> str:
-        at = "" if self.place is None else f"@{self.place[0]},{self.place[1]}"
-        return f"{self.layer}:{self.channel}{at}"
+        return str(self.name)
 
     def score(self, params: Params, image: Image) -> Float[Array, ""]:
-        """f(image): its response to an image of its receptive field."""
-        x = image[None] * self.network.preprocessing.scale
-        return self.slab.respond(params, x).reshape(())
+        """f(image), for an image of its receptive field."""
+        x = scaled(self.network.preprocessing, image[None])
+        response = self.slab.respond(params, x)[0]
+        if response.ndim == 3:
+            # At a place, the map is that place.
+            response = jnp.mean(response, axis=(0, 1))
+        if self.target == "log-prob":
+            response = jax.nn.log_softmax(response)
+        return lax.dynamic_index_in_dim(response, params["unit"]["channel"], keepdims=False)
+
+
+def find_units(
+    text: str,
+    network: Network,
+    params: Params,
+    alpha: Float[Array, " class"] | None = None,
+    classes: Sequence[str] = (),
+    response: Side = "pre",
+    target: Target = "logit",
+) -> list[Unit]:
+    """The units that a text names, in its order.
+
+    Args:
+        text: see `parse_units`.
+        network: the declaration.
+        params: all its weights.
+        alpha: the classifier's offsets, a part of log p(y|x) but not of a class's score; by
+            default zeros.
+        classes: names of the last layer's channels, or ().
+        response: "pre" for responses before the nonlinearity, "post" for those after it.
+        target: "log-prob" tilts by log p(y|x), so that the density is p(y|x)^(1/T) q(x).
+
+    Raises:
+        InputError: there is no such unit, nonlinearity or probability.
+    """
+    layers = {layer.name: shapes(network)[layer.name] for layer in unit_layers(network)}
+    names = parse_units(text, layers, classes)
+    found: dict[UnitName, Unit] = {}
+    together = sorted(names, key=lambda name: (name.layer, str(name.place)))
+    for _, group in groupby(together, key=lambda name: (name.layer, name.place)):
+        members = list(group)
+        slab, weights, channels = _computed(network, params, alpha, members, response, target)
+        for name in members:
+            own = {"unit": {"channel": jnp.asarray(channels.index(name.channel))}}
+            found[name] = Unit(network, name, response, target, slab, {**weights, **own})
+    return [found[name] for name in names]
+
+
+def _computed(
+    network: Network,
+    params: Params,
+    alpha: Float[Array, " class"] | None,
+    names: Sequence[UnitName],
+    response: Side,
+    target: Target,
+) -> tuple[Slab, Params, Sequence[int]]:
+    """How units at one place are computed: slab, weights, and the channels they leave in."""
+    layer, place = names[0].layer, names[0].place
+    ends = layer
+    if response == "post":
+        ends = _nonlinearity(network, layer)
+    shape = shapes(network)[ends]
+    rows, cols = positions(shape)
+    if place is not None and place != "mean":
+        rows, cols = range(place[0], place[0] + 1), range(place[1], place[1] + 1)
+    slab = Slab.of(network, ends, rows, cols)
+    needed = {
+        step.layer.name: params[step.layer.name] for step in slab.steps if step.layer.name in params
+    }
+    if target == "logit":
+        return _narrowed(slab, needed, [name.channel for name in names])
+    if layer != network.layers[-1].name:
+        raise InputError(
+            f"{layer} of {network.name} has no probabilities: --target log-prob is for its "
+            f"classes, {network.layers[-1].name}."
+        )
+    last = next(reversed(needed))
+    if alpha is not None:
+        needed[last] = {**needed[last], "bias": needed[last]["bias"] + alpha}
+    return slab, needed, range(shape[-1])
+
+
+def _nonlinearity(network: Network, layer: str) -> str:
+    """The ReLU that reads that layer."""
+    for after in network.layers:
+        if isinstance(after, ReLU) and sources(network)[after.name] == (layer,):
+            return after.name
+    raise InputError(
+        f"{layer} of {network.name} has no nonlinearity after it: --response post doesn't apply."
+    )
+
+
+def _narrowed(
+    slab: Slab, params: Params, channels: Sequence[int]
+) -> tuple[Slab, Params, Sequence[int]]:
+    """The slab with just those channels of the layer whose channels its response's are."""
+    at = _channels_step(slab)
+    if at is None:
+        return slab, params, range(max(channels) + 1)
+    step = slab.steps[at]
+    before = params[step.layer.name]
+    layer, weights = _with_channels(step.layer, before, channels)
+    share = step.multiplications // before["bias"].size * len(channels)
+    narrow = step._replace(layer=layer, multiplications=share)
+    steps = (*slab.steps[:at], narrow, *slab.steps[at + 1 :])
+    return replace(slab, steps=steps), {**params, layer.name: weights}, channels
+
+
+def _channels_step(slab: Slab) -> int | None:
+    """The step whose channels the slab's response has; None if they come from several."""
+    index = {step.layer.name: number for number, step in enumerate(slab.steps)}
+    at: int | None = len(slab.steps) - 1
+    while at is not None and slab.steps[at].layer.channelwise:
+        reads = [reading.name for reading in slab.steps[at].readings]
+        at = index.get(reads[0]) if len(reads) == 1 else None
+    return at
+
+
+def _with_channels(
+    layer: Layer, weights: Weights, channels: Sequence[int]
+) -> tuple[Layer, Weights]:
+    """The layer with those channels alone; a group's channel reads zeros of the other groups."""
+    kernel = weights["kernel"][..., jnp.asarray(channels)]
+    bias = weights["bias"][jnp.asarray(channels)]
+    if isinstance(layer, Conv):
+        if layer.groups > 1:
+            columns = [_ungrouped(layer, kernel[..., i], c) for i, c in enumerate(channels)]
+            kernel = jnp.stack(columns, axis=-1)
+        return replace(layer, channels=len(channels), groups=1), {"kernel": kernel, "bias": bias}
+    assert isinstance(layer, Dense)
+    return replace(layer, channels=len(channels)), {"kernel": kernel, "bias": bias}
+
+
+def _ungrouped(layer: Conv, kernel: Array, channel: int) -> Array:
+    """A channel's kernel (row, col, in) over the inputs of all groups."""
+    width = kernel.shape[-1]
+    group = channel // (layer.channels // layer.groups)
+    after = (layer.groups - 1 - group) * width
+    return jnp.pad(kernel, ((0, 0), (0, 0), (group * width, after)))
 
 
 class LayerUnits(NamedTuple):
@@ -228,69 +343,51 @@ class LayerUnits(NamedTuple):
     """(row, col) pixels that a unit reads, were the image large enough."""
     image: tuple[int, int]
     """(row, col) pixels of the image of the unit at the map's centre."""
+    whole_multiplications: int
+    """For a channel's whole map."""
+    slab_multiplications: int
+    """For the unit at the map's centre."""
 
 
 @cache
 def unit_layers(network: Network) -> tuple[LayerUnits, ...]:
-    """The layers whose channels are units, in the network's order."""
-    rows, cols, _ = network.image_shape
-    field_size, stride = 1, 1
+    """The layers whose channels are units, in the network's order; the last has the classes."""
+    fields, strides = {IMAGE: 1}, {IMAGE: 1}
     found = []
     for layer in network.layers:
-        field_size += (layer.window.kernel - 1) * stride
-        stride *= layer.window.stride
-        if not isinstance(layer, Conv | Dense):
-            continue
-        shape = shapes(network)[layer.name]
-        if isinstance(layer, Dense):
-            entry = LayerUnits(layer.name, shape[-1], None, None, (rows, cols), (rows, cols))
-        else:
-            places = (shape[0], shape[1])
-            row, col = shape[0] // 2, shape[1] // 2
-            slab = Slab.of(network, layer.name, range(row, row + 1), range(col, col + 1))
-            image = (len(slab.rows), len(slab.cols))
-            size = (field_size, field_size)
-            entry = LayerUnits(layer.name, shape[-1], places, stride, size, image)
-        found.append(entry)
+        read, window = sources(network)[layer.name], layer.window
+        stride = max(strides[name] for name in read)
+        fields[layer.name] = max(fields[name] for name in read) + (window.kernel - 1) * stride
+        strides[layer.name] = stride * window.stride
+        if isinstance(layer, Conv | Dense) or layer is network.layers[-1]:
+            found.append(_layer_units(network, layer, fields[layer.name], strides[layer.name]))
     return tuple(found)
 
 
-def _response_shape(network: Network, name: str) -> Shape:
-    """The shape of the response of a layer that has units."""
-    names = [layer.name for layer in unit_layers(network)]
-    if name not in names:
-        raise InputError(
-            f"{network.name} has no units in a layer {name!r}; "
-            f"the layers with units are {', '.join(names)}."
-        )
-    return shapes(network)[name]
-
-
-def _place(name: str, shape: Shape, place: tuple[int, int] | None) -> tuple[int, int] | None:
-    """The place on a map: the given one if it is there, else the centre; None if no map."""
+def _layer_units(network: Network, layer: Layer, field_size: int, stride: int) -> LayerUnits:
+    shape = shapes(network)[layer.name]
+    every = Slab.of(network, layer.name, *positions(shape))
     if len(shape) == 1:
-        if place is not None:
-            raise InputError(f"{name} is a dense layer and has no places: leave out @row,col.")
-        return None
-    if place is None:
-        return shape[0] // 2, shape[1] // 2
-    if place[0] >= shape[0] or place[1] >= shape[1]:
-        raise InputError(
-            f"{name} has the places 0,0 to {shape[0] - 1},{shape[1] - 1}, "
-            f"not {place[0]},{place[1]}."
+        image = network.image_shape[:2]
+        return LayerUnits(
+            layer.name, shape[-1], None, None, image, image, *[_one_channel(every, shape[-1])] * 2
         )
-    return place
+    row, col = shape[0] // 2, shape[1] // 2
+    slab = Slab.of(network, layer.name, range(row, row + 1), range(col, col + 1))
+    return LayerUnits(
+        layer.name,
+        shape[-1],
+        (shape[0], shape[1]),
+        stride,
+        (field_size, field_size),
+        (len(slab.rows), len(slab.cols)),
+        _one_channel(every, shape[-1]),
+        _one_channel(slab, shape[-1]),
+    )
 
 
-def _single_channel(layer: Layer, weights: Weights, channel: int) -> tuple[Layer, Weights]:
-    """The layer with that channel alone; a group's channel reads zeros of the other groups."""
-    kernel = weights["kernel"][..., channel : channel + 1]
-    bias = weights["bias"][channel : channel + 1]
-    if isinstance(layer, Conv):
-        width = kernel.shape[-2]
-        group = channel // (layer.channels // layer.groups)
-        after = (layer.groups - 1 - group) * width
-        kernel = jnp.pad(kernel, ((0, 0), (0, 0), (group * width, after), (0, 0)))
-        return replace(layer, channels=1, groups=1), {"kernel": kernel, "bias": bias}
-    assert isinstance(layer, Dense)
-    return replace(layer, channels=1), {"kernel": kernel, "bias": bias}
+def _one_channel(slab: Slab, channels: int) -> int:
+    """The multiplications of a slab of which a single channel is wanted."""
+    at = _channels_step(slab)
+    spared = 0 if at is None else slab.steps[at].multiplications * (channels - 1) // channels
+    return slab.multiplications - spared

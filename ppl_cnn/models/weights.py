@@ -92,12 +92,18 @@ def _network(description: Mapping[str, Any], folder: Path) -> Network:
     given = description["preprocessing"]
     given = given if isinstance(given, dict) else {}
     mean, scale = _numbers(given.get("mean")), _numbers(given.get("scale"))
-    if mean.shape != (channels,) or scale.shape != () or given.get("order") not in orders:
+    side = given.get("short_side")
+    sized = side is None or (isinstance(side, int) and side > 0)
+    if not mean.shape == scale.shape == (channels,) or given.get("order") not in orders:
         raise InputError(
-            f"{folder / 'model.json'} must give preprocessing as a mean of {channels} numbers, "
-            f"a scale and an order, {' or '.join(orders)}."
+            f"{folder / 'model.json'} must give preprocessing as a mean and a scale of {channels} "
+            f"numbers each and an order, {' or '.join(orders)}."
         )
-    preprocessing = Preprocessing(tuple(mean.tolist()), scale.item(), given["order"])
+    if not sized:
+        raise InputError(
+            f"{folder / 'model.json'} must give a short_side of whole pixels or null, not {side!r}."
+        )
+    preprocessing = Preprocessing(tuple(mean.tolist()), tuple(scale.tolist()), given["order"], side)
     return replace(NETWORKS[name], preprocessing=preprocessing)
 
 

@@ -68,7 +68,7 @@ def test_the_folder_says_what_was_trained_and_opens(whole):
     assert description["network"] == "lenet"
     assert description["data"] == "fashion-embedded"
     assert description["command"] == "test"
-    assert description["preprocessing"]["scale"] == 1 / 256
+    assert description["preprocessing"]["scale"] == [1 / 256]
     assert len(description["classes"]) == len(description["alpha"]) == 10
     assert {"jax", "flax", "optax", "ppl_cnn"} <= set(description["versions"])
     error = description["test_error"]

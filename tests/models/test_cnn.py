@@ -11,7 +11,7 @@ from ppl_cnn.models.layers import Dense
 from ppl_cnn.models.network import scores
 from ppl_cnn.models.networks import LENET, Network, Preprocessing
 
-GREY = Preprocessing(mean=(50.0,), scale=0.1, order="grey")
+GREY = Preprocessing(mean=(50.0,), scale=(0.1,), order="grey")
 BGR = Preprocessing(mean=(10.0, 20.0, 30.0), order="BGR")
 RGB = replace(BGR, order="RGB")
 

@@ -9,7 +9,7 @@ from scipy import stats
 
 from ppl_cnn import Bounded, Response, Spectral, TiltedDensity, Uniform, WhiteNoise
 from ppl_cnn.models.networks import ALEXNET, LENET
-from ppl_cnn.models.units import Unit
+from ppl_cnn.models.units import find_units
 
 SHAPE = (2, 2, 1)
 SLOPE = jnp.asarray([[0.3, -0.2], [0.0, 0.5]])[..., None]
@@ -32,11 +32,11 @@ def test_log_density_is_the_tilt_plus_the_references():
 
 
 def test_the_models_weights_may_be_given_as_an_argument(random_params):
-    unit = Unit.parse("conv2:7", LENET, random_params(LENET))
+    unit = find_units("conv2:7", LENET, random_params(LENET))[0]
     density = TiltedDensity(unit, WhiteNoise(10.0))
     image = 10 * jax.random.normal(jax.random.key(0), unit.shape)
     other = random_params(LENET, seed=1)
-    moved = Unit.parse("conv2:7", LENET, other)
+    moved = find_units("conv2:7", LENET, other)[0]
     own, _ = log_density(density.model, (), {}, {"image": image})
     given, _ = log_density(density.model, (moved.params,), {}, {"image": image})
     expected, _ = log_density(
@@ -87,7 +87,7 @@ def test_the_models_density_is_the_potentials_by_the_jacobian(reference):
 
 
 def test_only_a_spectral_field_is_larger_than_the_units_image(random_params):
-    unit = Unit.parse("conv1:3@0,7", LENET, random_params(LENET))
+    (unit,) = find_units("conv1:3@0,7", LENET, random_params(LENET))
     for reference in REFERENCES:
         density = TiltedDensity(unit, reference)
         spectral = "spectral" in str(reference)
@@ -112,7 +112,7 @@ def test_a_units_receptive_field_has_the_crop_of_the_spectral_covariance(random_
         ("0,7", slice(0, 5), slice(7, 12)),
         ("23,0", slice(23, 28), slice(5)),
     ):
-        unit = Unit.parse(f"conv1:3@{place}", LENET, params)
+        (unit,) = find_units(f"conv1:3@{place}", LENET, params)
         density = TiltedDensity(unit, spectral)
         own = np.asarray(jax.jacfwd(density.push)(jnp.zeros((28, 28, 1)))).reshape(25, 28 * 28)
         crop = root[rows, cols].reshape(25, -1)
@@ -129,7 +129,7 @@ def test_a_units_receptive_field_has_the_crop_of_the_spectral_covariance(random_
 
 
 def test_references_stand_where_the_networks_mean_is(random_params):
-    unit = Unit.parse("conv1:0", ALEXNET, random_params(ALEXNET))
+    (unit,) = find_units("conv1:0", ALEXNET, random_params(ALEXNET))
     for reference in (Uniform(), Bounded(WhiteNoise(200.0))):
         density = TiltedDensity(unit, reference)
         far = density.push(jnp.full(density.latent_shape, 12.0))

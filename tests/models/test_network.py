@@ -23,7 +23,7 @@ from ppl_cnn.models.networks import (
 UNEVEN = Network(
     "uneven",
     (20, 17, 2),
-    Preprocessing((0.0, 0.0), scale=0.5),
+    Preprocessing((0.0, 0.0), (0.5, 0.5)),
     (
         Conv("conv1", 4, kernel=4, stride=3, padding=1),
         MaxPool("pool1", kernel=2, stride=2),
@@ -82,7 +82,7 @@ def numpy_normalization(layer: LRN, x):
 
 
 def numpy_scores(network: Network, params, images):
-    x = images * network.preprocessing.scale
+    x = images * np.asarray(network.preprocessing.scale, np.float32)
     for layer in network.layers:
         match layer:
             case Conv():
@@ -193,7 +193,9 @@ def test_a_slab_of_a_rectangle_is_that_part_of_the_whole_map(rows, cols, random_
     images = jnp.asarray(np.random.default_rng(0).normal(0, 1, (2, 20, 17, 2)), jnp.float32)
     slab = Slab.of(UNEVEN, "conv2", rows, cols)
     conv2 = UNEVEN.layers.index(UNEVEN.layer("conv2"))
-    cut = replace(UNEVEN, layers=UNEVEN.layers[: conv2 + 1], preprocessing=Preprocessing((0.0,)))
+    cut = replace(
+        UNEVEN, layers=UNEVEN.layers[: conv2 + 1], preprocessing=Preprocessing((0.0,), (1.0,))
+    )
     whole = numpy_scores(cut, params, np.asarray(images))
     expected = whole[:, rows.start : rows.stop, cols.start : cols.stop]
     assert (slab.rows, slab.cols) != (range(20), range(17))
@@ -204,7 +206,10 @@ def test_a_slab_of_a_rectangle_is_that_part_of_the_whole_map(rows, cols, random_
 
 def test_dropout_is_on_with_a_key_and_differs_between_layers():
     network = Network(
-        "drop", (1, 1, 1), Preprocessing((0.0,)), (Dense("fc1", 40), Dropout("a"), Dropout("b"))
+        "drop",
+        (1, 1, 1),
+        Preprocessing((0.0,), (1.0,)),
+        (Dense("fc1", 40), Dropout("a"), Dropout("b")),
     )
     params = {"fc1": {"kernel": jnp.zeros((1, 40)), "bias": jnp.ones(40)}}
     x = jnp.zeros((50, 1, 1, 1))

@@ -8,7 +8,7 @@ from ppl_cnn.models.networks import Preprocessing
 from ppl_cnn.models.photographs import Photograph, measure, read_photograph, spectral_exponent
 
 COLOURS = ((500.0, 400.0, 250.0), (400.0, 450.0, 300.0), (250.0, 300.0, 400.0))
-PIXELS = Preprocessing((0.0, 0.0, 0.0))
+PIXELS = Preprocessing((0.0,) * 3, (1.0,) * 3)
 
 
 def write_fields(folder, exponent, count, shape=(256, 256, 3), first=0):

@@ -12,8 +12,8 @@ from ppl_cnn.models.references import Bounded, Reference, Uniform, WhiteNoise, p
 from ppl_cnn.models.spectral import Spectral
 
 SHAPE = (3, 2, 1)
-GREY = Preprocessing((0.0,), order="grey")
-BGR = Preprocessing((104.0, 117.0, 123.0), order="BGR")
+GREY = Preprocessing((0.0,), (1.0,), "grey")
+BGR = Preprocessing((104.0, 117.0, 123.0), (1.0, 1.0, 1.0), "BGR")
 
 
 def test_white_noises_log_density_is_that_of_independent_normals():
@@ -58,7 +58,7 @@ def test_bounded_draws_are_in_0_to_255_about_the_mean_image():
 )
 def test_spectral_colours_are_in_the_networks_order(order, channels):
     colours = ((900.0, 500.0, 200.0), (500.0, 800.0, 300.0), (200.0, 300.0, 700.0))
-    preprocessing = Preprocessing((0.0, 0.0, 0.0), order=order)
+    preprocessing = Preprocessing((0.0,) * 3, (1.0,) * 3, order)
     (transform,) = Spectral(1.0, colours).distribution((4, 4, 3), preprocessing).transforms
     expected = np.asarray(colours)[np.ix_(channels, channels)]
     np.testing.assert_array_equal(transform.covariance, expected)
@@ -76,7 +76,7 @@ def test_a_grey_network_has_the_lumas_variance():
 
 def test_a_spectral_reference_is_of_grey_or_three_colours(refused):
     with refused("1 or 3 channels", "not 4"):
-        Spectral().distribution((4, 4, 4), Preprocessing((0.0,) * 4))
+        Spectral().distribution((4, 4, 4), Preprocessing((0.0,) * 4, (1.0,) * 4))
 
 
 NAMED = [

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from ppl_cnn.models.layers import Conv, Dense
-from ppl_cnn.models.network import Slab, shapes
-from ppl_cnn.models.networks import ALEXNET, ALEXNET_FASHION, LENET, Preprocessing
-from ppl_cnn.models.units import Response, Scored, Unit, unit_layers
+from ppl_cnn.models.network import Slab, positions, scaled, shapes
+from ppl_cnn.models.networks import ALEXNET, ALEXNET_FASHION, IMAGE, LENET, Preprocessing
+from ppl_cnn.models.unit_names import UnitName
+from ppl_cnn.models.units import Response, Scored, Unit, find_units, unit_layers
 
 # Up to its last convolution, which spares the 58 million weights of the dense layers.
 ALEXNET_CONVOLUTIONS = replace(ALEXNET, layers=ALEXNET.layers[:13])
@@ -17,6 +18,11 @@ ALEXNET_CONVOLUTIONS = replace(ALEXNET, layers=ALEXNET.layers[:13])
 # Hundreds of slabs are compiled here and run once: a compilation without LLVM's optimizations
 # takes a fourth of the time.
 QUICK = {"xla_backend_optimization_level": 0}
+
+
+def the_unit(text, network, params):
+    (unit,) = find_units(text, network, params)
+    return unit
 
 
 def random_image(network, seed=0):
@@ -27,11 +33,13 @@ def random_image(network, seed=0):
 @partial(jax.jit, static_argnums=0)
 def whole_maps(network, params, image):
     """The responses of all convolutions and dense layers to a whole image."""
-    x, maps = image[None] * network.preprocessing.scale, {}
+    responses, maps = {IMAGE: scaled(network.preprocessing, image[None])}, {}
     last = network.layers[-1].name
-    places = [range(size) for size in shapes(network)[last][:-1]] or [range(1), range(1)]
-    for layer, padding in Slab.of(network, last, *places).steps:
-        x = layer.apply(params.get(layer.name, {}), x, padding, None)
+    for layer, readings, padding, _ in Slab.of(
+        network, last, *positions(shapes(network)[last])
+    ).steps:
+        read = jnp.concatenate([part.of(responses[part.name]) for part in readings], axis=-1)
+        x = responses[layer.name] = layer.apply(params.get(layer.name, {}), read, padding, None)
         if isinstance(layer, Conv | Dense):
             maps[layer.name] = x[0]
     return maps
@@ -56,7 +64,8 @@ def _score_gradient(program, params, image):
 def program(unit: Unit) -> Unit:
     """The same for all units whose slabs differ in where they lie alone: compiled once."""
     slab = replace(unit.slab, rows=range(len(unit.rows)), cols=range(len(unit.cols)))
-    return replace(unit, channel=0, place=None, slab=slab, params={})
+    name = UnitName("", 0, None)
+    return replace(unit, name=name, slab=slab, params={})
 
 
 def crop(unit: Unit, image: np.ndarray) -> np.ndarray:
@@ -85,7 +94,7 @@ def test_at_all_places_a_units_response_is_the_whole_networks(network, layer, ra
     # Another channel at every place, of the two groups in turn.
     chosen = np.arange(rows * cols).reshape(rows, cols) * (channels // 2 + 1) % channels
     units = [
-        Unit.parse(f"{layer}:{channel}@{row},{col}", network, params)
+        the_unit(f"{layer}:{channel}@{row},{col}", network, params)
         for (row, col), channel in np.ndenumerate(chosen)
     ]
     actual = [score(unit, image) for unit in units]
@@ -110,7 +119,7 @@ def test_a_dense_units_response_is_the_whole_networks(network, layer, step, rand
     params, image = random_params(network), random_image(network)
     expected = np.asarray(whole_maps(network, params, image)[layer])
     actual = [
-        score(Unit.parse(f"{layer}:{channel}", network, params), image)
+        score(the_unit(f"{layer}:{channel}", network, params), image)
         for channel in range(0, len(expected), step)
     ]
     atol = 5e-6 * np.abs(expected).max()  # as above
@@ -128,11 +137,11 @@ ALEXNET_PLACES = [
 def test_alexnets_units_respond_as_the_whole_network_does(text, random_params):
     network = ALEXNET_CONVOLUTIONS
     params, image = random_params(network), random_image(network)
-    unit = Unit.parse(text, network, params)
-    expected = np.asarray(whole_maps(network, params, image)[unit.layer])
+    unit = the_unit(text, network, params)
+    expected = np.asarray(whole_maps(network, params, image)[unit.name.layer])
     # Sums of up to 2,400 terms in five layers, with normalizations: 1e-5 of the map's scale.
     atol = 1e-5 * np.abs(expected).max()
-    assert abs(score(unit, image) - expected[(*unit.place, unit.channel)]) < atol
+    assert abs(score(unit, image) - expected[(*unit.name.place, unit.name.channel)]) < atol
 
 
 @pytest.mark.parametrize(
@@ -148,9 +157,9 @@ def test_alexnets_units_respond_as_the_whole_network_does(text, random_params):
 def test_a_units_gradient_is_the_whole_networks_and_zero_outside(network, texts, random_params):
     params, image = random_params(network), random_image(network)
     for text in texts:
-        unit = Unit.parse(text, network, params)
-        index = (*(unit.place or ()), unit.channel)
-        whole = np.array(whole_gradient(network, unit.layer, params, image, index))
+        unit = the_unit(text, network, params)
+        index = (*(unit.name.place or ()), unit.name.channel)
+        whole = np.array(whole_gradient(network, unit.name.layer, params, image, index))
         gradient = score_gradient(unit, image)
         assert gradient.shape == unit.shape
         # As for the responses, twice as many layers.
@@ -180,16 +189,16 @@ def test_lenets_receptive_fields_are_those_of_its_windows():
 
 def test_a_units_image_lies_where_its_receptive_field_does(random_params):
     params = random_params(ALEXNET_CONVOLUTIONS)
-    centre = Unit.parse("conv5:12", ALEXNET_CONVOLUTIONS, params)
-    assert (centre.place, centre.shape) == ((6, 6), (163, 163, 3))
+    centre = the_unit("conv5:12", ALEXNET_CONVOLUTIONS, params)
+    assert (centre.name.place, centre.shape) == ((6, 6), (163, 163, 3))
     assert (centre.rows, centre.cols) == (range(32, 195), range(32, 195))
-    corner = Unit.parse("conv5:12@0,12", ALEXNET_CONVOLUTIONS, params)
+    corner = the_unit("conv5:12@0,12", ALEXNET_CONVOLUTIONS, params)
     assert (corner.rows, corner.cols) == (range(0, 99), range(128, 227))
 
 
 def test_a_unit_holds_no_weights_but_those_it_needs(random_params):
     params = random_params(ALEXNET_FASHION)
-    unit = Unit.parse("conv3:5", ALEXNET_FASHION, params)
+    unit = the_unit("conv3:5", ALEXNET_FASHION, params)
     assert list(unit.params) == ["conv1", "conv2", "conv3"]
     assert unit.params["conv3"]["kernel"].shape == (3, 3, 64, 1)
     assert unit.params["conv1"] is params["conv1"]
@@ -206,9 +215,9 @@ def test_a_unit_holds_no_weights_but_those_it_needs(random_params):
 )
 def test_a_text_names_a_unit(text, place, shown, random_params):
     params = random_params(ALEXNET_FASHION)
-    unit = Unit.parse(text, ALEXNET_FASHION, params)
-    assert (unit.place, str(unit)) == (place, shown)
-    assert Unit.parse(shown, ALEXNET_FASHION, params) == unit
+    unit = the_unit(text, ALEXNET_FASHION, params)
+    assert (unit.name.place, str(unit)) == (place, shown)
+    assert the_unit(shown, ALEXNET_FASHION, params) == unit
     assert isinstance(unit, Scored)
 
 
@@ -222,7 +231,7 @@ def test_a_text_names_a_unit(text, place, shown, random_params):
 )
 def test_malformed_units_are_refused(text, random_params, refused):
     with refused("is no unit", "layer:channel@row,col"):
-        Unit.parse(text, LENET, random_params(LENET))
+        the_unit(text, LENET, random_params(LENET))
 
 
 @pytest.mark.parametrize(
@@ -239,7 +248,7 @@ def test_malformed_units_are_refused(text, random_params, refused):
 )
 def test_units_that_are_not_there_are_refused(text, words, random_params, refused):
     with refused(*words):
-        Unit.parse(text, ALEXNET_FASHION, random_params(ALEXNET_FASHION))
+        the_unit(text, ALEXNET_FASHION, random_params(ALEXNET_FASHION))
 
 
 def brightness(image):
@@ -257,11 +266,11 @@ def test_a_response_stands_in_for_a_unit():
 
 def test_a_responses_images_stand_where_it_says():
     response = Response(brightness, (2, 3, 3), mean=(104.0, 117.0, 123.0), order="BGR")
-    assert response.preprocessing == Preprocessing((104.0, 117.0, 123.0), order="BGR")
+    assert response.preprocessing == Preprocessing((104.0, 117.0, 123.0), (1.0, 1.0, 1.0), "BGR")
 
 
 def test_a_units_images_stand_where_the_networks_do(random_params):
-    unit = Unit.parse("conv1:0", LENET, random_params(LENET))
+    (unit,) = find_units("conv1:0", LENET, random_params(LENET))
     assert (unit.image_shape, unit.preprocessing) == (LENET.image_shape, LENET.preprocessing)
 
 

@@ -66,11 +66,11 @@ def test_the_description_holds_what_is_said_of_the_model(folder):
     description = read_description(folder)
     assert description["test_error"] == 0.125
     assert (description["network"], description["classes"]) == ("lenet", list(CLASSES))
-    assert description["preprocessing"] == {"mean": [0.0], "scale": 1 / 256, "order": "grey"}
+    assert description["preprocessing"] == {"mean": [0.0], "scale": [1 / 256], "order": "grey"}
 
 
 def test_the_files_preprocessing_is_the_networks(folder):
-    change_description(folder, preprocessing={"mean": [33], "scale": 0.5, "order": "grey"})
+    change_description(folder, preprocessing={"mean": [33], "scale": [0.5], "order": "grey"})
     network = ppl_cnn.load(folder).network
     assert network == replace(LENET, preprocessing=Preprocessing((33.0,), 0.5, "grey"))
 
@@ -241,15 +241,15 @@ def test_alpha_and_classes_that_do_not_fit_are_refused(folder, changes, refused)
         {},
         [],
         "grey",
-        {"mean": [0.0], "scale": 1.0},
-        {"mean": 0.0, "scale": 1.0, "order": "grey"},
-        {"mean": [0.0, 0.0, 0.0], "scale": 1.0, "order": "grey"},
-        {"mean": ["dark"], "scale": 1.0, "order": "grey"},
-        {"mean": [float("nan")], "scale": 1.0, "order": "grey"},
+        {"mean": [0.0], "scale": [1.0]},
+        {"mean": 0.0, "scale": [1.0], "order": "grey"},
+        {"mean": [0.0, 0.0, 0.0], "scale": [1.0], "order": "grey"},
+        {"mean": ["dark"], "scale": [1.0], "order": "grey"},
+        {"mean": [float("nan")], "scale": [1.0], "order": "grey"},
         {"mean": [0.0], "scale": "big", "order": "grey"},
         {"mean": [0.0], "scale": [1.0], "order": "grey"},
-        {"mean": [0.0], "scale": 1.0, "order": "RGB"},
-        {"mean": [0.0], "scale": 1.0, "order": ["grey"]},
+        {"mean": [0.0], "scale": [1.0], "order": "RGB"},
+        {"mean": [0.0], "scale": [1.0], "order": ["grey"]},
     ],
     ids=str,
 )
