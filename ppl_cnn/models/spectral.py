@@ -15,7 +15,7 @@ from ppl_cnn.models.photographs import LUMA, Evidence, measure
 from ppl_cnn.models.transforms import Covariance, SpectralFilter, push_forward
 
 STEEPEST = 3.0
-"""The largest exponent: float32 still holds the quickest waves beside the slowest."""
+"""The largest exponent: in float32, R^-1 R z is z to 0.4 % at 227x227, and to 2e-6 at 1.2."""
 FLATTEST = 1e-5
 """The least variance of a mixture of colours, as a part of the largest one's."""
 
@@ -34,8 +34,8 @@ class Spectral:
     and flower. The exponent is 1.20 +- 0.04 (standard error; 0.23 is the standard deviation from
     one photograph to another), the entries of the covariance are known to 9 to 13 %. The 12
     photographs of mate-backgrounds (nature) were left out, as backgrounds of one vivid colour
-    each: by themselves they have 1.34 +- 0.09, as much contrast, and half the correlation of red
-    with the other channels.
+    each: by themselves they have 1.34 +- 0.09, and red's correlations with green and blue are
+    0.54 and 0.29 in place of 0.85 and 0.73.
 
     Args:
         exponent: of the amplitude, 0 (white) to 3; the power's is twice that.

@@ -137,8 +137,8 @@ class IntoPixels(Transform):
     @property
     def codomain(self) -> constraints.Constraint:
         """The pixels less the mean."""
-        least = -np.asarray(self.mean, np.float32)[None, None, :]
-        return constraints.interval(least, least + np.float32(WHITE))
+        mean = np.asarray(self.mean, jnp.result_type(float))[None, None, :]
+        return constraints.interval(-mean, WHITE - mean)
 
     def __call__(self, x: Images) -> Images:
         """R(x)."""

@@ -206,12 +206,12 @@ def test_squashing_is_the_formula_and_almost_the_identity_in_the_middle():
     assert pixel.max() <= 255
     assert np.abs(pixel - u)[(u >= 40) & (u <= 215)].max() < 0.2
     assert np.abs(pixel - u)[(u >= 20) & (u <= 235)].max() < 1.3
+    slopes = jax.vmap(jax.grad(lambda u: transform(u[None, None, None])[0, 0, 0]))(image.ravel())
+    assert jnp.isfinite(slopes).all()
     slope = special.expit(u / 10) * special.expit((255 - u) / 10) * -np.expm1(-25.5)
     log_slope = np.asarray(transform.log_abs_det_jacobian(image, transform(image))).ravel()
+    np.testing.assert_allclose(slopes, slope, atol=1e-5)
     np.testing.assert_allclose(log_slope, np.log(slope), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(
-        np.gradient(exact, u)[1:-1], slope[1:-1], atol=1e-3
-    )  # second differences of 0.5 grey levels
     middle = (u > -20) & (u < 275)
     back = np.asarray(transform.inv(transform(image))).ravel()
     np.testing.assert_allclose(back[middle], u[middle], atol=5e-3)  # at -20, slope 0.12
