@@ -14,16 +14,32 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ppl_cnn.inference.chains import draw as draw
     from ppl_cnn.models.density import TiltedDensity as TiltedDensity
+    from ppl_cnn.models.references import Bounded as Bounded
+    from ppl_cnn.models.references import Uniform as Uniform
     from ppl_cnn.models.references import WhiteNoise as WhiteNoise
+    from ppl_cnn.models.spectral import Spectral as Spectral
     from ppl_cnn.models.units import Response as Response
     from ppl_cnn.models.weights import load as load
 
 __version__ = "0.1.0"
-__all__ = ["InputError", "Response", "TiltedDensity", "WhiteNoise", "draw", "load"]
+__all__ = [
+    "Bounded",
+    "InputError",
+    "Response",
+    "Spectral",
+    "TiltedDensity",
+    "Uniform",
+    "WhiteNoise",
+    "draw",
+    "load",
+]
 
 _HOMES = {
+    "Bounded": "ppl_cnn.models.references",
     "Response": "ppl_cnn.models.units",
+    "Spectral": "ppl_cnn.models.spectral",
     "TiltedDensity": "ppl_cnn.models.density",
+    "Uniform": "ppl_cnn.models.references",
     "WhiteNoise": "ppl_cnn.models.references",
     "draw": "ppl_cnn.inference.chains",
     "load": "ppl_cnn.models.weights",

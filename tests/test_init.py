@@ -15,7 +15,7 @@ def run(script: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("name", ["InputError", "Response", "TiltedDensity", "WhiteNoise", "load"])
+@pytest.mark.parametrize("name", ppl_cnn.__all__)
 def test_public_names_are_what_their_modules_define(name):
     assert getattr(ppl_cnn, name).__name__ == name
 
@@ -23,6 +23,7 @@ def test_public_names_are_what_their_modules_define(name):
 def test_dir_lists_the_public_names():
     assert dir(ppl_cnn) == sorted(ppl_cnn.__all__)
     assert {"draw", "load", "TiltedDensity", "WhiteNoise", "Response"} <= set(dir(ppl_cnn))
+    assert {"Uniform", "Spectral", "Bounded"} <= set(dir(ppl_cnn))
 
 
 def test_other_names_are_missing_attributes():

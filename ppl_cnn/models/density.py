@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpyro
+import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.infer.reparam import TransformReparam
 
@@ -24,8 +25,11 @@ class TiltedDensity:
 
     Args:
         unit: a `Unit` of a network, or a `Response`.
-        reference: q, for example `WhiteNoise(10.0)`.
+        reference: q, for example `WhiteNoise(10.0)`; the unit says where its images stand.
         temperature: T > 0; 1 is the published model.
+
+    Raises:
+        InputError: T can't be used, or there is no such reference for the unit's images.
     """
 
     unit: Scored
@@ -37,16 +41,53 @@ class TiltedDensity:
             raise InputError(
                 f"The temperature must be positive and finite, not {self.temperature}."
             )
+        _ = self.field
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(row, col, channel) of z and of the field R(z): the unit's image or, where the
+        reference ties its pixels to those outside, the network's whole image."""
+        return self.unit.image_shape if self.reference.whole else self.unit.shape
+
+    @property
+    def linear(self) -> bool:
+        """Whether x is linear in z; then E_p[x] = push(E_p[grad_z f(push(z))/T]) (Stein)."""
+        return self.reference.linear
+
+    @property
+    def field(self) -> dist.TransformedDistribution:
+        """q of the field R(z), which the unit's image is or is cropped from."""
+        return self.reference.distribution(self.latent_shape, self.unit.preprocessing)
+
+    def push(
+        self, z: Float[Array, "*batch field_row field_col channel"]
+    ) -> Float[Array, "*batch row col channel"]:
+        """The unit's image of a latent z of `latent_shape`: R(z), cropped to the unit's place."""
+        for transform in self.field.transforms:
+            z = transform(z)
+        return self._crop(z)
+
+    def _crop(
+        self, field: Float[Array, "*batch field_row field_col channel"]
+    ) -> Float[Array, "*batch row col channel"]:
+        if not self.reference.whole:
+            return field
+        rows, cols = self.unit.rows, self.unit.cols
+        return field[..., rows.start : rows.stop, cols.start : cols.stop, :]
 
     def model(self, params: Params | None = None) -> None:
-        """The density as a NumPyro model with one site, `image` (row, col, channel).
+        """The density as a NumPyro model with one site, `image`: the field, of `latent_shape`.
+
+        For white and uniform noise that is the unit's image; a spectral field is the network's
+        whole image, and the unit's a crop of it.
 
         Args:
             params: the unit's weights, by default its own. Programs that are compiled for long
                 runs pass them as an argument, so that XLA need not fold them as constants.
         """
-        image = numpyro.sample("image", self.reference.distribution(self.unit.shape))
-        score = self.unit.score(self.unit.params if params is None else params, image)
+        field = numpyro.sample("image", self.field)
+        params = self.unit.params if params is None else params
+        score = self.unit.score(params, self._crop(field))
         numpyro.factor("tilt", score / self.temperature)
 
     @property
@@ -57,5 +98,4 @@ class TiltedDensity:
     def potential(self, z: Image, params: Params | None = None) -> Float[Array, ""]:
         """U(z) = -f(R(z))/T + |z|^2/2, up to a constant the model's negative log density in z."""
         params = self.unit.params if params is None else params
-        score = self.unit.score(params, self.reference.push(z))
-        return -score / self.temperature + jnp.sum(z * z) / 2
+        return -self.unit.score(params, self.push(z)) / self.temperature + jnp.sum(z * z) / 2

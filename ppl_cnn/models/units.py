@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from ppl_cnn import InputError
 from ppl_cnn.models.layers import Conv, Dense, Layer, ReLU, Weights
 from ppl_cnn.models.network import Params, Slab, positions, scaled, shapes, sources
-from ppl_cnn.models.networks import IMAGE, Network
+from ppl_cnn.models.networks import IMAGE, Network, Preprocessing
 from ppl_cnn.models.unit_names import UnitName, parse_units
 
 type Image = Float[Array, "row col channel"]
@@ -46,6 +46,14 @@ class Scored(Protocol):
         """Likewise."""
 
     @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(row, col, channel) of the network's image."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The network's; its mean and channel order say what the images' numbers stand for."""
+
+    @property
     def params(self) -> Params:
         """The weights it needs. Units that are sampled side by side share those arrays that are
         the same object in all of them."""
@@ -65,17 +73,27 @@ class Response:
     Args:
         function: maps an image of that shape, in pixel units minus the mean, to a scalar.
         shape: (row, col, channel).
+        mean: the pixel (0..255) of each channel that images are given minus; by default 0, so
+            that images are pixels themselves.
+        order: of three channels, "RGB" or "BGR".
 
     Raises:
-        InputError: the shape is none of an image, or the function doesn't return a scalar.
+        InputError: the shape is none of an image, the mean has another number of channels, there
+            is no such order, or the function doesn't return a scalar.
     """
 
     function: Callable[[Image], Float[Array, ""]]
     shape: tuple[int, int, int]
+    mean: tuple[float, ...] = ()
+    order: str = "RGB"
 
     def __post_init__(self) -> None:
         if len(self.shape) != 3 or min(self.shape) < 1:
             raise InputError(f"An image's shape is (row, col, channel), not {self.shape}.")
+        if len(self.mean) not in (0, self.shape[2]):
+            raise InputError(f"The mean of {self.shape[2]} channels can't be {self.mean}.")
+        if self.order not in ("RGB", "BGR"):
+            raise InputError(f"The order of channels is RGB or BGR, not {self.order!r}.")
         result = jax.eval_shape(self.function, jax.ShapeDtypeStruct(self.shape, jnp.float32))
         if getattr(result, "shape", None) != ():
             raise InputError(f"A response must be a scalar array, and {self} returns {result}.")
@@ -92,6 +110,17 @@ class Response:
     def cols(self) -> range:
         """All of them."""
         return range(self.shape[1])
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """That of its own images."""
+        return self.shape
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The mean and order that it was given."""
+        channels = self.shape[2]
+        return Preprocessing(self.mean or (0.0,) * channels, (1.0,) * channels, self.order)
 
     @property
     def params(self) -> Params:
@@ -140,6 +169,16 @@ class Unit:
     def cols(self) -> range:
         """Of the network's image."""
         return self.slab.cols
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(row, col, channel) of the network's image."""
+        return self.network.image_shape
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The network's."""
+        return self.network.preprocessing
 
     @property
     def settings(self) -> dict[str, str]:

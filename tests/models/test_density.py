@@ -3,12 +3,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpyro.diagnostics import effective_sample_size
-from numpyro.infer import MCMC, NUTS
+from numpyro.infer import HMC, MCMC, NUTS
 from numpyro.infer.util import initialize_model, log_density
 from scipy import stats
 
-from ppl_cnn import Response, TiltedDensity, WhiteNoise
-from ppl_cnn.models.networks import LENET
+from ppl_cnn import Bounded, Response, Spectral, TiltedDensity, Uniform, WhiteNoise
+from ppl_cnn.models.networks import ALEXNET, LENET
 from ppl_cnn.models.units import find_units
 
 SHAPE = (2, 2, 1)
@@ -48,15 +48,100 @@ def test_the_models_weights_may_be_given_as_an_argument(random_params):
     assert density.potential(z) == density.potential(z, unit.params)
 
 
-def test_the_potential_is_the_whitened_models_up_to_the_normals_constant():
-    density = TiltedDensity(Response(curved, SHAPE), WhiteNoise(3.0), temperature=2.0)
+REFERENCES = [
+    WhiteNoise(3.0),
+    Uniform(),
+    Spectral(1.2),
+    Bounded(WhiteNoise(60.0)),
+    Bounded(Spectral()),
+]
+
+
+@pytest.mark.parametrize("reference", REFERENCES, ids=str)
+@pytest.mark.parametrize("shape", [SHAPE, (3, 2, 3)])
+def test_the_potential_is_the_whitened_models_up_to_the_normals_constant(reference, shape):
+    response = Response(lambda x: jnp.sum(jnp.sin(x / 30)), shape, mean=(100.0,) * shape[2])
+    density = TiltedDensity(response, reference, temperature=2.0)
     model = initialize_model(jax.random.key(0), density.whitened)
     assert list(model.param_info.z) == ["image_base"]
-    constant = 4 / 2 * np.log(2 * np.pi)  # -log N(0; 0, I) in four dimensions
+    constant = np.prod(shape) / 2 * np.log(2 * np.pi)  # -log N(0; 0, I)
     for seed in range(3):
-        z = jax.random.normal(jax.random.key(seed), SHAPE)
+        z = jax.random.normal(jax.random.key(seed), shape)
         whitened = model.potential_fn({"image_base": z})
         np.testing.assert_allclose(whitened - density.potential(z), constant, rtol=1e-5)
+
+
+@pytest.mark.parametrize("reference", REFERENCES, ids=str)
+def test_the_models_density_is_the_potentials_by_the_jacobian(reference):
+    """log p(R(z)) + log |det dR/dz| = -U(z) + constant."""
+    shape = (2, 3, 3)
+    response = Response(lambda x: jnp.sum(jnp.sin(x / 30)), shape, mean=(90.0, 120.0, 140.0))
+    density = TiltedDensity(response, reference, temperature=0.7)
+    for seed in range(3):
+        z = jax.random.normal(jax.random.key(seed), shape)
+        jacobian = np.asarray(jax.jacfwd(density.push)(z), np.float64).reshape(z.size, z.size)
+        _, log_det = np.linalg.slogdet(jacobian)
+        log_p, _ = log_density(density.model, (), {}, {"image": density.push(z)})
+        expected = -density.potential(z) - z.size / 2 * np.log(2 * np.pi)
+        np.testing.assert_allclose(log_p + log_det, expected, rtol=5e-5)
+
+
+def test_only_a_spectral_field_is_larger_than_the_units_image(random_params):
+    (unit,) = find_units("conv1:3@0,7", LENET, random_params(LENET))
+    for reference in REFERENCES:
+        density = TiltedDensity(unit, reference)
+        spectral = "spectral" in str(reference)
+        assert density.latent_shape == ((28, 28, 1) if spectral else (5, 5, 1))
+        assert density.linear == (type(reference) in (WhiteNoise, Spectral))
+        z = jax.random.normal(jax.random.key(0), (2, 3, *density.latent_shape))
+        images = density.push(z)
+        assert images.shape == (2, 3, 5, 5, 1)
+        np.testing.assert_allclose(images[1, 2], density.push(z[1, 2]), rtol=1e-5, atol=1e-4)
+        vmapped = jax.vmap(jax.vmap(jax.jit(density.push)))(z)
+        np.testing.assert_allclose(images, vmapped, rtol=1e-5, atol=1e-4)
+
+
+def test_a_units_receptive_field_has_the_crop_of_the_spectral_covariance(random_params):
+    """Exactly, by R's matrix; and so wherever the unit's place is."""
+    params, spectral = random_params(LENET), Spectral(1.1)
+    whole = Response(jnp.sum, LENET.image_shape)
+    root = np.asarray(jax.jacfwd(TiltedDensity(whole, spectral).push)(jnp.zeros((28, 28, 1))))
+    root = root.reshape(28, 28, 28 * 28).astype(np.float64)
+    covariances = []
+    for place, rows, cols in (
+        ("0,7", slice(0, 5), slice(7, 12)),
+        ("23,0", slice(23, 28), slice(5)),
+    ):
+        (unit,) = find_units(f"conv1:3@{place}", LENET, params)
+        density = TiltedDensity(unit, spectral)
+        own = np.asarray(jax.jacfwd(density.push)(jnp.zeros((28, 28, 1)))).reshape(25, 28 * 28)
+        crop = root[rows, cols].reshape(25, -1)
+        np.testing.assert_allclose(own, crop, atol=1e-4)
+        covariances.append(crop @ crop.T)
+    np.testing.assert_allclose(*covariances, rtol=1e-5)
+    # And its draws under the model without a tilt.
+    z = jax.random.normal(jax.random.key(0), (10_000, 28, 28, 1))
+    draws = np.asarray(density.push(z), np.float64).reshape(-1, 25)
+    variances = np.diag(covariances[1])
+    error = np.sqrt((np.outer(variances, variances) + covariances[1] ** 2) / len(draws))
+    # The largest of 325 standard normals exceeds 5 with probability 2e-4.
+    assert (np.abs(draws.T @ draws / len(draws) - covariances[1]) < 5 * error).all()
+
+
+def test_references_stand_where_the_networks_mean_is(random_params):
+    (unit,) = find_units("conv1:0", ALEXNET, random_params(ALEXNET))
+    for reference in (Uniform(), Bounded(WhiteNoise(200.0))):
+        density = TiltedDensity(unit, reference)
+        far = density.push(jnp.full(density.latent_shape, 12.0))
+        near = density.push(jnp.full(density.latent_shape, -12.0))
+        mean = jnp.asarray(ALEXNET.preprocessing.mean)
+        np.testing.assert_allclose(far[0, 0], 255 - mean, atol=1e-4)
+        np.testing.assert_allclose(near[0, 0], -mean, atol=1e-4)
+
+
+def test_references_that_do_not_fit_the_images_are_refused(refused):
+    with refused("1 or 3 channels"):
+        TiltedDensity(Response(jnp.sum, (4, 4, 2)), Spectral())
 
 
 def test_a_linear_scores_potential_is_the_closed_form():
@@ -93,6 +178,83 @@ def test_numpyros_own_nuts_recovers_a_linear_scores_mean_and_variance():
     assert (error < 0.2 * sigma).all()
     assert (abs(draws.mean((0, 1)) - mean) < 5 * error).all()
     assert (abs(squares.mean((0, 1)) - sigma**2) < 5 * square_error).all()
+
+
+COLOURS = ((9.0, 5.0, 2.0), (5.0, 8.0, 3.0), (2.0, 3.0, 7.0))
+TILT = np.random.default_rng(2).normal(size=(4, 4, 3)).astype(np.float32) / 4
+
+
+def tilted_field():
+    """p = N(C w / T, C) of a linear score on a torus, C the field's covariance."""
+    response = Response(lambda image: jnp.sum(jnp.asarray(TILT) * image), TILT.shape)
+    density = TiltedDensity(response, Spectral(1.0, COLOURS), temperature=1.25)
+    root = np.asarray(jax.jacfwd(density.push)(jnp.zeros(TILT.shape)), np.float64).reshape(48, 48)
+    mean = root @ root.T @ TILT.ravel() / 1.25
+    return density, root @ root.T, mean.reshape(TILT.shape)
+
+
+def test_a_linear_score_moves_a_spectral_field_by_its_covariance():
+    density, covariance, mean = tilted_field()
+    # The mode's z is R^T w/T, and R of that the mean.
+    mode = -jax.grad(density.potential)(jnp.zeros(TILT.shape))
+    np.testing.assert_allclose(density.push(mode), mean, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(jax.grad(density.potential)(mode), 0 * mean, atol=1e-5)
+    log_partition = TILT.ravel() @ covariance @ TILT.ravel() / (2 * 1.25**2)
+    np.testing.assert_allclose(density.potential(mode), -log_partition, rtol=1e-5)
+    # Stein's mean: R of the mean gradient in z.
+    gradient = jax.grad(lambda z: density.unit.score({}, density.push(z)))(mode) / 1.25
+    np.testing.assert_allclose(density.push(gradient), mean, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("whitened", [True, False])
+def test_hmc_recovers_the_tilted_spectral_field(whitened):
+    density, covariance, mean = tilted_field()
+    mcmc = MCMC(
+        HMC(density.whitened if whitened else density.model, trajectory_length=np.pi / 2),
+        num_warmup=300,
+        num_samples=700,
+        num_chains=4,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    with jax.numpy_dtype_promotion("standard"):
+        mcmc.run(jax.random.key(0))
+    draws = np.asarray(mcmc.get_samples(group_by_chain=True)["image"], np.float64)
+    errors = (draws - mean).reshape(4, 700, 48)
+    root_ess = np.sqrt(effective_sample_size(errors))
+    deviation = np.sqrt(np.diag(covariance))
+    assert (root_ess > 10).all()
+    # The largest of 48 standard normals exceeds 5 with probability 3e-5.
+    assert (abs(errors.mean((0, 1))) < 5 * deviation / root_ess).all()
+    squares = errors**2
+    error = 2**0.5 * deviation**2 / np.sqrt(effective_sample_size(squares))
+    assert (abs(squares.mean((0, 1)) - deviation**2) < 5 * error).all()
+
+
+def test_hmc_recovers_a_bounded_pixels_tilted_mean():
+    """One pixel, s(60 z + 40) tilted by itself: against a sum over a fine grid."""
+    response = Response(lambda image: jnp.sum(image) / 40, (1, 1, 1), mean=(40.0,))
+    density = TiltedDensity(response, Bounded(WhiteNoise(60.0)))
+    grid = jnp.linspace(-8, 8, 4001)
+    images = density.push(grid[:, None, None, None]).ravel()
+    log_weight = -jax.vmap(density.potential)(grid[:, None, None, None])
+    weight = np.exp(np.asarray(log_weight - log_weight.max(), np.float64))
+    mean = np.average(images, weights=weight)
+    deviation = np.sqrt(np.average((images - mean) ** 2, weights=weight))
+    mcmc = MCMC(
+        HMC(density.whitened, trajectory_length=np.pi / 2),
+        num_warmup=300,
+        num_samples=1000,
+        num_chains=4,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    with jax.numpy_dtype_promotion("standard"):
+        mcmc.run(jax.random.key(0))
+    draws = np.asarray(mcmc.get_samples(group_by_chain=True)["image"]).reshape(4, 1000)
+    error = deviation / np.sqrt(effective_sample_size(draws))
+    assert error < 0.1 * deviation
+    assert abs(draws.mean() - mean) < 5 * error
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])

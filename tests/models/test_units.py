@@ -8,7 +8,7 @@ import pytest
 
 from ppl_cnn.models.layers import Conv, Dense
 from ppl_cnn.models.network import Slab, positions, scaled, shapes
-from ppl_cnn.models.networks import ALEXNET, ALEXNET_FASHION, IMAGE, LENET
+from ppl_cnn.models.networks import ALEXNET, ALEXNET_FASHION, IMAGE, LENET, Preprocessing
 from ppl_cnn.models.unit_names import UnitName
 from ppl_cnn.models.units import Response, Scored, Unit, find_units, unit_layers
 
@@ -261,6 +261,24 @@ def test_a_response_stands_in_for_a_unit():
     assert (str(response), response.shape, response.params) == ("brightness", (2, 3, 1), {})
     assert (response.rows, response.cols) == (range(2), range(3))
     assert response.score({}, jnp.full((2, 3, 1), 4.0)) == 4
+    assert (response.image_shape, response.preprocessing.mean) == ((2, 3, 1), (0.0,))
+
+
+def test_a_responses_images_stand_where_it_says():
+    response = Response(brightness, (2, 3, 3), mean=(104.0, 117.0, 123.0), order="BGR")
+    assert response.preprocessing == Preprocessing((104.0, 117.0, 123.0), (1.0, 1.0, 1.0), "BGR")
+
+
+def test_a_units_images_stand_where_the_networks_do(random_params):
+    (unit,) = find_units("conv1:0", LENET, random_params(LENET))
+    assert (unit.image_shape, unit.preprocessing) == (LENET.image_shape, LENET.preprocessing)
+
+
+def test_means_and_orders_that_do_not_fit_are_refused(refused):
+    with refused("mean", "3 channels", "(1.0, 2.0)"):
+        Response(brightness, (2, 3, 3), mean=(1.0, 2.0))
+    with refused("RGB or BGR", "'grey'"):
+        Response(brightness, (2, 3, 3), order="grey")
 
 
 def test_a_response_without_a_name_is_shown_by_its_class():
