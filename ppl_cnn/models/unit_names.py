@@ -14,7 +14,7 @@ type Place = tuple[int, int] | Literal["mean"] | None
 _LAYER = r"(?P<layer>[\w.-]+(?:/[\w.-]+)*)"
 _CHANNELS = r"(?P<first>\d{1,9})(?:-(?P<last>\d{1,9}))?"
 _PLACE = r"(?:@(?:(?P<mean>mean)|(?P<row>\d{1,9}),(?P<col>\d{1,9})))?"
-_ITEM = re.compile(f"{_LAYER}:{_CHANNELS}{_PLACE}(?=,|$)", re.ASCII)
+_ITEM = re.compile(rf"{_LAYER}:{_CHANNELS}{_PLACE}(?=,|\Z)", re.ASCII)
 
 
 class UnitName(NamedTuple):
@@ -88,12 +88,12 @@ def _items(text: str, classes: Sequence[str]) -> Iterator[tuple[str, range, Plac
 
 def _class_at(text: str, at: int, classes: Sequence[str]) -> tuple[str, int]:
     """The class whose name stands there, whole; of several, the one with the longest name."""
-    rest = text[at:].casefold()
+    rest = text[at:]
     fitting = [
         (len(name), index)
         for index, name in enumerate(classes)
         if name
-        and rest.startswith(name.casefold())
+        and rest[: len(name)].casefold() == name.casefold()
         and rest[len(name) : len(name) + 1] in ("", ",")
     ]
     if fitting:
