@@ -1,4 +1,4 @@
-"""How often the units of a network respond at all: dead ones can be seen before they are sampled."""
+"""How often the units of a network respond at all, so that dead ones are seen beforehand."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ppl_cnn.models.layers import ReLU
-from ppl_cnn.models.network import Params, Slab, scaled, sources
+from ppl_cnn.models.network import Params, Slab, scaled
 from ppl_cnn.models.networks import Network
-from ppl_cnn.models.units import unit_layers
+from ppl_cnn.models.units import nonlinearities
 
 
 def activity(
@@ -52,14 +51,3 @@ def _active(
         each = tuple(range(response.ndim - 1))
         active[name] = jnp.sum(response != 0, each), response.size // response.shape[-1]
     return active
-
-
-def nonlinearities(network: Network) -> dict[str, str]:
-    """Layer with units -> the ReLU that reads it, if one does."""
-    with_units = {layer.name for layer in unit_layers(network)}
-    return {
-        source: layer.name
-        for layer in reversed(network.layers)
-        for source in sources(network)[layer.name]
-        if isinstance(layer, ReLU) and source in with_units
-    }
