@@ -14,12 +14,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+from jaxtyping import Float
+
 from ppl_cnn import InputError
 from ppl_cnn.command import run_command
 
 if TYPE_CHECKING:
-    import numpy as np
-    from jaxtyping import Array, Float
+    from jaxtyping import Array
 
     from ppl_cnn.models.cnn import CNN
     from ppl_cnn.models.networks import Network
