@@ -122,35 +122,30 @@ def score_gradient(unit: Unit, image: np.ndarray):
     return np.asarray(_score_gradient(program(unit), unit.params, crop(unit, image)))
 
 
-def tolerance(network, layer, scale):
-    """How far two float32 computations of a layer's response may lie apart.
+def tolerance(scale):
+    """How far two float32 computations of a response may lie apart, given the largest of its map.
 
-    Sums of up to 25,088 products, taken in another order, differ by a few 1e-7 of the map's
-    scale; each layer with weights passes on what those before it have, and adds its own.
+    Adding n products one after another errs by about 6e-8 sqrt(n) of the sum's deviation: 1e-5
+    for VGG16's fc6 with 25,088, of whose responses the largest is four deviations; so 2.5e-6, and
+    twice that between two orders. At most 1e-6 was seen, and no growth with the depth.
     """
-    names = [layer.name for layer in unit_layers(network)]
-    return 1e-6 * (1 + names.index(layer)) * scale
+    return 5e-6 * scale
 
 
 # The whole network's responses.
 
 
 def sampled_units(network, count, random):
-    """As many units, of all layers in turn: of a map in corners, on edges, then anywhere."""
+    """As many units, of all layers in turn; their rows and columns are every other time an end."""
+
+    def position(size):
+        return random.choice([0, size - 1]) if random.integers(2) else random.integers(size)
+
     layers = unit_layers(network)
     for index in range(count):
-        layer, turn = layers[index % len(layers)], index // len(layers)
-        channel = random.integers(layer.channels)
-        if layer.places is None:
-            yield f"{layer.name}:{channel}"
-            continue
-        rows, cols = layer.places
-        row, col = random.integers(rows), random.integers(cols)
-        if turn % 3 == 0:
-            row, col = random.choice([0, rows - 1]), random.choice([0, cols - 1])
-        elif turn % 3 == 1:
-            row = random.choice([0, rows - 1])
-        yield f"{layer.name}:{channel}@{row},{col}"
+        layer = layers[index % len(layers)]
+        place = "" if layer.places is None else "@{},{}".format(*map(position, layer.places))
+        yield f"{layer.name}:{random.integers(layer.channels)}{place}"
 
 
 # One of each pattern: the layers of VGG16's two declarations are the same.
@@ -166,7 +161,7 @@ def test_units_respond_as_the_whole_network_does(network, random_params):
         unit = the_unit(text, network, params)
         layer, channel, place = unit.name
         expected = maps[layer][(*(place or ()), channel)]
-        atol = tolerance(network, layer, np.abs(maps[layer]).max())
+        atol = tolerance(np.abs(maps[layer]).max())
         assert abs(score(unit, image) - expected) < atol, text
 
 
@@ -185,7 +180,7 @@ def test_at_all_places_a_units_response_is_the_whole_networks(network, layer, ra
         score(the_unit(f"{layer}:{channel}@{row},{col}", network, params), image)
         for (row, col), channel in np.ndenumerate(chosen)
     ]
-    atol = tolerance(network, layer, np.abs(expected).max())
+    atol = tolerance(np.abs(expected).max())
     expected = np.take_along_axis(expected, chosen[..., None], -1)[..., 0]
     np.testing.assert_allclose(actual, expected.ravel(), rtol=0, atol=atol)
 
@@ -219,7 +214,7 @@ def test_a_units_gradient_is_the_whole_networks_and_zero_outside(network, texts,
         gradient = score_gradient(unit, image)
         assert gradient.shape == unit.shape
         # As far as the responses, and as far back again.
-        atol = 2 * tolerance(network, layer, np.abs(gradient).max())
+        atol = 2 * tolerance(np.abs(gradient).max())
         np.testing.assert_allclose(gradient, crop(unit, whole), rtol=0, atol=atol)
         crop(unit, whole)[...] = 0
         assert not whole.any()
@@ -272,7 +267,7 @@ def test_a_mean_unit_is_the_mean_of_the_whole_map(network, layer, random_params)
     assert [unit.name for unit in units] == [UnitName(layer, c, "mean") for c in (2, 3, 4)]
     assert units[0].shape == network.image_shape
     actual = [score(unit, image) for unit in units]
-    atol = tolerance(network, layer, np.abs(whole).max())
+    atol = tolerance(np.abs(whole).max())
     np.testing.assert_allclose(actual, whole.mean((0, 1))[2:5], rtol=0, atol=atol)
 
 
@@ -280,7 +275,7 @@ def test_a_mean_unit_after_the_nonlinearity_is_the_mean_of_positive_parts(random
     params, image = random_params(ALEXNET_FASHION), random_image(ALEXNET_FASHION)
     whole = whole_maps(ALEXNET_FASHION, params, image)["conv3"]
     unit = the_unit("conv3:7@mean", ALEXNET_FASHION, params, response="post")
-    atol = tolerance(ALEXNET_FASHION, "conv3", np.abs(whole).max())
+    atol = tolerance(np.abs(whole).max())
     assert abs(score(unit, image) - whole[..., 7].clip(0).mean()) < atol
 
 
@@ -297,8 +292,7 @@ def test_log_probabilities_are_the_classifiers(network, random_params):
         expected = jax.nn.log_softmax(F if offsets is None else F + offsets)
         units = find_units(names, network, params, offsets, target="log-prob")
         actual = [score(unit, image) for unit in units]
-        last = unit_layers(network)[-1].name
-        atol = tolerance(network, last, np.abs(F).max() + 10)
+        atol = tolerance(np.abs(F).max() + 10)
         np.testing.assert_allclose(actual, expected[jnp.asarray([0, 1, 2, -1])], rtol=0, atol=atol)
     assert units[0].settings["target"] == "log-prob"
 
@@ -351,7 +345,7 @@ def test_a_vmap_over_channels_gives_every_units_score(random_params):
 
     together = jax.jit(jax.vmap(one))(channels)
     alone = [score(the_unit(str(unit), ALEXNET_FASHION, params), image) for unit in units]
-    atol = tolerance(ALEXNET_FASHION, "conv5", np.abs(together).max())
+    atol = tolerance(np.abs(together).max())
     np.testing.assert_allclose(together, alone, rtol=0, atol=atol)
 
 
@@ -371,7 +365,7 @@ def test_channels_of_different_groups_are_computed_together(network, text, rando
     layer, _, place = units[0].name
     expected = whole_maps(network, params, image)[layer]
     for unit in units:
-        atol = tolerance(network, layer, np.abs(expected).max())
+        atol = tolerance(np.abs(expected).max())
         assert abs(score(unit, image) - expected[(*place, unit.name.channel)]) < atol
 
 
