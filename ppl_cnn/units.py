@@ -10,6 +10,7 @@ Examples:
     python -m ppl_cnn.units --layer conv5 --data fashion-embedded
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -98,8 +99,6 @@ def _images(
     options: Units, data: str, network: "Network"
 ) -> "Iterator[Float[Array, '_ row col channel']]":
     """The first training images of the data set, as the network sees them."""
-    import math
-
     from tqdm import tqdm
 
     from ppl_cnn.data import batches, open_split
