@@ -1,6 +1,8 @@
 import subprocess
 import sys
 
+import pytest
+
 
 def units(*arguments):
     return subprocess.run(
@@ -11,18 +13,71 @@ def units(*arguments):
     )
 
 
-def test_alexnets_units_are_listed_with_their_known_receptive_fields():
-    done = units("--model", "alexnet")
+def listed(done):
+    """Layer -> its line."""
     assert done.returncode == 0
-    rows = {line.split()[0]: line for line in done.stdout.splitlines()[2:]}
+    lines = done.stdout.partition("\n\n")[0].splitlines()[2:]
+    return {line.split()[0]: line for line in lines}
+
+
+def test_alexnets_units_are_listed_with_their_known_receptive_fields():
+    rows = listed(units("--model", "alexnet"))
     assert list(rows) == ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
     for layer, field in {"conv1": 11, "conv2": 51, "conv3": 99, "conv4": 131, "conv5": 163}.items():
         assert f"{field} x {field}" in rows[layer]
     assert "13 x 13" in rows["conv5"]
 
 
+def test_multiplications_of_the_whole_and_of_the_slab_are_listed():
+    rows = listed(units("--model", "alexnet"))
+    # 55*55*11*11*3, and the kernel alone; then the sums that tests/models/test_units.py checks.
+    assert "1.1 M      363  conv1:12" in rows["conv1"]
+    assert "591.3 M  150.2 M  conv5:12" in rows["conv5"]
+    assert "720.3 M  720.3 M    fc8:12" in rows["fc8"]
+
+
+def test_one_layer_alone_is_listed():
+    assert list(listed(units("--model", "squeezenet1.1", "--layer", "conv10"))) == ["conv10"]
+
+
+def test_data_show_how_often_each_channel_responds():
+    done = units("--data", "fashion-embedded", "--layer", "fc6", "--images", "300")
+    row = listed(done)["fc6"]
+    lines = done.stdout.partition("\n\nunit ")[2].splitlines()[1:]
+    assert [line.split()[0] for line in lines] == [f"fc6:{channel}" for channel in range(256)]
+    dead = [line for line in lines if line.endswith("dead")]
+    assert all("0.00%" in line for line in dead)
+    assert row.split()[-1] == str(len(dead))
+
+
+def test_data_show_dead_channels_of_all_layers_and_name_those_without_a_nonlinearity():
+    done = units("--data", "fashion-embedded", "--images", "50")
+    rows = listed(done)
+    assert "median non-zero  dead" in done.stdout
+    assert rows["fc8"].endswith("no ReLU     -")
+    assert all(rows[f"conv{index}"].split()[-1].isdigit() for index in range(1, 6))
+    detail = units("--data", "fashion-embedded", "--images", "50", "--layer", "fc8").stdout
+    assert "No nonlinearity follows fc8" in detail
+
+
 def test_the_embedded_network_is_the_default():
     assert units().stdout.startswith("alexnet-fashion, images of 28 x 28 x 1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--model", "alexnet", "--data", "fashion-embedded"], "alexnet comes without weights"),
+        (["--layer", "conv9"], "'conv9' of alexnet-fashion; the layers with units are conv1"),
+        (["--data", "fashion-embedded", "--images", "0"], "positive, not 0"),
+        (["--data", "nosuch"], "no data set 'nosuch'"),
+    ],
+)
+def test_what_cannot_be_listed_gets_a_sentence(arguments, words):
+    done = units(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert words in done.stderr
 
 
 def test_an_unknown_model_gets_a_sentence_and_exit_code_2():

@@ -156,7 +156,13 @@ class Slab:
     def respond(
         self, params: Params, x: Float[Array, "n row col channel"], dropout_key: Array | None = None
     ) -> Array:
-        """The response of the slab's last layer.
+        """The response of the slab's last layer; see `responses`."""
+        return self.responses(params, x, dropout_key)[self.steps[-1].layer.name]
+
+    def responses(
+        self, params: Params, x: Float[Array, "n row col channel"], dropout_key: Array | None = None
+    ) -> dict[str, Array]:
+        """Layer name -> its response, as far as the slab's last layer depends on it.
 
         Args:
             params: weights of at least the slab's layers.
@@ -169,7 +175,7 @@ class Slab:
             parts = [reading.of(responses[reading.name]) for reading in readings]
             read = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
             responses[layer.name] = layer.apply(params.get(layer.name, {}), read, padding, key)
-        return responses[self.steps[-1].layer.name]
+        return responses
 
 
 def _behind(network: Network, layer: Layer, rows: range, cols: range) -> tuple[Region, Padding]:

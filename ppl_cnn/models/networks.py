@@ -17,7 +17,7 @@ from ppl_cnn.models.layers import (
 
 IMAGE = "image"
 """What a layer that reads the image itself reads."""
-_RESERVED = (IMAGE, "unit", "class")
+_RESERVED = ("unit", "class")
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Network:
     """(name in published weights, layer) where they differ."""
 
     def __post_init__(self) -> None:
-        known: set[str] = set()
+        known = {IMAGE}
         for layer in self.layers:
             if layer.name in known or layer.name in _RESERVED:
                 raise InputError(f"{self.name} has no free name {layer.name!r} for a layer.")
@@ -113,8 +113,11 @@ LENET_ADVERTORCH = Network(
 )
 """The LeNet for MNIST of advertorch (BorealisAI), trained plainly and adversarially."""
 
-_BVLC = Preprocessing(mean=(104.0, 117.0, 123.0), scale=(1.0, 1.0, 1.0), order="BGR")
-"""Of Caffe's own ImageNet models: the mean image's means."""
+_BVLC = Preprocessing(
+    mean=(104.00699, 116.66877, 122.67892), scale=(1.0, 1.0, 1.0), order="BGR", short_side=256
+)
+"""Of Caffe's own ImageNet models: the mean image's means (ilsvrc_2012_mean). Caffe squeezed whole
+photographs to 256x256 before it cropped; here they keep their proportions."""
 
 _TORCHVISION = Preprocessing(
     mean=(123.675, 116.28, 103.53),
@@ -225,7 +228,7 @@ the 6x6 maps of these images."""
 ZFNET = Network(
     name="zfnet",
     image_shape=(224, 224, 3),
-    preprocessing=_BVLC,
+    preprocessing=replace(_BVLC, mean=_BVLC.mean[::-1], order="RGB"),
     layers=(
         Conv("conv1", 96, kernel=7, stride=2, padding=1),
         ReLU("relu1"),
@@ -246,8 +249,9 @@ ZFNET = Network(
     ),
 )
 """Zeiler, Fergus, Visualizing and understanding convolutional networks, ECCV 2014, figure 3: maps
-of 110, 55, 26, 13 and 6. Padding and rounding are those that give these sizes; the contrast
-normalization is Caffe's LRN."""
+of 110, 55, 26, 13 and 6, pooled before they are normalized. Padding and rounding are those that
+give these sizes, and the contrast normalization, of which the paper gives no constants, is Caffe's
+LRN; the mean is a pixel's in place of the mean image."""
 
 
 def _vgg_block(number: int, channels: int, convolutions: int) -> tuple[Layer, ...]:
@@ -321,19 +325,17 @@ def _fire(number: int, squeeze: int, expand: int) -> tuple[Layer, ...]:
 SQUEEZENET = Network(
     name="squeezenet1.1",
     image_shape=(227, 227, 3),
-    preprocessing=Preprocessing(
-        mean=(104.006, 116.669, 122.679), scale=(1.0, 1.0, 1.0), order="BGR"
-    ),
+    preprocessing=replace(_BVLC, mean=(104.0, 117.0, 123.0)),
     layers=(
         Conv("conv1", 64, kernel=3, stride=2),
         ReLU("relu_conv1"),
-        MaxPool("pool1", kernel=3, stride=2),
+        MaxPool("pool1", kernel=3, stride=2, ceil=True),
         *_fire(2, 16, 64),
         *_fire(3, 16, 64),
-        MaxPool("pool3", kernel=3, stride=2),
+        MaxPool("pool3", kernel=3, stride=2, ceil=True),
         *_fire(4, 32, 128),
         *_fire(5, 32, 128),
-        MaxPool("pool5", kernel=3, stride=2),
+        MaxPool("pool5", kernel=3, stride=2, ceil=True),
         *_fire(6, 48, 192),
         *_fire(7, 48, 192),
         *_fire(8, 64, 256),
@@ -343,8 +345,8 @@ SQUEEZENET = Network(
         GlobalMean("pool10"),
     ),
 )
-"""SqueezeNet 1.1 (Iandola et al., SqueezeNet: AlexNet-level accuracy with 50x fewer parameters,
-2016) as its converted Caffe weights are used: pooling windows stay inside the map, and a class's
+"""SqueezeNet 1.1 as its authors trained it in Caffe (DeepScale/SqueezeNet, SqueezeNet_v1.1; Iandola
+et al., SqueezeNet: AlexNet-level accuracy with 50x fewer parameters, 2016), but that a class's
 score is the mean of conv10 before its nonlinearity, which classification doesn't need and under
 which a density would be flat."""
 

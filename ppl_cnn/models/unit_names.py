@@ -14,7 +14,7 @@ type Place = tuple[int, int] | Literal["mean"] | None
 _LAYER = r"(?P<layer>[\w.-]+(?:/[\w.-]+)*)"
 _CHANNELS = r"(?P<first>\d{1,9})(?:-(?P<last>\d{1,9}))?"
 _PLACE = r"(?:@(?:(?P<mean>mean)|(?P<row>\d{1,9}),(?P<col>\d{1,9})))?"
-_ITEM = re.compile(f"{_LAYER}:{_CHANNELS}{_PLACE}(?=,|$)", re.ASCII)
+_ITEM = re.compile(rf"{_LAYER}:{_CHANNELS}{_PLACE}(?=,|\Z)", re.ASCII)
 
 
 class UnitName(NamedTuple):
@@ -87,18 +87,24 @@ def _items(text: str, classes: Sequence[str]) -> Iterator[tuple[str, range, Plac
 
 
 def _class_at(text: str, at: int, classes: Sequence[str]) -> tuple[str, int]:
-    """The class whose name stands there, whole; of several, the one with the longest name."""
-    rest = text[at:].casefold()
+    """The class whose name stands there, whole: "ox, big" rather than "ox"."""
+    rest = text[at:]
     fitting = [
-        (len(name), index)
+        index
         for index, name in enumerate(classes)
         if name
-        and rest.startswith(name.casefold())
+        and rest[: len(name)].casefold() == name.casefold()
         and rest[len(name) : len(name) + 1] in ("", ",")
     ]
-    if fitting:
-        length, index = max(fitting, key=lambda found: (found[0], -found[1]))
-        return text[at : at + length], index
+    longest = max((len(classes[index]) for index in fitting), default=0)
+    same = [index for index in fitting if len(classes[index]) == longest]
+    if len(same) > 1:
+        raise InputError(
+            f"There are {len(same)} classes {rest[:longest]!r}: write "
+            f"{' or '.join(f'class:{index}' for index in same)}."
+        )
+    if same:
+        return rest[:longest], same[0]
     wanted = text[at:].partition(",")[0]
     if not classes:
         raise InputError(

@@ -249,7 +249,12 @@ def _computed(
     layer, place = names[0].layer, names[0].place
     ends = layer
     if response == "post":
-        ends = _nonlinearity(network, layer)
+        if layer not in nonlinearities(network):
+            raise InputError(
+                f"{layer} of {network.name} has no nonlinearity after it: --response post "
+                f"doesn't apply."
+            )
+        ends = nonlinearities(network)[layer]
     shape = shapes(network)[ends]
     rows, cols = positions(shape)
     if place is not None and place != "mean":
@@ -269,16 +274,6 @@ def _computed(
     if alpha is not None:
         needed[last] = {**needed[last], "bias": needed[last]["bias"] + alpha}
     return slab, needed, range(shape[-1])
-
-
-def _nonlinearity(network: Network, layer: str) -> str:
-    """The ReLU that reads that layer."""
-    for after in network.layers:
-        if isinstance(after, ReLU) and sources(network)[after.name] == (layer,):
-            return after.name
-    raise InputError(
-        f"{layer} of {network.name} has no nonlinearity after it: --response post doesn't apply."
-    )
 
 
 def _narrowed(
@@ -362,6 +357,16 @@ def unit_layers(network: Network) -> tuple[LayerUnits, ...]:
         if isinstance(layer, Conv | Dense) or layer is network.layers[-1]:
             found.append(_layer_units(network, layer, fields[layer.name], strides[layer.name]))
     return tuple(found)
+
+
+@cache
+def nonlinearities(network: Network) -> dict[str, str]:
+    """Layer with units -> the ReLU that reads it, and it alone, if there is one."""
+    relus = [layer.name for layer in network.layers if isinstance(layer, ReLU)]
+    after = {sources(network)[relu]: relu for relu in reversed(relus)}
+    return {
+        layer.name: after[(layer.name,)] for layer in unit_layers(network) if (layer.name,) in after
+    }
 
 
 def _layer_units(network: Network, layer: Layer, field_size: int, stride: int) -> LayerUnits:

@@ -108,7 +108,7 @@ def _network(description: Mapping[str, Any], folder: Path) -> Network:
     given = given if isinstance(given, dict) else {}
     mean, scale = _numbers(given.get("mean")), _numbers(given.get("scale"))
     side = given.get("short_side")
-    sized = side is None or (isinstance(side, int) and side > 0)
+    sized = side is None or (type(side) is int and side > 0)
     if not mean.shape == scale.shape == (channels,) or given.get("order") not in orders:
         raise InputError(
             f"{folder / 'model.json'} must give preprocessing as a mean and a scale of {channels} "

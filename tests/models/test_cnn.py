@@ -12,7 +12,7 @@ from ppl_cnn.models.network import scores
 from ppl_cnn.models.networks import LENET, Network, Preprocessing
 
 GREY = Preprocessing(mean=(50.0,), scale=(0.1,), order="grey")
-BGR = Preprocessing(mean=(10.0, 20.0, 30.0), order="BGR")
+BGR = Preprocessing(mean=(10.0, 20.0, 30.0), scale=(1.0, 1.0, 1.0), order="BGR")
 RGB = replace(BGR, order="RGB")
 
 
@@ -58,6 +58,17 @@ def test_logits_are_the_scores_of_scaled_centred_pixels_plus_alpha(random_params
     np.testing.assert_allclose(logits - without, np.tile(alpha, (5, 1)), atol=1e-4)
 
 
+def test_each_channel_has_its_own_mean_and_scale(random_params):
+    network = tiny(replace(RGB, scale=(1.0, 0.5, 0.1)), 3)
+    params = random_params(network)
+    pixels = photographs(5, 2, 3, 3)
+    x = (pixels - np.asarray([10, 20, 30])) * np.asarray([1, 0.5, 0.1])
+    expected = x.reshape(5, 18) @ np.asarray(params["fc"]["kernel"])
+    expected += np.asarray(params["fc"]["bias"])
+    actual = CNN(network, params).logits(pixels)
+    np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())  # float32
+
+
 def test_grey_pixels_for_a_grey_network_lose_the_mean_alone():
     pixels = photographs(2, 2, 3, 1)
     np.testing.assert_array_equal(preprocess(pixels, GREY, (2, 3, 1)), pixels - np.float32(50))
@@ -99,6 +110,24 @@ def test_the_centre_is_what_is_cropped():
     np.testing.assert_allclose(x, left, atol=1e-3)  # symmetric
 
 
+def test_a_short_side_is_scaled_to_its_length_before_the_centre_is_cropped():
+    # A bright frame of a sixteenth on either side, which a crop of 4 of 8 leaves out.
+    pixels = np.full((1, 32, 64, 1), 250, np.uint8)
+    pixels[:, 2:-2, 4:-4] = 100
+    network = replace(GREY, short_side=8)
+    np.testing.assert_allclose(preprocess(pixels, network, (4, 4, 1)), 50, atol=1e-3)
+    # And no crop at all is left where the short side is the image's own.
+    whole = preprocess(pixels, replace(GREY, short_side=4), (4, 8, 1))
+    np.testing.assert_array_equal(whole, preprocess(pixels, GREY, (4, 8, 1)))
+    assert np.asarray(whole).max() > 60
+
+
+def test_photographs_of_the_networks_size_are_not_scaled():
+    pixels = photographs(1, 4, 4, 1)
+    x = preprocess(pixels, replace(GREY, short_side=8), (4, 4, 1))
+    np.testing.assert_array_equal(x, pixels - np.float32(50))
+
+
 def test_halving_the_size_averages_smoothly():
     ramp = np.broadcast_to(
         np.arange(0, 160, 10, dtype=np.uint8)[None, None, :, None], (1, 16, 16, 1)
@@ -130,3 +159,19 @@ def test_unit_names_a_unit_with_these_weights(random_params):
     unit = CNN(LENET, params).unit("conv2:7@0,1")
     assert str(unit) == "conv2:7@0,1"
     np.testing.assert_array_equal(unit.params["conv1"]["kernel"], params["conv1"]["kernel"])
+
+
+def test_units_are_named_by_these_classes_and_their_probabilities_hold_alpha(random_params):
+    params, alpha = random_params(LENET), np.linspace(-1, 1, 10, dtype=np.float32)
+    cnn = CNN(LENET, params, alpha, tuple("abcdefghij"))
+    image = jax.random.normal(jax.random.key(0), (28, 28, 1))
+    expected = jax.nn.log_softmax(cnn(image[None])[0] + alpha)
+    units = cnn.units("class:c,class:7", target="log-prob")
+    assert [str(unit) for unit in units] == ["fc4:2", "fc4:7"]
+    actual = [unit.score(unit.params, image) for unit in units]
+    np.testing.assert_allclose(actual, expected[np.asarray([2, 7])], atol=1e-5)  # float32
+
+
+def test_unit_wants_exactly_one(refused):
+    with refused("'conv1:0-2' names 3 units"):
+        CNN.random(LENET).unit("conv1:0-2")

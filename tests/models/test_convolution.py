@@ -14,6 +14,9 @@ CASES = [
     ((9, 8), (1, 1), 2, ((0, 0), (0, 0))),  # the last column is not read
     ((9, 7), (3, 3), 1, ((1, 1), (1, 1))),
     ((9, 7), (3, 3), 1, ((2, 0), (0, 1))),
+    ((7, 7), (3, 3), 1, ((0, 0), (0, 0))),  # fewer outputs than inputs, as in slabs
+    ((7, 6), (3, 3), 1, ((1, 0), (0, 0))),  # the same at a border
+    ((3, 3), (3, 3), 1, ((0, 0), (0, 0))),
     ((10, 8), (3, 3), 2, ((0, 0), (0, 0))),  # the last row and column are not read
     ((10, 7), (3, 3), 2, ((1, 0), (0, 2))),
     ((11, 8), (3, 3), 4, ((0, 0), (1, 0))),  # stride over kernel: rows in between are not read

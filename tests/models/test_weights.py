@@ -66,13 +66,32 @@ def test_the_description_holds_what_is_said_of_the_model(folder):
     description = read_description(folder)
     assert description["test_error"] == 0.125
     assert (description["network"], description["classes"]) == ("lenet", list(CLASSES))
-    assert description["preprocessing"] == {"mean": [0.0], "scale": [1 / 256], "order": "grey"}
+    assert description["preprocessing"] == {
+        "mean": [0.0],
+        "scale": [1 / 256],
+        "order": "grey",
+        "short_side": None,
+    }
 
 
 def test_the_files_preprocessing_is_the_networks(folder):
-    change_description(folder, preprocessing={"mean": [33], "scale": [0.5], "order": "grey"})
+    given = {"mean": [33], "scale": [0.5], "order": "grey", "short_side": 40}
+    change_description(folder, preprocessing=given)
     network = ppl_cnn.load(folder).network
-    assert network == replace(LENET, preprocessing=Preprocessing((33.0,), 0.5, "grey"))
+    assert network == replace(LENET, preprocessing=Preprocessing((33.0,), (0.5,), "grey", 40))
+
+
+def test_a_description_without_a_short_side_has_none(folder):
+    change_description(folder, preprocessing={"mean": [33], "scale": [0.5], "order": "grey"})
+    assert ppl_cnn.load(folder).network.preprocessing.short_side is None
+
+
+@pytest.mark.parametrize("side", [0, -1, 1.5, "256", True, [256]])
+def test_a_short_side_that_is_no_length_is_refused(folder, side, refused):
+    given = {"mean": [0.0], "scale": [1.0], "order": "grey", "short_side": side}
+    change_description(folder, preprocessing=given)
+    with refused("short_side", repr(side)):
+        ppl_cnn.load(folder)
 
 
 def test_half_precision_weights_are_read_as_float32(folder, tensors):
@@ -209,7 +228,7 @@ def test_a_description_that_lacks_something_is_refused(folder, name, refused):
 @pytest.mark.parametrize("name", ["vgg", "", 3, ["lenet"], {}])
 def test_a_description_of_an_unknown_network_is_refused(folder, name, refused):
     change_description(folder, network=name)
-    with refused(f"names the network {name!r}", "lenet, alexnet"):
+    with refused(f"names the network {name!r}", "lenet, lenet-advertorch, alexnet"):
         ppl_cnn.load(folder)
 
 
@@ -247,7 +266,8 @@ def test_alpha_and_classes_that_do_not_fit_are_refused(folder, changes, refused)
         {"mean": ["dark"], "scale": [1.0], "order": "grey"},
         {"mean": [float("nan")], "scale": [1.0], "order": "grey"},
         {"mean": [0.0], "scale": "big", "order": "grey"},
-        {"mean": [0.0], "scale": [1.0], "order": "grey"},
+        {"mean": [0.0], "scale": 1.0, "order": "grey"},
+        {"mean": [0.0], "scale": [1.0, 1.0], "order": "grey"},
         {"mean": [0.0], "scale": [1.0], "order": "RGB"},
         {"mean": [0.0], "scale": [1.0], "order": ["grey"]},
     ],

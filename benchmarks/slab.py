@@ -1,0 +1,92 @@
+"""What a unit's slab spares: the gradient of a receptive field's image against a whole one's.
+
+    python benchmarks/slab.py
+
+For networks with random weights, a JSON object a line:
+
+    slab_over_whole: the time of one jitted and batched value_and_grad of the centre unit's score
+        on its receptive field, over that of the same unit read off the whole map of its layer,
+        which the network computes on the whole image; median of rounds timed in turn, with its
+        range
+    multiplications: of the two responses, in millions; the whole's for all channels of the layer,
+        of which the unit is one
+"""
+
+import json
+import time
+
+import jax
+import numpy as np
+
+from ppl_cnn.models.cnn import CNN
+from ppl_cnn.models.network import Slab, positions, scaled, shapes
+from ppl_cnn.models.networks import ALEXNET, CAFFENET, VGG16
+
+ROUNDS = 9
+CALLS = 4
+"""Per round and side."""
+
+
+def seconds(function, *arguments):
+    began = time.perf_counter()
+    for _ in range(CALLS):
+        jax.block_until_ready(function(*arguments))
+    return (time.perf_counter() - began) / CALLS
+
+
+def batched(score):
+    """Value and gradient of a score of one image, for a batch and given weights."""
+    return jax.jit(jax.vmap(jax.value_and_grad(score, argnums=1), in_axes=(None, 0)))
+
+
+def on_whole_images(cnn, unit):
+    """The unit's score of a whole image, its slab and the weights that this takes."""
+    network, (layer, channel, place) = cnn.network, unit.name
+    whole = Slab.of(network, layer, *positions(shapes(network)[layer]))
+    names = {step.layer.name for step in whole.steps}
+    params = {name: weights for name, weights in cnn.arrays().items() if name in names}
+
+    def score(params, image):
+        x = scaled(network.preprocessing, whole.crop(image)[None])
+        return whole.respond(params, x)[0, *place, channel]
+
+    return score, whole, params
+
+
+def compare(cnn, text, batch):
+    """A line for one unit and batch size."""
+    unit = cnn.unit(text)
+    score, whole, params = on_whole_images(cnn, unit)
+    images = 10 * jax.random.normal(jax.random.key(0), (batch, *cnn.network.image_shape))
+    sides = [
+        (batched(unit.score), unit.params, unit.slab.crop(images)),
+        (batched(score), params, images),
+    ]
+    results = [jax.block_until_ready(gradient(*arguments)) for gradient, *arguments in sides]
+    (value, gradient), (whole_value, whole_gradient) = results
+    np.testing.assert_allclose(value, whole_value, rtol=1e-3, atol=1e-4 * np.abs(value).max())
+    scale = np.abs(gradient).max()
+    np.testing.assert_allclose(gradient, unit.slab.crop(whole_gradient), atol=1e-4 * scale)
+    times = np.asarray([[seconds(*side) for side in sides] for _ in range(ROUNDS)])
+    ratios = times[:, 0] / times[:, 1]
+    return {
+        "model": cnn.network.name,
+        "unit": text,
+        "batch": batch,
+        "slab_over_whole": round(float(np.median(ratios)), 3),
+        "slab_over_whole_range": [round(float(ratio), 3) for ratio in np.sort(ratios)[[0, -1]]],
+        "milliseconds": [round(1e3 * float(t), 1) for t in np.median(times, axis=0)],
+        "multiplications": [round(slab.multiplications / 1e6, 1) for slab in (unit.slab, whole)],
+    }
+
+
+def main():
+    cases = [(ALEXNET, "conv5:12", (1, 2, 8)), (CAFFENET, "conv5:12", (1, 2, 8))]
+    for network, unit, batches in [*cases, (VGG16, "conv5_3:12", (1,))]:
+        cnn = CNN.random(network)
+        for batch in batches:
+            print(json.dumps(compare(cnn, unit, batch)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

