@@ -14,14 +14,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ppl_cnn.inference.chains import draw as draw
     from ppl_cnn.models.density import TiltedDensity as TiltedDensity
+    from ppl_cnn.models.module_network import ModuleNetwork as ModuleNetwork
+    from ppl_cnn.models.networks import Preprocessing as Preprocessing
     from ppl_cnn.models.references import WhiteNoise as WhiteNoise
     from ppl_cnn.models.units import Response as Response
     from ppl_cnn.models.weights import load as load
 
 __version__ = "0.1.0"
-__all__ = ["InputError", "Response", "TiltedDensity", "WhiteNoise", "draw", "load"]
+__all__ = [
+    "InputError",
+    "ModuleNetwork",
+    "Preprocessing",
+    "Response",
+    "TiltedDensity",
+    "WhiteNoise",
+    "draw",
+    "load",
+]
 
 _HOMES = {
+    "ModuleNetwork": "ppl_cnn.models.module_network",
+    "Preprocessing": "ppl_cnn.models.networks",
     "Response": "ppl_cnn.models.units",
     "TiltedDensity": "ppl_cnn.models.density",
     "WhiteNoise": "ppl_cnn.models.references",

@@ -304,10 +304,10 @@ class LayerUnits(NamedTuple):
     """(row, col) pixels that a unit reads, were the image large enough."""
     image: tuple[int, int]
     """(row, col) pixels of the image of the unit at the map's centre."""
-    whole_multiplications: int
-    """For a channel's whole map."""
-    slab_multiplications: int
-    """For the unit at the map's centre."""
+    whole_multiplications: int | None
+    """For a channel's whole map; None where a network doesn't tell."""
+    slab_multiplications: int | None
+    """For the unit at the map's centre; likewise."""
 
 
 @cache
