@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Self
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,8 @@ class ModuleNetwork:
         preprocessing: from pixels to what the module sees.
         classes: names of the scores, or ().
         layers: layer name -> shape of its response without the batch, in the order of calls.
-        weights: name ("conv1.kernel") -> array, of the module's state but for random keys.
+        weights: name ("conv1.kernel") -> array, of the module's state but for its random keys.
+        keys: the names of these.
 
     Args:
         module: any whose `__call__` needs no argument but the images.
@@ -80,11 +81,8 @@ class ModuleNetwork:
             _prepare(part)
         self._graph = nnx.graphdef(module)
         self._keys = nnx.state(module, nnx.RngState)
-        leaves, self._tree = jax.tree.flatten_with_path(nnx.state(module, nnx.Not(nnx.RngState)))
-        self.weights: Weights = {
-            jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value"): leaf
-            for path, leaf in leaves
-        }
+        self.keys = named_leaves(self._keys)[0].keys()
+        self.weights, self._tree = named_leaves(nnx.state(module, nnx.Not(nnx.RngState)))
         self.layers = self._find_layers()
         self.classes = tuple(classes)
         count = self.layers[OUTPUT][-1]
@@ -93,6 +91,11 @@ class ModuleNetwork:
                 f"{self.name} has {count} scores and {len(self.classes)} names of classes: give "
                 f"{count}, or none."
             )
+
+    @property
+    def network(self) -> Self:
+        """Itself: what its declaration is to a `CNN`."""
+        return self
 
     def with_weights(self, weights: Mapping[str, Array]) -> Self:
         """The same network with other weights, of the same names and shapes."""
@@ -309,6 +312,15 @@ class ModuleUnit:
         if self.target == "log-prob":
             response = jax.nn.log_softmax(response)
         return jax.lax.dynamic_index_in_dim(response, params["unit"]["channel"], keepdims=False)
+
+
+def named_leaves(state: Any) -> tuple[dict[str, Any], Any]:
+    """A state's arrays under their paths ("blocks.0.conv.kernel"), and its tree."""
+    leaves, tree = jax.tree.flatten_with_path(state)
+    names = (jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves)
+    return {
+        name.removesuffix(".value"): leaf for name, (_, leaf) in zip(names, leaves, strict=True)
+    }, tree
 
 
 def one_line(error: Exception) -> str:

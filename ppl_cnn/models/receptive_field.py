@@ -52,24 +52,27 @@ def receptive_fields(
         return response if response.ndim == 2 else jnp.einsum("nrck,rc->nk", response, place)
 
     @jax.jit
-    def support(weights: Weights, place: Array, images: Images) -> Bool[Array, "row col"]:
+    def look(
+        weights: Weights, place: Array, images: Images
+    ) -> tuple[Float[Array, "n channel"], Bool[Array, "row col"]]:
         response, pull_back = jax.vjp(lambda images: summed(weights, place, images), images)
         # Random signs and sizes: that channels' gradients cancel has probability zero.
         mix = jax.random.normal(jax.random.key(0), response.shape, response.dtype)
-        return jnp.any(pull_back(mix)[0] != 0, axis=(0, 3))
-
-    @jax.jit
-    def change(weights: Weights, place: Array, one: Images, other: Images) -> Float[Array, ""]:
-        before, after = summed(weights, place, one), summed(weights, place, other)
-        return jnp.max(jnp.abs(after - before)) / jnp.max(jnp.abs(before))
+        return response, jnp.any(pull_back(mix)[0] != 0, axis=(0, 3))
 
     for place in places:
-        rounds = (support(weights, place, _noise(seed, image_shape)) for seed in range(_ROUNDS))
-        rows, cols = _hull(np.any([np.asarray(found) for found in rounds], axis=0))
-        one, other = _noise(_ROUNDS, image_shape), _noise(_ROUNDS + 1, image_shape)
+        support = np.zeros(image_shape[:2], bool)
+        for seed in range(_ROUNDS):
+            images = _noise(seed, image_shape)
+            before, found = look(weights, place, images)
+            support |= np.asarray(found)
+        rows, cols = _hull(support)
         inside = np.s_[:, rows.start : rows.stop, cols.start : cols.stop]
-        other[inside] = one[inside]
-        if rows and change(weights, place, one, other) > _TOLERANCE:
+        others = _noise(_ROUNDS, image_shape)
+        others[inside] = images[inside]
+        after, _ = look(weights, place, others)
+        change = np.abs(np.asarray(after) - np.asarray(before)).max()
+        if rows and change > _TOLERANCE * np.abs(before).max():
             rows, cols = range(image_shape[0]), range(image_shape[1])
         yield rows, cols
 

@@ -310,9 +310,26 @@ class LayerUnits(NamedTuple):
     """For the unit at the map's centre; likewise."""
 
 
+class ListsUnits(Protocol):
+    """A network that isn't declared layer by layer, and says itself what units it has."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(row, col, channel)."""
+
+    def unit_layers(self) -> tuple[LayerUnits, ...]:
+        """Its layers; the last has the classes."""
+
+
 @cache
-def unit_layers(network: Network) -> tuple[LayerUnits, ...]:
+def unit_layers(network: Network | ListsUnits) -> tuple[LayerUnits, ...]:
     """The layers whose channels are units, in the network's order; the last has the classes."""
+    if not isinstance(network, Network):
+        return network.unit_layers()
     fields, strides = {IMAGE: 1}, {IMAGE: 1}
     found = []
     for layer in network.layers:

@@ -14,22 +14,28 @@ import safetensors.numpy
 
 from ppl_cnn import InputError
 from ppl_cnn.models.cnn import CNN
+from ppl_cnn.models.module_network import ModuleNetwork
 from ppl_cnn.models.network import Params, weight_shapes
 from ppl_cnn.models.networks import NETWORKS, Network, Preprocessing
+from ppl_cnn.models.own_networks import load_module
 
 EMBEDDED = Path(__file__).parent / "embedded"
 """The networks that come with the package, a folder each."""
 
 
-def load(model: str | Path) -> CNN:
+def load(model: str | Path, weights: str | Path | None = None) -> CNN | ModuleNetwork:
     """Opens a trained network.
 
     Args:
-        model: the name of an embedded network, or the folder of a run of `ppl_cnn.pretrain`.
+        model: the name of an embedded network, the folder of a run of `ppl_cnn.pretrain`, or
+            "package.module:factory" for a network of one's own.
+        weights: see `ppl_cnn.models.own_networks.load_module`.
 
     Raises:
         InputError: there is no such model, or its files are damaged or don't fit.
     """
+    if ":" in str(model) and not Path(model).is_dir():
+        return load_module(str(model), weights)
     folder = model_folder(model)
     description = read_description(folder)
     network = _network(description, folder)
