@@ -164,7 +164,8 @@ class ModuleNetwork:
         """The layers, as `ppl_cnn.models.units.unit_layers` lists them.
 
         The receptive field is that of the unit at the map's centre, as far as the image holds
-        it; the multiplications aren't known.
+        it; the stride is None where the image holds too little to tell, and the
+        multiplications aren't known.
         """
         return tuple(self._layer_units(name, shape) for name, shape in self.layers.items())
 
@@ -173,15 +174,13 @@ class ModuleNetwork:
             ((rows, cols),) = self._receptive_fields(name, [None])
             size = len(rows), len(cols)
             return LayerUnits(name, shape[-1], None, None, size, size, None, None)
-        row, col = shape[0] // 2, shape[1] // 2
-        (rows, cols), (above, _) = self._receptive_fields(
-            name, [(row, col), (max(row - 1, 0), col)]
-        )
+        col, last = shape[1] // 2, shape[0] - 1
+        places: list[Place] = [(shape[0] // 2, col), (last, col), (max(last - 1, 0), col)]
+        (rows, cols), (below, _), (above, _) = self._receptive_fields(name, places)
         size = len(rows), len(cols)
-        # At the image's border, one of the field's ends stays where it is.
-        stride = max(rows.start - above.start, rows.stop - above.stop)
-        places = shape[0], shape[1]
-        return LayerUnits(name, shape[-1], places, stride or None, size, size, None, None)
+        # Towards the map's end, fields begin inside the image if they do anywhere.
+        stride = below.start - above.start if above.start else None
+        return LayerUnits(name, shape[-1], (shape[0], shape[1]), stride, size, size, None, None)
 
     def respond(self, weights: Weights, x: Images, layer: str) -> Array:
         """A layer's response to images in pixel units minus the mean.

@@ -47,14 +47,14 @@ def receptive_fields(
         For each of the places rows and columns, both empty if there is no gradient.
     """
 
-    def summed(weights: Weights, place: Array, images: Images) -> Float[Array, "n channel"]:
+    def summed(weights: Weights, place: Array, images: Images) -> Float[Array, "n c"]:
         response = respond(weights, images)
         return response if response.ndim == 2 else jnp.einsum("nrck,rc->nk", response, place)
 
     @jax.jit
     def look(
         weights: Weights, place: Array, images: Images
-    ) -> tuple[Float[Array, "n channel"], Bool[Array, "row col"]]:
+    ) -> tuple[Float[Array, "n c"], Bool[Array, "row col"]]:
         response, pull_back = jax.vjp(lambda images: summed(weights, place, images), images)
         # Random signs and sizes: that channels' gradients cancel has probability zero.
         mix = jax.random.normal(jax.random.key(0), response.shape, response.dtype)

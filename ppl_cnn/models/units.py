@@ -310,6 +310,7 @@ class LayerUnits(NamedTuple):
     """For the unit at the map's centre; likewise."""
 
 
+@runtime_checkable
 class ListsUnits(Protocol):
     """A network that isn't declared layer by layer, and says itself what units it has."""
 
