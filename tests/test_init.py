@@ -15,7 +15,13 @@ def run(script: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("name", ["InputError", "Response", "TiltedDensity", "WhiteNoise", "load"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("InputError", "ModuleNetwork", "Preprocessing", "Response", "TiltedDensity"),
+        *("WhiteNoise", "load"),
+    ],
+)
 def test_public_names_are_what_their_modules_define(name):
     assert getattr(ppl_cnn, name).__name__ == name
 

@@ -63,12 +63,11 @@ def both(request, random_params):
 
 
 PLACES = {
-    "lenet": ["conv1:7@0,23", "conv1:3@12,9", "conv2:3@7,0", "conv2:5", "fc3:71", "fc4:9"],
-    "alexnet-fashion": [
-        *("conv1:31@0,0", "conv2:40@13,13", "conv2:3@mean", "conv3:5@0,3", "conv4:90@6,2"),
-        *("conv5:12", "conv5:63@0,6", "fc6:37", "fc8:3"),
-    ],
+    "lenet": ["conv1:7@0,23", "conv2:3@7,0", "conv2:5", "fc4:9"],
+    "alexnet-fashion": ["conv2:40@13,13", "conv2:3@mean", "conv4:90@6,2", "conv5:63@0,6"],
 }
+# Each program is compiled and run once.
+QUICK = {"xla_backend_optimization_level": 0}
 
 
 def test_fields_and_responses_are_those_of_a_declared_network(both):
@@ -79,7 +78,7 @@ def test_fields_and_responses_are_those_of_a_declared_network(both):
         assert (unit.rows, unit.cols, unit.shape) == (declared.rows, declared.cols, declared.shape)
         (image,) = images(1, unit.shape)
         ours, theirs = (
-            jax.jit(jax.value_and_grad(u.score, argnums=1))(u.params, image)
+            jax.jit(jax.value_and_grad(u.score, argnums=1), compiler_options=QUICK)(u.params, image)
             for u in (unit, declared)
         )
         # Sums of up to 2,304 terms in as many as eight layers, in another order.
