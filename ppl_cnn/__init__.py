@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ppl_cnn.inference.chains import draw as draw
     from ppl_cnn.models.density import TiltedDensity as TiltedDensity
+    from ppl_cnn.models.module_network import ModuleNetwork as ModuleNetwork
+    from ppl_cnn.models.networks import Preprocessing as Preprocessing
     from ppl_cnn.models.references import Bounded as Bounded
     from ppl_cnn.models.references import Uniform as Uniform
     from ppl_cnn.models.references import WhiteNoise as WhiteNoise
@@ -25,6 +27,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Bounded",
     "InputError",
+    "ModuleNetwork",
+    "Preprocessing",
     "Response",
     "Spectral",
     "TiltedDensity",
@@ -36,6 +40,8 @@ __all__ = [
 
 _HOMES = {
     "Bounded": "ppl_cnn.models.references",
+    "ModuleNetwork": "ppl_cnn.models.module_network",
+    "Preprocessing": "ppl_cnn.models.networks",
     "Response": "ppl_cnn.models.units",
     "Spectral": "ppl_cnn.models.spectral",
     "TiltedDensity": "ppl_cnn.models.density",

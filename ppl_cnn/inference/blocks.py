@@ -242,7 +242,7 @@ class Program:
             since = jax.tree.map(lambda x: jnp.zeros_like(x[:, 0]), kept.transition)
             chains, since = jax.lax.fori_loop(0, thin, transition, (chains, since))
             states = chains.states
-            image = density.reference.push(states.z[SITE])
+            image = density.push(states.z[SITE])
             response = jax.vmap(partial(density.unit.score, params))(image)
             return chains, Kept(
                 kept.image.at[:, index].set(image),
@@ -256,7 +256,7 @@ class Program:
             )
 
         chains, kept = jax.lax.fori_loop(0, count, keep, (chains, self._nothing(chains.states)))
-        return chains, kept._replace(stein=density.reference.push(kept.stein / count))
+        return chains, kept._replace(stein=density.push(kept.stein / count))
 
     def _adapt(self, states: HMCState, step: StepSize) -> Chains:
         """Moves the chains' common step size; in the end of warmup, to the steps' average."""
@@ -274,7 +274,7 @@ class Program:
             jnp.zeros((chains, self.block, *shape)),
             jnp.zeros((chains, self.block)),
             jax.tree.map(lambda x: jnp.zeros((chains, self.block), x.dtype), transition),
-            jnp.zeros((chains, *shape)),
+            jnp.zeros((chains, *self._density.latent_shape)),
         )
 
     def save(self, position: Position, path: Path) -> None:

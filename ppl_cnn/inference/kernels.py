@@ -62,7 +62,7 @@ def make_kernel(name: str, density: TiltedDensity) -> MCMCKernel:
         "model": density.whitened,
         "adapt_mass_matrix": False,
         "adapt_step_size": False,
-        "step_size": gaussian_step_size(math.prod(density.unit.shape)),
+        "step_size": gaussian_step_size(math.prod(density.latent_shape)),
     }
     if name == "hmc":
         # A quarter turn of the Gaussian's rotation forgets the start.
@@ -140,7 +140,7 @@ def statistics(kernel: str) -> dict[str, type[np.generic]]:
 def start(kernel: MCMCKernel, density: TiltedDensity, params: Params, key: Array) -> HMCState:
     """One chain's first state: a draw of the reference."""
     key_start, key_chain = jax.random.split(key)
-    z = jax.random.normal(key_start, density.unit.shape)
+    z = jax.random.normal(key_start, density.latent_shape)
     return kernel.init(key_chain, 0, {SITE: z}, model_args=(params,), model_kwargs={})
 
 

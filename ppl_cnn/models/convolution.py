@@ -1,5 +1,6 @@
 """The convolution of every network here, with an input gradient that stays fast inside loops."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -13,12 +14,14 @@ type Padding = tuple[tuple[int, int], tuple[int, int]]
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
 def convolve(
     x: Float[Array, "n row col c_in"],
-    kernel: Float[Array, "k_row k_col c_in c_out"],
-    stride: int,
+    kernel: Float[Array, "k_row k_col c_group c_out"],
+    stride: int | tuple[int, int],
     padding: Padding,
+    dilation: tuple[int, int] = (1, 1),
+    groups: int = 1,
 ) -> Float[Array, "n row_out col_out c_out"]:
     """Cross-correlates images with a kernel, as every deep-learning library's "convolution" does.
 
@@ -31,47 +34,90 @@ def convolve(
     Args:
         x: images or feature maps.
         kernel: square or rectangular, HWIO.
-        stride: in both directions.
+        stride: in both directions, or in each.
         padding: zeros before and after the rows and the columns.
+        dilation: from one of the kernel's rows, and columns, to the next.
+        groups: of input channels, each read by a group of output channels.
     """
-    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=_LAYOUT)
+    return _plain(x, kernel, stride, padding, dilation, groups)
 
 
-def _forward(x: Array, kernel: Array, stride: int, padding: Padding) -> tuple[Array, Any]:
-    return convolve(x, kernel, stride, padding), (x, kernel)
+def _plain(
+    x: Array,
+    kernel: Array,
+    stride: int | tuple[int, int],
+    padding: Padding,
+    dilation: tuple[int, int],
+    groups: int,
+) -> Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        _pair(stride),
+        padding,
+        rhs_dilation=dilation,
+        dimension_numbers=_LAYOUT,
+        feature_group_count=groups,
+    )
+
+
+def _pair(stride: int | tuple[int, int]) -> tuple[int, int]:
+    return (stride, stride) if isinstance(stride, int) else stride
+
+
+def _forward(x: Array, kernel: Array, *settings: Any) -> tuple[Array, Any]:
+    return convolve(x, kernel, *settings), (x, kernel)
 
 
 def _backward(
-    stride: int, padding: Padding, residuals: tuple[Array, Array], g: Array
+    stride: int | tuple[int, int],
+    padding: Padding,
+    dilation: tuple[int, int],
+    groups: int,
+    residuals: tuple[Array, Array],
+    g: Array,
 ) -> tuple[Array, Array]:
     x, kernel = residuals
     places, inputs = g.shape[1] * g.shape[2], x.shape[1] * x.shape[2]
     # A correlation multiplies once an input and a product once an output, of which slabs have
     # far fewer; at AlexNet's conv3 behind a unit of conv5, 25 for 49, that takes half the time.
-    fewer = stride == 1 and inputs > 1.3 * places
-    dx = _spread(g, kernel, padding, x) if fewer else _correlate(g, kernel, stride, padding, x)
-    _, kernel_vjp = jax.vjp(
-        lambda w: lax.conv_general_dilated(
-            x, w, (stride, stride), padding, dimension_numbers=_LAYOUT
-        ),
-        kernel,
-    )
+    simple = _pair(stride) == dilation == (1, 1) and groups == 1
+    if simple and inputs > 1.3 * places:
+        dx = _spread(g, kernel, padding, x)
+    else:
+        dx = _correlate(g, kernel, stride, padding, dilation, groups, x)
+    _, kernel_vjp = jax.vjp(lambda w: _plain(x, w, stride, padding, dilation, groups), kernel)
     return dx, kernel_vjp(g)[0]
 
 
-def _correlate(g: Array, kernel: Array, stride: int, padding: Padding, x: Array) -> Array:
+def _correlate(
+    g: Array,
+    kernel: Array,
+    stride: int | tuple[int, int],
+    padding: Padding,
+    dilation: tuple[int, int],
+    groups: int,
+    x: Array,
+) -> Array:
     """The gradient with regard to x as a full correlation of g with the flipped kernel."""
-    flipped = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    # Output o reads inputs o*stride - before ... o*stride - before + k - 1, so that input i
-    # collects from a full correlation of the stride-dilated g, shifted by k - 1 - before.
+    # Output o reads inputs o*stride - before ... o*stride - before + reach, in steps of the
+    # dilation, so that input i collects from a full correlation of the stride-dilated g, shifted
+    # by reach - before.
     pads = []
     for axis in (0, 1):
-        k, before = kernel.shape[axis], padding[axis][0]
-        dilated = (g.shape[1 + axis] - 1) * stride + 1
-        start = k - 1 - before
-        pads.append((start, x.shape[1 + axis] + k - 1 - dilated - start))
+        reach, before = (kernel.shape[axis] - 1) * dilation[axis], padding[axis][0]
+        dilated = (g.shape[1 + axis] - 1) * _pair(stride)[axis] + 1
+        start = reach - before
+        pads.append((start, x.shape[1 + axis] + reach - dilated - start))
     return lax.conv_general_dilated(
-        g, flipped, (1, 1), pads, lhs_dilation=(stride, stride), dimension_numbers=_LAYOUT
+        g,
+        _transposed(kernel, groups),
+        (1, 1),
+        pads,
+        lhs_dilation=_pair(stride),
+        rhs_dilation=dilation,
+        dimension_numbers=_LAYOUT,
+        feature_group_count=groups,
     )
 
 
@@ -89,4 +135,47 @@ def _spread(g: Array, kernel: Array, padding: Padding, x: Array) -> Array:
     return parts
 
 
+def _transposed(kernel: Array, groups: int) -> Array:
+    """The kernel flipped, from each group's output channels to its input channels."""
+    rows, cols, inputs, outputs = kernel.shape
+    grouped = jnp.flip(kernel, (0, 1)).reshape(rows, cols, inputs, groups, outputs // groups)
+    return grouped.transpose(0, 1, 4, 3, 2).reshape(rows, cols, outputs // groups, -1)
+
+
 convolve.defvjp(_forward, _backward)
+
+
+def conv_general_dilated(
+    lhs: Array,
+    rhs: Array,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    *,
+    lhs_dilation: Sequence[int],
+    rhs_dilation: Sequence[int],
+    feature_group_count: int = 1,
+    **others: Any,
+) -> Array:
+    """What `nnx.Conv` calls `lax.conv_general_dilated` for, by `convolve` where that can do it.
+
+    One can give it to an `nnx.Conv` as its `conv_general_dilated`. Convolutions of images at
+    the default precision are `convolve`'s; others are left as they are.
+    """
+    given = {name for name, value in others.items() if value is not None}
+    if lhs.ndim != 4 or set(lhs_dilation) != {1} or given - {"dimension_numbers"}:
+        return lax.conv_general_dilated(
+            lhs,
+            rhs,
+            window_strides,
+            padding,
+            lhs_dilation=lhs_dilation,
+            rhs_dilation=rhs_dilation,
+            feature_group_count=feature_group_count,
+            **others,
+        )
+    if isinstance(padding, str):
+        sizes = [(k - 1) * d + 1 for k, d in zip(rhs.shape[:2], rhs_dilation, strict=True)]
+        padding = lax.padtype_to_pads(lhs.shape[1:3], sizes, window_strides, padding)
+    rows, cols = ((int(before), int(after)) for before, after in padding)
+    stride, dilation = tuple(window_strides), tuple(rhs_dilation)
+    return convolve(lhs, rhs, stride, (rows, cols), dilation, feature_group_count)

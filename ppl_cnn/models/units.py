@@ -338,15 +338,33 @@ class LayerUnits(NamedTuple):
     """(row, col) pixels that a unit reads, were the image large enough."""
     image: tuple[int, int]
     """(row, col) pixels of the image of the unit at the map's centre."""
-    whole_multiplications: int
-    """For a channel's whole map."""
-    slab_multiplications: int
-    """For the unit at the map's centre."""
+    whole_multiplications: int | None
+    """For a channel's whole map; None where a network doesn't tell."""
+    slab_multiplications: int | None
+    """For the unit at the map's centre; likewise."""
+
+
+@runtime_checkable
+class ListsUnits(Protocol):
+    """A network that isn't declared layer by layer, and says itself what units it has."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(row, col, channel)."""
+
+    def unit_layers(self) -> tuple[LayerUnits, ...]:
+        """Its layers; the last has the classes."""
 
 
 @cache
-def unit_layers(network: Network) -> tuple[LayerUnits, ...]:
+def unit_layers(network: Network | ListsUnits) -> tuple[LayerUnits, ...]:
     """The layers whose channels are units, in the network's order; the last has the classes."""
+    if not isinstance(network, Network):
+        return network.unit_layers()
     fields, strides = {IMAGE: 1}, {IMAGE: 1}
     found = []
     for layer in network.layers:

@@ -15,26 +15,32 @@ from ppl_cnn.models.cnn import CNN
 from ppl_cnn.models.formats import read_tensors
 from ppl_cnn.models.formats.arrays import read_safetensors
 from ppl_cnn.models.importing import params_from
+from ppl_cnn.models.module_network import ModuleNetwork
 from ppl_cnn.models.network import Params, shapes
 from ppl_cnn.models.networks import NETWORKS, Network, Preprocessing, network_named
+from ppl_cnn.models.own_networks import load_module
 from ppl_cnn.models.published import fetch
 
 EMBEDDED = Path(__file__).parent / "embedded"
 """The networks that come with the package, a folder each."""
 
 
-def load(model: str | Path, weights: str | Path | None = None) -> CNN:
+def load(model: str | Path, weights: str | Path | None = None) -> CNN | ModuleNetwork:
     """Opens a trained network.
 
     Args:
-        model: the name of an embedded network, or the folder of a run of `ppl_cnn.pretrain` or
-            of an import; with `weights`, the name of a declared network.
+        model: the name of an embedded network; the folder of a run of `ppl_cnn.pretrain` or of an
+            import; with `weights`, the name of a declared network; or "package.module:factory"
+            for a network of one's own.
         weights: a file of published weights (see `ppl_cnn.models.formats`), or "auto", which
-            fetches the network's own. Such a network has no names for its classes.
+            fetches the network's own. For a network of one's own, see
+            `ppl_cnn.models.own_networks.load_module`.
 
     Raises:
         InputError: there is no such model, or its files are damaged or don't fit.
     """
+    if ":" in str(model) and not Path(model).is_dir():
+        return load_module(str(model), weights)
     if weights is not None:
         network = network_named(str(model))
         path = weights_file(network, weights)

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax import lax
 
-from ppl_cnn.models.convolution import convolve
+from ppl_cnn.models.convolution import conv_general_dilated, convolve
 
 # Rows and columns, kernel's rows and columns, stride, padding. Columns differ from rows in size.
 CASES = [
@@ -103,3 +104,40 @@ def test_gradient_inside_a_loop_is_that_of_the_library():
         return lax.fori_loop(0, 5, lambda _, x: x - 0.01 * gradient(x, kernel), x)
 
     assert_float_equal(jax.jit(descend, static_argnums=0)(convolve), descend(library_convolve))
+
+
+# Of an nnx.Conv: features in and out, and what else it is given. Its input has 9 x 8 places.
+LAYERS = [
+    (3, 4, {}),
+    (3, 4, {"strides": 2, "padding": "VALID"}),
+    (3, 4, {"strides": (1, 3), "padding": ((0, 2), (1, 0))}),
+    (3, 4, {"kernel_dilation": (2, 1)}),
+    (3, 4, {"kernel_dilation": 2, "strides": 2, "padding": 3}),
+    (6, 4, {"feature_group_count": 2}),
+    (6, 9, {"feature_group_count": 3, "strides": 2, "kernel_dilation": (1, 2)}),
+    (4, 8, {"feature_group_count": 4}),  # depthwise
+    (3, 4, {"padding": "CIRCULAR"}),
+    (3, 4, {"input_dilation": 2, "padding": 1}),  # these two are left to the library
+    (3, 4, {"precision": "highest"}),
+]
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "options"), LAYERS)
+def test_an_nnx_convolution_is_what_it_was(inputs, outputs, options):
+    ours, theirs = (
+        nnx.Conv(inputs, outputs, (3, 2), **options, **own, rngs=nnx.Rngs(0))
+        for own in ({"conv_general_dilated": conv_general_dilated}, {})
+    )
+    x = normal(9, 2, 9, 8, inputs)
+
+    def value_and_gradient(layer):
+        return jax.value_and_grad(lambda x: jnp.sum(jnp.sin(layer(x))))(x)
+
+    for actual, expected in zip(value_and_gradient(ours), value_and_gradient(theirs), strict=True):
+        assert_float_equal(actual, expected)
+
+
+def test_an_nnx_convolution_of_signals_is_left_to_the_library():
+    layer = nnx.Conv(3, 4, (3,), conv_general_dilated=conv_general_dilated, rngs=nnx.Rngs(0))
+    theirs = nnx.Conv(3, 4, (3,), rngs=nnx.Rngs(0))
+    assert_float_equal(layer(normal(10, 2, 9, 3)), theirs(normal(10, 2, 9, 3)))

@@ -1,0 +1,85 @@
+"""A network of one's own, from the command to its draws."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flax import nnx
+
+import ppl_cnn
+from ppl_cnn.inference.store import open_draws
+
+EXAMPLE = Path(__file__).parent / "models"
+
+
+def run(*arguments):
+    """A command, started where the example's module is."""
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=EXAMPLE, capture_output=True, text=True, check=False
+    )
+
+
+def test_its_unit_is_sampled_by_the_command(tmp_path):
+    out = tmp_path / "run"
+    settings = ("--chains", "2", "--draws", "20", "--warmup", "20", "--out", str(out))
+    model = ("--model", "own_network:ready", "--unit", "blocks.1.conv:3@0,7")
+    done = run("ppl_cnn.sample", *model, *settings)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [str(out / "report.html")]
+    assert "Warning" not in done.stderr
+    record = json.loads((out / "run.json").read_text())
+    assert record["config"]["model"] == "own_network:ready"
+    assert record["config"]["unit"] == "blocks.1.conv:3@0,7"
+    assert record["network"] == "OwnNetwork"
+    assert record["preprocessing"]["mean"] == [127.5] * 3
+    tree = open_draws(out / "draws.zarr")
+    assert tree["posterior/image"].shape == (2, 20, 7, 6, 3)
+    assert tree["posterior/row"].values.tolist() == list(range(7))
+    assert tree["posterior/col"].values.tolist() == list(range(10, 16))
+
+
+def test_its_units_are_listed_by_the_command():
+    done = run("ppl_cnn.units", "--model", "own_network:ready")
+    assert done.returncode == 0, done.stderr
+    first, _, *lines = done.stdout.splitlines()
+    assert first == "OwnNetwork, images of 16 x 16 x 3"
+    assert [line.split()[0] for line in lines][:2] == ["stem", "relu"]
+    assert len(lines) == 11
+
+
+def test_what_is_wrong_is_said_in_a_sentence():
+    done = run("ppl_cnn.sample", "--model", "own_network:nosuch", "--unit", "stem:0")
+    assert done.returncode == 2
+    assert done.stderr == "error: The module own_network has no 'nosuch'.\n"
+
+
+class Inner(nnx.Module):
+    """f(x) = <w, x>."""
+
+    def __init__(self):
+        self.dense = nnx.Linear(18, 2, use_bias=False, rngs=nnx.Rngs(0))
+
+    def __call__(self, x):
+        return self.dense(x.reshape(x.shape[0], -1))
+
+
+def test_the_density_of_a_linear_response_is_gaussian():
+    """p = N(s^2 w/T, s^2 I)."""
+    module, sigma, temperature = Inner(), 2.0, 0.5
+    unit = ppl_cnn.ModuleNetwork(module, (3, 2, 3)).unit("class:1")
+    density = ppl_cnn.TiltedDensity(unit, ppl_cnn.WhiteNoise(sigma), temperature)
+    tree = ppl_cnn.draw(density, chains=8, draws=400, warmup=100, seed=0, progress=False)
+    images = tree["posterior/image"].values
+    w = np.asarray(module.dense.kernel[...])[:, 1].reshape(3, 2, 3)
+    # The chains' means tell the Monte Carlo error, whatever the draws' autocorrelation.
+    means = images.mean(axis=1)
+    error = means.std(axis=0, ddof=1) / np.sqrt(len(means))
+    z = (means.mean(axis=0) - sigma**2 * w / temperature) / error
+    assert np.abs(z).max() < 7  # of 18 with Student's t of 7 degrees of freedom: 1 in 250
+    assert np.sqrt((z**2).mean()) < 2
+    assert images.std() == pytest.approx(
+        np.sqrt(sigma**2 + np.var(sigma**2 * w / temperature)), rel=0.03
+    )
