@@ -35,6 +35,9 @@ BLOCK_BYTES = 16 * 2**20
 """Of a unit's images of a block: what is held at once and lost at most."""
 LONGEST_BLOCK = 50
 """Draws."""
+CHAINS_AT_ONCE = {"cpu": 8}
+"""Chains of a batch that move at once, by platform; elsewhere all do. More would leave a CPU's
+caches, and would wait for the longest trajectory of more chains."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,7 @@ class Program:
         self._mesh = Mesh(np.asarray(devices[:used]), ("chain",))
         weights = [density.unit.params for density in densities]
         own = jax.tree.map(lambda *leaves: any(leaf is not leaves[0] for leaf in leaves), *weights)
+        self._own = own
         together = partial(_together, chains=sampling.chains)
         self._axes = jax.tree.map(lambda own: 0 if own else None, own)
         specs = jax.tree.map(lambda own: PartitionSpec("chain") if own else PartitionSpec(), own)
@@ -262,10 +266,11 @@ class Program:
         """Draws `count` times after `thin` transitions each; what is kept beyond is zero."""
         density, axes = self._density, (self._axes, 0)
         move = jax.vmap(lambda params, state: self._kernel.sample(state, (params,), {}), axes)
+        most = CHAINS_AT_ONCE.get(self._mesh.devices.flat[0].platform, len(members))
 
         def transition(_: Array, carry: tuple[Chains, Transition]) -> tuple[Chains, Transition]:
             (states, step), since = carry
-            states = move(params, states)
+            states = self._in_parts(move, most, params, states)
             since = since.then(jax.vmap(Transition.of)(states))
             adapt = partial(self._adapt, members)
             chains = jax.lax.cond(adapting, adapt, Chains, states, step)
@@ -291,6 +296,23 @@ class Program:
 
         chains, kept = jax.lax.fori_loop(0, count, keep, (chains, self._nothing(chains.states)))
         return chains, kept._replace(stein=density.push(kept.stein / count))
+
+    def _in_parts(
+        self, move: Callable[..., HMCState], most: int, params: Params, states: HMCState
+    ) -> HMCState:
+        """Moves chains, at most so many at once if they can be divided into such parts."""
+        count = len(states.i)
+        size = max(n for n in range(1, min(most, count) + 1) if count % n == 0)
+        if size == count or size < most // 2:
+            return move(params, states)
+
+        def part(index: Array) -> HMCState:
+            cut = partial(jax.lax.dynamic_slice_in_dim, start_index=index * size, slice_size=size)
+            own = jax.tree.map(lambda leaf, own: cut(leaf) if own else leaf, params, self._own)
+            return move(own, jax.tree.map(cut, states))
+
+        parts = jax.lax.map(part, jnp.arange(count // size))
+        return jax.tree.map(lambda leaf: leaf.reshape(count, *leaf.shape[2:]), parts)
 
     def _adapt(self, members: Array, states: HMCState, step: StepSize) -> Chains:
         """Moves each unit's common step size; in the end of warmup, to the steps' average."""

@@ -1,0 +1,112 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import ppl_cnn
+from ppl_cnn.inference.blocks import Program, Sampling
+from ppl_cnn.inference.chains import sample_to
+from ppl_cnn.inference.kernels import SITE
+from ppl_cnn.inference.starts import Starts
+from ppl_cnn.inference.store import open_draws
+from ppl_cnn.models.cnn import preprocess
+
+REFERENCES = [
+    ppl_cnn.WhiteNoise(10.0),
+    ppl_cnn.Uniform(),
+    ppl_cnn.Spectral(),
+    ppl_cnn.Bounded(ppl_cnn.WhiteNoise(60.0)),
+]
+
+
+def densities(text="conv2:3", reference=REFERENCES[0]):
+    units = ppl_cnn.load("alexnet-fashion").units(text)
+    return [ppl_cnn.TiltedDensity(unit, reference, 0.1) for unit in units]
+
+
+def started(text, found, chains=4):
+    """The images at which the chains of a program start."""
+    sampling = Sampling(chains=chains)
+    position = Program(found, sampling).begin(Starts(text)(found, sampling))
+    return np.asarray(found[0].push(position.chains.states.z[SITE]))
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Two files, and their pixels."""
+    pixels = np.random.default_rng(0).integers(20, 235, (2, 28, 28, 3), np.uint8)
+    paths = [tmp_path / f"{index}.png" for index in range(2)]
+    for path, one in zip(paths, pixels, strict=True):
+        Image.fromarray(one).save(path)
+    return paths, pixels
+
+
+@pytest.mark.parametrize("reference", REFERENCES, ids=str)
+def test_chains_start_at_photographs_in_turn(reference, photographs):
+    paths, pixels = photographs
+    found = densities("conv2:3,conv2:9", reference)
+    images = started(f"image:{paths[0]},{paths[1]}", found, chains=3)
+    unit = found[0].unit
+    whole = preprocess(pixels, unit.preprocessing, unit.image_shape)
+    crops = np.asarray(whole[:, unit.rows.start : unit.rows.stop, unit.cols.start : unit.cols.stop])
+    np.testing.assert_allclose(images, crops[[0, 1, 0, 0, 1, 0]], atol=0.01)
+
+
+@pytest.mark.parametrize("reference", REFERENCES, ids=str)
+def test_chains_start_at_another_runs_last_draws(reference, tmp_path):
+    sample_to(tmp_path, densities(), Sampling(chains=2, warmup=5), 3, progress=False)
+    last = open_draws(tmp_path / "draws.zarr")["posterior/image"].values[:, -1]
+    images = started(f"run:{tmp_path}", densities("conv2:7", reference), chains=3)
+    np.testing.assert_allclose(images, last[[0, 1, 0]], atol=0.01)
+
+
+def test_a_run_of_several_units_starts_each_at_its_own_draws(tmp_path):
+    found = densities("conv2:3-4")
+    sample_to(tmp_path, found, Sampling(chains=1, warmup=5), 2, progress=False)
+    images = started(f"run:{tmp_path}", found, chains=1)
+    for image, name in zip(images, ("conv2-3-at-7,7", "conv2-4-at-7,7"), strict=True):
+        last = open_draws(tmp_path / name / "draws.zarr")["posterior/image"].values[0, -1]
+        np.testing.assert_allclose(image, last, atol=1e-3)
+
+
+def test_zero_is_the_mean_image():
+    np.testing.assert_array_equal(started("zero", densities()), 0)
+
+
+def test_by_default_chains_start_at_draws_of_the_reference():
+    assert Starts("prior")(densities(), Sampling()) is None
+    sampling = Sampling(chains=64)
+    z = Program(densities(), sampling).begin().chains.states.z[SITE]
+    # 64 x 196 normals: mean and variance within five of their standard errors.
+    assert abs(float(jnp.mean(z))) < 5 / np.sqrt(z.size)
+    assert abs(float(jnp.var(z)) - 1) < 5 * np.sqrt(2 / z.size)
+
+
+def test_photographs_are_named_by_what_they_show(photographs, tmp_path):
+    paths, _ = photographs
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(paths[0].read_bytes())
+    assert Starts(f"image:{paths[0]}").text == Starts(f"image:{copy}").text
+    assert Starts(f"image:{paths[0]}").text != Starts(f"image:{paths[1]}").text
+
+
+@pytest.mark.parametrize("text", ["", "one", "image:", "run:", "zero:1", "prior:x"])
+def test_other_words_are_refused(text, refused):
+    with refused("is no start", "image:FILE"):
+        Starts(text)
+
+
+def test_files_that_are_no_images_are_refused(tmp_path, refused):
+    (tmp_path / "text.png").write_text("no image")
+    with refused("is no image"):
+        Starts(f"image:{tmp_path / 'text.png'}")
+    with refused("There is no file"):
+        Starts(f"image:{tmp_path / 'nosuch.png'}")
+
+
+def test_draws_of_another_size_are_refused(tmp_path, refused):
+    sample_to(tmp_path, densities("conv1:3"), Sampling(chains=1, warmup=5), 2, progress=False)
+    with refused("(5, 5, 1)", "conv2:3"):
+        started(f"run:{tmp_path}", densities())
+    with refused("no draws"):
+        started(f"run:{tmp_path / 'nosuch'}", densities())
