@@ -43,7 +43,7 @@ def seconds(function, *arguments):
 
 def driver_and_gradient(density, chains):
     """Seconds per leapfrog in the driver and per bare gradient, in turn; leapfrogs per draw."""
-    program = Program(density, Sampling("hmc", chains, warmup=WARMUP))
+    program = Program([density], Sampling("hmc", chains, warmup=WARMUP))
     position = program.begin()
     while position.warmup < WARMUP:
         position, _ = program.advance(position, 1)

@@ -24,7 +24,7 @@ from ppl_cnn.models.references import WhiteNoise
 def main():
     sampling = Sampling("hmc", chains=8, warmup=10)
     density = TiltedDensity(CNN.random(ALEXNET).unit("fc8:0"), WhiteNoise(10.0))
-    program = Program(density, sampling)
+    program = Program([density], sampling)
     # Trajectories of a few leapfrogs: their length takes time, but no memory.
     program._kernel._trajectory_length = 0.1
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Adaptation of the step size, pooled over chains."""
+"""Adaptation of the step size, pooled over a unit's chains."""
 
 from typing import NamedTuple
 
@@ -23,25 +23,25 @@ class StepSize(NamedTuple):
     that suits the reference instead of ten times it.
     """
 
-    log_centre: Float[Array, ""]
-    log_step: Float[Array, ""]
-    log_average: Float[Array, ""]
+    log_centre: Float[Array, "*unit"]
+    log_step: Float[Array, "*unit"]
+    log_average: Float[Array, "*unit"]
     """Of the steps so far; what the chains keep after warmup."""
-    error: Float[Array, ""]
+    error: Float[Array, "*unit"]
     """Running mean of target minus acceptance."""
-    transitions: Float[Array, ""]
+    transitions: Float[Array, "*unit"]
 
     @classmethod
-    def around(cls, step: Float[Array, ""]) -> "StepSize":
+    def around(cls, step: Float[Array, "*unit"]) -> "StepSize":
         """Before the first transition."""
-        log, zero = jnp.log(step), jnp.zeros(())
+        log, zero = jnp.log(step), jnp.zeros_like(step)
         return cls(log, log, log, zero, zero)
 
-    def update(self, acceptance: Float[Array, ""], target: float) -> "StepSize":
+    def update(self, acceptance: Float[Array, "*unit"], target: float) -> "StepSize":
         """After a transition.
 
         Args:
-            acceptance: mean acceptance probability of all chains.
+            acceptance: mean acceptance probability of all chains, for each unit.
             target: what it should be.
         """
         count = self.transitions + 1

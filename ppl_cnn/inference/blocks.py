@@ -1,15 +1,15 @@
 """The compiled block of a sampling run: chains in, draws and moved chains out."""
 
-import hashlib
 import json
 import math
 import time
 import zipfile
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import jax
 import jax.numpy as jnp
@@ -26,13 +26,13 @@ from ppl_cnn.inference.kernels import (
     make_kernel,
     start,
     tilt_gradient,
-    with_step_size,
+    with_step_sizes,
 )
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.network import Params
 
 BLOCK_BYTES = 16 * 2**20
-"""Of the images of a block: what is held at once and lost at most."""
+"""Of a unit's images of a block: what is held at once and lost at most."""
 LONGEST_BLOCK = 50
 """Draws."""
 
@@ -49,6 +49,8 @@ class Sampling:
     """Transitions per kept draw."""
     target_accept: float = 0.8
     seed: int = 0
+    init: str = "prior"
+    """Where chains start, for the record; see `ppl_cnn.inference.starts`."""
 
     def __post_init__(self) -> None:
         for name in ("chains", "warmup", "thin"):
@@ -72,15 +74,25 @@ class Kept(NamedTuple):
     transition: Transition
     """(chain, draw) each; gradients and divergences over all transitions since the draw before."""
     stein: Array
-    """(chain, row, col, channel): mean of R(grad_z f / T) over the block."""
+    """(chain, row, col, channel): mean of R(grad_z f / T) over the block; of use if R is linear."""
 
-    def variables(self, count: int, names: Iterable[str]) -> dict[str, np.ndarray]:
-        """The first `count` draws as the store's variables, with these `sample_stats`."""
+    def variables(
+        self, count: int, names: Iterable[str], chains: slice = slice(None), stein: bool = True
+    ) -> dict[str, np.ndarray]:
+        """The first `count` draws of some chains as the store's variables.
+
+        Args:
+            count: draws.
+            names: of the `sample_stats` wanted.
+            chains: those of one unit.
+            stein: whether there is a Stein mean.
+        """
         found = {f"sample_stats/{name}": getattr(self.transition, name) for name in names}
         found |= {"posterior/image": self.image, "posterior/response": self.response}
-        kept = {name: np.asarray(values)[:, :count] for name, values in found.items()}
-        kept["stein/image"] = np.asarray(self.stein)[:, None]
-        kept["stein/draws"] = np.asarray([count])
+        kept = {name: np.asarray(values[chains])[:, :count] for name, values in found.items()}
+        if stein:
+            kept["stein/image"] = np.asarray(self.stein[chains])[:, None]
+            kept["stein/draws"] = np.asarray([count])
         return kept
 
 
@@ -90,7 +102,7 @@ class Chains(NamedTuple):
     states: HMCState
     """The kernel's, with a leading axis of chains."""
     step: StepSize
-    """Of all chains."""
+    """Of each unit's chains."""
 
 
 @dataclass(frozen=True)
@@ -104,79 +116,92 @@ class Position:
     """Kept so far, per chain."""
     blocks: int
     """Of kept draws, so far."""
-    gradients: dict[str, int]
-    """Evaluated in all chains together, in "warmup" and "sampling"."""
+    gradients: dict[str, list[int]]
+    """Evaluated in each unit's chains together, in "warmup" and "sampling"."""
     seconds: dict[str, float]
     """Spent on "compile", "warmup" and "sampling"."""
 
 
 class Program:
-    """The compiled block of a density and a sampling, and how it moves a run on.
+    """The compiled block of densities side by side, and how it moves a run on.
 
     One program serves warmup and sampling and blocks of every length: the number of draws and
     the thinning are arguments of its loops. So nothing is compiled twice, and the bits of a run
-    don't depend on where it was stopped. The chains are spread over this process's devices.
+    don't depend on where it was stopped. The chains of all densities, those of the first first,
+    are one batch, spread over this process's devices.
+
+    Args:
+        densities: of units whose programs are equal.
+        sampling: how each is sampled.
     """
 
-    def __init__(self, density: TiltedDensity, sampling: Sampling) -> None:
-        self._density, self._sampling = density, sampling
-        self._kernel = make_kernel(sampling.kernel, density)
-        per_draw = sampling.chains * 4 * math.prod(density.unit.shape)
+    def __init__(self, densities: Sequence[TiltedDensity], sampling: Sampling) -> None:
+        self.densities, self._sampling = densities, sampling
+        self._density = densities[0]
+        self._kernel = make_kernel(sampling.kernel, self._density)
+        per_draw = sampling.chains * 4 * math.prod(self._density.unit.shape)
         self.block = int(np.clip(BLOCK_BYTES // per_draw, 1, LONGEST_BLOCK))
-        devices = jax.local_devices()
-        count = max(n for n in range(1, len(devices) + 1) if sampling.chains % n == 0)
-        self._mesh = Mesh(np.asarray(devices[:count]), ("chain",))
-        self._params = jax.device_put(
-            density.unit.params, NamedSharding(self._mesh, PartitionSpec())
-        )
+        self._members = np.repeat(np.arange(len(densities)), sampling.chains)
+        devices, count = jax.local_devices(), len(self._members)
+        used = max(n for n in range(1, len(devices) + 1) if count % n == 0)
+        self._mesh = Mesh(np.asarray(devices[:used]), ("chain",))
+        weights = [density.unit.params for density in densities]
+        own = jax.tree.map(lambda *leaves: any(leaf is not leaves[0] for leaf in leaves), *weights)
+        together = partial(_together, chains=sampling.chains)
+        self._axes = jax.tree.map(lambda own: 0 if own else None, own)
+        specs = jax.tree.map(lambda own: PartitionSpec("chain") if own else PartitionSpec(), own)
+        self._params = jax.device_put(jax.tree.map(together, *weights), self._placed(specs))
         # The kernel builds its functions when it first starts; a run that continues needs them too.
         self._chains = jax.eval_shape(self._start, self._params, self._keys())
         self._specs: Any = Chains._make((PartitionSpec("chain"), PartitionSpec()))
+        self._arguments = (specs, self._specs, PartitionSpec("chain"), *[PartitionSpec()] * 3)
         self._compiled: Callable[..., tuple[Chains, Kept]] | None = None
 
-    def config(self, model: str) -> dict[str, Any]:
-        """What determines the draws, for the record; weights as a digest."""
-        digest = hashlib.sha256()
-        for leaf in jax.tree.leaves(self._density.unit.params):
-            digest.update(np.asarray(leaf).tobytes())
-        return {
-            "kind": "sampling",
-            "model": model,
-            "unit": str(self._density.unit),
-            "weights": digest.hexdigest()[:16],
-            "reference": str(self._density.reference),
-            "temperature": self._density.temperature,
-            **asdict(self._sampling),
-            "block": self.block,
-        }
+    def chains_of(self, index: int) -> slice:
+        """Where the chains of a density are."""
+        count = self._sampling.chains
+        return slice(index * count, (index + 1) * count)
 
     def _keys(self) -> Array:
-        return jax.random.split(jax.random.key(self._sampling.seed), self._sampling.chains)
+        """One for each chain; those of a unit don't depend on which others are beside it."""
+        seed = jax.random.key(self._sampling.seed)
+        units = [crc32(str(density.unit).encode()) for density in self.densities]
+        keys = jax.vmap(partial(jax.random.fold_in, seed))(np.asarray(units, np.uint32))
+        return jax.vmap(lambda key: jax.random.split(key, self._sampling.chains))(keys).ravel()
 
-    def _start(self, params: Params, keys: Array) -> Chains:
-        states = jax.vmap(partial(start, self._kernel, self._density, params))(keys)
-        return Chains(states, StepSize.around(states.adapt_state.step_size[0]))
+    def _start(self, params: Params, keys: Array, z: Array | None = None) -> Chains:
+        begin = partial(start, self._kernel, self._density)
+        states = jax.vmap(begin, in_axes=(self._axes, 0, 0))(params, keys, z)
+        return Chains(
+            states, StepSize.around(states.adapt_state.step_size[:: self._sampling.chains])
+        )
 
-    def _placed(self) -> Any:
-        """Where the parts of `Chains` lie."""
-        return jax.tree.map(partial(NamedSharding, self._mesh), self._specs)
+    def _placed(self, specs: Any) -> Any:
+        """Where arrays of these specifications lie."""
+        return jax.tree.map(partial(NamedSharding, self._mesh), specs)
 
-    def begin(self) -> Position:
-        """The start of a run: every chain at its own draw of the reference.
+    def begin(self, z: Array | None = None) -> Position:
+        """The start of a run.
+
+        Args:
+            z: where each chain starts; by default at its own draw of the reference.
 
         Raises:
             InputError: the response there is not finite.
         """
         clock = time.monotonic()
-        start = jax.jit(self._start, out_shardings=self._placed())
-        chains = start(self._params, self._keys())
-        if not np.isfinite(chains.states.potential_energy).all():
+        begin = jax.jit(self._start, out_shardings=self._placed(self._specs))
+        chains = begin(self._params, self._keys(), z)
+        finite = np.isfinite(chains.states.potential_energy)
+        if not finite.all():
+            density = self.densities[int(self._members[~finite][0])]
             raise InputError(
-                f"The response of {self._density.unit} to a draw of {self._density.reference} is "
-                f"not finite: the network's weights or preprocessing can't be right."
+                f"The response of {density.unit} where a chain starts is not finite: the "
+                f"network's weights or preprocessing, or the start, can't be right."
             )
         seconds = {"compile": time.monotonic() - clock, "warmup": 0.0, "sampling": 0.0}
-        return Position(chains, 0, 0, 0, {"warmup": 0, "sampling": 0}, seconds)
+        none = [0] * len(self.densities)
+        return Position(chains, 0, 0, 0, {"warmup": none, "sampling": none}, seconds)
 
     def advance(self, position: Position, draws: int) -> tuple[Position, Kept]:
         """Moves a run on by a block, of warmup until that is done and then of draws.
@@ -194,6 +219,7 @@ class Program:
         arguments = (
             self._params,
             position.chains,
+            self._members,
             np.int32(count),
             np.int32(1 if warming else self._sampling.thin),
             np.bool_(warming),
@@ -206,35 +232,43 @@ class Program:
         jax.block_until_ready(chains)
         phase = "warmup" if warming else "sampling"
         seconds[phase] += time.monotonic() - clock
-        evaluated = int(np.asarray(kept.transition.n_steps, np.int64)[:, :count].sum())
-        gradients = {**position.gradients, phase: position.gradients[phase] + evaluated}
+        steps = np.asarray(kept.transition.n_steps, np.int64)[:, :count].sum(axis=1)
+        evaluated = steps.reshape(len(self.densities), -1).sum(axis=1) + position.gradients[phase]
+        gradients = {**position.gradients, phase: evaluated.tolist()}
         moved = replace(position, chains=chains, gradients=gradients, seconds=seconds)
         if warming:
             return replace(moved, warmup=position.warmup + count), kept
         return replace(moved, draws=position.draws + count, blocks=position.blocks + 1), kept
 
     def _program(self) -> jax.stages.Wrapped:
-        shared = PartitionSpec()
         block = jax.shard_map(
             self._block,
             mesh=self._mesh,
-            in_specs=(shared, self._specs, shared, shared, shared),
+            in_specs=self._arguments,
             out_specs=(self._specs, PartitionSpec("chain")),
             check_vma=False,  # loops over a device's own chains mix them with replicated counters
         )
         return jax.jit(block, donate_argnums=1)
 
     def _block(
-        self, params: Params, chains: Chains, count: Array, thin: Array, adapting: Array
+        self,
+        params: Params,
+        chains: Chains,
+        members: Array,
+        count: Array,
+        thin: Array,
+        adapting: Array,
     ) -> tuple[Chains, Kept]:
         """Draws `count` times after `thin` transitions each; what is kept beyond is zero."""
-        density = self._density
+        density, axes = self._density, (self._axes, 0)
+        move = jax.vmap(lambda params, state: self._kernel.sample(state, (params,), {}), axes)
 
         def transition(_: Array, carry: tuple[Chains, Transition]) -> tuple[Chains, Transition]:
             (states, step), since = carry
-            states = jax.vmap(lambda state: self._kernel.sample(state, (params,), {}))(states)
+            states = move(params, states)
             since = since.then(jax.vmap(Transition.of)(states))
-            chains = jax.lax.cond(adapting, self._adapt, Chains, states, step)
+            adapt = partial(self._adapt, members)
+            chains = jax.lax.cond(adapting, adapt, Chains, states, step)
             return chains, since
 
         def keep(index: Array, carry: tuple[Chains, Kept]) -> tuple[Chains, Kept]:
@@ -243,7 +277,7 @@ class Program:
             chains, since = jax.lax.fori_loop(0, thin, transition, (chains, since))
             states = chains.states
             image = density.push(states.z[SITE])
-            response = jax.vmap(partial(density.unit.score, params))(image)
+            response = jax.vmap(density.unit.score, axes)(params, image)
             return chains, Kept(
                 kept.image.at[:, index].set(image),
                 kept.response.at[:, index].set(response),
@@ -258,13 +292,14 @@ class Program:
         chains, kept = jax.lax.fori_loop(0, count, keep, (chains, self._nothing(chains.states)))
         return chains, kept._replace(stein=density.push(kept.stein / count))
 
-    def _adapt(self, states: HMCState, step: StepSize) -> Chains:
-        """Moves the chains' common step size; in the end of warmup, to the steps' average."""
-        acceptance = jax.lax.pmean(jnp.mean(states.accept_prob), "chain")
+    def _adapt(self, members: Array, states: HMCState, step: StepSize) -> Chains:
+        """Moves each unit's common step size; in the end of warmup, to the steps' average."""
+        total = jax.ops.segment_sum(states.accept_prob, members, len(self.densities))
+        acceptance = jax.lax.psum(total, "chain") / self._sampling.chains
         step = step.update(acceptance, self._sampling.target_accept)
         last = step.transitions >= self._sampling.warmup
         log_step = jnp.where(last, step.log_average, step.log_step)
-        return Chains(with_step_size(states, jnp.exp(log_step)), step)
+        return Chains(with_step_sizes(states, jnp.exp(log_step)[members]), step)
 
     def _nothing(self, states: HMCState) -> Kept:
         """Room for a block of draws of these chains."""
@@ -302,12 +337,20 @@ class Program:
                 leaves = [file[f"arr_{index}"] for index in range(len(wanted))]
             leaves = [_like(leaf, like) for leaf, like in zip(leaves, wanted, strict=True)]
             chains: Chains = jax.tree.unflatten(tree, leaves)
-            return Position(Chains(*map(jax.device_put, chains, self._placed())), **counts)
+            placed = map(jax.device_put, chains, self._placed(self._specs))
+            return Position(Chains(*placed), **counts)
         except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
             raise InputError(
                 f"{path} is damaged, so the run can't be continued; its draws remain readable, "
                 f"and another --out starts a new one."
             ) from None
+
+
+def _together(*leaves: Array, chains: int) -> Array:
+    """One array that is the same in all units, or each chain's of those that differ."""
+    if all(leaf is leaves[0] for leaf in leaves):
+        return leaves[0]
+    return jnp.repeat(jnp.stack(leaves), chains, axis=0)
 
 
 def _raw(leaf: Array) -> Array:

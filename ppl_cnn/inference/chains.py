@@ -1,18 +1,24 @@
 """The chain driver: draws block by block to a store, to the same bits after a kill."""
 
+import hashlib
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
+import jax
 import numpy as np
 import xarray as xr
 from tqdm import tqdm
 
 from ppl_cnn import InputError
+from ppl_cnn.inference.batches import together
 from ppl_cnn.inference.blocks import Kept, Position, Program, Sampling
 from ppl_cnn.inference.kernels import statistics
-from ppl_cnn.inference.records import RunFolder
+from ppl_cnn.inference.records import RunFolder, read_record, unit_folder
+from ppl_cnn.inference.starts import Starts
 from ppl_cnn.inference.store import DrawStore, open_draws
 from ppl_cnn.models.density import TiltedDensity
 
@@ -46,18 +52,19 @@ def draw(
 
     Returns:
         ArviZ's tree: `posterior` with `image` (chain, draw, row, col, channel), in pixel units
-        minus the mean, and `response` (chain, draw); `sample_stats`; and `stein` with the mean of
-        R(grad f / T) over each block of draws, for white noise (sigma^2/T) grad f.
+        minus the mean, and `response` (chain, draw); `sample_stats`; and, if the reference is
+        linear in z, `stein` with the mean of R(grad_z f / T) over each block of draws, for white
+        noise (sigma^2/T) grad f.
 
     Raises:
         InputError: the settings can't be used, or `out` holds another run.
     """
     sampling = Sampling(kernel, chains, warmup, thin, target_accept, seed)
     if out is not None:
-        sample_to(Path(out), density, sampling, draws, progress=progress)
+        sample_to(Path(out), [density], sampling, draws, progress=progress)
         return open_draws(Path(out) / "draws.zarr")
     with tempfile.TemporaryDirectory() as folder:
-        sample_to(Path(folder), density, sampling, draws, progress=progress)
+        sample_to(Path(folder), [density], sampling, draws, progress=progress)
         tree = open_draws(Path(folder) / "draws.zarr").load()
         tree.close()
         return tree
@@ -65,58 +72,171 @@ def draw(
 
 def sample_to(
     out: Path,
-    density: TiltedDensity,
+    densities: Sequence[TiltedDensity],
     sampling: Sampling,
     draws: int,
     model: str = "",
     description: Mapping[str, Any] | None = None,
     command: str = "ppl_cnn.draw",
+    side_by_side: int | None = None,
+    starts: Starts | None = None,
     progress: bool = True,
 ) -> None:
     """Samples into a folder: `draws.zarr`, `run.json` and, to continue from, `state.npz`.
 
+    Several units get a folder each (`unit_folder`), with `draws.zarr` and `run.json` of its own.
+
     Args:
         out: the folder.
-        density: the target.
-        sampling: how it is sampled.
+        densities: the targets.
+        sampling: how each is sampled.
         draws: kept per chain, in all.
-        model: whose unit it is, for the record.
+        model: whose units they are, for the record.
         description: what else the record should say.
         command: how the run was started, for the record.
+        side_by_side: units sampled in one batch at most; by default what `together` finds.
+        starts: where chains start, for a `sampling.init` other than "prior".
         progress: whether to show a bar.
+
+    Raises:
+        InputError: the settings can't be used, or the folder holds another run.
     """
     if draws < 1:
         raise InputError(f"draws must be at least 1, not {draws}.")
-    program = Program(density, sampling)
-    with RunFolder.claim(out, program.config(model), command) as folder:
+    batches = together(densities, sampling, side_by_side or _recorded(out))
+    programs = [Program(batch, sampling) for batch in batches]
+    config = _config(densities, sampling, model)
+    if len(densities) > 1:
+        config["side_by_side"] = max(map(len, batches))
+    else:
+        config["block"] = programs[0].block
+    with RunFolder.claim(out, config, command) as folder:
         folder.update(**(description or {}), draws=draws)
-        store = DrawStore(out / "draws.zarr", program.block)
-        position = program.restore(out / "state.npz")
+        with Progress(sampling, draws, len(densities), progress) as bar:
+            for index, program in enumerate(programs):
+                run = Batch(folder, program, sampling, index if len(densities) > 1 else None)
+                run.sample(draws, starts, bar)
+
+
+def _recorded(out: Path) -> int | None:
+    """How many units a run that is continued has sampled side by side."""
+    if not (out / "run.json").exists():
+        return None
+    return read_record(out)["config"].get("side_by_side")
+
+
+def _config(densities: Sequence[TiltedDensity], sampling: Sampling, model: str) -> dict[str, Any]:
+    """What determines the draws, for the record; weights as a digest."""
+    digest, seen = hashlib.sha256(), set[int]()
+    for leaf in jax.tree.leaves([density.unit.params for density in densities]):
+        if id(leaf) not in seen:
+            seen.add(id(leaf))
+            digest.update(np.asarray(leaf).tobytes())
+    settings: dict[str, Any] = dict(densities[0].unit.settings)
+    if len(densities) > 1:
+        del settings["unit"]
+        settings["units"] = [str(density.unit) for density in densities]
+    return {
+        "kind": "sampling",
+        "model": model,
+        **settings,
+        "weights": digest.hexdigest()[:16],
+        "reference": str(densities[0].reference),
+        "temperature": densities[0].temperature,
+        **asdict(sampling),
+    }
+
+
+class Batch:
+    """The densities that one program samples, their folders and where their chains stand.
+
+    Args:
+        folder: the run's.
+        program: of the densities.
+        sampling: how each is sampled.
+        index: which batch of a run of several units this is; None for a run of one.
+    """
+
+    def __init__(
+        self, folder: RunFolder, program: Program, sampling: Sampling, index: int | None
+    ) -> None:
+        self._folder, self._program, self._sampling = folder, program, sampling
+        self._state = folder.path / ("state.npz" if index is None else f"state-{index}.npz")
+        self._folders = [folder]
+        if index is not None:
+            self._folders = [self._unit_folder(density) for density in program.densities]
+        self._stores = [
+            DrawStore(each.path / "draws.zarr", program.block) for each in self._folders
+        ]
+
+    def _unit_folder(self, density: TiltedDensity) -> RunFolder:
+        """A unit's own, with a record as of a run of its own; only this run may continue it."""
+        path = self._folder.path / unit_folder(str(density.unit))
+        path.mkdir(exist_ok=True)
+        config = {**self._folder.record["config"], **density.unit.settings}
+        del config["units"], config["side_by_side"]
+        config |= {"block": self._program.block, "part_of": self._folder.path.name}
+        return RunFolder(path, {**self._folder.record, "config": config})
+
+    def sample(self, draws: int, starts: Starts | None, bar: "Progress") -> None:
+        """Goes on to that many draws per chain, block by block."""
+        program, position = self._program, self._program.restore(self._state)
         if position is None:
-            sizes = {"chain": range(sampling.chains), "channel": range(density.unit.shape[2])}
+            self._create()
+            position = program.begin(starts(program.densities, self._sampling) if starts else None)
+        bar.begin(self._program, position)
+        while position.draws < draws:
+            before = position
+            position, kept = program.advance(before, draws)
+            if position.draws > before.draws:
+                self._write(before, position, kept)
+            program.save(position, self._state)
+            self._report(position)
+            bar.show(position, kept)
+
+    def _create(self) -> None:
+        """Makes the stores empty."""
+        for density, folder, store in zip(
+            self._program.densities, self._folders, self._stores, strict=True
+        ):
+            sizes = {"chain": range(self._sampling.chains), "channel": range(density.unit.shape[2])}
             sizes |= {"row": density.unit.rows, "col": density.unit.cols}
-            store.create(sizes, statistics(sampling.kernel), folder.record)
-            position = program.begin()
-        with Progress(sampling, draws, position, progress) as bar:
-            while position.draws < draws:
-                before = position
-                position, kept = program.advance(before, draws)
-                if count := position.draws - before.draws:
-                    variables = kept.variables(count, statistics(sampling.kernel))
-                    store.write(before.draws, before.blocks, variables)
-                program.save(position, out / "state.npz")
-                folder.update(gradients=position.gradients, seconds=position.seconds)
-                bar.show(position, kept)
+            types = statistics(self._sampling.kernel)
+            store.create(sizes, types, folder.record, stein=density.linear)
+            folder.update()
+
+    def _write(self, before: Position, position: Position, kept: Kept) -> None:
+        """Adds a block to the stores."""
+        names, count = statistics(self._sampling.kernel), position.draws - before.draws
+        for index, (density, store) in enumerate(
+            zip(self._program.densities, self._stores, strict=True)
+        ):
+            chains = self._program.chains_of(index)
+            variables = kept.variables(count, names, chains, stein=density.linear)
+            store.write(before.draws, before.blocks, variables)
+
+    def _report(self, position: Position) -> None:
+        """Adds to each unit's record its gradients and its share of the time."""
+        for index, folder in enumerate(self._folders):
+            gradients = {phase: each[index] for phase, each in position.gradients.items()}
+            seconds = {phase: t / len(self._folders) for phase, t in position.seconds.items()}
+            folder.update(gradients=gradients, seconds=seconds)
 
 
 class Progress:
-    """A bar over warmup and draws, with draws per second, acceptance and ETA."""
+    """A bar over warmup and draws, with draws per second, acceptance and ETA.
 
-    def __init__(self, sampling: Sampling, draws: int, position: Position, shown: bool) -> None:
-        self._sampling, self._last = sampling, position
+    Args:
+        sampling: of each unit.
+        draws: wanted per chain.
+        units: in all batches.
+        shown: whether there is a bar at all.
+    """
+
+    def __init__(self, sampling: Sampling, draws: int, units: int, shown: bool) -> None:
+        self._sampling, self._units, self._begun = sampling, units, 0
         self._bar = tqdm(
-            total=sampling.warmup + draws * sampling.thin,
-            initial=position.warmup + position.draws * sampling.thin,
+            total=units * (sampling.warmup + draws * sampling.thin),
             unit="transition",
             desc="compiling",
             disable=not shown,
@@ -128,6 +248,18 @@ class Progress:
 
     def __exit__(self, *failure: object) -> None:
         self._bar.close()
+
+    def begin(self, program: Program, position: Position) -> None:
+        """Turns to a batch, that may stand beyond its start."""
+        self._last, self._together = position, len(program.densities)
+        self._begun += self._together
+        done = (position.warmup + position.draws * self._sampling.thin) * self._together
+        if position.draws:
+            name = program.densities[0].unit
+            self._bar.write(f"{name}: found {position.draws} draws per chain.", file=sys.stderr)
+        # What an earlier run has done is no part of this one's rate.
+        self._bar.initial += done
+        self._bar.update(done)
 
     def show(self, position: Position, kept: Kept) -> None:
         """Moves on to a new position.
@@ -142,7 +274,12 @@ class Progress:
         text = f"acceptance {np.mean(rates):.2f}"
         if drawn:
             seconds = position.seconds["sampling"] - last.seconds["sampling"]
-            text += f", {drawn * self._sampling.chains / seconds:.1f} draws/s"
-        self._bar.set_description("sampling" if drawn else "warmup", refresh=False)
+            text += f", {drawn * len(rates) / seconds:.1f} draws/s"
+        doing = "sampling" if drawn else "warmup"
+        if self._units > 1:
+            first = self._begun - self._together + 1
+            which = f"{first}-{self._begun}" if self._together > 1 else f"{first}"
+            doing += f", units {which} of {self._units}"
+        self._bar.set_description(doing, refresh=False)
         self._bar.set_postfix_str(text, refresh=False)
-        self._bar.update(warmed + drawn * self._sampling.thin)
+        self._bar.update((warmed + drawn * self._sampling.thin) * self._together)

@@ -137,14 +137,20 @@ def statistics(kernel: str) -> dict[str, type[np.generic]]:
     return types
 
 
-def start(kernel: MCMCKernel, density: TiltedDensity, params: Params, key: Array) -> HMCState:
-    """One chain's first state: a draw of the reference."""
+def start(
+    kernel: MCMCKernel,
+    density: TiltedDensity,
+    params: Params,
+    key: Array,
+    z: Float[Array, "row col channel"] | None = None,
+) -> HMCState:
+    """One chain's first state, at z or at a draw of the reference."""
     key_start, key_chain = jax.random.split(key)
-    z = jax.random.normal(key_start, density.latent_shape)
+    if z is None:
+        z = jax.random.normal(key_start, density.latent_shape)
     return kernel.init(key_chain, 0, {SITE: z}, model_args=(params,), model_kwargs={})
 
 
-def with_step_size(states: HMCState, step: Float[Array, ""]) -> HMCState:
-    """The states of several chains with a common step size."""
-    steps = jnp.broadcast_to(step, states.adapt_state.step_size.shape)
+def with_step_sizes(states: HMCState, steps: Float[Array, " chain"]) -> HMCState:
+    """The states of several chains with these step sizes."""
     return states._replace(adapt_state=states.adapt_state._replace(step_size=steps))

@@ -35,7 +35,11 @@ class DrawStore:
         self._path, self._block = path, block
 
     def create(
-        self, sizes: Mapping[str, range], statistics: Mapping[str, Any], config: Mapping[str, Any]
+        self,
+        sizes: Mapping[str, range],
+        statistics: Mapping[str, Any],
+        config: Mapping[str, Any],
+        stein: bool = True,
     ) -> None:
         """Makes the store empty.
 
@@ -43,14 +47,16 @@ class DrawStore:
             sizes: coordinates of the dimensions chain, row, col and channel.
             statistics: name and type of each of the `sample_stats`.
             config: the root's attributes, JSON.
+            stein: whether the blocks have Stein means.
         """
         image = ("row", "col", "channel")
-        variables = {
+        variables: dict[str, tuple[tuple[str, ...], Any]] = {
             "posterior/image": (("chain", "draw", *image), np.float32),
             "posterior/response": (("chain", "draw"), np.float32),
-            "stein/image": (("chain", "block", *image), np.float32),
-            "stein/draws": (("block",), np.int64),
         }
+        if stein:
+            variables["stein/image"] = (("chain", "block", *image), np.float32)
+            variables["stein/draws"] = (("block",), np.int64)
         for name, kind in statistics.items():
             variables[f"sample_stats/{name}"] = (("chain", "draw"), kind)
         with zarr.config.set(_ONE_THREAD):
@@ -105,6 +111,7 @@ class DrawStore:
         coordinates = {
             f"{group}/{dim}": np.arange(begin[dim], begin[dim] + added[dim])
             for group, dim in (("posterior", "draw"), ("sample_stats", "draw"), ("stein", "block"))
+            if group in root
         }
         for path, values in {**variables, **coordinates}.items():
             array = cast(zarr.Array, root[path])

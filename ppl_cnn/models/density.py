@@ -67,6 +67,14 @@ class TiltedDensity:
             z = transform(z)
         return self._crop(z)
 
+    def pull(
+        self, field: Float[Array, "*batch field_row field_col channel"]
+    ) -> Float[Array, "*batch field_row field_col channel"]:
+        """The latent z of a field R(z), in pixel units minus the mean."""
+        for transform in reversed(self.field.transforms):
+            field = transform.inv(field)
+        return field
+
     def _crop(
         self, field: Float[Array, "*batch field_row field_col channel"]
     ) -> Float[Array, "*batch row col channel"]:

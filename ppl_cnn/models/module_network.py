@@ -1,7 +1,7 @@
 """A network of one's own: a Flax NNX module, its layers found by name."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Self
@@ -286,6 +286,12 @@ class ModuleUnit:
     def preprocessing(self) -> Preprocessing:
         """The network's."""
         return self.network.preprocessing
+
+    @property
+    def program(self) -> Hashable:
+        """All but the channel."""
+        place = self.name.layer, self.name.place
+        return self.network, *place, self.response, self.target, self.rows, self.cols
 
     @property
     def settings(self) -> dict[str, str]:

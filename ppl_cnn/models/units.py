@@ -1,6 +1,6 @@
 """Units of networks: receptive fields, responses, and the densities' scores they give."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import groupby
@@ -57,6 +57,10 @@ class Scored(Protocol):
     def params(self) -> Params:
         """The weights it needs. Units that are sampled side by side share those arrays that are
         the same object in all of them."""
+
+    @property
+    def program(self) -> Hashable:
+        """Units of equal programs differ in their weights alone, and can be sampled together."""
 
     @property
     def settings(self) -> dict[str, str]:
@@ -128,6 +132,11 @@ class Response:
         return {}
 
     @property
+    def program(self) -> Hashable:
+        """Itself."""
+        return self
+
+    @property
     def settings(self) -> dict[str, str]:
         """The function's name."""
         return {"unit": str(self)}
@@ -179,6 +188,11 @@ class Unit:
     def preprocessing(self) -> Preprocessing:
         """The network's."""
         return self.network.preprocessing
+
+    @property
+    def program(self) -> Hashable:
+        """All but the channel."""
+        return self.network, self.slab, self.response, self.target
 
     @property
     def settings(self) -> dict[str, str]:

@@ -113,9 +113,9 @@ def test_thinning_keeps_every_second_draw_and_adds_up_the_gradients():
 @pytest.mark.parametrize("kernel", ["hmc", "nuts"])
 def test_a_run_in_two_parts_is_the_run_in_one(kernel, tmp_path):
     density, sampling = unit_density("conv2:3"), Sampling(kernel, chains=2, warmup=60)
-    sample_to(tmp_path / "one", density, sampling, 150, progress=False)
-    sample_to(tmp_path / "two", density, sampling, 70, progress=False)
-    sample_to(tmp_path / "two", density, sampling, 150, progress=False)
+    sample_to(tmp_path / "one", [density], sampling, 150, progress=False)
+    sample_to(tmp_path / "two", [density], sampling, 70, progress=False)
+    sample_to(tmp_path / "two", [density], sampling, 150, progress=False)
     one, two = (open_draws(tmp_path / name / "draws.zarr").load() for name in ("one", "two"))
     for group in ("posterior", "sample_stats"):
         xr.testing.assert_identical(one[group].to_dataset(), two[group].to_dataset())
@@ -126,7 +126,7 @@ def test_a_run_in_two_parts_is_the_run_in_one(kernel, tmp_path):
 def test_a_run_killed_anywhere_is_continued_to_the_same_bits(tmp_path, monkeypatch):
     """Stops after each of the writes in turn: to the store, of the state, of the record."""
     density, sampling = linear_density(), Sampling(chains=2, warmup=60)
-    sample_to(tmp_path / "whole", density, sampling, 150, progress=False)
+    sample_to(tmp_path / "whole", [density], sampling, 150, progress=False)
     whole = open_draws(tmp_path / "whole" / "draws.zarr").load()
     names = ["DrawStore.write", "Program.save", "RunFolder.update"]
     for stop in (2, 3, 6, 7, 8, 9):
@@ -149,8 +149,8 @@ def test_a_run_killed_anywhere_is_continued_to_the_same_bits(tmp_path, monkeypat
                 method = name.split(".")[1]
                 patch.setattr(owner, method, dying(getattr(owner, method)))
             with pytest.raises(KeyboardInterrupt):
-                sample_to(out, density, sampling, 150, progress=False)
-        sample_to(out, density, sampling, 150, progress=False)
+                sample_to(out, [density], sampling, 150, progress=False)
+        sample_to(out, [density], sampling, 150, progress=False)
         again = open_draws(out / "draws.zarr").load()
         for group in ("posterior", "sample_stats", "stein"):
             xr.testing.assert_identical(again[group].to_dataset(), whole[group].to_dataset())
@@ -160,7 +160,7 @@ def test_blocks_stay_small_whatever_the_image():
     def block(rows, chains):
         response = ppl_cnn.Response(jnp.sum, (rows, rows, 3))
         density = ppl_cnn.TiltedDensity(response, ppl_cnn.WhiteNoise(1.0))
-        return Program(density, Sampling(chains=chains)).block
+        return Program([density], Sampling(chains=chains)).block
 
     assert block(8, 2) == 50
     assert block(227, 8) == 16 * 2**20 // (8 * 4 * 227 * 227 * 3) == 3
@@ -176,8 +176,8 @@ from tests_shared import density, sampling
 from ppl_cnn.inference.blocks import Program
 from ppl_cnn.inference.chains import sample_to
 import pathlib
-assert len(Program(density, sampling)._mesh.devices) == int(sys.argv[1])
-sample_to(pathlib.Path(sys.argv[2]), density, sampling, 20, progress=False)
+assert len(Program([density], sampling)._mesh.devices) == int(sys.argv[1])
+sample_to(pathlib.Path(sys.argv[2]), [density], sampling, 20, progress=False)
 """
     (tmp_path / "tests_shared.py").write_text(
         "import ppl_cnn\n"
@@ -197,21 +197,21 @@ sample_to(pathlib.Path(sys.argv[2]), density, sampling, 20, progress=False)
 
 def test_a_run_with_other_settings_or_weights_is_refused(tmp_path):
     density = linear_density()
-    sample_to(tmp_path, density, Sampling(chains=2, warmup=5), 5, progress=False)
+    sample_to(tmp_path, [density], Sampling(chains=2, warmup=5), 5, progress=False)
     with pytest.raises(InputError, match="chains 2, not 3"):
-        sample_to(tmp_path, density, Sampling(chains=3, warmup=5), 5, progress=False)
+        sample_to(tmp_path, [density], Sampling(chains=3, warmup=5), 5, progress=False)
     with pytest.raises(InputError, match="another --out"):
-        sample_to(tmp_path, unit_density("conv1:0"), Sampling(chains=2, warmup=5), 5)
+        sample_to(tmp_path, [unit_density("conv1:0")], Sampling(chains=2, warmup=5), 5)
 
 
 def test_a_damaged_state_is_refused_and_the_draws_stay(tmp_path):
     density, sampling = linear_density(), Sampling(chains=2, warmup=5)
-    sample_to(tmp_path, density, sampling, 5, progress=False)
+    sample_to(tmp_path, [density], sampling, 5, progress=False)
     state = (tmp_path / "state.npz").read_bytes()
     for damaged in (state[: len(state) // 2], b"", b"PK" + bytes(100)):
         (tmp_path / "state.npz").write_bytes(damaged)
         with pytest.raises(InputError, match="is damaged"):
-            sample_to(tmp_path, density, sampling, 10, progress=False)
+            sample_to(tmp_path, [density], sampling, 10, progress=False)
     assert open_draws(tmp_path / "draws.zarr")["posterior"].sizes["draw"] == 5
 
 

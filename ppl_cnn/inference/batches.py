@@ -1,0 +1,57 @@
+"""Which units are sampled side by side, in one batch of chains."""
+
+import math
+from collections.abc import Hashable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from ppl_cnn import InputError
+from ppl_cnn.inference.blocks import Sampling
+from ppl_cnn.models.density import TiltedDensity
+
+BATCH_BYTES = 4 * 2**30
+"""Of a batch: what its gradient needs at once, its chains' states and its draws of a block."""
+_STATE = 8
+"""Arrays of an image's size that a chain's kernel and block hold at least."""
+
+
+def together(
+    densities: Sequence[TiltedDensity], sampling: Sampling, most: int | None = None
+) -> list[list[TiltedDensity]]:
+    """Divides densities into batches.
+
+    Those of a batch differ in their units' weights alone, so that one compiled program moves
+    the chains of all of them: images pass the shared layers as one batch.
+
+    Args:
+        densities: of a run.
+        sampling: how each is sampled.
+        most: units in a batch; by default as many as fit into `BATCH_BYTES`.
+
+    Raises:
+        InputError: `most` is less than 1.
+    """
+    if most is not None and most < 1:
+        raise InputError(f"At least 1 unit must be sampled at a time, not {most}.")
+    groups: dict[Hashable, list[TiltedDensity]] = {}
+    for density in densities:
+        alike = density.unit.program, density.reference, density.temperature
+        groups.setdefault(alike, []).append(density)
+    batches = []
+    for group in groups.values():
+        size = most or (_fitting(group[0], sampling) if len(group) > 1 else 1)
+        # Batches of about one size: the last is not left with a few.
+        size = math.ceil(len(group) / math.ceil(len(group) / size))
+        batches += [group[first : first + size] for first in range(0, len(group), size)]
+    return batches
+
+
+def _fitting(density: TiltedDensity, sampling: Sampling) -> int:
+    """How many units like this one `BATCH_BYTES` hold."""
+    z = jax.ShapeDtypeStruct(density.latent_shape, jnp.float32)
+    gradient = jax.jit(jax.grad(density.potential)).lower(z, density.unit.params).compile()
+    analysis = gradient.memory_analysis()
+    needed = analysis.temp_size_in_bytes if analysis else 0
+    chain = needed + _STATE * 4 * math.prod(density.latent_shape)
+    return max(1, BATCH_BYTES // (sampling.chains * chain))
