@@ -257,8 +257,9 @@ class Progress:
         if position.draws:
             name = program.densities[0].unit
             self._bar.write(f"{name}: found {position.draws} draws per chain.", file=sys.stderr)
-        # What an earlier run has done is no part of this one's rate.
-        self._bar.initial += done
+        if not self._bar.disable:
+            # What an earlier run has done is no part of this one's rate.
+            self._bar.initial += done
         self._bar.update(done)
 
     def show(self, position: Position, kept: Kept) -> None:
