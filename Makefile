@@ -7,10 +7,10 @@ EXTRAS ?= dev
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint format environment clean
+.PHONY: help demo test lint format environment system-packages clean
 
 help:  ## What the targets do
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 environment: $(VENV)/installed  ## Virtual environment with ppl_cnn and its development tools
 
@@ -34,6 +34,13 @@ test: lint  ## Lint, types, tests and the notebook
 format: $(VENV)/installed  ## Formats the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+DEBIAN_PACKAGES := chromium chromium-driver dataset-fashion-mnist
+APT := DEBIAN_FRONTEND=noninteractive timeout 600 apt-get -qq -o Acquire::Retries=1 -o Acquire::http::Timeout=20
+
+system-packages:  ## As root on Debian: a browser and a data set, without which some tests skip
+	dpkg --status $(DEBIAN_PACKAGES) >/dev/null 2>&1 || \
+		{ $(APT) update && $(APT) install --yes --no-install-recommends $(DEBIAN_PACKAGES); }
 
 clean:  ## Removes the environment and caches (never runs/)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

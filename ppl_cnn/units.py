@@ -7,6 +7,7 @@ which units respond at all after their nonlinearity, before hours are spent on d
 
 Examples:
     python -m ppl_cnn.units --model alexnet
+    python -m ppl_cnn.units --model mine:factory
     python -m ppl_cnn.units --layer conv5 --data fashion-embedded
 """
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from jaxtyping import Array
 
     from ppl_cnn.models.cnn import CNN
+    from ppl_cnn.models.module_network import ModuleNetwork
     from ppl_cnn.models.networks import Network
     from ppl_cnn.models.units import LayerUnits
 
@@ -40,8 +42,11 @@ class Units:
     """Options."""
 
     model: str = "alexnet-fashion"
-    """An embedded network, the folder of a run of `python -m ppl_cnn.pretrain`, or the name of a
-    declared network without weights."""
+    """An embedded network; the folder of a run of `python -m ppl_cnn.pretrain` or of an import; the
+    name of a declared network, with or without weights; or package.module:factory for a network
+    of your own."""
+    weights: str | None = None
+    """A file of weights for a network's name, or "auto" to fetch its published ones."""
     layer: str | None = None
     """This one only; with --data, each of its channels."""
     data: str | None = None
@@ -68,7 +73,8 @@ def main(options: Units) -> None:
         )
     shares = None
     if cnn is not None and options.data is not None:
-        shares = activity(network, cnn.arrays(), _images(options, options.data, network))
+        images = _images(options, options.data, cnn.network)
+        shares = activity(cnn.network, cnn.arrays(), images)
     rows, cols, channels = network.image_shape
     print(f"{network.name}, images of {rows} x {cols} x {channels}")
     print(_layers(layers, shares))
@@ -79,20 +85,29 @@ def main(options: Units) -> None:
             print("\n" + _channels(options.layer, shares))
 
 
-def _opened(options: Units) -> "tuple[Network, CNN | None]":
-    """The network and, if there are any, it with weights."""
+def _opened(options: Units) -> "tuple[Network | ModuleNetwork, CNN | None]":
+    """The network and, if it is a declared one that has weights, it with these."""
+    from ppl_cnn.models.cnn import CNN
     from ppl_cnn.models.networks import NETWORKS
     from ppl_cnn.models.weights import embedded_names, load
 
-    if options.model not in NETWORKS or options.model in embedded_names():
-        cnn = load(options.model)
-        return cnn.network, cnn
+    trained = options.weights is not None or options.model in embedded_names()
+    if options.model in NETWORKS and not trained:
+        if options.data is not None:
+            raise InputError(
+                f"{options.model} comes without weights, and of random ones --data would say "
+                f"nothing: give a file of them with --weights."
+            )
+        return NETWORKS[options.model], None
+    opened = load(options.model, options.weights)
+    if isinstance(opened, CNN):
+        return opened.network, opened
     if options.data is not None:
         raise InputError(
-            f"{options.model} comes without weights, and of random ones --data would say nothing: "
-            f"give the folder of a trained network with --model."
+            f"{opened.name} doesn't tell which nonlinearity follows a layer, so that --data can't "
+            f"count how often its units respond: leave it out."
         )
-    return NETWORKS[options.model], None
+    return opened, None
 
 
 def _images(
@@ -169,8 +184,10 @@ def _size(pair: tuple[int, int]) -> str:
     return f"{pair[0]} x {pair[1]}"
 
 
-def _count(number: int) -> str:
-    """Such as 351.4 M."""
+def _count(number: int | None) -> str:
+    """Such as 351.4 M, or - where it isn't known."""
+    if number is None:
+        return "-"
     for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
         if number >= size:
             return f"{number / size:.1f} {unit}"

@@ -44,10 +44,20 @@ def test_its_unit_is_sampled_by_the_command(tmp_path):
 def test_its_units_are_listed_by_the_command():
     done = run("ppl_cnn.units", "--model", "own_network:ready")
     assert done.returncode == 0, done.stderr
-    first, _, *lines = done.stdout.splitlines()
+    first, head, *rows = done.stdout.partition("\n\n")[0].splitlines()
     assert first == "OwnNetwork, images of 16 x 16 x 3"
-    assert [line.split()[0] for line in lines][:2] == ["stem", "relu"]
-    assert len(lines) == 11
+    assert [row.split()[0] for row in rows][:2] == ["stem", "relu"]
+    assert len(rows) == 11
+    # Its multiplications aren't known, and its names are longer than the column's.
+    for name in ("whole", "slab"):
+        end = head.index(name) + len(name)
+        assert {row[:end].split()[-1] for row in rows} == {"-"}
+
+
+def test_data_cannot_show_which_of_its_units_respond():
+    done = run("ppl_cnn.units", "--model", "own_network:ready", "--data", "fashion-embedded")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "OwnNetwork doesn't tell which nonlinearity follows a layer" in done.stderr
 
 
 def test_what_is_wrong_is_said_in_a_sentence():

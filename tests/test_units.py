@@ -1,7 +1,10 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+from ppl_cnn.models.networks import LENET
 
 
 def units(*arguments):
@@ -60,6 +63,17 @@ def test_data_show_dead_channels_of_all_layers_and_name_those_without_a_nonlinea
     assert "No nonlinearity follows fc8" in detail
 
 
+def test_weights_from_a_file_show_which_channels_respond(tmp_path, random_params):
+    params = random_params(LENET)
+    params["fc3"]["bias"] -= 1e6  # so that none responds
+    arrays = {f"{name}.{key}": array for name, all in params.items() for key, array in all.items()}
+    np.savez(tmp_path / "lenet.npz", **arrays)
+    weights = ("--model", "lenet", "--weights", str(tmp_path / "lenet.npz"))
+    assert list(listed(units(*weights))) == ["conv1", "conv2", "fc3", "fc4"]
+    row = listed(units(*weights, "--data", "fashion-embedded", "--images", "20"))["fc3"]
+    assert row.endswith("0.00%   500")
+
+
 def test_the_embedded_network_is_the_default():
     assert units().stdout.startswith("alexnet-fashion, images of 28 x 28 x 1")
 
@@ -71,6 +85,8 @@ def test_the_embedded_network_is_the_default():
         (["--layer", "conv9"], "'conv9' of alexnet-fashion; the layers with units are conv1"),
         (["--data", "fashion-embedded", "--images", "0"], "positive, not 0"),
         (["--data", "nosuch"], "no data set 'nosuch'"),
+        (["--model", "lenet", "--weights", "nosuch.pth"], "nosuch.pth is missing"),
+        (["--model", "nosuch", "--weights", "nosuch.pth"], "no network 'nosuch'; declared are"),
     ],
 )
 def test_what_cannot_be_listed_gets_a_sentence(arguments, words):

@@ -36,9 +36,10 @@ class Import:
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """The folder to write, which must be new or empty."""
     classes: Annotated[
-        Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: no names)")
+        Path | None,
+        tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: the network's own)"),
     ] = None
-    """The classes' names, one a line."""
+    """The classes' names, one a line; networks of ImageNet have their own."""
 
 
 def import_weights(config: Import) -> None:
@@ -49,15 +50,16 @@ def import_weights(config: Import) -> None:
     """
     from ppl_cnn.models.network import shapes
     from ppl_cnn.models.networks import network_named
-    from ppl_cnn.models.weights import load, save, weights_file
+    from ppl_cnn.models.weights import read_published, save, weights_file
 
     network = network_named(config.network)
     if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
         raise InputError(f"{config.out} is there already and isn't empty: give another --out.")
     path = weights_file(network, config.file)
-    cnn = load(config.network, weights=path)
-    count = shapes(network)[network.layers[-1].name][-1]
-    cnn.classes = _class_names(config.classes, count) if config.classes else ()
+    cnn = read_published(path, network)
+    if config.classes is not None:
+        count = shapes(network)[network.layers[-1].name][-1]
+        cnn.classes = _read_names(config.classes, count)
     config.out.mkdir(parents=True, exist_ok=True)
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -70,7 +72,7 @@ def import_weights(config: Import) -> None:
     print(f"{network.name}: {path.name} is converted to {config.out}")
 
 
-def _class_names(path: Path, count: int) -> tuple[str, ...]:
+def _read_names(path: Path, count: int) -> tuple[str, ...]:
     try:
         names = tuple(line.strip() for line in path.read_text("utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:

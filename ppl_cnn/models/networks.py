@@ -55,6 +55,8 @@ class Network:
     """In an order in which each comes after those it reads; the last gives the scores."""
     aliases: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     """(name in published weights, layer) where they differ."""
+    classes: str | None = None
+    """What has names for the scores: "imagenet", for the classes of ILSVRC 2012 in its order."""
 
     def __post_init__(self) -> None:
         known = {IMAGE}
@@ -163,6 +165,7 @@ ALEXNET = Network(
         MaxPool("pool5", kernel=3, stride=2, ceil=True),
         *_classifier(),
     ),
+    classes="imagenet",
 )
 """BVLC's AlexNet (BVLC/caffe, models/bvlc_alexnet): normalization before pooling."""
 
@@ -181,6 +184,7 @@ CAFFENET = Network(
         LRN("norm2"),
         *ALEXNET.layers[8:],
     ),
+    classes="imagenet",
 )
 """BVLC's CaffeNet (BVLC/caffe, models/bvlc_reference_caffenet): pooling before normalization."""
 
@@ -220,6 +224,7 @@ ALEXNET_TORCHVISION = Network(
         ("classifier.4", "fc7"),
         ("classifier.6", "fc8"),
     ),
+    classes="imagenet",
 )
 """torchvision's AlexNet: one tower without normalization (Krizhevsky, One weird trick for
 parallelizing convolutional neural networks, 2014). Its adaptive pooling to 6x6 does nothing to
@@ -247,6 +252,7 @@ ZFNET = Network(
         MaxPool("pool5", kernel=3, stride=2, ceil=True),
         *_classifier(),
     ),
+    classes="imagenet",
 )
 """Zeiler, Fergus, Visualizing and understanding convolutional networks, ECCV 2014, figure 3: maps
 of 110, 55, 26, 13 and 6, pooled before they are normalized. Padding and rounding are those that
@@ -293,6 +299,7 @@ VGG16 = Network(
         ("classifier.3", "fc7"),
         ("classifier.6", "fc8"),
     ),
+    classes="imagenet",
 )
 """torchvision's VGG16 (Simonyan, Zisserman, Very deep convolutional networks for large-scale image
 recognition, ICLR 2015, configuration D)."""
@@ -344,6 +351,7 @@ SQUEEZENET = Network(
         Conv("conv10", 1000, kernel=1),
         GlobalMean("pool10"),
     ),
+    classes="imagenet",
 )
 """SqueezeNet 1.1 as its authors trained it in Caffe (DeepScale/SqueezeNet, SqueezeNet_v1.1; Iandola
 et al., SqueezeNet: AlexNet-level accuracy with 50x fewer parameters, 2016), but that a class's

@@ -11,6 +11,7 @@ import numpy as np
 import safetensors.numpy
 
 from ppl_cnn import InputError
+from ppl_cnn.models.class_names import class_names
 from ppl_cnn.models.cnn import CNN
 from ppl_cnn.models.formats import read_tensors
 from ppl_cnn.models.formats.arrays import read_safetensors
@@ -43,8 +44,7 @@ def load(model: str | Path, weights: str | Path | None = None) -> CNN | ModuleNe
         return load_module(str(model), weights)
     if weights is not None:
         network = network_named(str(model))
-        path = weights_file(network, weights)
-        return CNN(network, params_from(read_tensors(path), network, path))
+        return read_published(weights_file(network, weights), network)
     folder = model_folder(model)
     description = read_description(folder)
     network = _network(description, folder)
@@ -57,6 +57,16 @@ def load(model: str | Path, weights: str | Path | None = None) -> CNN | ModuleNe
             f"{folder / 'model.json'} must give {count} finite alpha and {count} classes, or none."
         )
     return CNN(network, params, alpha.astype(np.float32), tuple(classes))
+
+
+def read_published(path: Path, network: Network) -> CNN:
+    """A declared network with the weights of a file, and the names of its classes.
+
+    Raises:
+        InputError: the file can't be read (see `read_tensors`) or isn't the network's.
+    """
+    params = params_from(read_tensors(path), network, path)
+    return CNN(network, params, classes=class_names(network))
 
 
 def weights_file(network: Network, weights: str | Path) -> Path:

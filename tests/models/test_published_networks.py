@@ -48,6 +48,8 @@ def test_squeezenet_knows_photographs(real):
         label = int(path.stem.rpartition("_")[2])
         first += best[0] == label
         among_five += label in best[:5]
+        names = ", ".join(cnn.classes[index] for index in best[:5])
+        print(f"{cnn.classes[label]}: {names}")
     print(f"{first}/20 first, {among_five}/20 among five")
     assert first >= 13
     assert among_five >= 19

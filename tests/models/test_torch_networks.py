@@ -1,4 +1,4 @@
-"""The networks of torchvision against PyTorch's own layers, in an environment that has PyTorch.
+"""torchvision's networks and files against PyTorch itself, in an environment that has PyTorch.
 
 PPL_CNN_TORCH_PYTHON=/path/to/python python -m pytest tests/models/test_torch_networks.py
 """
@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ppl_cnn.models.layers import Dense
-from ppl_cnn.models.network import Slab, input_shape, weight_shapes
+import ppl_cnn
+from ppl_cnn.models.network import Slab
 from ppl_cnn.models.networks import ALEXNET_TORCHVISION, VGG16
 
 PEER = Path(__file__).with_name("torch_peer.py")
@@ -32,30 +32,11 @@ def torch_python():
     return python
 
 
-def params_of(tensors, network):
-    """Weights in the network's layout, from a state dict's: OIHW to HWIO, CHW to HWC inputs."""
-    names = {layer: name for name, layer in network.aliases}
-    params = {}
-    for layer in weight_shapes(network):
-        kernel = tensors.pop(f"{names[layer]}.weight")
-        bias = jnp.asarray(tensors.pop(f"{names[layer]}.bias"))
-        if isinstance(network.layer(layer), Dense):
-            shape = input_shape(network, network.layer(layer))
-            if len(shape) == 3:
-                kernel = kernel.reshape(-1, shape[2], *shape[:2]).transpose(0, 2, 3, 1)
-            kernel = kernel.reshape(len(kernel), -1).T
-        else:
-            kernel = kernel.transpose(2, 3, 1, 0)
-        params[layer] = {"kernel": jnp.asarray(kernel), "bias": bias}
-    assert not tensors
-    return params
-
-
 @pytest.mark.parametrize("network", [ALEXNET_TORCHVISION, VGG16], ids=lambda network: network.name)
 def test_logits_are_pytorchs(network, torch_python, tmp_path):
     subprocess.run([torch_python, PEER, network.name, "0", tmp_path], check=True)
-    with np.load(tmp_path / "tensors.npz") as tensors, np.load(tmp_path / "run.npz") as run:
-        params = params_of(dict(tensors), network)
+    params = ppl_cnn.load(network.name, weights=tmp_path / "state.pth").arrays()
+    with np.load(tmp_path / "run.npz") as run:
         images, expected = run["images"], run["logits"]
     for path in tmp_path.iterdir():
         path.unlink()  # VGG's take a gigabyte, and pytest keeps its folders

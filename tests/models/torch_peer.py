@@ -1,8 +1,8 @@
 """Runs a network of torchvision in PyTorch: `python torch_peer.py NAME SEED FOLDER`.
 
 Runs where PyTorch is and this package is not. Writes state.pth, a state dict of random weights
-under torchvision's names, tensors.npz, the same as arrays, and run.npz, images (n, channel, row,
-col) and their logits. The layers are written out from torchvision's documentation.
+under torchvision's names, and run.npz, images (n, channel, row, col) and their logits. The layers
+are written out from torchvision's documentation.
 """
 
 import sys
@@ -85,9 +85,7 @@ def main(name: str, seed: int, folder: Path) -> None:
     images = torch.randn(2, 3, 224, 224)
     with torch.inference_mode():
         logits = model(images)
-    state = model.state_dict()
-    torch.save(state, folder / "state.pth")
-    np.savez(folder / "tensors.npz", **{key: tensor.numpy() for key, tensor in state.items()})
+    torch.save(model.state_dict(), folder / "state.pth")
     np.savez(folder / "run.npz", images=images.numpy(), logits=logits.numpy())
 
 
