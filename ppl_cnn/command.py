@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NamedTuple
 
 import tyro
 
@@ -31,22 +31,38 @@ def run_command(
         description: what `--help` says first, usually the module's docstring.
     """
     config = tyro.cli(config_type, prog=prog, description=description)
+    # Said only here, where the failure's frames are gone and their progress bars closed.
+    failure = _failure(action, config)
+    if failure is not None:
+        with contextlib.suppress(OSError):  # stderr may lie on the disk that is full
+            print(failure.said, file=sys.stderr, flush=True)
+        sys.exit(failure.code)
+
+
+class _Failure(NamedTuple):
+    code: int
+    said: str
+
+
+def _failure(action: Callable[[Any], None], config: Any) -> _Failure | None:
+    """Runs the action; how it failed, if it did."""
     try:
         with _stopping():
             action(config)
     except InputError as error:
-        _end(2, f"error: {error}")
+        return _Failure(2, f"error: {error}")
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        _end(
+        return _Failure(
             2,
             f"error: {error.strerror or error}{where}: what was written before is whole; "
             f"once that is mended, the same command goes on.",
         )
     except _Terminated:
-        _end(128 + signal.SIGTERM, "\nStopped; the same command goes on.")
+        return _Failure(128 + signal.SIGTERM, "\nStopped; the same command goes on.")
     except KeyboardInterrupt:
-        _end(128 + signal.SIGINT, "\nInterrupted; the same command goes on.")
+        return _Failure(128 + signal.SIGINT, "\nInterrupted; the same command goes on.")
+    return None
 
 
 @contextlib.contextmanager
@@ -62,10 +78,4 @@ def _stopping() -> Iterator[None]:
         yield
     finally:
         if signal.getsignal(signal.SIGTERM) is stop:
-            signal.signal(signal.SIGTERM, before)
-
-
-def _end(code: int, said: str) -> NoReturn:
-    with contextlib.suppress(OSError):  # stderr may lie on the disk that is full
-        print(said, file=sys.stderr, flush=True)
-    sys.exit(code)
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

@@ -127,11 +127,11 @@ def sample_to(
 def _say_found(out: Path, runs: Sequence["Batch"], draws: int, units: int) -> None:
     """Says what an earlier run has left."""
     found, wanted = sum(run.found for run in runs), draws * units
-    of_units = f" of its {units} units" if units > 1 else ""
+    summed = f" (summed over its {units} units)" if units > 1 else ""
     if found >= wanted:
-        said = f"holds all {found:,} draws per chain{of_units}; there is nothing to sample."
+        said = f"holds all {found:,} draws per chain{summed}; there is nothing to sample."
     else:
-        said = f"holds {found:,} of {wanted:,} draws per chain{of_units}, and goes on from there."
+        said = f"holds {found:,} of {wanted:,} draws per chain{summed}, and goes on from there."
     if found:
         print(f"{out} {said}", file=sys.stderr)
 

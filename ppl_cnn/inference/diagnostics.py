@@ -186,8 +186,11 @@ def _load(array: xr.DataArray) -> np.ndarray:
     try:
         return array.values
     except DAMAGE as error:
+        draws = array.coords["draw"].values if "draw" in array.coords else []
+        of_draws = f" of the draws {draws[0]} to {draws[-1]}" if len(draws) else ""
         raise InputError(
-            f"The stored {array.name} can't be read, the store is damaged ({_first_line(error)})."
+            f"The stored {array.name}{of_draws} can't be read, the store is damaged "
+            f"({_first_line(error)})."
         ) from None
 
 

@@ -206,7 +206,7 @@ def open_draws(path: Path) -> xr.DataTree:
 
 
 def _lost(path: Path) -> Path | None:
-    """A chunk of the published data that isn't there: Zarr would read it as zeros."""
+    """A chunk of the published data that isn't there, which Zarr reads as zeros, or is empty."""
     root = zarr.open_group(path, mode="r", use_consolidated=True)
     for name, array in root.members(max_depth=None):
         if not isinstance(array, zarr.Array):
@@ -218,6 +218,6 @@ def _lost(path: Path) -> Path | None:
             continue
         for index in np.ndindex(array.cdata_shape):
             chunk = path / name / metadata.encode_chunk_key(index)
-            if not chunk.is_file():
+            if not chunk.is_file() or not chunk.stat().st_size:
                 return chunk
     return None

@@ -281,8 +281,9 @@ CHUNK = "posterior/image/c/0/1/0/0/0"
         ("posterior/chain/c/0", "truncated", "no intact store"),
         ("zarr.json", "deleted", "no intact store"),
         ("zarr.json", "truncated", "no intact store"),
-        (CHUNK, "truncated", "is damaged"),
-        (CHUNK, "changed", "is damaged"),
+        (CHUNK, "emptied", f"{CHUNK} is lost"),
+        (CHUNK, "truncated", "image of the draws 10 to 19 can't be read"),
+        (CHUNK, "changed", "image of the draws 10 to 19 can't be read"),
     ],
 )
 def test_a_damaged_store_is_named_and_left_alone(ended, refused, name, damage, said):
@@ -294,11 +295,13 @@ def test_a_damaged_store_is_named_and_left_alone(ended, refused, name, damage, s
         file.unlink()
     elif damage == "truncated":
         file.write_bytes(content[: len(content) // 2])
+    elif damage == "emptied":
+        file.write_bytes(b"")
     else:
         file.write_bytes(content[:-20] + bytes([content[-20] ^ 1]) + content[-19:])
     with refused(said):
         build_report(unit)
-    if "is damaged" not in said:  # a chunk's content is of no concern to what follows it
+    if "can't be read" not in said:  # a chunk's content is of no concern to what follows it
         before = contents(run)
         with refused(str(unit), said):
             go(run, "together", draws=60)
@@ -350,9 +353,14 @@ def test_a_folder_that_a_run_is_writing_to_is_refused(ended, refused):
 def test_the_next_run_says_what_it_found(ended, capsys):
     run = ended("each")
     go(run, "each", progress=True)
-    assert f"{run} holds all 80 draws per chain of its 2 units" in capsys.readouterr().err
+    assert (
+        f"{run} holds all 80 draws per chain (summed over its 2 units)" in capsys.readouterr().err
+    )
     go(run, "each", draws=50, progress=True)
-    assert f"{run} holds 80 of 100 draws per chain of its 2 units" in capsys.readouterr().err
+    assert (
+        f"{run} holds 80 of 100 draws per chain (summed over its 2 units)"
+        in capsys.readouterr().err
+    )
 
 
 def test_starts_at_a_run_that_cannot_be_used_are_refused(ended, refused, tmp_path):
