@@ -71,6 +71,9 @@ class DrawStore:
             statistics: name and type of each of the `sample_stats`.
             config: the root's attributes, JSON.
             stein: whether the blocks have Stein means.
+
+        Raises:
+            OSError: there is one already, or no room for it.
         """
         variables: dict[str, tuple[tuple[str, ...], Any]] = {
             "posterior/image": (("chain", "draw", *IMAGE), np.float32),
