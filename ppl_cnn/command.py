@@ -1,12 +1,19 @@
 """What every command does around its work: parse, run, and turn failures into one sentence."""
 
+import contextlib
+import signal
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, NamedTuple
 
 import tyro
 
 from ppl_cnn import InputError
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: a stop like Ctrl-C, which libraries let through as they do that."""
 
 
 def run_command(
@@ -14,8 +21,8 @@ def run_command(
 ) -> None:
     """Parses the command line into `config_type`, runs `action` on it and exits.
 
-    The exit code is 0, 2 after one sentence on stderr if the input can't be used, or 130 if it
-    was interrupted.
+    The exit code is 0, 2 after one sentence on stderr if the input can't be used or a file can't
+    be written, 130 if it was interrupted (Ctrl-C), or 143 if it was told to stop (SIGTERM).
 
     Args:
         config_type: a dataclass, or a union of them for subcommands.
@@ -24,23 +31,51 @@ def run_command(
         description: what `--help` says first, usually the module's docstring.
     """
     config = tyro.cli(config_type, prog=prog, description=description)
+    # Said only here, where the failure's frames are gone and their progress bars closed.
+    failure = _failure(action, config)
+    if failure is not None:
+        with contextlib.suppress(OSError):  # stderr may lie on the disk that is full
+            print(failure.said, file=sys.stderr, flush=True)
+        sys.exit(failure.code)
+
+
+class _Failure(NamedTuple):
+    code: int
+    said: str
+
+
+def _failure(action: Callable[[Any], None], config: Any) -> _Failure | None:
+    """Runs the action; how it failed, if it did."""
     try:
-        action(config)
+        with _stopping():
+            action(config)
     except InputError as error:
-        sys.exit(_fail(str(error)))
+        return _Failure(2, f"error: {error}")
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        sys.exit(
-            _fail(
-                f"{error.strerror or error}{where}: what was written before is whole; "
-                f"once that is mended, the same command goes on."
-            )
+        return _Failure(
+            2,
+            f"error: {error.strerror or error}{where}: what was written before is whole; "
+            f"once that is mended, the same command goes on.",
         )
+    except _Terminated:
+        return _Failure(128 + signal.SIGTERM, "\nStopped; the same command goes on.")
     except KeyboardInterrupt:
-        print("\nInterrupted; the same command goes on.", file=sys.stderr)
-        sys.exit(130)
+        return _Failure(128 + signal.SIGINT, "\nInterrupted; the same command goes on.")
+    return None
 
 
-def _fail(sentence: str) -> int:
-    print(f"error: {sentence}", file=sys.stderr)
-    return 2
+@contextlib.contextmanager
+def _stopping() -> Iterator[None]:
+    """Lets SIGTERM raise in the main thread, between two steps of Python; the next one kills."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) is stop:
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

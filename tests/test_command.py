@@ -1,5 +1,6 @@
 import dataclasses
 import errno
+import signal
 import subprocess
 import sys
 
@@ -33,6 +34,56 @@ def test_failures_become_a_sentence_and_a_code(failure, code, said, monkeypatch,
     printed = capsys.readouterr().err
     assert said in printed
     assert "Traceback" not in printed
+
+
+WORK = """
+import dataclasses, signal, time
+from ppl_cnn.command import run_command
+
+@dataclasses.dataclass
+class Nothing:
+    pass
+
+def action(options):
+    print("working", flush=True)
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        {then}
+
+run_command(Nothing, action, "command", None)
+"""
+
+
+def signalled(then, *signals):
+    """The exit code and stderr of a command at work that gets these signals."""
+    script = [sys.executable, "-c", WORK.format(then=then)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(script, stdout=pipe, stderr=pipe, text=True) as process:
+        for number in signals:
+            assert process.stdout.readline() == "working\n"
+            process.send_signal(number)
+        said = process.communicate(timeout=30)[1]
+    return process.returncode, said
+
+
+def test_signals_stop_a_command_in_an_orderly_way():
+    stopped = "\nStopped; the same command goes on.\n"
+    assert signalled("raise", signal.SIGTERM) == (143, stopped)
+    interrupted = "\nInterrupted; the same command goes on.\n"
+    assert signalled("raise", signal.SIGINT) == (130, interrupted)
+
+
+def test_a_second_signal_kills():
+    hanging = "print('working', flush=True); time.sleep(60)"
+    assert signalled(hanging, signal.SIGTERM, signal.SIGTERM) == (-signal.SIGTERM, "")
+
+
+def test_the_handler_of_signals_is_put_back(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["command"])
+    before = signal.getsignal(signal.SIGTERM)
+    run_command(Nothing, lambda options: None, "command", None)
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.mark.parametrize("command", ["sample", "pretrain", "units", "report", "data"])

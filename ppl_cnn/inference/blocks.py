@@ -1,5 +1,6 @@
 """The compiled block of a sampling run: chains in, draws and moved chains out."""
 
+import io
 import json
 import math
 import time
@@ -30,6 +31,7 @@ from ppl_cnn.inference.kernels import (
 )
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.network import Params
+from ppl_cnn.models.weights import write_aside
 
 BLOCK_BYTES = 16 * 2**20
 """Of a unit's images of a block: what is held at once and lost at most."""
@@ -38,6 +40,8 @@ LONGEST_BLOCK = 50
 CHAINS_AT_ONCE = {"cpu": 8}
 """Chains of a batch that move at once, by platform; elsewhere all do. More would leave a CPU's
 caches, and would wait for the longest trajectory of more chains."""
+_DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile)
+"""What NumPy and zipfile raise on a damaged file."""
 
 
 @dataclass(frozen=True)
@@ -339,10 +343,9 @@ class Program:
         leaves = jax.tree.leaves(jax.tree.map(_raw, position.chains))
         counts = {name: getattr(position, name) for name in ("warmup", "draws", "blocks")}
         text = json.dumps({**counts, "gradients": position.gradients, "seconds": position.seconds})
-        aside = path.with_name(f".{path.name}.partial")
-        with open(aside, "wb") as file:
-            np.savez(file, *(np.asarray(leaf) for leaf in leaves), position=np.asarray(text))
-        aside.replace(path)
+        stream = io.BytesIO()
+        np.savez(stream, *(np.asarray(leaf) for leaf in leaves), position=np.asarray(text))
+        write_aside(path, stream.getvalue())
 
     def restore(self, path: Path) -> Position | None:
         """Where the run stood when it was stopped; None if it had not begun.
@@ -354,18 +357,32 @@ class Program:
             return None
         wanted, tree = jax.tree.flatten(self._chains)
         try:
+            counts = _counts(path)
             with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-                counts = json.loads(str(file["position"]))
                 leaves = [file[f"arr_{index}"] for index in range(len(wanted))]
             leaves = [_like(leaf, like) for leaf, like in zip(leaves, wanted, strict=True)]
             chains: Chains = jax.tree.unflatten(tree, leaves)
             placed = map(jax.device_put, chains, self._placed(self._specs))
             return Position(Chains(*placed), **counts)
-        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        except _DAMAGE:
             raise InputError(
                 f"{path} is damaged, so the run can't be continued; its draws remain readable, "
                 f"and another --out starts a new one."
             ) from None
+
+
+def draws_before(path: Path) -> int:
+    """How many draws per chain a stored state follows; 0 if there is none, or a damaged one."""
+    try:
+        return int(_counts(path)["draws"])
+    except _DAMAGE:
+        return 0
+
+
+def _counts(path: Path) -> dict[str, Any]:
+    """All of a stored position but its chains."""
+    with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
+        return json.loads(str(file["position"]))
 
 
 def _together(*leaves: Array, chains: int) -> Array:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ppl_cnn import InputError
 from ppl_cnn.inference.batches import together
-from ppl_cnn.inference.blocks import Kept, Position, Program, Sampling
+from ppl_cnn.inference.blocks import Kept, Position, Program, Sampling, draws_before
 from ppl_cnn.inference.kernels import statistics
 from ppl_cnn.inference.records import RunFolder, read_record, unit_folder
 from ppl_cnn.inference.starts import Starts
@@ -112,10 +112,28 @@ def sample_to(
         config["block"] = programs[0].block
     with RunFolder.claim(out, config, command) as folder:
         folder.update(**(description or {}), draws=draws)
+        several = len(densities) > 1
+        runs = [
+            Batch(folder, program, sampling, index if several else None)
+            for index, program in enumerate(programs)
+        ]
+        if progress:
+            _say_found(out, runs, draws, len(densities))
         with Progress(sampling, draws, len(densities), progress) as bar:
-            for index, program in enumerate(programs):
-                run = Batch(folder, program, sampling, index if len(densities) > 1 else None)
+            for run in runs:
                 run.sample(draws, starts, bar)
+
+
+def _say_found(out: Path, runs: Sequence["Batch"], draws: int, units: int) -> None:
+    """Says what an earlier run has left."""
+    found, wanted = sum(run.found for run in runs), draws * units
+    summed = f" (summed over its {units} units)" if units > 1 else ""
+    if found >= wanted:
+        said = f"holds all {found:,} draws per chain{summed}; there is nothing to sample."
+    else:
+        said = f"holds {found:,} of {wanted:,} draws per chain{summed}, and goes on from there."
+    if found:
+        print(f"{out} {said}", file=sys.stderr)
 
 
 def _recorded(out: Path) -> int | None:
@@ -172,17 +190,25 @@ class Batch:
     def _unit_folder(self, density: TiltedDensity) -> RunFolder:
         """A unit's own, with a record as of a run of its own; only this run may continue it."""
         path = self._folder.path / unit_folder(str(density.unit))
-        path.mkdir(exist_ok=True)
         config = {**self._folder.record["config"], **density.unit.settings}
         del config["units"], config["side_by_side"]
         config |= {"block": self._program.block, "part_of": self._folder.path.name}
         return RunFolder(path, {**self._folder.record, "config": config})
 
+    @property
+    def found(self) -> int:
+        """Draws per chain that its units' folders hold, all together."""
+        return draws_before(self._state) * len(self._program.densities)
+
     def sample(self, draws: int, starts: Starts | None, bar: "Progress") -> None:
-        """Goes on to that many draws per chain, block by block."""
+        """Goes on to that many draws per chain, block by block.
+
+        Raises:
+            InputError: the folder's files don't belong together, or are damaged.
+        """
         program, position = self._program, self._program.restore(self._state)
+        self._open(position)
         if position is None:
-            self._create()
             position = program.begin(starts(program.densities, self._sampling) if starts else None)
         bar.begin(self._program, position)
         while position.draws < draws:
@@ -194,14 +220,32 @@ class Batch:
             self._report(position)
             bar.show(position, kept)
 
-    def _create(self) -> None:
-        """Makes the stores empty."""
+    def _open(self, position: Position | None) -> None:
+        """Compares the stores with the state, and makes those that aren't there."""
+        begun = position.draws if position else 0
         for density, folder, store in zip(
             self._program.densities, self._folders, self._stores, strict=True
         ):
+            path, tree = folder.path / "draws.zarr", store.resume()
+            found = tree["posterior"].sizes["draw"] if tree is not None else 0
+            if tree is not None and not folder.made(tree.attrs):
+                raise InputError(f"{path} holds draws of another run; give another --out.")
+            if position is None and found:
+                raise InputError(
+                    f"{path} holds {found} draws per chain, but {self._state} to continue from "
+                    f"is lost: put it back, or give another --out."
+                )
+            if found < begun:
+                raise InputError(
+                    f"{path} holds {found} draws per chain, but {self._state} says {begun}: put "
+                    f"the whole store back, or give another --out."
+                )
+            if tree is not None:
+                continue
             sizes = {"chain": range(self._sampling.chains), "channel": range(density.unit.shape[2])}
             sizes |= {"row": density.unit.rows, "col": density.unit.cols}
             types = statistics(self._sampling.kernel)
+            folder.path.mkdir(exist_ok=True)
             store.create(sizes, types, folder.record, stein=density.linear)
             folder.update()
 
@@ -254,9 +298,6 @@ class Progress:
         self._last, self._together = position, len(program.densities)
         self._begun += self._together
         done = (position.warmup + position.draws * self._sampling.thin) * self._together
-        if position.draws:
-            name = program.densities[0].unit
-            self._bar.write(f"{name}: found {position.draws} draws per chain.", file=sys.stderr)
         if not self._bar.disable:
             # What an earlier run has done is no part of this one's rate.
             self._bar.initial += done

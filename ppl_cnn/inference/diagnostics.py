@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Float32, Int
 from tqdm import tqdm
 
 from ppl_cnn import InputError
-from ppl_cnn.inference.store import open_draws
+from ppl_cnn.inference.store import DAMAGE, open_draws
 
 MIN_DRAWS = 4
 """Per chain; split R-hat needs two draws in each half."""
@@ -48,8 +48,6 @@ _NEEDED = (
     "sample_stats/acceptance_rate",
     "sample_stats/diverging",
 )
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError)
-"""What zarr and its codecs raise on a damaged chunk."""
 
 
 def read(folder: Path) -> xr.DataTree:
@@ -72,12 +70,6 @@ def read(folder: Path) -> xr.DataTree:
         group, _, leaf = name.partition("/")
         if leaf not in tree.children[group].dataset:
             raise InputError(f"{path} is no store of ppl_cnn's draws: it lacks {name}.")
-    dims = variable(tree, "posterior/image").dims
-    if dims != ("chain", "draw", "row", "col", "channel"):
-        raise InputError(
-            f"{path} is no store of ppl_cnn's draws: posterior/image must have the dimensions "
-            f"chain, draw, row, col and channel, not {', '.join(map(str, dims))}."
-        )
     return tree
 
 
@@ -193,9 +185,12 @@ def _block(image: xr.DataArray) -> int:
 def _load(array: xr.DataArray) -> np.ndarray:
     try:
         return array.values
-    except _DAMAGE as error:
+    except DAMAGE as error:
+        draws = array.coords["draw"].values if "draw" in array.coords else []
+        of_draws = f" of the draws {draws[0]} to {draws[-1]}" if len(draws) else ""
         raise InputError(
-            f"The stored {array.name} can't be read, the store is damaged ({_first_line(error)})."
+            f"The stored {array.name}{of_draws} can't be read, the store is damaged "
+            f"({_first_line(error)})."
         ) from None
 
 

@@ -55,15 +55,28 @@ class RunFolder:
         if not writer:
             yield cls(path, {})
             return
+        config = json.loads(json.dumps(config))
         with _locked(path):
             if (path / "run.json").exists():
                 record = read_record(path)
-                _check_same(path, record["config"], json.loads(json.dumps(config)))
+                if "part_of" in record["config"] and "part_of" not in config:
+                    raise InputError(
+                        f"{path} is a unit's folder of {path.absolute().parent}: continue that "
+                        f"run of several units, or give another --out."
+                    )
+                _check_same(path, record["config"], config)
             else:
                 record = {"config": config, "command": command, "versions": versions()}
             folder = cls(path, record)
             folder.update()
             yield folder
+
+    def made(self, attributes: Mapping[Any, Any]) -> bool:
+        """Whether a store with these attributes is of this run, that may have been renamed."""
+        config = attributes.get("config")
+        if not isinstance(config, dict):
+            return False
+        return {**config, "part_of": ""} == {**self.record["config"], "part_of": ""}
 
     def update(self, **fields: Any) -> None:
         """Adds fields to `run.json`."""
@@ -121,7 +134,8 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     try:
         record = json.loads((path / "run.json").read_text())
-        record["config"]
+        if not isinstance(record["config"], dict):
+            raise TypeError("no configuration")
     except FileNotFoundError:
         raise InputError(f"{path} is no run's folder: it holds no run.json.") from None
     except (ValueError, KeyError, TypeError):

@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from ppl_cnn import InputError
 from ppl_cnn.inference.blocks import Sampling
 from ppl_cnn.inference.records import unit_folder
-from ppl_cnn.inference.store import open_draws
+from ppl_cnn.inference.store import DAMAGE, open_draws
 from ppl_cnn.models.cnn import preprocess
 from ppl_cnn.models.density import TiltedDensity
 
@@ -101,7 +101,10 @@ def _last_draws(folder: Path, density: TiltedDensity) -> Float[Array, "start row
             f"{path} holds images of {image.shape[2:]}, and those of {density.unit} are "
             f"{density.unit.shape}: give a run of images of that size."
         )
-    return jnp.asarray(image.isel(draw=-1).values)
+    try:
+        return jnp.asarray(image.isel(draw=-1).values)
+    except DAMAGE:
+        raise InputError(f"{path} is damaged: its last draws can't be read.") from None
 
 
 def _in_field(density: TiltedDensity, images: Array) -> Array:

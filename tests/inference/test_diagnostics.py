@@ -207,7 +207,7 @@ def test_a_truncated_chunk(tmp_path, refused):
     write_run(tmp_path, noise(2, 20))
     chunk = next(p for p in (tmp_path / "draws.zarr/posterior/image/c").rglob("*") if p.is_file())
     chunk.write_bytes(chunk.read_bytes()[:40])
-    with refused("image can't be read, the store is damaged"):
+    with refused("can't be read, the store is damaged"):
         diagnostics.scan(diagnostics.read(tmp_path))
 
 

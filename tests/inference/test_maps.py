@@ -1,4 +1,5 @@
 import logging
+import shutil
 import subprocess
 import sys
 
@@ -94,6 +95,7 @@ def test_maps_are_computed_once_for_each_number_of_draws(tmp_path, monkeypatch):
     tree = diagnostics.read(tmp_path)
     np.testing.assert_array_equal(stored_maps(tmp_path, tree).ess, first.ess)
     assert not calls
+    shutil.rmtree(tmp_path / "draws.zarr")
     tree = write_run(tmp_path, image)
     assert stored_maps(tmp_path, tree).ess.mean() > first.ess.mean()
     (tmp_path / "maps.npz").write_bytes(b"PK damaged")
