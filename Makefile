@@ -29,7 +29,7 @@ lint: $(VENV)/installed  ## Formatting, lint and types
 	$(BIN)/mypy
 
 test: lint  ## Lint, types, tests and the notebook
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 format: $(VENV)/installed  ## Formats the code
 	$(BIN)/ruff format .

@@ -45,8 +45,8 @@ class Nothing:
     pass
 
 def action(options):
-    print("working", flush=True)
     try:
+        print("working", flush=True)
         time.sleep(60)
     except KeyboardInterrupt:
         {then}
