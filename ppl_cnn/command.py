@@ -1,6 +1,7 @@
 """What every command does around its work: parse, run, and turn failures into one sentence."""
 
 import contextlib
+import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -34,6 +35,8 @@ def run_command(
     # Said only here, where the failure's frames are gone and their progress bars closed.
     failure = _failure(action, config)
     if failure is not None:
+        # Zarr's event loop would complain, at the exit, of a write that was cut off.
+        logging.getLogger("asyncio").disabled = True
         with contextlib.suppress(OSError):  # stderr may lie on the disk that is full
             print(failure.said, file=sys.stderr, flush=True)
         sys.exit(failure.code)

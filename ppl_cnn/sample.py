@@ -109,7 +109,7 @@ def main(options: Sample) -> None:
         {
             "network": network.network.name,
             "preprocessing": asdict(units[0].preprocessing),
-            "classes": list(network.classes),
+            "classes": {str(unit): name for unit in units if (name := network.class_of(unit.name))},
         },
         shlex.join(["python", "-m", "ppl_cnn.sample", *sys.argv[1:]]),
         options.side_by_side,

@@ -72,6 +72,27 @@ def test_the_record_follows_arvizs_schema(run):
     assert record["gradients"]["sampling"] == int(tree["sample_stats/n_steps"].sum())
 
 
+def test_several_units_get_one_report_and_classes_their_names(tmp_path):
+    command = [sys.executable, "-m", "ppl_cnn.sample", "--unit", "class:Trouser,fc8:3,conv1:0"]
+    settings = ["--chains", "2", "--draws", "20", "--warmup", "10", "--reference", "uniform"]
+    done = subprocess.run(
+        [*command, *settings, "--target", "logit", "--init", "zero", "--out", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [str(tmp_path / "report.html")]
+    page = (tmp_path / "report.html").read_text()
+    assert "fc8:1 (Trouser)" in page
+    assert "fc8:3 (Dress)" in page
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["config"]["units"] == ["fc8:1", "fc8:3", "conv1:0@14,14"]
+    assert record["config"]["init"] == "zero"
+    assert record["classes"] == {"fc8:1": "Trouser", "fc8:3": "Dress"}
+    for name in ("fc8-1", "fc8-3", "conv1-0-at-14,14"):
+        assert open_draws(tmp_path / name / "draws.zarr")["posterior/image"].sizes["draw"] == 20
+
+
 def test_the_responses_are_the_networks(run):
     out, _ = run
     tree = open_draws(out / "draws.zarr")
@@ -114,6 +135,14 @@ def test_a_killed_run_continues_to_the_same_bits(run, tmp_path):
         (["--unit", "conv5:12", "--reference", "white:-3"], "must be positive"),
         (["--unit", "conv5:12", "--temperature", "0"], "temperature must be positive"),
         (["--unit", "conv5:12", "--out", "/dev/null/run"], "can't be written to"),
+        (["--unit", "conv5:1,conv5:1"], "names conv5:1@3,3 twice"),
+        (["--unit", "class:Shoe"], "There is no class 'Shoe'"),
+        (["--unit", "fc8:1", "--response", "post"], "no nonlinearity after it"),
+        (["--unit", "conv5:1", "--target", "log-prob"], "has no probabilities"),
+        (["--unit", "conv5:1", "--init", "image:nosuch.png"], "There is no file nosuch.png"),
+        (["--unit", "conv5:1", "--fit", "."], "spectral"),
+        (["--unit", "conv5:1", "--model", "alexnet", "--weights", "nosuch"], "nosuch"),
+        (["--unit", "conv5:0-1", "--side-by-side", "0"], "At least 1 unit"),
     ],
 )
 def test_bad_input_gets_a_sentence_and_exit_code_2(arguments, sentence):

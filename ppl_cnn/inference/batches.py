@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Hashable, Sequence
+from itertools import islice
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,10 @@ _STATE = 8
 
 
 def together(
-    densities: Sequence[TiltedDensity], sampling: Sampling, most: int | None = None
+    densities: Sequence[TiltedDensity],
+    sampling: Sampling,
+    most: int | None = None,
+    sizes: Sequence[int] | None = None,
 ) -> list[list[TiltedDensity]]:
     """Divides densities into batches.
 
@@ -28,6 +32,7 @@ def together(
         densities: of a run.
         sampling: how each is sampled.
         most: units in a batch; by default as many as fit into `BATCH_BYTES`.
+        sizes: of the batches, where another machine has found them for these densities.
 
     Raises:
         InputError: `most` is less than 1.
@@ -38,6 +43,9 @@ def together(
     for density in densities:
         alike = density.unit.program, density.reference, density.temperature
         groups.setdefault(alike, []).append(density)
+    if sizes is not None:
+        ordered = iter([density for group in groups.values() for density in group])
+        return [list(islice(ordered, size)) for size in sizes]
     batches = []
     for group in groups.values():
         size = most or (_fitting(group[0], sampling) if len(group) > 1 else 1)

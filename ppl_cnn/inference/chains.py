@@ -103,11 +103,12 @@ def sample_to(
     """
     if draws < 1:
         raise InputError(f"draws must be at least 1, not {draws}.")
-    batches = together(densities, sampling, side_by_side or _recorded(out))
+    recorded = None if side_by_side is not None else _recorded(out, densities)
+    batches = together(densities, sampling, side_by_side, recorded)
     programs = [Program(batch, sampling) for batch in batches]
     config = _config(densities, sampling, model)
     if len(densities) > 1:
-        config["side_by_side"] = max(map(len, batches))
+        config["side_by_side"] = [len(batch) for batch in batches]
     else:
         config["block"] = programs[0].block
     with RunFolder.claim(out, config, command) as folder:
@@ -136,11 +137,13 @@ def _say_found(out: Path, runs: Sequence["Batch"], draws: int, units: int) -> No
         print(f"{out} {said}", file=sys.stderr)
 
 
-def _recorded(out: Path) -> int | None:
-    """How many units a run that is continued has sampled side by side."""
+def _recorded(out: Path, densities: Sequence[TiltedDensity]) -> list[int] | None:
+    """The sizes of the batches in which an earlier run has sampled the same units there."""
     if not (out / "run.json").exists():
         return None
-    return read_record(out)["config"].get("side_by_side")
+    config = read_record(out)["config"]
+    same = config.get("units") == [str(density.unit) for density in densities]
+    return config.get("side_by_side") if same else None
 
 
 def _config(densities: Sequence[TiltedDensity], sampling: Sampling, model: str) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def _folding(heading: str, title: str, content: str, opened: str = "") -> str:
 
 def _single(section: Section) -> str:
     model = section.record["config"].get("model", "")
-    title = f"{section.unit} of {model}" if model else section.unit
+    title = f"{section.title} of {model}" if model else section.title
     content = f"""<section aria-label="Images">
 {section.images}
 </section>
@@ -105,6 +105,11 @@ class _Missing(NamedTuple):
 
     unit: str
     reason: str
+
+    @property
+    def title(self) -> str:
+        """The unit."""
+        return self.unit
 
 
 def _several(folder: Path, record: Mapping[str, Any]) -> str:
@@ -177,7 +182,7 @@ def _card(part: Section | _Missing) -> str:
     else:
         picture, numbers = '<span class="blank"></span>', "no draws shown"
     return f"""<li class="{state}"><a href="#{escape(unit_folder(part.unit))}">{picture}
-<strong>{escape(part.unit)}</strong> {_badge(state)} <small>{numbers}</small></a></li>
+<strong>{escape(part.title)}</strong> {_badge(state)} <small>{numbers}</small></a></li>
 """
 
 
@@ -188,7 +193,7 @@ def _figure(value: float, form: str) -> str:
 def _unit(part: Section | _Missing, plotted: bool) -> str:
     ident = escape(unit_folder(part.unit))
     head = f"""<section class="unit" id="{ident}" tabindex="-1" aria-labelledby="title-{ident}">
-<header><h2 id="title-{ident}">{escape(part.unit)}</h2><a href="#units">All units</a></header>
+<header><h2 id="title-{ident}">{escape(part.title)}</h2><a href="#units">All units</a></header>
 """
     if isinstance(part, _Missing):
         return f'{head}<p class="missing">{escape(part.reason)}</p>\n</section>\n'

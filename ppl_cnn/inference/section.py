@@ -101,6 +101,12 @@ class Section(NamedTuple):
         )
 
     @property
+    def title(self) -> str:
+        """The unit, and its name if it is a class."""
+        name = self.record.get("classes", {}).get(self.record["config"].get("unit"))
+        return f"{self.unit} ({name})" if name else self.unit
+
+    @property
     def subtitle(self) -> str:
         """Its draws, and how they were made."""
         chains, draws = (self.quantities["posterior"].sizes[dim] for dim in ("chain", "draw"))

@@ -12,6 +12,7 @@ from ppl_cnn import InputError
 from ppl_cnn.models.layers import Shape
 from ppl_cnn.models.network import Params, he_normal, scores, shapes
 from ppl_cnn.models.networks import Network, Preprocessing
+from ppl_cnn.models.unit_names import UnitName
 from ppl_cnn.models.units import Side, Target, Unit, find_units
 
 
@@ -80,6 +81,11 @@ class CNN(nnx.Module):
         if len(units) > 1:
             raise InputError(f"{text!r} names {len(units)} units: name one, or ask for `units`.")
         return units[0]
+
+    def class_of(self, unit: UnitName) -> str | None:
+        """The name of the class that the unit is; None if it is another or has no name."""
+        scores = unit.layer == self.network.layers[-1].name
+        return self.classes[unit.channel] if scores and self.classes else None
 
     def units(self, text: str, response: Side = "pre", target: Target = "logit") -> list[Unit]:
         """The units that a text such as "conv5:0-15,conv5:40" names; see `unit`."""

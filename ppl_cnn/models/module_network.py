@@ -160,6 +160,11 @@ class ModuleNetwork:
                 found[name] = ModuleUnit(self, name, response, target, rows, cols, params)
         return [found[name] for name in names]
 
+    def class_of(self, unit: UnitName) -> str | None:
+        """The name of the class that the unit is; None if it is another or has no name."""
+        scores = unit.layer == OUTPUT
+        return self.classes[unit.channel] if scores and self.classes else None
+
     def unit_layers(self) -> tuple[LayerUnits, ...]:
         """The layers, as `ppl_cnn.models.units.unit_layers` lists them.
 

@@ -126,6 +126,17 @@ def test_batches_are_as_large_as_memory_lets_them(monkeypatch):
     assert [len(batch) for batch in together(densities, Sampling())] == [1] * 16
 
 
+def test_a_run_goes_on_in_the_batches_that_it_began_in(tmp_path, monkeypatch):
+    """Also where another machine would choose others."""
+    densities, sampling = trained_densities("conv1:0-3,conv2:0-1"), Sampling(chains=1, warmup=5)
+    sample_to(tmp_path, densities, sampling, 3, progress=False)
+    monkeypatch.setattr(batches, "BATCH_BYTES", 1)
+    sample_to(tmp_path, densities, sampling, 5, progress=False)
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["config"]["side_by_side"] == [4, 2]
+    assert draws_of(tmp_path, densities[5])["posterior"].sizes["draw"] == 5
+
+
 def test_other_temperatures_are_other_batches():
     first, second = linear_densities("fc:0-1")
     second = replace(second, temperature=1.0)
