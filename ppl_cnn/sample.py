@@ -16,7 +16,9 @@ import shlex
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from ppl_cnn.command import run_command
 
@@ -49,17 +51,20 @@ class Sample:
     the fit is stored as spectral.json in the run's folder."""
     temperature: float = 1.0
     """T: 1 is the published model, lower means stronger tilts."""
-    kernel: Literal["hmc", "nuts"] = "hmc"
-    """NumPyro's HMC, with trajectories of jittered length, or its NUTS."""
+    kernel: Literal["split", "hmc", "nuts"] = "split"
+    """split is HMC that solves the reference exactly, so that its step doesn't shrink as images
+    grow; hmc is NumPyro's, with trajectories of jittered length, and nuts its NUTS."""
     chains: int = 8
     """Of each unit, run side by side."""
-    init: str = "prior"
-    """Where chains start: prior (each at its own draw of the reference), zero (the mean image),
-    image:FILE (or image:FILE,FILE,..., in turn) or run:FOLDER (another run's last draws)."""
+    init: Annotated[str, tyro.conf.arg(aliases=["--start"])] = "prior"
+    """Where chains start: prior (each at its own draw of the reference), rto (at the optimum next
+    to such a draw), two-sided (half of the chains each way: the report says whether the sides
+    agree), zero (the mean image), image:FILE (or image:FILE,FILE,..., in turn) or run:FOLDER
+    (another run's last draws)."""
     draws: int = 500
     """Kept per chain. More than before adds to a run that has ended."""
     warmup: int = 200
-    """Transitions at the start that adapt the step size; not kept."""
+    """Transitions at the start that adapt step size and, of split, trajectory; not kept."""
     thin: int = 1
     """Transitions per kept draw."""
     target_accept: float = 0.8
@@ -86,6 +91,8 @@ def main(options: Sample) -> None:
 
     network = load(options.model, options.weights)
     units = network.units(options.unit, options.response, options.target)
+    # A reference that takes nothing from photographs is refused before they are read.
+    parse_reference(options.reference, None if options.fit is None else Spectral())
     fitted = None if options.fit is None else Spectral.fit(options.fit)
     reference = parse_reference(options.reference, fitted)
     densities = [TiltedDensity(unit, reference, options.temperature) for unit in units]

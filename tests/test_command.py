@@ -38,6 +38,7 @@ def test_failures_become_a_sentence_and_a_code(failure, code, said, monkeypatch,
 
 WORK = """
 import dataclasses, signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background job
 from ppl_cnn.command import run_command
 
 @dataclasses.dataclass

@@ -4,12 +4,9 @@ import math
 from collections.abc import Hashable, Sequence
 from itertools import islice
 
-import jax
-import jax.numpy as jnp
-
 from ppl_cnn import InputError
 from ppl_cnn.inference.blocks import Sampling
-from ppl_cnn.models.density import TiltedDensity
+from ppl_cnn.models.density import TiltedDensity, gradient_bytes
 
 BATCH_BYTES = 4 * 2**30
 """Of a batch: what its gradient needs at once, its chains' states and its draws of a block."""
@@ -57,9 +54,5 @@ def together(
 
 def _fitting(density: TiltedDensity, sampling: Sampling) -> int:
     """How many units like this one `BATCH_BYTES` hold."""
-    z = jax.ShapeDtypeStruct(density.latent_shape, jnp.float32)
-    gradient = jax.jit(jax.grad(density.potential)).lower(z, density.unit.params).compile()
-    analysis = gradient.memory_analysis()
-    needed = analysis.temp_size_in_bytes if analysis else 0
-    chain = needed + _STATE * 4 * math.prod(density.latent_shape)
+    chain = gradient_bytes(density) + _STATE * 4 * math.prod(density.latent_shape)
     return max(1, BATCH_BYTES // (sampling.chains * chain))

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import os
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
@@ -16,20 +17,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array
-from numpyro.infer.hmc import HMCState
+from jaxtyping import Array, Key
 
 from ppl_cnn import InputError
-from ppl_cnn.inference.adaptation import StepSize
+from ppl_cnn.inference.adaptation import Tuning
 from ppl_cnn.inference.kernels import (
     SITE,
+    State,
     Transition,
+    evidence_of,
+    first_tuning,
     make_kernel,
+    retuned,
     start,
     tilt_gradient,
-    with_step_sizes,
 )
-from ppl_cnn.models.density import TiltedDensity
+from ppl_cnn.models.density import TiltedDensity, gradient_bytes
 from ppl_cnn.models.network import Params
 from ppl_cnn.models.weights import write_aside
 
@@ -37,9 +40,13 @@ BLOCK_BYTES = 16 * 2**20
 """Of a unit's images of a block: what is held at once and lost at most."""
 LONGEST_BLOCK = 50
 """Draws."""
-CHAINS_AT_ONCE = {"cpu": 8}
-"""Chains of a batch that move at once, by platform; elsewhere all do. More would leave a CPU's
-caches, and would wait for the longest trajectory of more chains."""
+CHAINS_PER_CORE = {"cpu": 4}
+"""Chains of a batch that move at once at most, by platform; elsewhere all do. More gain little, and
+would wait for the longest trajectory of more chains."""
+CACHE_PER_CORE = 16 * 2**20
+"""What the gradients of such chains may need, unless the weights that they share weigh more: on two
+cores, 8 chains of a SqueezeNet class took 1.56 times as long each as 2, and of AlexNet's conv5
+1.24; but of its fc8, mostly weights, 0.87."""
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile)
 """What NumPy and zipfile raise on a damaged file."""
 
@@ -48,7 +55,7 @@ _DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zip
 class Sampling:
     """What, beside the density, determines the draws."""
 
-    kernel: str = "hmc"
+    kernel: str = "split"
     chains: int = 8
     warmup: int = 200
     """Transitions in which the step size is adapted, not kept."""
@@ -106,9 +113,9 @@ class Kept(NamedTuple):
 class Chains(NamedTuple):
     """All that a transition changes."""
 
-    states: HMCState
+    states: State
     """The kernel's, with a leading axis of chains."""
-    step: StepSize
+    tuning: Tuning
     """Of each unit's chains."""
 
 
@@ -124,7 +131,8 @@ class Position:
     blocks: int
     """Of kept draws, so far."""
     gradients: dict[str, list[int]]
-    """Evaluated in each unit's chains together, in "warmup" and "sampling"."""
+    """Evaluated in each unit's chains together, in "warmup" and "sampling"; and in the "start" if
+    it took any."""
     seconds: dict[str, float]
     """Spent on "compile", "warmup" and "sampling"."""
 
@@ -159,8 +167,10 @@ class Program:
         self._axes = jax.tree.map(lambda own: 0 if own else None, own)
         specs = jax.tree.map(lambda own: PartitionSpec("chain") if own else PartitionSpec(), own)
         self._params = jax.device_put(jax.tree.map(together, *weights), self._placed(specs))
+        self._most = self._at_once()
+        self._keys = chain_keys(densities, sampling.seed, sampling.chains)
         # The kernel builds its functions when it first starts; a run that continues needs them too.
-        self._chains = jax.eval_shape(self._start, self._params, self._keys())
+        self._chains = jax.eval_shape(self._start, self._params, self._keys)
         self._specs: Any = Chains._make((PartitionSpec("chain"), PartitionSpec()))
         self._arguments = (specs, self._specs, PartitionSpec("chain"), *[PartitionSpec()] * 3)
         self._compiled: Callable[..., tuple[Chains, Kept]] | None = None
@@ -170,36 +180,43 @@ class Program:
         count = self._sampling.chains
         return slice(index * count, (index + 1) * count)
 
-    def _keys(self) -> Array:
-        """One for each chain; those of a unit don't depend on which others are beside it."""
-        seed = jax.random.key(self._sampling.seed)
-        units = [crc32(str(density.unit).encode()) for density in self.densities]
-        keys = jax.vmap(partial(jax.random.fold_in, seed))(np.asarray(units, np.uint32))
-        return jax.vmap(lambda key: jax.random.split(key, self._sampling.chains))(keys).ravel()
-
     def _start(self, params: Params, keys: Array, z: Array | None = None) -> Chains:
         begin = partial(start, self._kernel, self._density)
         states = jax.vmap(begin, in_axes=(self._axes, 0, 0))(params, keys, z)
-        return Chains(
-            states, StepSize.around(states.adapt_state.step_size[:: self._sampling.chains])
+        each = jax.tree.map(lambda leaf: leaf[:: self._sampling.chains], states)
+        # A Python number's weak type isn't stored: the block would be another program later.
+        return jax.tree.map(
+            lambda leaf: leaf.astype(leaf.dtype), Chains(states, first_tuning(each))
         )
+
+    def _at_once(self) -> int:
+        """How many chains of a device move at once at most."""
+        chains, platform = len(self._members), self._mesh.devices.flat[0].platform
+        if chains == 1 or platform not in CHAINS_PER_CORE:
+            return chains
+        cores = os.cpu_count() or 1
+        weights = sum(leaf.nbytes for leaf in jax.tree.leaves(self._density.unit.params))
+        room = max(cores * CACHE_PER_CORE, weights)
+        fitting = room // max(1, gradient_bytes(self._density))
+        return max(1, min(cores * CHAINS_PER_CORE[platform], fitting))
 
     def _placed(self, specs: Any) -> Any:
         """Where arrays of these specifications lie."""
         return jax.tree.map(partial(NamedSharding, self._mesh), specs)
 
-    def begin(self, z: Array | None = None) -> Position:
+    def begin(self, z: Array | None = None, spent: int = 0) -> Position:
         """The start of a run.
 
         Args:
             z: where each chain starts; by default at its own draw of the reference.
+            spent: gradients that these starts have taken, of each unit.
 
         Raises:
             InputError: the response there is not finite.
         """
         clock = time.monotonic()
         begin = jax.jit(self._start, out_shardings=self._placed(self._specs))
-        chains = begin(self._params, self._keys(), z)
+        chains = begin(self._params, self._keys, z)
         finite = np.isfinite(chains.states.potential_energy)
         if not finite.all():
             density = self.densities[int(self._members[~finite][0])]
@@ -209,7 +226,9 @@ class Program:
             )
         seconds = {"compile": time.monotonic() - clock, "warmup": 0.0, "sampling": 0.0}
         none = [0] * len(self.densities)
-        return Position(chains, 0, 0, 0, {"warmup": none, "sampling": none}, seconds)
+        gradients = {"start": [spent] * len(self.densities)} if spent else {}
+        gradients |= {"warmup": none, "sampling": none}
+        return Position(chains, 0, 0, 0, gradients, seconds)
 
     def advance(self, position: Position, draws: int) -> tuple[Position, Kept]:
         """Moves a run on by a block, of warmup until that is done and then of draws.
@@ -270,14 +289,13 @@ class Program:
         """Draws `count` times after `thin` transitions each; what is kept beyond is zero."""
         density, axes = self._density, (self._axes, 0)
         move = jax.vmap(lambda params, state: self._kernel.sample(state, (params,), {}), axes)
-        most = CHAINS_AT_ONCE.get(self._mesh.devices.flat[0].platform, len(members))
 
         def transition(_: Array, carry: tuple[Chains, Transition]) -> tuple[Chains, Transition]:
-            (states, step), since = carry
-            states = self._in_parts(move, most, params, states)
+            (states, tuning), since = carry
+            states = self._in_parts(move, params, states)
             since = since.then(jax.vmap(Transition.of)(states))
             adapt = partial(self._adapt, members)
-            chains = jax.lax.cond(adapting, adapt, Chains, states, step)
+            chains = jax.lax.cond(adapting, adapt, Chains, states, tuning)
             return chains, since
 
         def keep(index: Array, carry: tuple[Chains, Kept]) -> tuple[Chains, Kept]:
@@ -301,16 +319,14 @@ class Program:
         chains, kept = jax.lax.fori_loop(0, count, keep, (chains, self._nothing(chains.states)))
         return chains, kept._replace(stein=density.push(kept.stein / count))
 
-    def _in_parts(
-        self, move: Callable[..., HMCState], most: int, params: Params, states: HMCState
-    ) -> HMCState:
-        """Moves chains, at most so many at once if they can be divided into such parts."""
+    def _in_parts(self, move: Callable[..., State], params: Params, states: State) -> State:
+        """Moves chains, as many at once as is best here."""
         count = len(states.i)
-        size = max(n for n in range(1, min(most, count) + 1) if count % n == 0)
-        if size == count or size < most // 2:
+        size = max(n for n in range(1, min(self._most, count) + 1) if count % n == 0)
+        if size == count or size < self._most // 2:
             return move(params, states)
 
-        def part(index: Array) -> HMCState:
+        def part(index: Array) -> State:
             cut = partial(jax.lax.dynamic_slice_in_dim, start_index=index * size, slice_size=size)
             own = jax.tree.map(lambda leaf, own: cut(leaf) if own else leaf, params, self._own)
             return move(own, jax.tree.map(cut, states))
@@ -318,16 +334,20 @@ class Program:
         parts = jax.lax.map(part, jnp.arange(count // size))
         return jax.tree.map(lambda leaf: leaf.reshape(count, *leaf.shape[2:]), parts)
 
-    def _adapt(self, members: Array, states: HMCState, step: StepSize) -> Chains:
-        """Moves each unit's common step size; in the end of warmup, to the steps' average."""
-        total = jax.ops.segment_sum(states.accept_prob, members, len(self.densities))
-        acceptance = jax.lax.psum(total, "chain") / self._sampling.chains
-        step = step.update(acceptance, self._sampling.target_accept)
-        last = step.transitions >= self._sampling.warmup
-        log_step = jnp.where(last, step.log_average, step.log_step)
-        return Chains(with_step_sizes(states, jnp.exp(log_step)[members]), step)
+    def _adapt(self, members: Array, states: State, tuning: Tuning) -> Chains:
+        """Moves each unit's step size and angle; in the end of warmup, to their averages."""
 
-    def _nothing(self, states: HMCState) -> Kept:
+        def pooled(each: Array) -> Array:
+            total = jax.ops.segment_sum(each, members, len(self.densities))
+            return jax.lax.psum(total, "chain") / self._sampling.chains
+
+        evidence = jax.tree.map(pooled, jax.vmap(evidence_of)(states))
+        tuning = tuning.update(evidence, self._sampling.target_accept)
+        current = tuning.current(tuning.step.transitions >= self._sampling.warmup)
+        step, angle = jax.tree.map(lambda leaf: leaf[members], current)
+        return Chains(retuned(states, step, angle), tuning)
+
+    def _nothing(self, states: State) -> Kept:
         """Room for a block of draws of these chains."""
         chains, shape = states.z[SITE].shape[0], self._density.unit.shape
         transition = jax.eval_shape(jax.vmap(Transition.of), states)
@@ -369,6 +389,14 @@ class Program:
                 f"{path} is damaged, so the run can't be continued; its draws remain readable, "
                 f"and another --out starts a new one."
             ) from None
+
+
+def chain_keys(densities: Sequence[TiltedDensity], seed: int, chains: int) -> Key[Array, " chain"]:
+    """One for each chain; those of a unit don't depend on which others are beside it."""
+    units = [crc32(str(density.unit).encode()) for density in densities]
+    fold = partial(jax.random.fold_in, jax.random.key(seed))
+    keys = jax.vmap(fold)(np.asarray(units, np.uint32))
+    return jax.vmap(lambda key: jax.random.split(key, chains))(keys).ravel()
 
 
 def draws_before(path: Path) -> int:

@@ -25,7 +25,7 @@ from ppl_cnn.models.density import TiltedDensity
 
 def draw(
     density: TiltedDensity,
-    kernel: str = "hmc",
+    kernel: str = "split",
     chains: int = 8,
     draws: int = 200,
     warmup: int = 200,
@@ -39,10 +39,10 @@ def draw(
 
     Args:
         density: the target.
-        kernel: "hmc" or "nuts".
+        kernel: "split", "hmc" or "nuts".
         chains: number of chains, each from its own draw of the reference.
         draws: kept per chain.
-        warmup: transitions before them, in which the step size is adapted.
+        warmup: transitions before them, in which step size and trajectory are adapted.
         thin: transitions per kept draw.
         target_accept: mean acceptance probability aimed at.
         seed: the same seed gives the same draws.
@@ -212,7 +212,7 @@ class Batch:
         program, position = self._program, self._program.restore(self._state)
         self._open(position)
         if position is None:
-            position = program.begin(starts(program.densities, self._sampling) if starts else None)
+            position = self._begin(starts)
         bar.begin(self._program, position)
         while position.draws < draws:
             before = position
@@ -222,6 +222,12 @@ class Batch:
             program.save(position, self._state)
             self._report(position)
             bar.show(position, kept)
+
+    def _begin(self, starts: Starts | None) -> Position:
+        if starts is None:
+            return self._program.begin()
+        latents = starts(self._program.densities, self._sampling)
+        return self._program.begin(latents, starts.gradients(self._sampling))
 
     def _open(self, position: Position | None) -> None:
         """Compares the stores with the state, and makes those that aren't there."""

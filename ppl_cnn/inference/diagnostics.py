@@ -37,7 +37,9 @@ arXiv 1604.00695, as Stan applies it."""
 DIVERGENT_SHARE = 0.01
 """From this share of divergent draws on, what the chains missed may be large; ours."""
 
-_PROJECTIONS = 8
+_PROJECTIONS = 50
+_SUMMARISED = 8
+"""Of them, in the summary."""
 _GRID = 3
 _BLOCK_BYTES = 2**28
 _NEEDED = (
@@ -229,12 +231,12 @@ def scalars(tree: xr.DataTree, images: Scan | None = None) -> xr.DataTree:
             "response": (sample, _load(variable(tree, "posterior/response")).astype(np.float64)),
             "lp": (sample, stats["lp"][1].astype(np.float64)),
             "energy": (sample, stats["energy"][1].astype(np.float64)),
-            "projections": ((*sample, "projection"), images.projections),
+            "projections": ((*sample, "projection"), images.projections[..., :_SUMMARISED]),
             "pixels": ((*sample, "pixel"), images.pixels.astype(np.float64)),
         },
         {
             **steps,
-            "projection": np.arange(images.projections.shape[2]),
+            "projection": np.arange(_SUMMARISED),
             "pixel": [_label(image, place) for place in images.places],
         },
     )

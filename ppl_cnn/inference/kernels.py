@@ -1,4 +1,4 @@
-"""NumPyro kernels for whitened tilted densities, and what their states report."""
+"""The kernels for whitened tilted densities, ours and NumPyro's, and what their states report."""
 
 import math
 from typing import Any, NamedTuple
@@ -6,18 +6,22 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 from numpyro.infer import HMC, NUTS
 from numpyro.infer.hmc import HMCState
 from numpyro.infer.mcmc import MCMCKernel
 
 from ppl_cnn import InputError
+from ppl_cnn.inference.adaptation import Evidence, Tuning
+from ppl_cnn.inference.split import Split, SplitState, Tuned, van_der_corput
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.network import Params
 
-KERNELS = ("hmc", "nuts")
+KERNELS = ("split", "hmc", "nuts")
 SITE = "image_base"
 """The whitened model's site, z."""
+
+type State = SplitState | HMCState
 
 
 class JitteredHMC(HMC):
@@ -38,14 +42,8 @@ class JitteredHMC(HMC):
         return super().sample(state._replace(trajectory_length=length), model_args, model_kwargs)
 
 
-def van_der_corput(index: Int[Array, ""]) -> Float[Array, ""]:
-    """The base-2 van der Corput sequence in [0, 1): 0, 1/2, 1/4, 3/4, 1/8, ..."""
-    bits = (index >> jnp.arange(24)) & 1
-    return bits.astype(jnp.float32) @ jnp.asarray([2.0**-place for place in range(1, 25)])
-
-
 def make_kernel(name: str, density: TiltedDensity) -> MCMCKernel:
-    """A NumPyro kernel for the density in z; its model takes the unit's weights as argument.
+    """A kernel for the density in z; it is given the unit's weights as the model's argument.
 
     The reference is standard normal in z, so the mass matrix is the identity and stays so: a
     diagonal estimated from a few hundred draws would only add noise. The step size is that of
@@ -58,6 +56,8 @@ def make_kernel(name: str, density: TiltedDensity) -> MCMCKernel:
     Raises:
         InputError: there is no such kernel.
     """
+    if name == "split":
+        return Split(lambda z, params: density.tilt(z[SITE], params))
     common = {
         "model": density.whitened,
         "adapt_mass_matrix": False,
@@ -98,7 +98,7 @@ class Transition(NamedTuple):
     """Of NUTS; for HMC, of a tree with that many steps."""
 
     @classmethod
-    def of(cls, state: HMCState) -> "Transition":
+    def of(cls, state: State) -> "Transition":
         """From a kernel's state."""
         return cls(
             lp=-state.potential_energy,
@@ -123,8 +123,11 @@ class Transition(NamedTuple):
         return self._replace(acceptance_rate=self.acceptance_rate / count)
 
 
-def tilt_gradient(state: HMCState) -> Float[Array, "row col channel"]:
-    """grad_z f(R(z))/T, from the potential's gradient z - grad_z f(R(z))/T that the state holds."""
+def tilt_gradient(state: State) -> Float[Array, "row col channel"]:
+    """grad_z f(R(z))/T."""
+    if isinstance(state, SplitState):
+        return state.tilt_grad[SITE]
+    # NumPyro's states hold the potential's gradient, z - grad_z f(R(z))/T.
     return state.z[SITE] - state.z_grad[SITE]
 
 
@@ -143,7 +146,7 @@ def start(
     params: Params,
     key: Array,
     z: Float[Array, "row col channel"] | None = None,
-) -> HMCState:
+) -> State:
     """One chain's first state, at z or at a draw of the reference."""
     key_start, key_chain = jax.random.split(key)
     if z is None:
@@ -151,6 +154,24 @@ def start(
     return kernel.init(key_chain, 0, {SITE: z}, model_args=(params,), model_kwargs={})
 
 
-def with_step_sizes(states: HMCState, steps: Float[Array, " chain"]) -> HMCState:
-    """The states of several chains with these step sizes."""
-    return states._replace(adapt_state=states.adapt_state._replace(step_size=steps))
+def first_tuning(states: State) -> Tuning:
+    """Where the adaptation of chains begins that have just started."""
+    adapted = states.adapt_state
+    return Tuning.around(adapted.step_size, adapted.angle if isinstance(adapted, Tuned) else None)
+
+
+def evidence_of(state: State) -> Evidence:
+    """What a chain's last transition tells the adaptation."""
+    if isinstance(state, SplitState):
+        return state.evidence
+    return Evidence(state.accept_prob)
+
+
+def retuned(
+    states: State, step_size: Float[Array, " chain"], angle: Float[Array, " chain"] | None
+) -> State:
+    """The states of several chains with these step sizes and angles."""
+    adapted = states.adapt_state._replace(step_size=step_size)
+    if angle is not None:
+        adapted = adapted._replace(angle=angle)
+    return states._replace(adapt_state=adapted)

@@ -16,6 +16,7 @@ from ppl_cnn.inference.maps import stored_maps
 from ppl_cnn.inference.pictures import Album, Stretched
 from ppl_cnn.inference.plots import plots_html, summary_html
 from ppl_cnn.inference.records import read_record, unit_folder
+from ppl_cnn.inference.sides import sides_html, two_sides
 from ppl_cnn.inference.viewer import FRAMES, Sheets, modes, viewer_html
 from ppl_cnn.models.weights import write_aside
 
@@ -41,6 +42,8 @@ class Section(NamedTuple):
     thumbnail: Stretched
     images: str
     """HTML: the large pictures and the viewer."""
+    sides: str
+    """HTML: whether chains from both sides agree; empty unless they started so."""
     maps: str
     facts: str
 
@@ -81,6 +84,7 @@ class Section(NamedTuple):
             modes(scan, steins, order), order, limit - len(large.encode()) - len(maps.encode())
         )
         unit = record["config"].get("unit", "") if unit is None else unit
+        two_sided = record["config"].get("init") == "two-sided"
         chains, draws = (
             quantities["posterior"].sizes["chain"],
             quantities["posterior"].sizes["draw"],
@@ -96,6 +100,7 @@ class Section(NamedTuple):
             images=large
             + f"<{heading}>Chain by chain</{heading}>\n"
             + viewer_html(sheets, unit_folder(unit), chains, draws, _no_stein(record, steins)),
+            sides=sides_html(two_sides(quantities, scan), heading) if two_sided else "",
             maps=maps,
             facts=_facts(record, tree, quantities, table),
         )

@@ -13,7 +13,7 @@ from ppl_cnn.models.layers import Shape
 from ppl_cnn.models.network import Params, he_normal, scores, shapes
 from ppl_cnn.models.networks import Network, Preprocessing
 from ppl_cnn.models.unit_names import UnitName
-from ppl_cnn.models.units import Side, Target, Unit, find_units
+from ppl_cnn.models.units import Side, Target, Unit, find_units, only
 
 
 class CNN(nnx.Module):
@@ -77,10 +77,7 @@ class CNN(nnx.Module):
         Raises:
             InputError: there is no such unit, or the text names several.
         """
-        units = self.units(text, response, target)
-        if len(units) > 1:
-            raise InputError(f"{text!r} names {len(units)} units: name one, or ask for `units`.")
-        return units[0]
+        return only(self.units(text, response, target), text)
 
     def class_of(self, unit: UnitName) -> str | None:
         """The name of the class that the unit is; None if it is another or has no name."""

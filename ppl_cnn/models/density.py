@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
+import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
@@ -12,7 +14,7 @@ from numpyro.infer.reparam import TransformReparam
 from ppl_cnn import InputError
 from ppl_cnn.models.network import Params
 from ppl_cnn.models.references import Reference
-from ppl_cnn.models.units import Image, Scored
+from ppl_cnn.models.units import Scored
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,24 @@ class TiltedDensity:
         """The model in z: its site is `image_base`, a standard normal before the tilt."""
         return numpyro.handlers.reparam(self.model, config={"image": TransformReparam()})
 
-    def potential(self, z: Image, params: Params | None = None) -> Float[Array, ""]:
-        """U(z) = -f(R(z))/T + |z|^2/2, up to a constant the model's negative log density in z."""
+    def tilt(
+        self, z: Float[Array, "field_row field_col channel"], params: Params | None = None
+    ) -> Float[Array, ""]:
+        """g(z) = f(R(z))/T."""
         params = self.unit.params if params is None else params
-        return -self.unit.score(params, self.push(z)) / self.temperature + jnp.sum(z * z) / 2
+        return self.unit.score(params, self.push(z)) / self.temperature
+
+    def potential(
+        self, z: Float[Array, "field_row field_col channel"], params: Params | None = None
+    ) -> Float[Array, ""]:
+        """U(z) = |z|^2/2 - g(z), up to a constant the model's negative log density in z."""
+        return jnp.sum(z * z) / 2 - self.tilt(z, params)
+
+
+@lru_cache(1)
+def gradient_bytes(density: TiltedDensity) -> int:
+    """Memory that the gradient of one image's potential needs at once, beside image and weights."""
+    z = jax.ShapeDtypeStruct(density.latent_shape, jnp.float32)
+    gradient = jax.jit(jax.grad(density.potential)).lower(z, density.unit.params).compile()
+    analysis = gradient.memory_analysis()
+    return analysis.temp_size_in_bytes if analysis else 0

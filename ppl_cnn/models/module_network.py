@@ -1,8 +1,10 @@
 """A network of one's own: a Flax NNX module, its layers found by name."""
 
 import copy
+import types
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import groupby
 from typing import Any, Self
 
@@ -20,7 +22,7 @@ from ppl_cnn.models.network import Params, Region, scaled
 from ppl_cnn.models.networks import Preprocessing
 from ppl_cnn.models.receptive_field import Images, Weights, receptive_fields
 from ppl_cnn.models.unit_names import Place, UnitName, parse_units
-from ppl_cnn.models.units import Image, LayerUnits, Side, Target
+from ppl_cnn.models.units import Image, LayerUnits, NetworkUnit, Side, Target, only
 
 OUTPUT = "output"
 """The layer of the module's own output, which has the classes."""
@@ -122,10 +124,7 @@ class ModuleNetwork:
         Raises:
             InputError: there is no such unit, or the text names several.
         """
-        units = self.units(text, response, target)
-        if len(units) > 1:
-            raise InputError(f"{text!r} names {len(units)} units: name one, or ask for `units`.")
-        return units[0]
+        return only(self.units(text, response, target), text)
 
     def units(
         self, text: str, response: Side = "pre", target: Target = "logit"
@@ -260,51 +259,22 @@ class ModuleNetwork:
 
 
 @dataclass(frozen=True)
-class ModuleUnit:
+class ModuleUnit(NetworkUnit):
     """A unit of a module: a channel of a layer's response, at a place if that is a map.
 
     Its image is its receptive field; the module is run on the whole image, of which the rest
-    is the mean (zeros). Units are compared by what they are, not by weights.
+    is the mean (zeros). Its response is always "pre".
     """
 
     network: ModuleNetwork
-    name: UnitName
-    response: Side
-    target: Target
-    rows: range
-    """Of the network's image."""
-    cols: range
     params: Params = field(repr=False, compare=False)
     """All the network's weights, which its units share, and `unit.channel`."""
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(row, col, channel) of its image."""
-        return (len(self.rows), len(self.cols), self.image_shape[2])
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(row, col, channel) of the network's image."""
-        return self.network.image_shape
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """The network's."""
-        return self.network.preprocessing
 
     @property
     def program(self) -> Hashable:
         """All but the channel."""
         place = self.name.layer, self.name.place
         return self.network, *place, self.response, self.target, self.rows, self.cols
-
-    @property
-    def settings(self) -> dict[str, str]:
-        """Its name, the side of the nonlinearity (always "pre"), and the target."""
-        return {"unit": str(self), "response": self.response, "target": self.target}
-
-    def __str__(self) -> str:
-        return str(self.name)
 
     def score(self, params: Params, image: Image) -> Float[Array, ""]:
         """f(image), for an image of its receptive field."""
@@ -357,10 +327,16 @@ def _prepare(part: nnx.Module) -> None:
     """Gives convolutions the fast gradient, and a class that inherits its call one of its own."""
     if isinstance(part, nnx.Conv) and part.conv_general_dilated is jax.lax.conv_general_dilated:
         part.conv_general_dilated = conv_general_dilated
-    kind = type(part)
-    # `nnx.capture` sees the methods of a class itself alone.
-    if callable(part) and "__call__" not in vars(kind):
-        setattr(kind, "__call__", kind.__call__)  # noqa: B010
+    if callable(part) and "__call__" not in vars(type(part)):
+        object.__setattr__(part, "__class__", _with_own_call(type(part)))
+
+
+@cache
+def _with_own_call(kind: type[nnx.Module]) -> type[nnx.Module]:
+    """A subclass that has its call itself: `nnx.capture` sees no inherited methods."""
+    return types.new_class(
+        kind.__name__, (kind,), {}, lambda own: own.update(__call__=kind.__call__)
+    )
 
 
 def _layer(name: UnitName) -> str:

@@ -5,7 +5,7 @@ its channels) is told when the distribution is made; `TiltedDensity` does so for
 """
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpyro.distributions as dist
 from numpyro.distributions.transforms import AffineTransform
@@ -48,13 +48,15 @@ class Reference(Protocol):
 
 @dataclass(frozen=True)
 class WhiteNoise:
-    """Independent pixels N(0, sigma^2) about the mean image.
+    """Independent pixels N(0, sigma^2) about the mean image: R(z) = sigma z.
 
     Args:
         sigma: in pixel units (0..255).
     """
 
     sigma: float
+    linear: ClassVar = True
+    whole: ClassVar = False
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma < float("inf"):
@@ -62,16 +64,6 @@ class WhiteNoise:
 
     def __str__(self) -> str:
         return f"white:{self.sigma}".removesuffix(".0")
-
-    @property
-    def linear(self) -> bool:
-        """R(z) = sigma z."""
-        return True
-
-    @property
-    def whole(self) -> bool:
-        """Pixels are independent."""
-        return False
 
     def distribution(
         self, shape: tuple[int, int, int], preprocessing: Preprocessing
@@ -82,20 +74,13 @@ class WhiteNoise:
 
 @dataclass(frozen=True)
 class Uniform:
-    """Independent pixels, uniform between 0 and 255."""
+    """Independent pixels, uniform between 0 and 255: R(z) = 255 Phi(z) - mean."""
+
+    linear: ClassVar = False
+    whole: ClassVar = False
 
     def __str__(self) -> str:
         return "uniform"
-
-    @property
-    def linear(self) -> bool:
-        """R(z) = 255 Phi(z) - mean."""
-        return False
-
-    @property
-    def whole(self) -> bool:
-        """Pixels are independent."""
-        return False
 
     def distribution(
         self, shape: tuple[int, int, int], preprocessing: Preprocessing
@@ -119,6 +104,7 @@ class Bounded:
     """
 
     reference: Reference
+    linear: ClassVar = False
 
     def __post_init__(self) -> None:
         if not self.reference.linear:
@@ -126,11 +112,6 @@ class Bounded:
 
     def __str__(self) -> str:
         return f"bounded:{self.reference}"
-
-    @property
-    def linear(self) -> bool:
-        """The squashing bends."""
-        return False
 
     @property
     def whole(self) -> bool:

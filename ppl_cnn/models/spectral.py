@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import numpyro.distributions as dist
@@ -57,6 +57,8 @@ class Spectral:
         (3080.0, 3510.0, 4170.0),
     )
     evidence: Evidence | None = field(default=None, compare=False, repr=False)
+    linear: ClassVar = True
+    whole: ClassVar = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.exponent <= STEEPEST:
@@ -142,16 +144,6 @@ class Spectral:
         except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
             raise InputError(f"{str(path)!r} is no file of a spectral reference.") from None
         return cls(exponent, covariance, evidence)
-
-    @property
-    def linear(self) -> bool:
-        """R is a filter."""
-        return True
-
-    @property
-    def whole(self) -> bool:
-        """Slow waves tie all pixels together."""
-        return True
 
     def distribution(
         self, shape: tuple[int, int, int], preprocessing: Preprocessing

@@ -146,38 +146,36 @@ class Response:
         return self.function(image)
 
 
+@runtime_checkable
+class HasImages(Protocol):
+    """A network, declared or not."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(row, col, channel)."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Of photographs, before it sees them."""
+
+
 @dataclass(frozen=True)
-class Unit:
-    """A unit of a network: a channel of a convolution at a place of its map, or of a dense layer.
+class NetworkUnit:
+    """What units of all kinds of networks have. They are compared by what they are, not by
+    weights."""
 
-    Its image is its receptive field, cut off at the image's border; its response is computed
-    on that slab alone and equals the whole network's. Units are compared by what they are, not
-    by weights.
-    """
-
-    network: Network
+    network: HasImages
     name: UnitName
     response: Side
     target: Target
-    slab: Slab = field(repr=False)
-    params: Params = field(repr=False, compare=False)
-    """Of the layers it depends on; of its own layer, those of the channels that are sampled
-    together, of which `unit.channel` counts this one."""
+    rows: range
+    """Of the network's image."""
+    cols: range
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(row, col, channel) of its image."""
-        return (len(self.rows), len(self.cols), self.network.image_shape[-1])
-
-    @property
-    def rows(self) -> range:
-        """Of the network's image."""
-        return self.slab.rows
-
-    @property
-    def cols(self) -> range:
-        """Of the network's image."""
-        return self.slab.cols
+        return (len(self.rows), len(self.cols), self.image_shape[2])
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -190,17 +188,32 @@ class Unit:
         return self.network.preprocessing
 
     @property
-    def program(self) -> Hashable:
-        """All but the channel."""
-        return self.network, self.slab, self.response, self.target
-
-    @property
     def settings(self) -> dict[str, str]:
         """Its name, which side of the nonlinearity, and the target."""
         return {"unit": str(self), "response": self.response, "target": self.target}
 
     def __str__(self) -> str:
         return str(self.name)
+
+
+@dataclass(frozen=True)
+class Unit(NetworkUnit):
+    """A unit of a network: a channel of a convolution at a place of its map, or of a dense layer.
+
+    Its image is its receptive field, cut off at the image's border; its response is computed
+    on that slab alone and equals the whole network's.
+    """
+
+    network: Network
+    slab: Slab = field(repr=False)
+    params: Params = field(repr=False, compare=False)
+    """Of the layers it depends on; of its own layer, those of the channels that are sampled
+    together, of which `unit.channel` counts this one."""
+
+    @property
+    def program(self) -> Hashable:
+        """All but the channel."""
+        return self.network, self.slab, self.response, self.target
 
     def score(self, params: Params, image: Image) -> Float[Array, ""]:
         """f(image), for an image of its receptive field."""
@@ -212,6 +225,17 @@ class Unit:
         if self.target == "log-prob":
             response = jax.nn.log_softmax(response)
         return lax.dynamic_index_in_dim(response, params["unit"]["channel"], keepdims=False)
+
+
+def only[U: NetworkUnit](units: Sequence[U], text: str) -> U:
+    """The one unit that a text names.
+
+    Raises:
+        InputError: it names several.
+    """
+    if len(units) > 1:
+        raise InputError(f"{text!r} names {len(units)} units: name one, or ask for `units`.")
+    return units[0]
 
 
 def find_units(
@@ -247,7 +271,9 @@ def find_units(
         slab, weights, channels = _computed(network, params, alpha, members, response, target)
         for name in members:
             own = {"unit": {"channel": jnp.asarray(channels.index(name.channel))}}
-            found[name] = Unit(network, name, response, target, slab, {**weights, **own})
+            found[name] = Unit(
+                network, name, response, target, slab.rows, slab.cols, slab, {**weights, **own}
+            )
     return [found[name] for name in names]
 
 

@@ -21,6 +21,16 @@ def test_it_finds_the_step_that_accepts_as_wanted(best):
     assert float(jnp.exp(step.log_average)) == pytest.approx(best, rel=0.15)
 
 
+def test_a_step_that_is_always_accepted_grows_no_longer_than_makes_sense():
+    step = StepSize.around(jnp.asarray(0.2))
+    for _ in range(50):
+        step = step.update(jnp.asarray(1.0), 0.8, longest=3.0)
+    assert float(jnp.exp(step.log_step)) == pytest.approx(3)
+    for _ in range(20):
+        step = step.update(jnp.asarray(0.0), 0.8, longest=3.0)
+    assert float(jnp.exp(step.log_step)) < 1
+
+
 def test_the_gaussian_step_accepts_four_fifths():
     """Leapfrog on N(0, I) in 4,096 dimensions, over a quarter turn: independent states."""
     d, h, trials = 4096, gaussian_step_size(4096), 400

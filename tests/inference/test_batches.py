@@ -1,4 +1,5 @@
 import json
+import os
 from dataclasses import replace
 
 import arviz_stats
@@ -15,6 +16,7 @@ from ppl_cnn.inference.chains import sample_to
 from ppl_cnn.inference.records import unit_folder
 from ppl_cnn.inference.store import open_draws
 from ppl_cnn.models.cnn import CNN
+from ppl_cnn.models.density import gradient_bytes
 from ppl_cnn.models.layers import Dense
 from ppl_cnn.models.networks import Network, Preprocessing
 
@@ -87,13 +89,23 @@ def test_each_unit_has_its_own_step_and_its_chains_share_it(tmp_path):
 def test_chains_in_parts_are_the_chains_at_once(tmp_path, monkeypatch):
     densities, sampling = linear_densities(), Sampling(chains=4, warmup=5)
     sample_to(tmp_path / "once", densities, sampling, 10, progress=False)
-    monkeypatch.setattr(blocks, "CHAINS_AT_ONCE", {"cpu": 2})
+    monkeypatch.setattr(blocks.Program, "_at_once", lambda program: 2)
     sample_to(tmp_path / "parts", densities, sampling, 10, progress=False)
     for density in densities:
         once, parts = (draws_of(tmp_path / name, density) for name in ("once", "parts"))
         np.testing.assert_allclose(
             parts["posterior/image"], once["posterior/image"], rtol=1e-3, atol=1e-3
         )
+
+
+def test_chains_that_move_at_once_fit_a_cpus_caches(monkeypatch):
+    (density,), sampling = trained_densities("conv5:0"), Sampling(chains=6)
+    needed = gradient_bytes(density)
+    assert needed > 4 * np.prod(density.latent_shape)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    for cache, most in ((needed, 2), (needed * 3 // 2, 3), (2**30, 8)):
+        monkeypatch.setattr(blocks, "CACHE_PER_CORE", cache)
+        assert blocks.Program([density], sampling)._most == most
 
 
 def test_the_records_name_all_units_and_each(tmp_path):

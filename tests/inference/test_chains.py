@@ -13,6 +13,7 @@ import ppl_cnn
 from ppl_cnn import InputError
 from ppl_cnn.inference.blocks import Program, Sampling
 from ppl_cnn.inference.chains import sample_to
+from ppl_cnn.inference.kernels import KERNELS
 from ppl_cnn.inference.store import open_draws
 
 SIGMA, TEMPERATURE = 3.0, 0.5
@@ -42,7 +43,7 @@ def z_scores(image, truth, moment):
     return ((estimate - truth) / error).values.ravel()
 
 
-@pytest.mark.parametrize("kernel", ["hmc", "nuts"])
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_a_linear_response_gives_the_shifted_gaussian(kernel):
     draws = ppl_cnn.draw(linear_density(), kernel, chains=4, draws=1000, seed=0, progress=False)
     image = draws["posterior/image"].astype(np.float64)
@@ -72,7 +73,12 @@ def test_a_linear_response_gives_the_shifted_gaussian(kernel):
 
 @pytest.mark.parametrize(
     ("kernel", "unit", "temperature"),
-    [("hmc", "conv5:12", 0.02), ("hmc", "fc8:3", 0.1), ("nuts", "conv2:20", 0.05)],
+    [
+        ("split", "conv5:12", 0.02),
+        ("split", "fc8:3", 0.1),
+        ("hmc", "conv5:12", 0.02),
+        ("nuts", "conv2:20", 0.05),
+    ],
 )
 def test_steins_identity_holds_on_a_trained_network(kernel, unit, temperature):
     """E_p[x] = (s^2/T) E_p[grad f]: the draws' mean against the mean of their gradients."""
@@ -110,7 +116,7 @@ def test_thinning_keeps_every_second_draw_and_adds_up_the_gradients():
     )
 
 
-@pytest.mark.parametrize("kernel", ["hmc", "nuts"])
+@pytest.mark.parametrize("kernel", ["split", "nuts"])
 def test_a_run_in_two_parts_is_the_run_in_one(kernel, tmp_path):
     density, sampling = unit_density("conv2:3"), Sampling(kernel, chains=2, warmup=60)
     sample_to(tmp_path / "one", [density], sampling, 150, progress=False)
@@ -175,6 +181,7 @@ jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
 from tests_shared import density, sampling
 from ppl_cnn.inference.blocks import Program
 from ppl_cnn.inference.chains import sample_to
+from ppl_cnn.inference.kernels import KERNELS
 import pathlib
 assert len(Program([density], sampling)._mesh.devices) == int(sys.argv[1])
 sample_to(pathlib.Path(sys.argv[2]), [density], sampling, 20, progress=False)

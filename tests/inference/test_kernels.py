@@ -13,8 +13,8 @@ from ppl_cnn.inference.kernels import (
     start,
     statistics,
     tilt_gradient,
-    van_der_corput,
 )
+from ppl_cnn.inference.split import Split, van_der_corput
 
 SLOPE = jnp.asarray([[0.3, -0.2], [0.0, 0.5]])[..., None]
 
@@ -71,7 +71,7 @@ def test_the_mean_acceptance_is_over_the_transitions_in_between():
     assert three.n_steps == 10
 
 
-@pytest.mark.parametrize(("name", "kind"), [("hmc", JitteredHMC), ("nuts", NUTS)])
+@pytest.mark.parametrize(("name", "kind"), [("split", Split), ("hmc", JitteredHMC), ("nuts", NUTS)])
 def test_a_kernels_transition_is_that_of_its_state(name, kind):
     density = linear_density()
     kernel = make_kernel(name, density)
@@ -110,7 +110,8 @@ def test_trajectory_lengths_spread_over_half_to_one_and_a_half_quarter_turns():
 
 def test_statistics_are_the_transitions_and_tree_depth_is_nuts_alone():
     assert list(statistics("nuts")) == list(Transition._fields)
-    assert set(Transition._fields) - set(statistics("hmc")) == {"tree_depth"}
+    for kernel in ("split", "hmc"):
+        assert set(Transition._fields) - set(statistics(kernel)) == {"tree_depth"}
     assert statistics("hmc")["diverging"] is np.bool_
 
 

@@ -1,3 +1,5 @@
+import json
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -110,3 +112,57 @@ def test_draws_of_another_size_are_refused(tmp_path, refused):
         started(f"run:{tmp_path}", densities())
     with refused("no draws"):
         started(f"run:{tmp_path / 'nosuch'}", densities())
+
+
+def linear_density():
+    slope = jnp.asarray(np.random.default_rng(2).normal(size=(3, 4, 1)), jnp.float32)
+    response = ppl_cnn.Response(lambda image: jnp.sum(slope * image), slope.shape)
+    return ppl_cnn.TiltedDensity(response, ppl_cnn.WhiteNoise(2.0), 1.0), 2.0 * slope
+
+
+def test_optimised_starts_of_a_linear_response_are_draws_of_the_density():
+    """N(w, I) in z, w = sigma slope / T: their errors are standard normal."""
+    density, mean = linear_density()
+    sampling = Sampling(chains=40)
+    z = Starts("rto")([density], sampling)
+    errors = np.asarray(z) - np.asarray(mean)
+    assert np.abs(errors.mean(axis=0)).max() < 4 / np.sqrt(40)
+    # A chi-square of 480 degrees of freedom, within four of its standard deviations.
+    assert abs((errors**2).sum() - 480) < 4 * np.sqrt(2 * 480)
+
+
+def test_optimised_starts_respond_more_than_draws_of_the_reference():
+    found = densities("conv2:3,conv2:9")
+    responses = {}
+    for text in ("prior", "rto"):
+        z = Starts(text)(found, Sampling(chains=3))
+        z = Program(found, Sampling(chains=3)).begin(z).chains.states.z[SITE]
+        responses[text] = [
+            float(density.tilt(z[3 * index + chain]))
+            for index, density in enumerate(found)
+            for chain in range(3)
+        ]
+    assert min(np.subtract(responses["rto"], responses["prior"])) > 1
+
+
+def test_half_of_the_chains_of_a_two_sided_run_start_at_the_reference():
+    density, mean = linear_density()
+    sampling = Sampling(chains=40, init="two-sided")
+    z = np.asarray(Starts("two-sided")([density], sampling))
+    # Each side's mean over 20 chains and 12 pixels, within four standard errors.
+    assert abs(z[:20].mean()) < 4 / np.sqrt(240)
+    assert abs((z[20:] - np.asarray(mean)).mean()) < 4 / np.sqrt(240)
+    assert np.abs(mean).max() > 1
+
+
+def test_an_odd_number_of_chains_has_no_two_sides(refused):
+    with refused("3 chains", "even number"):
+        Starts("two-sided")(densities(), Sampling(chains=3))
+
+
+def test_gradients_of_the_start_are_recorded(tmp_path):
+    for init, count in (("rto", 2 * 200), ("two-sided", 200)):
+        sampling = Sampling(chains=2, warmup=5, init=init)
+        starts, out = Starts(init), tmp_path / init
+        sample_to(out, densities(), sampling, 4, starts=starts, progress=False)
+        assert json.loads((out / "run.json").read_text())["gradients"]["start"] == count

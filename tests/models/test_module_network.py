@@ -245,6 +245,7 @@ def test_calls_are_numbered_and_methods_heirs_and_compiled_parts_found():
         **dict.fromkeys(("twice-1", "twice-2", "features", "heir"), (4, 5, 3)),
         **dict.fromkeys(("compiled", "compiled.inner", "output"), (2,)),
     }
+    assert "__call__" not in vars(Heir)  # the user's class is left as it is
 
 
 def test_by_default_a_module_sees_pixels():

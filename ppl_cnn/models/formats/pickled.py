@@ -83,7 +83,7 @@ class Machine:
         self.persistent = persistent
         self.stack: list[object] = []
         self.below: list[list[object]] = []
-        self.memo: dict[int, object] = {}
+        self.memo: dict[object, object] = {}
         self.encodable = 0
 
     def load(self, file: io.BytesIO) -> object:
@@ -139,10 +139,10 @@ class Machine:
                 items = self._since_mark()
                 _extend(self.stack[-1], items)
             case "BINGET" | "LONG_BINGET":
-                stack.append(self.memo[argument])  # type: ignore[index]
+                stack.append(self.memo[argument])
             case "BINPUT" | "LONG_BINPUT" | "MEMOIZE":
                 index = len(self.memo) if argument is None else argument
-                self.memo[index] = stack[-1]  # type: ignore[index]
+                self.memo[index] = stack[-1]
             case "GLOBAL" | "STACK_GLOBAL":
                 words = [stack.pop(), stack.pop()][::-1] if argument is None else [argument]
                 stack.append(self._stand(words))
