@@ -145,7 +145,7 @@ def settings(config: Mapping[str, Any]) -> list[str]:
     """The kernel, reference and temperature, as far as they are known."""
     parts = []
     if "kernel" in config:
-        parts.append(str(config["kernel"]).upper())
+        parts.append(f"{config['kernel']} kernel")
     if "reference" in config:
         parts.append(f"reference {config['reference']}")
     if "temperature" in config:
