@@ -51,9 +51,11 @@ class Sample:
     the fit is stored as spectral.json in the run's folder."""
     temperature: float = 1.0
     """T: 1 is the published model, lower means stronger tilts."""
-    kernel: Literal["split", "hmc", "nuts"] = "split"
+    kernel: str = "split"
     """split is HMC that solves the reference exactly, so that its step doesn't shrink as images
-    grow; hmc is NumPyro's, with trajectories of jittered length, and nuts its NUTS."""
+    grow; tempered (or tempered:R, of R rungs) exchanges replicas between the reference and the
+    density, at R times the cost, for densities whose chains stay where they started; hmc is
+    NumPyro's, with trajectories of jittered length, and nuts its NUTS."""
     chains: int = 8
     """Of each unit, run side by side."""
     init: Annotated[str, tyro.conf.arg(aliases=["--start"])] = "prior"

@@ -1,4 +1,4 @@
-"""Adaptation of step size and trajectory angle, pooled over a unit's chains."""
+"""Adaptation of step size, trajectory angle and ladder of rungs, pooled over a unit's chains."""
 
 import math
 from typing import NamedTuple
@@ -66,7 +66,11 @@ FADING = 0.95
 
 
 class Evidence(NamedTuple):
-    """What transitions tell of step size and angle; over several chains, the mean of each."""
+    """What transitions tell the adaptation; over several chains, the mean of each.
+
+    Of replicas on a ladder, each rung has its own step size and angle: a unit's axis is followed
+    by one of rungs.
+    """
 
     acceptance: Float[Array, "*unit"]
     squared: Float[Array, "*unit function"] | None = None
@@ -75,6 +79,8 @@ class Evidence(NamedTuple):
     """Their derivatives with respect to the log of the angle."""
     several: Float[Array, "*unit"] | None = None
     """1 where the trajectory had more than one step, so that a longer one costs more gradients."""
+    refused: Float[Array, "*unit"] | None = None
+    """Probability that a swap of each rung with the one below is refused."""
 
     @classmethod
     def none(cls, functions: int) -> "Evidence":
@@ -133,17 +139,89 @@ class Angle(NamedTuple):
         return Angle(log_angle, log_average, squared, slope, several, count)
 
 
+FIRST_ROUND = 16
+"""Transitions after which rungs are first placed anew; each round is as long as all before it."""
+_LEAST_REFUSED = 1e-3
+"""A swap counts as refused at least so often, so that no two rungs become one."""
+
+
+class Ladder(NamedTuple):
+    """Rungs b_1 < ... < b_R = 1 of densities N(0, I) exp(b g) above the reference, b_0 = 0.
+
+    A round's mean refusals of swaps between neighbours add up to a function of b, the
+    communication barrier. In the round's end, the rungs are placed at equal distances in it.
+
+    Source: Syed, Bouchard-Côté, Deligiannidis, Doucet, Non-reversible parallel tempering: a
+    scalable highly parallel MCMC scheme, JRSS B 84, 2022, sections 5.1 to 5.4.
+    """
+
+    strengths: Float[Array, "*unit_rung"]
+    refused: Float[Array, "*unit_rung"]
+    """Mean over the round so far, of swaps with the rung below."""
+    transitions: Float[Array, "*unit_rung"]
+
+    @classmethod
+    def around(cls, strengths: Float[Array, "*unit_rung"]) -> "Ladder":
+        """Before the first transition."""
+        zero = jnp.zeros_like(strengths)
+        return cls(strengths, zero, zero)
+
+    def update(self, refused: Float[Array, "*unit_rung"]) -> "Ladder":
+        """After a transition."""
+        count = self.transitions + 1
+        rounds = jnp.log2(count / FIRST_ROUND)
+        ended = (count >= FIRST_ROUND) & (rounds == jnp.round(rounds))
+        # The transitions of this round: those since the last power of two.
+        begun = jnp.where(count <= FIRST_ROUND, 0.0, FIRST_ROUND * 2 ** (jnp.ceil(rounds) - 1))
+        mean = self.refused + (refused - self.refused) / (count - begun)
+        placed = jnp.where(ended, placed_evenly(self.strengths, mean), self.strengths)
+        return Ladder(placed, jnp.where(ended, 0.0, mean), count)
+
+
+def placed_evenly(
+    strengths: Float[Array, "*unit_rung"], refused: Float[Array, "*unit_rung"]
+) -> Float[Array, "*unit_rung"]:
+    """The strengths at equal distances in the barrier that these refusals add up to."""
+
+    def place(strengths: Array, refused: Array) -> Array:
+        barrier = jnp.cumsum(jnp.clip(refused, _LEAST_REFUSED, 1.0))
+        share = jnp.arange(1, len(strengths) + 1) / len(strengths)
+        known, at = (jnp.pad(values, (1, 0)) for values in (barrier, strengths))
+        return jnp.interp(share * barrier[-1], known, at).at[-1].set(1.0)
+
+    return jnp.vectorize(place, signature="(r),(r)->(r)")(strengths, refused)
+
+
+class Tuned(NamedTuple):
+    """What adaptation has found, for a chain or, with a leading axis, several."""
+
+    step_size: Float[Array, "*rung"]
+    """Radians between kicks, at most."""
+    angle: Float[Array, "*rung"] | None = None
+    """Radians of a trajectory; lengths spread evenly over 0.5 to 1.5 times that."""
+    strengths: Float[Array, "*rung"] | None = None
+    """Of the rungs of a ladder."""
+    tuning: "Tuning | None" = None
+    """Where it stands, if the kernel itself adapts."""
+
+
 class Tuning(NamedTuple):
     """All that is adapted for a unit's chains."""
 
     step: StepSize
-    angle: Angle | None
+    angle: Angle | None = None
     """None for kernels whose trajectories it doesn't suit."""
+    ladder: Ladder | None = None
+    """None for kernels without one."""
 
     @classmethod
-    def around(cls, step: Float[Array, "*unit"], angle: Float[Array, "*unit"] | None) -> "Tuning":
+    def around(cls, first: Tuned) -> "Tuning":
         """Before the first transition."""
-        return cls(StepSize.around(step), None if angle is None else Angle.around(angle))
+        return cls(
+            StepSize.around(first.step_size),
+            None if first.angle is None else Angle.around(first.angle),
+            None if first.strengths is None else Ladder.around(first.strengths),
+        )
 
     def update(self, evidence: Evidence, target: float) -> "Tuning":
         """After a transition.
@@ -153,17 +231,19 @@ class Tuning(NamedTuple):
             target: mean acceptance probability.
         """
         if self.angle is None:
-            return Tuning(self.step.update(evidence.acceptance, target), None)
+            return Tuning(self.step.update(evidence.acceptance, target))
         # One step may be the whole of a trajectory, but no more.
         step = self.step.update(evidence.acceptance, target, LONGEST)
-        return Tuning(step, self.angle.update(evidence))
+        if self.ladder is None:
+            return Tuning(step, self.angle.update(evidence))
+        assert evidence.refused is not None
+        return Tuning(step, self.angle.update(evidence), self.ladder.update(evidence.refused))
 
-    def current(
-        self, settled: Bool[Array, "*unit"]
-    ) -> tuple[Float[Array, "*unit"], Float[Array, "*unit"] | None]:
-        """Step size and angle; once settled, the averages."""
+    def current(self, settled: Bool[Array, "*unit"]) -> Tuned:
+        """What chains are to use; once settled, the averages."""
         step = jnp.where(settled, self.step.log_average, self.step.log_step)
         if self.angle is None:
-            return jnp.exp(step), None
+            return Tuned(jnp.exp(step))
         angle = jnp.where(settled, self.angle.log_average, self.angle.log_angle)
-        return jnp.exp(step), jnp.exp(angle)
+        strengths = None if self.ladder is None else self.ladder.strengths
+        return Tuned(jnp.exp(step), jnp.exp(angle), strengths)

@@ -6,6 +6,7 @@ from itertools import islice
 
 from ppl_cnn import InputError
 from ppl_cnn.inference.blocks import Sampling
+from ppl_cnn.inference.kernels import replicas
 from ppl_cnn.models.density import TiltedDensity, gradient_bytes
 
 BATCH_BYTES = 4 * 2**30
@@ -55,4 +56,4 @@ def together(
 def _fitting(density: TiltedDensity, sampling: Sampling) -> int:
     """How many units like this one `BATCH_BYTES` hold."""
     chain = gradient_bytes(density) + _STATE * 4 * math.prod(density.latent_shape)
-    return max(1, BATCH_BYTES // (sampling.chains * chain))
+    return max(1, BATCH_BYTES // (sampling.chains * replicas(sampling.kernel) * chain))

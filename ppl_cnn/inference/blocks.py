@@ -28,10 +28,13 @@ from ppl_cnn.inference.kernels import (
     evidence_of,
     first_tuning,
     make_kernel,
+    replicas,
     retuned,
     start,
+    strengths_of,
     tilt_gradient,
 )
+from ppl_cnn.inference.tempered import TemperedState
 from ppl_cnn.models.density import TiltedDensity, gradient_bytes
 from ppl_cnn.models.network import Params
 from ppl_cnn.models.weights import write_aside
@@ -89,6 +92,10 @@ class Kept(NamedTuple):
     """(chain, draw) each; gradients and divergences over all transitions since the draw before."""
     stein: Array
     """(chain, row, col, channel): mean of R(grad_z f / T) over the block; of use if R is linear."""
+    tilts: Array | None
+    """(chain, draw, rung): g of all replicas, the reference's first; of the tempered kernel."""
+    strengths: Array | None
+    """(chain, rung): how much of the tilt these rungs have, from 0 to 1; likewise."""
 
     def variables(
         self, count: int, names: Iterable[str], chains: slice = slice(None), stein: bool = True
@@ -107,6 +114,9 @@ class Kept(NamedTuple):
         if stein:
             kept["stein/image"] = np.asarray(self.stein[chains])[:, None]
             kept["stein/draws"] = np.asarray([count])
+        if self.tilts is not None and self.strengths is not None:
+            kept["tempering/tilt"] = np.asarray(self.tilts[chains])[:, :count]
+            kept["tempering/strength"] = np.asarray(self.strengths[chains])[:1]
         return kept
 
 
@@ -198,7 +208,8 @@ class Program:
         weights = sum(leaf.nbytes for leaf in jax.tree.leaves(self._density.unit.params))
         room = max(cores * CACHE_PER_CORE, weights)
         fitting = room // max(1, gradient_bytes(self._density))
-        return max(1, min(cores * CHAINS_PER_CORE[platform], fitting))
+        images = min(cores * CHAINS_PER_CORE[platform], fitting)
+        return max(1, images // replicas(self._sampling.kernel))
 
     def _placed(self, specs: Any) -> Any:
         """Where arrays of these specifications lie."""
@@ -314,10 +325,13 @@ class Program:
                     since.averaged(thin),
                 ),
                 kept.stein + jax.vmap(tilt_gradient)(states),
+                _put(kept.tilts, index, states),
+                kept.strengths,
             )
 
         chains, kept = jax.lax.fori_loop(0, count, keep, (chains, self._nothing(chains.states)))
-        return chains, kept._replace(stein=density.push(kept.stein / count))
+        strengths = strengths_of(chains.states)
+        return chains, kept._replace(stein=density.push(kept.stein / count), strengths=strengths)
 
     def _in_parts(self, move: Callable[..., State], params: Params, states: State) -> State:
         """Moves chains, as many at once as is best here."""
@@ -344,18 +358,24 @@ class Program:
         evidence = jax.tree.map(pooled, jax.vmap(evidence_of)(states))
         tuning = tuning.update(evidence, self._sampling.target_accept)
         current = tuning.current(tuning.step.transitions >= self._sampling.warmup)
-        step, angle = jax.tree.map(lambda leaf: leaf[members], current)
-        return Chains(retuned(states, step, angle), tuning)
+        each = jax.tree.map(lambda leaf: leaf[members], current)
+        return Chains(retuned(states, each), tuning)
 
     def _nothing(self, states: State) -> Kept:
         """Room for a block of draws of these chains."""
         chains, shape = states.z[SITE].shape[0], self._density.unit.shape
         transition = jax.eval_shape(jax.vmap(Transition.of), states)
+        strengths = strengths_of(states)
+        tilts = None
+        if strengths is not None:
+            tilts = jnp.zeros((chains, self.block, strengths.shape[-1]))
         return Kept(
             jnp.zeros((chains, self.block, *shape)),
             jnp.zeros((chains, self.block)),
             jax.tree.map(lambda x: jnp.zeros((chains, self.block), x.dtype), transition),
             jnp.zeros((chains, *self._density.latent_shape)),
+            tilts,
+            strengths,
         )
 
     def save(self, position: Position, path: Path) -> None:
@@ -418,6 +438,13 @@ def _together(*leaves: Array, chains: int) -> Array:
     if all(leaf is leaves[0] for leaf in leaves):
         return leaves[0]
     return jnp.repeat(jnp.stack(leaves), chains, axis=0)
+
+
+def _put(tilts: Array | None, index: Array, states: State) -> Array | None:
+    """With the tilts of a draw's replicas, if it has several."""
+    if tilts is None or not isinstance(states, TemperedState):
+        return None
+    return tilts.at[:, index].set(states.tilts)
 
 
 def _raw(leaf: Array) -> Array:

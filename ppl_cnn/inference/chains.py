@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ppl_cnn import InputError
 from ppl_cnn.inference.batches import together
 from ppl_cnn.inference.blocks import Kept, Position, Program, Sampling, draws_before
-from ppl_cnn.inference.kernels import statistics
+from ppl_cnn.inference.kernels import replicas, statistics
 from ppl_cnn.inference.records import RunFolder, read_record, unit_folder
 from ppl_cnn.inference.starts import Starts
 from ppl_cnn.inference.store import DrawStore, open_draws
@@ -39,7 +39,7 @@ def draw(
 
     Args:
         density: the target.
-        kernel: "split", "hmc" or "nuts".
+        kernel: "split", "tempered" (or "tempered:R", with R rungs), "hmc" or "nuts".
         chains: number of chains, each from its own draw of the reference.
         draws: kept per chain.
         warmup: transitions before them, in which step size and trajectory are adapted.
@@ -54,7 +54,8 @@ def draw(
         ArviZ's tree: `posterior` with `image` (chain, draw, row, col, channel), in pixel units
         minus the mean, and `response` (chain, draw); `sample_stats`; and, if the reference is
         linear in z, `stein` with the mean of R(grad_z f / T) over each block of draws, for white
-        noise (sigma^2/T) grad f.
+        noise (sigma^2/T) grad f. Of the tempered kernel also `tempering`, with `tilt` (chain, draw,
+        rung), f/T of all replicas, and `strength` (block, rung), from 0 to 1.
 
     Raises:
         InputError: the settings can't be used, or `out` holds another run.
@@ -254,6 +255,8 @@ class Batch:
             sizes = {"chain": range(self._sampling.chains), "channel": range(density.unit.shape[2])}
             sizes |= {"row": density.unit.rows, "col": density.unit.cols}
             types = statistics(self._sampling.kernel)
+            if "restarts" in types:
+                sizes["rung"] = range(replicas(self._sampling.kernel) + 1)
             folder.path.mkdir(exist_ok=True)
             store.create(sizes, types, folder.record, stein=density.linear)
             folder.update()

@@ -12,16 +12,17 @@ from numpyro.infer.hmc import HMCState
 from numpyro.infer.mcmc import MCMCKernel
 
 from ppl_cnn import InputError
-from ppl_cnn.inference.adaptation import Evidence, Tuning
-from ppl_cnn.inference.split import Split, SplitState, Tuned, van_der_corput
+from ppl_cnn.inference.adaptation import Evidence, Tuned, Tuning
+from ppl_cnn.inference.split import Split, SplitState, van_der_corput
+from ppl_cnn.inference.tempered import RUNGS, Tempered, TemperedState
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.network import Params
 
-KERNELS = ("split", "hmc", "nuts")
+KERNELS = ("split", "tempered", "hmc", "nuts")
 SITE = "image_base"
 """The whitened model's site, z."""
 
-type State = SplitState | HMCState
+type State = SplitState | TemperedState | HMCState
 
 
 class JitteredHMC(HMC):
@@ -50,7 +51,7 @@ def make_kernel(name: str, density: TiltedDensity) -> MCMCKernel:
     the reference, for the driver to adapt (`StepSize`).
 
     Args:
-        name: one of `KERNELS`.
+        name: one of `KERNELS`; tempered:R has R rungs.
         density: the target.
 
     Raises:
@@ -58,6 +59,8 @@ def make_kernel(name: str, density: TiltedDensity) -> MCMCKernel:
     """
     if name == "split":
         return Split(lambda z, params: density.tilt(z[SITE], params))
+    if name.partition(":")[0] == "tempered":
+        return Tempered(lambda z, params: density.tilt(z[SITE], params), replicas(name))
     common = {
         "model": density.whitened,
         "adapt_mass_matrix": False,
@@ -70,6 +73,20 @@ def make_kernel(name: str, density: TiltedDensity) -> MCMCKernel:
     if name == "nuts":
         return NUTS(**common)
     raise InputError(f"There is no kernel {name!r}; give one of {', '.join(KERNELS)}.")
+
+
+def replicas(name: str) -> int:
+    """How many images a chain of that kernel moves at once.
+
+    Raises:
+        InputError: it says no number of rungs.
+    """
+    kind, colon, rungs = name.partition(":")
+    if kind != "tempered" or not colon:
+        return RUNGS if kind == "tempered" else 1
+    if not (rungs.isascii() and rungs.isdigit() and int(rungs) > 0):
+        raise InputError(f"{name!r} is no kernel: write tempered:R with R rungs, at least 1.")
+    return int(rungs)
 
 
 def gaussian_step_size(dimensions: int) -> float:
@@ -96,26 +113,33 @@ class Transition(NamedTuple):
     step_size: Float[Array, ""]
     tree_depth: Array
     """Of NUTS; for HMC, of a tree with that many steps."""
+    restarts: Array
+    """Of tempered: how many replicas came to the top that have climbed from the reference."""
 
     @classmethod
     def of(cls, state: State) -> "Transition":
-        """From a kernel's state."""
+        """From a kernel's state; of tempered, the step size on the top rung."""
+        step = state.adapt_state.step_size
         return cls(
             lp=-state.potential_energy,
             energy=state.energy,
             acceptance_rate=state.accept_prob,
             diverging=state.diverging,
             n_steps=state.num_steps,
-            step_size=state.adapt_state.step_size,
+            step_size=step if step.ndim == 0 else step[-1],
             tree_depth=jnp.floor(jnp.log2(state.num_steps)).astype(jnp.int32) + 1,
+            restarts=state.restarts
+            if isinstance(state, TemperedState)
+            else jnp.zeros((), jnp.int32),
         )
 
     def then(self, later: "Transition") -> "Transition":
-        """Both in a row: gradients, divergences and acceptance rates add up, the rest is last."""
+        """Both in a row: counts and acceptance rates add up, the rest is last."""
         return later._replace(
             n_steps=self.n_steps + later.n_steps,
             diverging=self.diverging | later.diverging,
             acceptance_rate=self.acceptance_rate + later.acceptance_rate,
+            restarts=self.restarts + later.restarts,
         )
 
     def averaged(self, count: Array) -> "Transition":
@@ -125,18 +149,30 @@ class Transition(NamedTuple):
 
 def tilt_gradient(state: State) -> Float[Array, "row col channel"]:
     """grad_z f(R(z))/T."""
-    if isinstance(state, SplitState):
+    if isinstance(state, SplitState | TemperedState):
         return state.tilt_grad[SITE]
     # NumPyro's states hold the potential's gradient, z - grad_z f(R(z))/T.
     return state.z[SITE] - state.z_grad[SITE]
+
+
+def strengths_of(states: State) -> Float[Array, "chain rung"] | None:
+    """How much of the tilt each rung of these chains has, the reference's 0 first; of tempered."""
+    if not isinstance(states, TemperedState):
+        return None
+    strengths = states.adapt_state.strengths
+    assert strengths is not None
+    return jnp.pad(strengths, ((0, 0), (1, 0)))
 
 
 def statistics(kernel: str) -> dict[str, type[np.generic]]:
     """The names of the `sample_stats` that a kernel has, and their types."""
     types: dict[str, type[np.generic]] = dict.fromkeys(Transition._fields, np.float32)
     types |= {"diverging": np.bool_, "n_steps": np.int32, "tree_depth": np.int32}
+    types["restarts"] = np.int32
     if kernel != "nuts":
         del types["tree_depth"]
+    if kernel.partition(":")[0] != "tempered":
+        del types["restarts"]
     return types
 
 
@@ -157,21 +193,17 @@ def start(
 def first_tuning(states: State) -> Tuning:
     """Where the adaptation of chains begins that have just started."""
     adapted = states.adapt_state
-    return Tuning.around(adapted.step_size, adapted.angle if isinstance(adapted, Tuned) else None)
+    return Tuning.around(adapted if isinstance(adapted, Tuned) else Tuned(adapted.step_size))
 
 
 def evidence_of(state: State) -> Evidence:
     """What a chain's last transition tells the adaptation."""
-    if isinstance(state, SplitState):
+    if isinstance(state, SplitState | TemperedState):
         return state.evidence
     return Evidence(state.accept_prob)
 
 
-def retuned(
-    states: State, step_size: Float[Array, " chain"], angle: Float[Array, " chain"] | None
-) -> State:
-    """The states of several chains with these step sizes and angles."""
-    adapted = states.adapt_state._replace(step_size=step_size)
-    if angle is not None:
-        adapted = adapted._replace(angle=angle)
-    return states._replace(adapt_state=adapted)
+def retuned(states: State, tuned: Tuned) -> State:
+    """The states of several chains with what adaptation has found for each."""
+    found = {name: value for name, value in tuned._asdict().items() if value is not None}
+    return states._replace(adapt_state=states.adapt_state._replace(**found))

@@ -18,7 +18,7 @@ from numpyro.infer.mcmc import MCMCKernel
 from numpyro.util import is_prng_key
 
 from ppl_cnn import InputError
-from ppl_cnn.inference.adaptation import Evidence, Tuning
+from ppl_cnn.inference.adaptation import Evidence, Tuned, Tuning
 
 type Latent = PyTree[Float[Array, "..."]]
 type Tilt = Callable[..., Float[Array, ""]]
@@ -52,17 +52,6 @@ class Trajectory(NamedTuple):
     which grows with the dimensions, would leave float32 with few digits of it."""
 
 
-class Tuned(NamedTuple):
-    """What adaptation has found."""
-
-    step_size: Float[Array, ""]
-    """Radians between kicks, at most."""
-    angle: Float[Array, ""]
-    """Radians of a trajectory; lengths spread evenly over 0.5 to 1.5 times that."""
-    tuning: Tuning | None
-    """Where it stands, if the kernel itself adapts."""
-
-
 class SplitState(NamedTuple):
     """A chain, or several with a leading axis; the names are those of NumPyro's `HMCState`."""
 
@@ -87,14 +76,19 @@ class SplitState(NamedTuple):
     rng_key: Array
 
 
+type AnyState = Any
+"""`SplitState`, or that of a kernel which extends `Split`: all these names are in it."""
+
+
 def integrate(
     tilt: Tilt,
     point: Point,
     momentum: Latent,
     step_size: Float[Array, ""] | float,
     steps: Int[Array, ""] | int,
+    strength: Float[Array, ""] | float = 1.0,
 ) -> Trajectory:
-    """Follows a trajectory: half a kick, a turn, half a kick, and so on.
+    """Follows a trajectory of N(0, I) exp(b g): half a kick, a turn, half a kick, and so on.
 
     The map (z, p) -> (z', p') keeps volumes, and from (z', -p') it leads back to (z, -p).
 
@@ -104,33 +98,36 @@ def integrate(
         momentum: p there.
         step_size: radians between kicks.
         steps: their number, and that of the gradients.
+        strength: b.
 
     Source: Shahbaba, Lan, Johnson, Neal, Split Hamiltonian Monte Carlo, Statistics and Computing
     24, 2014; Beskos, Pinski, Sanz-Serna, Stuart, Hybrid Monte Carlo on Hilbert spaces, Stochastic
     Processes and their Applications 121, 2011.
     """
-    half = jnp.asarray(step_size) / 2
+    half = strength * jnp.asarray(step_size) / 2
     cos, sin = jnp.cos(step_size), jnp.sin(step_size)
 
     def step(_: Array, at: Trajectory) -> Trajectory:
         p, gained = _kicked(at.momentum, at.point.tilt_grad, half)
         z = jax.tree.map(lambda z, p: cos * z + sin * p, at.point.z, p)
         p = jax.tree.map(lambda z, p: cos * p - sin * z, at.point.z, p)
-        reached = _point(tilt, z)
+        reached = point_at(tilt, z)
         p, gained_then = _kicked(p, reached.tilt_grad, half)
         # What the kicks add to the kinetic energy, the tilt should take.
-        change = gained + gained_then - (reached.tilt - at.point.tilt)
+        change = gained + gained_then - strength * (reached.tilt - at.point.tilt)
         return Trajectory(reached, p, at.energy_change + change)
 
     start = Trajectory(point, momentum, jnp.zeros_like(point.tilt))
     return jax.lax.fori_loop(0, steps, step, start)
 
 
-def _point(tilt: Tilt, z: Latent) -> Point:
+def point_at(tilt: Tilt, z: Latent) -> Point:
+    """A latent with the tilt and its gradient."""
     return Point(z, *jax.value_and_grad(tilt)(z))
 
 
-def _potential(point: Point) -> Float[Array, ""]:
+def potential_at(point: Point) -> Float[Array, ""]:
+    """-g(z) - log N(z; 0, I)."""
     dimensions = sum(leaf.size for leaf in jax.tree.leaves(point.z))
     return (_dot(point.z, point.z) + dimensions * math.log(2 * math.pi)) / 2 - point.tilt
 
@@ -197,7 +194,7 @@ class Split(MCMCKernel):
         """What `MCMC` collects beside the latents."""
         return ("z", "diverging")
 
-    def get_diagnostics_str(self, state: SplitState) -> str:
+    def get_diagnostics_str(self, state: AnyState) -> str:
         """For `MCMC`'s progress bar."""
         steps, step = jnp.mean(state.num_steps), jnp.mean(state.adapt_state.step_size)
         acceptance = jnp.mean(state.mean_accept_prob)
@@ -210,7 +207,7 @@ class Split(MCMCKernel):
         init_params: Latent,
         model_args: tuple[Any, ...],
         model_kwargs: dict[str, Any],
-    ) -> SplitState:
+    ) -> AnyState:
         """The first state; of several chains if there are several keys.
 
         Raises:
@@ -220,17 +217,17 @@ class Split(MCMCKernel):
             raise InputError("The split kernel needs init_params, for example draws of N(0, I).")
         self._warmup = num_warmup
 
-        def begin(key: Array, z: Latent) -> SplitState:
+        def begin(key: Array, z: Latent) -> AnyState:
             return self._begin(key, z, model_args, model_kwargs)
 
         return (begin if is_prng_key(rng_key) else jax.vmap(begin))(rng_key, init_params)
 
     def _begin(
         self, key: Array, z: Latent, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> SplitState:
-        point = _point(lambda z: self._tilt(z, *args, **kwargs), z)
+    ) -> AnyState:
+        point = point_at(lambda z: self._tilt(z, *args, **kwargs), z)
         step, angle = jnp.asarray(self._step_size), jnp.asarray(self._angle)
-        potential, zero = _potential(point), jnp.zeros(())
+        potential, zero = potential_at(point), jnp.zeros(())
         return SplitState(
             i=jnp.zeros((), jnp.int32),
             z=z,
@@ -243,17 +240,21 @@ class Split(MCMCKernel):
             mean_accept_prob=zero,
             diverging=jnp.zeros((), bool),
             evidence=Evidence.none(functions=2),
-            adapt_state=Tuned(step, angle, Tuning.around(step, angle) if self._warmup else None),
+            adapt_state=self._tuned(Tuned(step, angle)),
             rng_key=key,
         )
 
+    def _tuned(self, first: Tuned) -> Tuned:
+        """What chains begin with; with where the adaptation stands if this kernel adapts."""
+        return first._replace(tuning=Tuning.around(first)) if self._warmup else first
+
     def sample(
-        self, state: SplitState, model_args: tuple[Any, ...], model_kwargs: dict[str, Any]
-    ) -> SplitState:
+        self, state: AnyState, model_args: tuple[Any, ...], model_kwargs: dict[str, Any]
+    ) -> AnyState:
         """One transition, of each chain; in warmup, an adaptation."""
 
-        def move(state: SplitState) -> SplitState:
-            return transition(lambda z: self._tilt(z, *model_args, **model_kwargs), state)
+        def move(state: AnyState) -> AnyState:
+            return self._move(lambda z: self._tilt(z, *model_args, **model_kwargs), state)
 
         several = state.i.ndim > 0
         state = jax.vmap(move)(state) if several else move(state)
@@ -264,7 +265,10 @@ class Split(MCMCKernel):
             return state
         return jax.lax.cond(jnp.all(state.i <= self._warmup), self._adapted, lambda s: s, state)
 
-    def _adapted(self, state: SplitState) -> SplitState:
+    def _move(self, tilt: Tilt, state: AnyState) -> AnyState:
+        return transition(tilt, state)
+
+    def _adapted(self, state: AnyState) -> AnyState:
         """With step and angle after a transition of the warmup, common to all chains."""
         chains = state.i.shape
         tuning: Any = state.adapt_state.tuning
@@ -273,61 +277,123 @@ class Split(MCMCKernel):
             tuning = jax.tree.map(lambda leaf: leaf[0], tuning)
             evidence = jax.tree.map(lambda leaf: leaf.mean(axis=0), evidence)
         tuning = tuning.update(evidence, self._target)
-        step, angle = tuning.current(jnp.max(state.i) >= self._warmup)
-        tuned = jax.tree.map(
-            lambda leaf: jnp.broadcast_to(leaf, chains + leaf.shape), Tuned(step, angle, tuning)
-        )
+        tuned = tuning.current(jnp.max(state.i) >= self._warmup)._replace(tuning=tuning)
+        tuned = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, chains + leaf.shape), tuned)
         return state._replace(adapt_state=tuned)
 
 
-def transition(tilt: Tilt, state: SplitState) -> SplitState:
-    """One Metropolis-corrected trajectory from a chain's state; without adaptation."""
-    key, key_momentum, key_accept = jax.random.split(state.rng_key, 3)
-    start = Point(state.z, state.tilt, state.tilt_grad)
-    momentum = _normal(key_momentum, state.z)
-    angle = state.adapt_state.angle * (0.5 + van_der_corput(state.i))
-    steps = jnp.clip(jnp.ceil(angle / state.adapt_state.step_size), 1, MOST_STEPS)
-    step_size = jnp.minimum(angle / steps, state.adapt_state.step_size)
-    end = integrate(tilt, start, momentum, step_size, steps.astype(jnp.int32))
+class Proposal(NamedTuple):
+    """A trajectory's end, and what Metropolis's rule made of it."""
+
+    point: Point
+    """Where the chain is then."""
+    end: Trajectory
+    acceptance: Float[Array, ""]
+    diverging: Bool[Array, ""]
+    kinetic_energy: Float[Array, ""]
+    """At the start."""
+    energy_change: Float[Array, ""]
+    """Of the chain: 0 if the end was refused."""
+
+
+def metropolis(
+    tilt: Tilt,
+    start: Point,
+    key: Array,
+    step_size: Float[Array, ""],
+    steps: Int[Array, ""],
+    strength: Float[Array, ""] | float = 1.0,
+) -> Proposal:
+    """A trajectory with fresh momentum, accepted or refused; leaves N(0, I) exp(b g) as it is.
+
+    Args:
+        tilt: g.
+        start: where the chain is.
+        key: for the momentum and the decision.
+        step_size: radians between kicks.
+        steps: their number.
+        strength: b.
+    """
+    key_momentum, key_accept = jax.random.split(key)
+    momentum = normal_like(key_momentum, start.z)
+    end = integrate(tilt, start, momentum, step_size, steps, strength)
     # NaN is no acceptance and an infinite error.
     error = jnp.where(jnp.isnan(end.energy_change), jnp.inf, end.energy_change)
     acceptance = jnp.exp(-jnp.maximum(error, 0.0))
     accepted = jax.random.uniform(key_accept) < acceptance
     point: Point = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), end.point, start)
-    before = state.potential_energy + _dot(momentum, momentum) / 2
+    return Proposal(
+        point,
+        end,
+        acceptance,
+        error > _DIVERGING,
+        _dot(momentum, momentum) / 2,
+        jnp.where(accepted, error, 0.0),
+    )
+
+
+def transition(tilt: Tilt, state: SplitState) -> SplitState:
+    """One Metropolis-corrected trajectory from a chain's state; without adaptation."""
+    key, key_move = jax.random.split(state.rng_key)
+    start = Point(state.z, state.tilt, state.tilt_grad)
+    steps, step_size = divided(state.adapt_state, state.i)
+    moved = metropolis(tilt, start, key_move, step_size, steps)
     return state._replace(
         i=state.i + 1,
-        z=point.z,
-        tilt=point.tilt,
-        tilt_grad=point.tilt_grad,
-        potential_energy=_potential(point),
-        energy=before + jnp.where(accepted, error, 0.0),
-        num_steps=steps.astype(jnp.int32),
-        accept_prob=acceptance,
-        diverging=error > _DIVERGING,
-        evidence=_evidence(start, end, acceptance, steps * step_size, steps),
+        z=moved.point.z,
+        tilt=moved.point.tilt,
+        tilt_grad=moved.point.tilt_grad,
+        potential_energy=potential_at(moved.point),
+        energy=state.potential_energy + moved.kinetic_energy + moved.energy_change,
+        num_steps=steps,
+        accept_prob=moved.acceptance,
+        diverging=moved.diverging,
+        evidence=jump_evidence(start, moved, step_size, steps),
         rng_key=key,
     )
 
 
-def _evidence(
-    start: Point,
-    end: Trajectory,
-    acceptance: Float[Array, ""],
-    angle: Float[Array, ""],
-    steps: Float[Array, ""],
+def divided(
+    tuned: Tuned, index: Int[Array, ""]
+) -> tuple[Int[Array, "*rung"], Float[Array, "*rung"]]:
+    """How many steps of what size the trajectory of a transition needs.
+
+    Args:
+        tuned: step size and angle, of one density or of several rungs.
+        index: the transition's number.
+
+    Returns:
+        Each rung's number of steps, and the step that divides its angle by the largest of them.
+    """
+    assert tuned.angle is not None
+    angle = tuned.angle * (0.5 + van_der_corput(index))
+    steps = jnp.clip(jnp.ceil(angle / tuned.step_size), 1, MOST_STEPS)
+    return steps.astype(jnp.int32), jnp.minimum(angle / steps.max(), tuned.step_size)
+
+
+def jump_evidence(
+    start: Point, moved: Proposal, step_size: Float[Array, ""], steps: Int[Array, ""]
 ) -> Evidence:
-    """How far the proposal jumped in two functions, |z|^2/2 and the tilt."""
+    """How far the proposal jumped in two functions, |z|^2/2 and the tilt.
+
+    Args:
+        start: of the trajectory.
+        moved: what came of it.
+        step_size: radians between its kicks.
+        steps: their number.
+    """
+    end, angle = moved.end, step_size * steps.astype(step_size.dtype)
     z, p = end.point.z, end.momentum
     jump = jnp.stack([(_dot(z, z) - _dot(start.z, start.z)) / 2, end.point.tilt - start.tilt])
     # Along the trajectory z changes by p per radian.
     slope = angle * jnp.stack([_dot(z, p), _dot(end.point.tilt_grad, p)])
-    weight = jnp.where(acceptance > 0, acceptance, 0.0)
+    weight = jnp.where(moved.acceptance > 0, moved.acceptance, 0.0)
     squared, slope = (jnp.nan_to_num(weight * jump * each) for each in (jump, 2 * slope))
-    return Evidence(acceptance, squared, slope, (steps > 1).astype(jnp.float32))
+    return Evidence(moved.acceptance, squared, slope, (steps > 1).astype(jnp.float32))
 
 
-def _normal(key: Array, like: Latent) -> Latent:
+def normal_like(key: Array, like: Latent) -> Latent:
+    """A draw of N(0, I) of the shape of another latent."""
     leaves, tree = jax.tree.flatten(like)
     keys = jax.random.split(key, len(leaves))
     draws = [

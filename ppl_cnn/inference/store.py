@@ -1,14 +1,16 @@
 """The Zarr store of a run's draws: grows block by block, and is whole at every moment.
 
 The layout is ArviZ's: groups `posterior` and `sample_stats` with dimensions (chain, draw, ...),
-and `stein` with (chain, block, ...). A block's chunks are written first; rewriting the root's
-consolidated metadata, a single file, then makes them part of the data. Whoever opens the store,
-while it grows or after a kill, sees whole blocks only.
+and `stein` with (chain, block, ...); `tempering`, of replicas on a ladder, has both. A block's
+chunks are written first; rewriting the root's consolidated metadata, a single file, then makes
+them part of the data. Whoever opens the store, while it grows or after a kill, sees whole blocks
+only.
 """
 
 import shutil
 import warnings
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
@@ -67,7 +69,8 @@ class DrawStore:
         """Makes the store empty, aside and renamed.
 
         Args:
-            sizes: coordinates of the dimensions chain, row, col and channel.
+            sizes: coordinates of the dimensions chain, row, col and channel; and, if the draws
+                are of replicas on a ladder, rung.
             statistics: name and type of each of the `sample_stats`.
             config: the root's attributes, JSON.
             stein: whether the blocks have Stein means.
@@ -82,6 +85,9 @@ class DrawStore:
         if stein:
             variables["stein/image"] = (("chain", "block", *IMAGE), np.float32)
             variables["stein/draws"] = (("block",), np.int64)
+        if "rung" in sizes:
+            variables["tempering/tilt"] = (("chain", "draw", "rung"), np.float32)
+            variables["tempering/strength"] = (("block", "rung"), np.float32)
         for name, kind in statistics.items():
             variables[f"sample_stats/{name}"] = (("chain", "draw"), kind)
         aside = self._path.with_name(f".{self._path.name}.partial")
@@ -158,8 +164,8 @@ class DrawStore:
         added = {"draw": variables["posterior/response"].shape[1], "block": 1}
         coordinates = {
             f"{group}/{dim}": np.arange(begin[dim], begin[dim] + added[dim])
-            for group, dim in (("posterior", "draw"), ("sample_stats", "draw"), ("stein", "block"))
-            if group in root
+            for group, dim in product(("posterior", "sample_stats", "stein", "tempering"), _GROWING)
+            if f"{group}/{dim}" in root
         }
         for path, values in {**variables, **coordinates}.items():
             array = cast(zarr.Array, root[path])

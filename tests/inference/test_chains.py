@@ -116,7 +116,7 @@ def test_thinning_keeps_every_second_draw_and_adds_up_the_gradients():
     )
 
 
-@pytest.mark.parametrize("kernel", ["split", "nuts"])
+@pytest.mark.parametrize("kernel", ["split", "tempered:3", "nuts"])
 def test_a_run_in_two_parts_is_the_run_in_one(kernel, tmp_path):
     density, sampling = unit_density("conv2:3"), Sampling(kernel, chains=2, warmup=60)
     sample_to(tmp_path / "one", [density], sampling, 150, progress=False)

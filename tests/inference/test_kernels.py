@@ -15,6 +15,7 @@ from ppl_cnn.inference.kernels import (
     tilt_gradient,
 )
 from ppl_cnn.inference.split import Split, van_der_corput
+from ppl_cnn.inference.tempered import Tempered
 
 SLOPE = jnp.asarray([[0.3, -0.2], [0.0, 0.5]])[..., None]
 
@@ -48,6 +49,7 @@ def transition(**changes) -> Transition:
         "n_steps": jnp.asarray(3),
         "step_size": jnp.asarray(0.1),
         "tree_depth": jnp.asarray(2),
+        "restarts": jnp.asarray(1),
     }
     return Transition(**values | {key: jnp.asarray(value) for key, value in changes.items()})
 
@@ -59,6 +61,7 @@ def test_transitions_in_a_row_add_up_costs_and_keep_the_last_place():
     assert both.n_steps == 8
     assert both.diverging
     assert both.acceptance_rate == 1.5
+    assert both.restarts == 2
     assert (both.lp, both.energy, both.tree_depth) == (-4, 7, 2)
     assert both.step_size == later.step_size
     assert not later.then(later).diverging
@@ -71,7 +74,10 @@ def test_the_mean_acceptance_is_over_the_transitions_in_between():
     assert three.n_steps == 10
 
 
-@pytest.mark.parametrize(("name", "kind"), [("split", Split), ("hmc", JitteredHMC), ("nuts", NUTS)])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("split", Split), ("tempered", Tempered), ("hmc", JitteredHMC), ("nuts", NUTS)],
+)
 def test_a_kernels_transition_is_that_of_its_state(name, kind):
     density = linear_density()
     kernel = make_kernel(name, density)
@@ -108,10 +114,11 @@ def test_trajectory_lengths_spread_over_half_to_one_and_a_half_quarter_turns():
     np.testing.assert_allclose(sorted(lengths), np.arange(8) / 8, atol=1e-6)
 
 
-def test_statistics_are_the_transitions_and_tree_depth_is_nuts_alone():
-    assert list(statistics("nuts")) == list(Transition._fields)
+def test_statistics_are_the_transitions_but_for_what_is_one_kernels_alone():
+    assert set(Transition._fields) - set(statistics("nuts")) == {"restarts"}
+    assert set(Transition._fields) - set(statistics("tempered:3")) == {"tree_depth"}
     for kernel in ("split", "hmc"):
-        assert set(Transition._fields) - set(statistics(kernel)) == {"tree_depth"}
+        assert set(Transition._fields) - set(statistics(kernel)) == {"tree_depth", "restarts"}
     assert statistics("hmc")["diverging"] is np.bool_
 
 

@@ -11,6 +11,7 @@ from scipy import stats
 
 from ppl_cnn.inference.adaptation import Angle, Evidence
 from ppl_cnn.inference.split import Point, Split, integrate, transition
+from ppl_cnn.inference.tempered import Tempered
 
 MATRIX = jnp.asarray([[3.0, 1.0, 0.0], [1.0, 2.0, 0.5], [0.0, 0.5, 0.2]])
 SLOPE = jnp.asarray([1.0, -2.0, 0.5])
@@ -176,7 +177,7 @@ def test_nan_is_never_accepted_and_diverges():
         assert state.z[0] <= 0
         assert np.isfinite(state.potential_energy)
         assert state.diverging == (state.accept_prob == 0)
-        assert all(np.isfinite(leaf).all() for leaf in state.evidence)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.evidence))
         diverged += int(state.diverging)
     assert 0 < diverged < 40
 
@@ -259,7 +260,15 @@ def test_the_evidence_is_the_derivative_of_the_squared_jump():
 # Simulation-based calibration
 
 
-def test_ranks_of_parameters_among_their_posterior_draws_are_uniform():
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda tilt: Split(tilt, step_size=0.6, angle=1.2),
+        lambda tilt: Tempered(tilt, rungs=2),
+    ],
+    ids=["split", "tempered"],
+)
+def test_ranks_of_parameters_among_their_posterior_draws_are_uniform(make):
     """Logistic regression, whose prior is N(0, I): the tilt is the log likelihood.
 
     Source: Talts, Betancourt, Simpson, Vehtari, Gelman, Validating Bayesian inference algorithms
@@ -278,7 +287,7 @@ def test_ranks_of_parameters_among_their_posterior_draws_are_uniform():
         truth = jax.random.normal(key_truth, (dimensions,))
         chances = jax.nn.sigmoid(design @ truth)
         y = (jax.random.uniform(key_data, (points,)) < chances).astype(jnp.float32)
-        kernel = Split(log_likelihood, step_size=0.6, angle=1.2)
+        kernel = make(log_likelihood)
         state = kernel.init(key_chain, 0, jax.random.normal(key_start, (dimensions,)), (y,), {})
 
         def draw(state, _):
