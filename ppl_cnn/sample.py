@@ -11,46 +11,22 @@ Examples:
     python -m ppl_cnn.sample --model alexnet --weights bvlc_alexnet.caffemodel --unit class:goldfish
 """
 
-import re
 import shlex
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from ppl_cnn.command import run_command
+from ppl_cnn.densities import Densities
 
 
 @dataclass(frozen=True)
-class Sample:
+class Sample(Densities):
     """Options."""
 
-    unit: str
-    """One or more, between commas: layer:channel (at the centre of the layer's map),
-    layer:channel@row,col, layer:channel@mean (the channel's mean over its map), class:name or
-    class:index; first-last stands for all channels between. `python -m ppl_cnn.units` lists
-    them. The image is the unit's receptive field."""
-    model: str = "alexnet-fashion"
-    """An embedded network; the folder of a run of `python -m ppl_cnn.pretrain` or of an import;
-    with --weights, a declared network; or package.module:factory, a Flax NNX network of yours."""
-    weights: str | None = None
-    """A file of weights (safetensors, PyTorch, Caffe, npz, pickled arrays), or auto to fetch the
-    network's published ones."""
-    response: Literal["pre", "post"] = "pre"
-    """Before or after the nonlinearity that follows the unit's layer."""
-    target: Literal["logit", "log-prob"] = "logit"
-    """Of a class: its score, or log p(y|x), for the density p(y|x)^(1/T) q(x)."""
-    reference: str = "white:10"
-    """q. white:SIGMA is independent Gaussian noise of SIGMA grey levels about the mean image;
-    uniform is over 0..255; spectral has natural images' spectrum and colours, spectral:A the
-    amplitude 1/f^A; bounded:white:SIGMA and bounded:spectral squash pixels into 0..255."""
-    fit: Path | None = None
-    """A folder of photographs that a spectral reference takes its exponent and colours from;
-    the fit is stored as spectral.json in the run's folder."""
-    temperature: float = 1.0
-    """T: 1 is the published model, lower means stronger tilts."""
     kernel: str = "split"
     """split is HMC that solves the reference exactly, so that its step doesn't shrink as images
     grow; tempered (or tempered:R, of R rungs) exchanges replicas between the reference and the
@@ -86,18 +62,8 @@ def main(options: Sample) -> None:
     from ppl_cnn.inference.chains import sample_to
     from ppl_cnn.inference.page import build_report
     from ppl_cnn.inference.starts import Starts
-    from ppl_cnn.models.density import TiltedDensity
-    from ppl_cnn.models.references import parse_reference
-    from ppl_cnn.models.spectral import Spectral
-    from ppl_cnn.models.weights import load
 
-    network = load(options.model, options.weights)
-    units = network.units(options.unit, options.response, options.target)
-    # A reference that takes nothing from photographs is refused before they are read.
-    parse_reference(options.reference, None if options.fit is None else Spectral())
-    fitted = None if options.fit is None else Spectral.fit(options.fit)
-    reference = parse_reference(options.reference, fitted)
-    densities = [TiltedDensity(unit, reference, options.temperature) for unit in units]
+    named = options.named()
     starts = Starts(options.init)
     sampling = Sampling(
         options.kernel,
@@ -108,34 +74,21 @@ def main(options: Sample) -> None:
         options.seed,
         starts.text,
     )
-    out = options.out or Path("runs") / _name(options)
+    out = options.out or options.folder(options.kernel)
     sample_to(
         out,
-        densities,
+        named.densities,
         sampling,
         options.draws,
         options.model,
-        {
-            "network": network.network.name,
-            "preprocessing": asdict(units[0].preprocessing),
-            "classes": {str(unit): name for unit in units if (name := network.class_of(unit.name))},
-        },
+        named.description,
         shlex.join(["python", "-m", "ppl_cnn.sample", *sys.argv[1:]]),
         options.side_by_side,
         starts,
     )
-    if fitted is not None:
-        fitted.save(out / "spectral.json")
+    if named.fitted is not None:
+        named.fitted.save(out / "spectral.json")
     print(build_report(out))
-
-
-def _name(options: Sample) -> str:
-    """The run's folder, by what is sampled and how."""
-    model = Path(options.model).name
-    parts = [model, options.unit, options.response, options.target, options.kernel]
-    usual = (Sample.response, Sample.target)
-    name = "-".join(part for part in parts if part not in usual)
-    return re.sub(r"[^\w.,@-]+", "-", name)[:100]
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from ppl_cnn import InputError
 from ppl_cnn.inference.adaptation import Tuning
 from ppl_cnn.inference.kernels import (
     SITE,
+    Rungs,
     State,
     Transition,
     evidence_of,
@@ -30,8 +31,8 @@ from ppl_cnn.inference.kernels import (
     make_kernel,
     replicas,
     retuned,
+    rungs_of,
     start,
-    strengths_of,
     tilt_gradient,
 )
 from ppl_cnn.inference.tempered import TemperedState
@@ -94,8 +95,8 @@ class Kept(NamedTuple):
     """(chain, row, col, channel): mean of R(grad_z f / T) over the block; of use if R is linear."""
     tilts: Array | None
     """(chain, draw, rung): g of all replicas, the reference's first; of the tempered kernel."""
-    strengths: Array | None
-    """(chain, rung): how much of the tilt these rungs have, from 0 to 1; likewise."""
+    rungs: Rungs | None
+    """Likewise."""
 
     def variables(
         self, count: int, names: Iterable[str], chains: slice = slice(None), stein: bool = True
@@ -114,9 +115,10 @@ class Kept(NamedTuple):
         if stein:
             kept["stein/image"] = np.asarray(self.stein[chains])[:, None]
             kept["stein/draws"] = np.asarray([count])
-        if self.tilts is not None and self.strengths is not None:
+        if self.tilts is not None and self.rungs is not None:
             kept["tempering/tilt"] = np.asarray(self.tilts[chains])[:, :count]
-            kept["tempering/strength"] = np.asarray(self.strengths[chains])[:1]
+            for name, values in self.rungs._asdict().items():
+                kept[f"tempering/{name}"] = np.asarray(values[chains])[:1]
         return kept
 
 
@@ -326,12 +328,12 @@ class Program:
                 ),
                 kept.stein + jax.vmap(tilt_gradient)(states),
                 _put(kept.tilts, index, states),
-                kept.strengths,
+                kept.rungs,
             )
 
         chains, kept = jax.lax.fori_loop(0, count, keep, (chains, self._nothing(chains.states)))
-        strengths = strengths_of(chains.states)
-        return chains, kept._replace(stein=density.push(kept.stein / count), strengths=strengths)
+        stein = density.push(kept.stein / count)
+        return chains, kept._replace(stein=stein, rungs=rungs_of(chains.states))
 
     def _in_parts(self, move: Callable[..., State], params: Params, states: State) -> State:
         """Moves chains, as many at once as is best here."""
@@ -365,17 +367,16 @@ class Program:
         """Room for a block of draws of these chains."""
         chains, shape = states.z[SITE].shape[0], self._density.unit.shape
         transition = jax.eval_shape(jax.vmap(Transition.of), states)
-        strengths = strengths_of(states)
-        tilts = None
-        if strengths is not None:
-            tilts = jnp.zeros((chains, self.block, strengths.shape[-1]))
+        rungs, tilts = rungs_of(states), None
+        if rungs is not None:
+            tilts = jnp.zeros((chains, self.block, rungs.strength.shape[-1]))
         return Kept(
             jnp.zeros((chains, self.block, *shape)),
             jnp.zeros((chains, self.block)),
             jax.tree.map(lambda x: jnp.zeros((chains, self.block), x.dtype), transition),
             jnp.zeros((chains, *self._density.latent_shape)),
             tilts,
-            strengths,
+            rungs,
         )
 
     def save(self, position: Position, path: Path) -> None:

@@ -55,7 +55,8 @@ def draw(
         minus the mean, and `response` (chain, draw); `sample_stats`; and, if the reference is
         linear in z, `stein` with the mean of R(grad_z f / T) over each block of draws, for white
         noise (sigma^2/T) grad f. Of the tempered kernel also `tempering`, with `tilt` (chain, draw,
-        rung), f/T of all replicas, and `strength` (block, rung), from 0 to 1.
+        rung), f/T of all replicas, and `strength` (block, rung), from 0 to 1, with step size and
+        angle of each rung.
 
     Raises:
         InputError: the settings can't be used, or `out` holds another run.

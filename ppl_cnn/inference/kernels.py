@@ -155,13 +155,29 @@ def tilt_gradient(state: State) -> Float[Array, "row col channel"]:
     return state.z[SITE] - state.z_grad[SITE]
 
 
-def strengths_of(states: State) -> Float[Array, "chain rung"] | None:
-    """How much of the tilt each rung of these chains has, the reference's 0 first; of tempered."""
+class Rungs(NamedTuple):
+    """The ladder of replicas, the reference first."""
+
+    strength: Float[Array, "chain rung"]
+    """How much of the tilt each has, from 0 to 1."""
+    step_size: Float[Array, "chain rung"]
+    """In radians, at most; the reference is drawn anew, as after a quarter turn."""
+    angle: Float[Array, "chain rung"]
+    """Of trajectories, in radians."""
+
+
+def rungs_of(states: State) -> Rungs | None:
+    """The ladders of these chains; None if they have none."""
     if not isinstance(states, TemperedState):
         return None
-    strengths = states.adapt_state.strengths
-    assert strengths is not None
-    return jnp.pad(strengths, ((0, 0), (1, 0)))
+    tuned = states.adapt_state
+    assert tuned.strengths is not None
+    assert tuned.angle is not None
+    first = ((0, 0), (1, 0))
+    step, angle = (
+        jnp.pad(leaf, first, constant_values=math.pi / 2) for leaf in (tuned.step_size, tuned.angle)
+    )
+    return Rungs(jnp.pad(tuned.strengths, first), step, angle)
 
 
 def statistics(kernel: str) -> dict[str, type[np.generic]]:

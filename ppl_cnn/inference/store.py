@@ -87,7 +87,8 @@ class DrawStore:
             variables["stein/draws"] = (("block",), np.int64)
         if "rung" in sizes:
             variables["tempering/tilt"] = (("chain", "draw", "rung"), np.float32)
-            variables["tempering/strength"] = (("block", "rung"), np.float32)
+            for name in ("strength", "step_size", "angle"):
+                variables[f"tempering/{name}"] = (("block", "rung"), np.float32)
         for name, kind in statistics.items():
             variables[f"sample_stats/{name}"] = (("chain", "draw"), kind)
         aside = self._path.with_name(f".{self._path.name}.partial")
