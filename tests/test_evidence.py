@@ -1,0 +1,32 @@
+import json
+import subprocess
+import sys
+
+SETTINGS = ("--chains", "4", "--draws", "20", "--warmup", "20", "--rungs", "2")
+
+
+def evidence(*options):
+    return subprocess.run(
+        [sys.executable, "-m", "ppl_cnn.evidence", *options], capture_output=True, text=True
+    )
+
+
+def test_it_prints_a_table_and_writes_it(tmp_path):
+    out = tmp_path / "run"
+    few = ("--particles", "8", "--temperatures", "5")
+    done = evidence("--unit", "fc8:0-9", *SETTINGS, *few, "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[-1] == str(out / "evidence.json")
+    record = json.loads((out / "evidence.json").read_text())
+    assert list(record) == [f"fc8:{number}" for number in range(10)]
+    value = record["fc8:3"]["thermodynamic integration"]["value"]
+    assert any(line.startswith("fc8:3") and f"{value:.4f}" in line for line in lines)
+    assert any(line.startswith("Ankle boot") for line in lines)
+
+
+def test_bad_settings_end_with_a_sentence(tmp_path):
+    done = evidence("--unit", "fc8:0", *SETTINGS, "--rungs", "0", "--out", str(tmp_path / "run"))
+    assert done.returncode == 2
+    assert "tempered:R" in done.stderr
+    assert "Traceback" not in done.stderr
