@@ -49,6 +49,7 @@ def main(options: Evidence) -> None:
     from ppl_cnn.inference.evidence import estimates
     from ppl_cnn.models.weights import write_aside
 
+    options.say_recipe()
     named = options.named()
     kernel = f"tempered:{options.rungs}"
     sampling = Sampling(kernel, options.chains, options.warmup, seed=options.seed)
@@ -78,4 +79,5 @@ def main(options: Evidence) -> None:
 
 
 if __name__ == "__main__":
-    run_command(Evidence, main, "python -m ppl_cnn.evidence", __doc__)
+    defaults = Evidence.by_recipe(sys.argv[1:])
+    run_command(Evidence, main, "python -m ppl_cnn.evidence", __doc__, defaults)
