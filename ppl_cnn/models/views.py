@@ -259,7 +259,7 @@ class Averaged:
         return jnp.mean(jax.vmap(partial(self.unit.score, params))(views))
 
 
-@lru_cache(8)
+@lru_cache(32)
 def _views(
     shape: tuple[int, int, int], warps: int, smooth: float, seed: int
 ) -> Mapping[str, Array]:
