@@ -113,9 +113,8 @@ class BandFilter(Transform):
     all pixels; towards the borders, where all waves have a crest or a trough, it is more.
 
     R is one to one onto the fields of the band, which have no volume among all fields. So the
-    inverse of another field is that of its orthogonal projection (but for the colours' C^(1/2),
-    which all fields have), log determinants are of R as a map onto the band, and the density of
-    fields beside the band is zero.
+    inverse of another field is that of its orthogonal projection, log determinants are of R as a
+    map onto the band, and the density of fields beside the band is zero.
 
     Args:
         side: rows and columns of z.
