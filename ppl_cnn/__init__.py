@@ -19,12 +19,16 @@ if TYPE_CHECKING:
     from ppl_cnn.models.references import Bounded as Bounded
     from ppl_cnn.models.references import Uniform as Uniform
     from ppl_cnn.models.references import WhiteNoise as WhiteNoise
+    from ppl_cnn.models.spectral import Band as Band
     from ppl_cnn.models.spectral import Spectral as Spectral
     from ppl_cnn.models.units import Response as Response
+    from ppl_cnn.models.views import Averaged as Averaged
     from ppl_cnn.models.weights import load as load
 
 __version__ = "0.1.0"
 __all__ = [
+    "Averaged",
+    "Band",
     "Bounded",
     "InputError",
     "ModuleNetwork",
@@ -39,6 +43,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Averaged": "ppl_cnn.models.views",
+    "Band": "ppl_cnn.models.spectral",
     "Bounded": "ppl_cnn.models.references",
     "ModuleNetwork": "ppl_cnn.models.module_network",
     "Preprocessing": "ppl_cnn.models.networks",

@@ -18,7 +18,11 @@ class _Terminated(KeyboardInterrupt):
 
 
 def run_command(
-    config_type: Any, action: Callable[[Any], None], prog: str, description: str | None
+    config_type: Any,
+    action: Callable[[Any], None],
+    prog: str,
+    description: str | None,
+    defaults: Any = None,
 ) -> None:
     """Parses the command line into `config_type`, runs `action` on it and exits.
 
@@ -30,8 +34,10 @@ def run_command(
         action: the work.
         prog: how the command is called, for the usage line.
         description: what `--help` says first, usually the module's docstring.
+        defaults: a `config_type` with the options' defaults, by default its own.
     """
-    config = tyro.cli(config_type, prog=prog, description=description)
+    given = {} if defaults is None else {"default": defaults}
+    config = tyro.cli(config_type, prog=prog, description=description, **given)
     # Said only here, where the failure's frames are gone and their progress bars closed.
     failure = _failure(action, config)
     if failure is not None:

@@ -50,6 +50,7 @@ def main(options: Evidence) -> None:
     from ppl_cnn.models.weights import write_aside
 
     named = options.named()
+    options.say_recipe()
     kernel = f"tempered:{options.rungs}"
     sampling = Sampling(kernel, options.chains, options.warmup, seed=options.seed)
     out = options.out or options.folder("evidence")
@@ -78,4 +79,5 @@ def main(options: Evidence) -> None:
 
 
 if __name__ == "__main__":
-    run_command(Evidence, main, "python -m ppl_cnn.evidence", __doc__)
+    defaults = Evidence.by_recipe(sys.argv[1:])
+    run_command(Evidence, main, "python -m ppl_cnn.evidence", __doc__, defaults)

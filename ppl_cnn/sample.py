@@ -9,6 +9,7 @@ Examples:
     python -m ppl_cnn.sample --unit conv5:0-15,conv2:40 --chains 4
     python -m ppl_cnn.sample --model runs/lenet --unit fc4:3 --kernel nuts --out runs/dress
     python -m ppl_cnn.sample --model alexnet --weights bvlc_alexnet.caffemodel --unit class:goldfish
+    python -m ppl_cnn.sample --model squeezenet1.1 --weights auto --unit class:banana --recipe vivid
 """
 
 import shlex
@@ -64,6 +65,7 @@ def main(options: Sample) -> None:
     from ppl_cnn.inference.starts import Starts
 
     named = options.named()
+    options.say_recipe()
     starts = Starts(options.init)
     sampling = Sampling(
         options.kernel,
@@ -92,4 +94,5 @@ def main(options: Sample) -> None:
 
 
 if __name__ == "__main__":
-    run_command(Sample, main, "python -m ppl_cnn.sample", __doc__)
+    defaults = Sample.by_recipe(sys.argv[1:])
+    run_command(Sample, main, "python -m ppl_cnn.sample", __doc__, defaults)

@@ -184,5 +184,5 @@ def _in_field(density: TiltedDensity, images: Array) -> Array:
     if not density.reference.whole:
         return images
     rows, cols = density.unit.rows, density.unit.cols
-    field = jnp.zeros((len(images), *density.latent_shape))
+    field = jnp.zeros((len(images), *density.field_shape))
     return field.at[:, rows.start : rows.stop, cols.start : cols.stop].set(images)

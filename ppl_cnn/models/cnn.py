@@ -1,5 +1,6 @@
 """A network with weights, as a Flax NNX module, and the way from photographs to its images."""
 
+from dataclasses import replace
 from typing import Self
 
 import jax
@@ -10,10 +11,10 @@ from jaxtyping import Array, Float, UInt8
 
 from ppl_cnn import InputError
 from ppl_cnn.models.layers import Shape
-from ppl_cnn.models.network import Params, he_normal, scores, shapes
+from ppl_cnn.models.network import Params, he_normal, scores, shapes, weight_shapes
 from ppl_cnn.models.networks import Network, Preprocessing
 from ppl_cnn.models.unit_names import UnitName
-from ppl_cnn.models.units import Side, Target, Unit, find_units, only
+from ppl_cnn.models.units import Side, Unit, find_units, only
 
 
 class CNN(nnx.Module):
@@ -56,6 +57,38 @@ class CNN(nnx.Module):
             for name, weights in self.params.items()
         }
 
+    def resized(self, side: int) -> Self:
+        """The same network on square images of another size; itself if they are of that size.
+
+        Raises:
+            InputError: its weights are those of one size, as a dense layer's are, or the images
+                are too small for its layers.
+        """
+        before, network = self.network.image_shape, self.network
+        if before[:2] == (side, side):
+            return self
+        network = replace(
+            network,
+            image_shape=(side, side, before[2]),
+            preprocessing=network.preprocessing.resized(min(before[:2]), side),
+            is_resized=True,
+        )
+        small = [name for name, shape in shapes(network).items() if min(shape) < 1]
+        if small:
+            raise InputError(
+                f"Images of {side}x{side} are too small for {network.name}: nothing of them is "
+                f"left at {small[0]}."
+            )
+        own = weight_shapes(self.network)
+        tied = [name for name, wanted in weight_shapes(network).items() if wanted != own[name]]
+        if tied:
+            raise InputError(
+                f"The weights of {tied[0]} of {network.name} are for images of "
+                f"{before[0]}x{before[1]}: another --size is for networks without such layers, "
+                f"for example squeezenet1.1."
+            )
+        return type(self)(network, self.arrays(), self.alpha[...], self.classes)
+
     def __call__(self, x: Float[Array, "n row col channel"]) -> Float[Array, "n c"]:
         """The score matrix F of images in pixel units minus the mean, without alpha."""
         return scores(self.network, self.arrays(), x)
@@ -66,13 +99,13 @@ class CNN(nnx.Module):
         x = preprocess(np.asarray(pixels), self.network.preprocessing, shape)
         return self(x) + self.alpha[...][None, :]
 
-    def unit(self, text: str, response: Side = "pre", target: Target = "logit") -> Unit:
+    def unit(self, text: str, response: Side = "pre", target: str = "logit") -> Unit:
         """The unit that a text such as "conv5:12", "conv5:12@0,3" or "class:Trouser" names.
 
         Args:
             text: see `ppl_cnn.models.unit_names.parse_units`.
             response: "post" for the response after the nonlinearity.
-            target: "log-prob" for log p(y|x) in place of a class's score.
+            target: of a class, see `ppl_cnn.models.targets.parse_target`.
 
         Raises:
             InputError: there is no such unit, or the text names several.
@@ -84,7 +117,7 @@ class CNN(nnx.Module):
         scores = unit.layer == self.network.layers[-1].name
         return self.classes[unit.channel] if scores and self.classes else None
 
-    def units(self, text: str, response: Side = "pre", target: Target = "logit") -> list[Unit]:
+    def units(self, text: str, response: Side = "pre", target: str = "logit") -> list[Unit]:
         """The units that a text such as "conv5:0-15,conv5:40" names; see `unit`."""
         return find_units(
             text, self.network, self.arrays(), self.alpha[...], self.classes, response, target

@@ -46,10 +46,16 @@ class TiltedDensity:
         _ = self.field
 
     @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """(row, col, channel) of z and of the field R(z): the unit's image or, where the
-        reference ties its pixels to those outside, the network's whole image."""
+    def field_shape(self) -> tuple[int, int, int]:
+        """(row, col, channel) of the field R(z): the unit's image or, where the reference ties
+        its pixels to those outside, the network's whole image."""
         return self.unit.image_shape if self.reference.whole else self.unit.shape
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(row, col, channel) of z: the field's or, of a band, fewer rows and columns."""
+        row, col, channel = self.field.base_dist.event_shape
+        return row, col, channel
 
     @property
     def linear(self) -> bool:
@@ -59,10 +65,10 @@ class TiltedDensity:
     @property
     def field(self) -> dist.TransformedDistribution:
         """q of the field R(z), which the unit's image is or is cropped from."""
-        return self.reference.distribution(self.latent_shape, self.unit.preprocessing)
+        return self.reference.distribution(self.field_shape, self.unit.preprocessing)
 
     def push(
-        self, z: Float[Array, "*batch field_row field_col channel"]
+        self, z: Float[Array, "*batch latent_row latent_col channel"]
     ) -> Float[Array, "*batch row col channel"]:
         """The unit's image of a latent z of `latent_shape`: R(z), cropped to the unit's place."""
         for transform in self.field.transforms:
@@ -71,8 +77,11 @@ class TiltedDensity:
 
     def pull(
         self, field: Float[Array, "*batch field_row field_col channel"]
-    ) -> Float[Array, "*batch field_row field_col channel"]:
-        """The latent z of a field R(z), in pixel units minus the mean."""
+    ) -> Float[Array, "*batch latent_row latent_col channel"]:
+        """The latent z of a field R(z), in pixel units minus the mean.
+
+        Of a field that is not in a band, it is that of its orthogonal projection.
+        """
         for transform in reversed(self.field.transforms):
             field = transform.inv(field)
         return field
@@ -86,10 +95,11 @@ class TiltedDensity:
         return field[..., rows.start : rows.stop, cols.start : cols.stop, :]
 
     def model(self, params: Params | None = None) -> None:
-        """The density as a NumPyro model with one site, `image`: the field, of `latent_shape`.
+        """The density as a NumPyro model with one site, `image`: the field, of `field_shape`.
 
         For white and uniform noise that is the unit's image; a spectral field is the network's
-        whole image, and the unit's a crop of it.
+        whole image, and the unit's a crop of it. A band's fields have a density in the band
+        alone, and none among all images: sample `whitened`.
 
         Args:
             params: the unit's weights, by default its own. Programs that are compiled for long
@@ -102,18 +112,19 @@ class TiltedDensity:
 
     @property
     def whitened(self) -> Callable[..., None]:
-        """The model in z: its site is `image_base`, a standard normal before the tilt."""
+        """The model in z: its site is `image_base`, of `latent_shape`, a standard normal before
+        the tilt."""
         return numpyro.handlers.reparam(self.model, config={"image": TransformReparam()})
 
     def tilt(
-        self, z: Float[Array, "field_row field_col channel"], params: Params | None = None
+        self, z: Float[Array, "latent_row latent_col channel"], params: Params | None = None
     ) -> Float[Array, ""]:
         """g(z) = f(R(z))/T."""
         params = self.unit.params if params is None else params
         return self.unit.score(params, self.push(z)) / self.temperature
 
     def potential(
-        self, z: Float[Array, "field_row field_col channel"], params: Params | None = None
+        self, z: Float[Array, "latent_row latent_col channel"], params: Params | None = None
     ) -> Float[Array, ""]:
         """U(z) = |z|^2/2 - g(z), up to a constant the model's negative log density in z."""
         return jnp.sum(z * z) / 2 - self.tilt(z, params)

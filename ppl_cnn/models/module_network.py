@@ -21,8 +21,9 @@ from ppl_cnn.models.layers import Shape
 from ppl_cnn.models.network import Params, Region, scaled
 from ppl_cnn.models.networks import Preprocessing
 from ppl_cnn.models.receptive_field import Images, Weights, receptive_fields
+from ppl_cnn.models.targets import needs_classes, parse_target
 from ppl_cnn.models.unit_names import Place, UnitName, parse_units
-from ppl_cnn.models.units import Image, LayerUnits, NetworkUnit, Side, Target, only
+from ppl_cnn.models.units import Image, LayerUnits, NetworkUnit, Side, only
 
 OUTPUT = "output"
 """The layer of the module's own output, which has the classes."""
@@ -47,6 +48,7 @@ class ModuleNetwork:
         image_shape: (row, col, channel).
         preprocessing: from pixels to what the module sees.
         classes: names of the scores, or ().
+        is_resized: whether its images are of another size than those it was made for.
         layers: layer name -> shape of its response without the batch, in the order of calls.
         weights: name ("conv1.kernel") -> array, of the module's state but for its random keys.
         keys: the names of these.
@@ -70,6 +72,7 @@ class ModuleNetwork:
     ) -> None:
         self.name = type(module).__name__
         self.image_shape = _image_shape(image_shape)
+        self.is_resized = False
         channels = image_shape[2]
         self.preprocessing = preprocessing or _as_pixels(channels)
         if not len(self.preprocessing.mean) == len(self.preprocessing.scale) == channels:
@@ -105,6 +108,22 @@ class ModuleNetwork:
         other.weights = {name: weights[name] for name in self.weights}
         return other
 
+    def resized(self, side: int) -> Self:
+        """The same network on square images of another size; itself if they are of that size.
+
+        Raises:
+            InputError: it can't be called on such images.
+        """
+        before = self.image_shape
+        if before[:2] == (side, side):
+            return self
+        other = copy.copy(self)
+        other.image_shape = _image_shape((side, side, before[2]))
+        other.preprocessing = self.preprocessing.resized(min(before[:2]), side)
+        other.is_resized = True
+        other.layers = other._find_layers()
+        return other
+
     def __call__(self, x: Float[Array, "n row col channel"]) -> Float[Array, "n c"]:
         """The scores of images in pixel units minus the mean."""
         return self.respond(self.weights, x, OUTPUT)
@@ -113,22 +132,20 @@ class ModuleNetwork:
         """The scores of uint8 photographs, RGB or grey, of any size."""
         return self(preprocess(np.asarray(pixels), self.preprocessing, self.image_shape))
 
-    def unit(self, text: str, response: Side = "pre", target: Target = "logit") -> "ModuleUnit":
+    def unit(self, text: str, response: Side = "pre", target: str = "logit") -> "ModuleUnit":
         """The unit that a text such as "blocks.0.conv:12", "conv2:3@0,3" or "class:cat" names.
 
         Args:
             text: see `ppl_cnn.models.unit_names.parse_units`.
             response: "pre"; of what follows a layer, a module doesn't tell.
-            target: "log-prob" for log p(y|x) in place of a class's score.
+            target: of a class, see `ppl_cnn.models.targets.parse_target`.
 
         Raises:
             InputError: there is no such unit, or the text names several.
         """
         return only(self.units(text, response, target), text)
 
-    def units(
-        self, text: str, response: Side = "pre", target: Target = "logit"
-    ) -> list["ModuleUnit"]:
+    def units(self, text: str, response: Side = "pre", target: str = "logit") -> list["ModuleUnit"]:
         """The units that a text such as "conv1:0-15,conv2:3" names, in its order; see `unit`."""
         if response != "pre":
             raise InputError(
@@ -140,9 +157,9 @@ class ModuleNetwork:
         found: dict[UnitName, ModuleUnit] = {}
         for layer, group in groupby(sorted(names, key=_layer), key=_layer):
             members = list(group)
-            if target == "log-prob" and layer != OUTPUT:
+            if needs_classes(target) and layer != OUTPUT:
                 raise InputError(
-                    f"{layer} of {self.name} has no probabilities: --target log-prob is for its "
+                    f"{layer} of {self.name} has no probabilities: --target {target} is for its "
                     f"classes, {OUTPUT}."
                 )
             places = list({name.place for name in members})
@@ -289,8 +306,7 @@ class ModuleUnit(NetworkUnit):
             response = jnp.mean(response, axis=(0, 1))
         elif place is not None:
             response = response[place]
-        if self.target == "log-prob":
-            response = jax.nn.log_softmax(response)
+        response = parse_target(self.target)(response)
         return jax.lax.dynamic_index_in_dim(response, params["unit"]["channel"], keepdims=False)
 
 

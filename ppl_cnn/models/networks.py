@@ -1,6 +1,7 @@
 """The networks, each declared once: preprocessing and a small graph of named layers."""
 
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 from ppl_cnn import InputError
 from ppl_cnn.models.layers import (
@@ -17,7 +18,7 @@ from ppl_cnn.models.layers import (
 
 IMAGE = "image"
 """What a layer that reads the image itself reads."""
-_RESERVED = ("unit", "class")
+_RESERVED = ("unit", "class", "views")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,12 @@ class Preprocessing:
     """What photographs' short side is scaled to before the centre is cropped; by default the
     least that fills the network's image."""
 
+    def resized(self, before: int, after: int) -> Self:
+        """The same for images of another side: of photographs, as much is seen."""
+        if self.short_side is None:
+            return self
+        return replace(self, short_side=round(self.short_side * after / before))
+
 
 @dataclass(frozen=True)
 class Network:
@@ -55,6 +62,8 @@ class Network:
     """In an order in which each comes after those it reads; the last gives the scores."""
     aliases: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     """(name in published weights, layer) where they differ."""
+    is_resized: bool = False
+    """Whether its images are of another size than those it was declared for."""
     classes: str | None = None
     """What has names for the scores: "imagenet", for the classes of ILSVRC 2012 in its order."""
 

@@ -4,6 +4,7 @@ They are plain declarations. Where images stand (their shape, the network's mean
 its channels) is told when the distribution is made; `TiltedDensity` does so for its unit.
 """
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -12,7 +13,7 @@ from numpyro.distributions.transforms import AffineTransform
 
 from ppl_cnn import InputError
 from ppl_cnn.models.networks import Preprocessing
-from ppl_cnn.models.spectral import Spectral
+from ppl_cnn.models.spectral import Band, Spectral
 from ppl_cnn.models.transforms import NormalToUniform, Squash, push_forward
 
 
@@ -40,6 +41,9 @@ class Reference(Protocol):
         self, shape: tuple[int, int, int], preprocessing: Preprocessing
     ) -> dist.TransformedDistribution:
         """q over fields of a (row, col, channel) shape; its base is N(0, I), its transforms R.
+
+        The base has the field's shape or, of a reference with fewer dimensions than pixels, a
+        smaller one.
 
         Raises:
             InputError: there is no such reference for images of these channels.
@@ -123,7 +127,7 @@ class Bounded:
     ) -> dist.TransformedDistribution:
         """q over fields of a (row, col, channel) shape."""
         unbounded = self.reference.distribution(shape, preprocessing)
-        return push_forward(shape, [*unbounded.transforms, Squash(preprocessing.mean)])
+        return dist.TransformedDistribution(unbounded, [Squash(preprocessing.mean)])
 
 
 def parse_reference(text: str, natural: Spectral | None = None) -> Reference:
@@ -131,8 +135,9 @@ def parse_reference(text: str, natural: Spectral | None = None) -> Reference:
 
     Args:
         text: white:SIGMA, uniform, spectral, spectral:EXPONENT, spectral:FILE.json (of
-            `Spectral.save`) or spectral:EXPONENT:COVARIANCE (of `str(Spectral)`); bounded:
-            before one of them squashes the pixels into 0..255.
+            `Spectral.save`) or spectral:EXPONENT:COVARIANCE (of `str(Spectral)`), each of the
+            last four also with @CONTRAST after it; band:SIDE in place of spectral for its SIDE x
+            SIDE lowest waves; bounded: before one of them squashes the pixels into 0..255.
         natural: what a spectral reference is where the text doesn't say: one fitted to the
             user's photographs, for example. By default `Spectral()`.
 
@@ -142,19 +147,26 @@ def parse_reference(text: str, natural: Spectral | None = None) -> Reference:
     """
     inner = text.removeprefix("bounded:")
     reference = _unbounded(inner, text, natural or Spectral())
-    if natural is not None and not isinstance(reference, Spectral):
+    if natural is not None and not isinstance(reference, Spectral | Band):
         raise InputError(
-            f"{text} takes nothing from photographs: fit them for spectral or bounded:spectral."
+            f"{text} takes nothing from photographs: fit them for spectral, band:SIDE or "
+            f"bounded: before one of these."
         )
     return reference if inner == text else Bounded(reference)
 
 
-def _unbounded(inner: str, text: str, natural: Spectral) -> WhiteNoise | Uniform | Spectral:
-    kind, colon, value = inner.partition(":")
-    if kind == "spectral" and bool(colon) == bool(value):
-        return Spectral.parse(value, natural) if value else natural
+_SPECTRAL = re.compile(
+    r"(?:spectral|band:(\d{1,4}))(?:$|:(?=[^@])|(?=@))(.*)", re.ASCII | re.DOTALL
+)
+
+
+def _unbounded(inner: str, text: str, natural: Spectral) -> WhiteNoise | Uniform | Spectral | Band:
+    if found := _SPECTRAL.fullmatch(inner):
+        spectral = Spectral.parse(found[2], natural)
+        return spectral if found[1] is None else Band(int(found[1]), spectral)
     if inner == "uniform":
         return Uniform()
+    kind, _, value = inner.partition(":")
     try:
         sigma = float(value)
     except ValueError:
@@ -162,7 +174,8 @@ def _unbounded(inner: str, text: str, natural: Spectral) -> WhiteNoise | Uniform
     if kind != "white":
         raise InputError(
             f"{text!r} is no reference: write white:SIGMA, for example white:10, or uniform, "
-            f"spectral, spectral:EXPONENT or spectral:FILE.json; bounded: before one of them "
-            f"keeps its pixels in 0..255."
+            f"spectral, spectral:EXPONENT or spectral:FILE.json, these also with @CONTRAST, or "
+            f"band:SIDE in place of spectral; bounded: before one of them keeps its pixels in "
+            f"0..255."
         )
     return WhiteNoise(sigma)

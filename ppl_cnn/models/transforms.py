@@ -1,8 +1,9 @@
 """The maps R that push standard normal noise forward to images, as NumPyro transforms.
 
-Images are in pixel units minus the network's mean, (..., row, col, channel). All three maps are
-one to one and safe in float32: neither they nor their log determinants, nor the gradients of
-both, are ever NaN or infinite for |z| up to 12 and fields up to 1,000 grey levels.
+Images are in pixel units minus the network's mean, (..., row, col, channel). All maps are one to
+one (`BandFilter` onto a part of all images) and safe in float32: neither they nor their log
+determinants, nor the gradients of both, are ever NaN or infinite for |z| up to 12 and fields up to
+1,000 grey levels.
 """
 
 import math
@@ -20,6 +21,8 @@ from numpyro.distributions import constraints
 from numpyro.distributions.transforms import Transform
 
 type Images = Float[Array, "*batch row col channel"]
+type Waves = Float[Array, "*batch wave_row wave_col channel"]
+"""The amplitudes of a band's cosines."""
 type Covariance = tuple[tuple[float, ...], ...]
 """Of the channels, symmetric."""
 
@@ -32,7 +35,7 @@ SOFTNESS = 10.0
 def push_forward(
     shape: tuple[int, int, int], transforms: list[Transform]
 ) -> dist.TransformedDistribution:
-    """The distribution of R(z), z ~ N(0, I), over images of a (row, col, channel) shape."""
+    """The distribution of R(z), z ~ N(0, I) of a (row, col, channel) shape."""
     standard = dist.Normal(0.0, 1.0).expand(shape).to_event(3)
     return dist.TransformedDistribution(standard, transforms)
 
@@ -71,11 +74,7 @@ class SpectralFilter(Transform):
         gain = amplitudes(rows, cols, self.exponent)[:, : cols // 2 + 1] ** power
         gain = gain.reshape((1,) * (x.ndim - 3) + (*gain.shape, 1))
         waves = waves * jnp.asarray(gain, waves.dtype)
-        x = jnp.fft.irfft2(waves, (rows, cols), axes=(-3, -2))
-        values, vectors = np.linalg.eigh(np.asarray(self.covariance))
-        mixing = jnp.asarray((vectors * values ** (power / 2)) @ vectors.T, x.dtype)
-        # GPUs would multiply with ten bits, and R^-1 would not be R's inverse.
-        return jnp.matmul(x, mixing, precision=jax.lax.Precision.HIGHEST)
+        return _coloured(jnp.fft.irfft2(waves, (rows, cols), axes=(-3, -2)), self.covariance, power)
 
     def log_abs_det_jacobian(
         self, x: Images, y: Images, intermediates: Any = None
@@ -102,6 +101,119 @@ def amplitudes(rows: int, cols: int, exponent: float) -> np.ndarray:
     frequency[0, 0] = 1 / max(rows, cols)
     amplitude = frequency**-exponent
     return amplitude / np.sqrt(np.mean(amplitude**2))
+
+
+class BandFilter(Transform):
+    """R(z) = D^T a z C^(1/2): a field of the lowest waves alone, with amplitudes and colours.
+
+    D are the first `side` rows of the orthonormal cosine transform (DCT-II) over the field's rows
+    and over its columns. The wave (i, j) has the frequency f = |(i/2 rows, j/2 cols)| in cycles
+    per pixel and the amplitude c/f^exponent; the wave (0, 0), which has no frequency, that of the
+    lowest other one. The constant c makes C the covariance of a pixel's channels in the mean over
+    all pixels; towards the borders, where all waves have a crest or a trough, it is more.
+
+    R is one to one onto the fields of the band, which have no volume among all fields. So the
+    inverse of another field is that of its orthogonal projection, log determinants are of R as a
+    map onto the band, and the density of fields beside the band is zero.
+
+    Args:
+        side: rows and columns of z.
+        shape: (row, col, channel) of the field.
+        exponent: of the amplitude.
+        covariance: C, (channel, channel).
+    """
+
+    domain = codomain = constraints.independent(constraints.real, 3)
+
+    def __init__(
+        self, side: int, shape: tuple[int, int, int], exponent: float, covariance: Covariance
+    ) -> None:
+        self.side, self.shape = side, shape
+        self.exponent, self.covariance = exponent, covariance
+
+    def __call__(self, z: Waves) -> Images:
+        """R(z)."""
+        return self._waves(self._scaled(z, 1), "iu,...ijc,jv->...uvc")
+
+    def _inverse(self, x: Images) -> Waves:
+        return self._scaled(self._waves(x, "iu,...uvc,jv->...ijc"), -1)
+
+    def _waves(self, x: Array, sums: str) -> Array:
+        """To or from the band's waves."""
+        down, across = (jnp.asarray(cosines(self.side, size), x.dtype) for size in self.shape[:2])
+        return jnp.einsum(sums, down, x, across, precision=jax.lax.Precision.HIGHEST)
+
+    def _scaled(self, z: Waves, power: int) -> Waves:
+        """(a z C^(1/2))^power."""
+        gain = band_amplitudes(self.side, *self.shape[:2], self.exponent) ** power
+        gain = gain.reshape((1,) * (z.ndim - 3) + (*gain.shape, 1))
+        return _coloured(z * jnp.asarray(gain, z.dtype), self.covariance, power)
+
+    def log_abs_det_jacobian(
+        self, x: Waves, y: Images, intermediates: Any = None
+    ) -> Float[Array, "*batch"]:
+        """Log determinant of R onto the band; infinite if y is no field of the band."""
+        _, log_det = np.linalg.slogdet(np.asarray(self.covariance))
+        waves = np.log(band_amplitudes(self.side, *self.shape[:2], self.exponent)).sum()
+        total = self.shape[2] * waves + self.side**2 * log_det / 2
+        beside = jnp.sum((y - self(x)) ** 2, axis=(-3, -2, -1))
+        inside = beside <= _BESIDE**2 * jnp.sum(y**2, axis=(-3, -2, -1))
+        return jnp.where(inside, jnp.asarray(total, x.dtype), jnp.inf)
+
+    def forward_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Of R(z), for z of a shape."""
+        return (*shape[:-3], *self.shape)
+
+    def inverse_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Of z, for R(z) of a shape."""
+        return (*shape[:-3], self.side, self.side, self.shape[2])
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "side": self.side,
+            "shape": self.shape,
+            "exponent": self.exponent,
+            "covariance": self.covariance,
+        }
+
+    def tree_flatten(self) -> Any:
+        """No arrays."""
+        return (), ((), self._settings())
+
+    def eq(self, other: Any, static: bool = False) -> bool:
+        """Whether both are the same map."""
+        return isinstance(other, BandFilter) and self.tree_flatten() == other.tree_flatten()
+
+
+_BESIDE = 1e-3
+"""How far a field may be from the band's, in parts of its norm: float32's rounding, many times."""
+
+
+@cache
+def cosines(count: int, size: int) -> np.ndarray:
+    """The first waves (wave, pixel) of the orthonormal DCT-II."""
+    waves = np.cos(np.pi / size * np.arange(count)[:, None] * (np.arange(size) + 0.5))
+    waves *= np.sqrt(2 / size)
+    waves[0] /= np.sqrt(2)
+    return waves
+
+
+@cache
+def band_amplitudes(side: int, rows: int, cols: int, exponent: float) -> np.ndarray:
+    """a over the waves (i, j); their squares' sum is the number of pixels."""
+    wave = np.arange(side) / 2
+    frequency = np.hypot(wave[:, None] / rows, wave[None] / cols)
+    frequency[0, 0] = 1 / (2 * max(rows, cols))
+    amplitude = frequency**-exponent
+    return amplitude * np.sqrt(rows * cols / np.sum(amplitude**2))
+
+
+def _coloured(x: Images, covariance: Covariance, power: int) -> Images:
+    """x C^(power/2)."""
+    values, vectors = np.linalg.eigh(np.asarray(covariance))
+    mixing = jnp.asarray((vectors * values ** (power / 2)) @ vectors.T, x.dtype)
+    # GPUs would multiply with ten bits, and R^-1 would not be R's inverse.
+    return jnp.matmul(x, mixing, precision=jax.lax.Precision.HIGHEST)
 
 
 class IntoPixels(Transform):

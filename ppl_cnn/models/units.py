@@ -4,7 +4,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import groupby
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +15,13 @@ from ppl_cnn import InputError
 from ppl_cnn.models.layers import Conv, Dense, Layer, ReLU, Weights
 from ppl_cnn.models.network import Params, Slab, positions, scaled, shapes, sources
 from ppl_cnn.models.networks import IMAGE, Network, Preprocessing
+from ppl_cnn.models.targets import needs_classes, parse_target
 from ppl_cnn.models.unit_names import UnitName, parse_units
 
 type Image = Float[Array, "row col channel"]
 """In pixel units minus the mean."""
 type Side = Literal["pre", "post"]
 """Before or after the nonlinearity that follows the unit's layer."""
-type Target = Literal["logit", "log-prob"]
-"""What of a class: its score, or the log of the classifier's probability."""
 
 
 @runtime_checkable
@@ -63,7 +62,7 @@ class Scored(Protocol):
         """Units of equal programs differ in their weights alone, and can be sampled together."""
 
     @property
-    def settings(self) -> dict[str, str]:
+    def settings(self) -> dict[str, Any]:
         """What names it in a run's record."""
 
     def score(self, params: Params, image: Image) -> Float[Array, ""]:
@@ -137,7 +136,7 @@ class Response:
         return self
 
     @property
-    def settings(self) -> dict[str, str]:
+    def settings(self) -> dict[str, Any]:
         """The function's name."""
         return {"unit": str(self)}
 
@@ -158,6 +157,10 @@ class HasImages(Protocol):
     def preprocessing(self) -> Preprocessing:
         """Of photographs, before it sees them."""
 
+    @property
+    def is_resized(self) -> bool:
+        """Whether its images are of another size than those it was declared for."""
+
 
 @dataclass(frozen=True)
 class NetworkUnit:
@@ -167,7 +170,8 @@ class NetworkUnit:
     network: HasImages
     name: UnitName
     response: Side
-    target: Target
+    target: str
+    """See `parse_target`."""
     rows: range
     """Of the network's image."""
     cols: range
@@ -188,9 +192,10 @@ class NetworkUnit:
         return self.network.preprocessing
 
     @property
-    def settings(self) -> dict[str, str]:
-        """Its name, which side of the nonlinearity, and the target."""
-        return {"unit": str(self), "response": self.response, "target": self.target}
+    def settings(self) -> dict[str, Any]:
+        """Its name, which side of the nonlinearity, and the target; the size if it was changed."""
+        size = {"size": self.image_shape[0]} if self.network.is_resized else {}
+        return {"unit": str(self), "response": self.response, "target": self.target, **size}
 
     def __str__(self) -> str:
         return str(self.name)
@@ -222,8 +227,7 @@ class Unit(NetworkUnit):
         if response.ndim == 3:
             # At a place, the map is that place.
             response = jnp.mean(response, axis=(0, 1))
-        if self.target == "log-prob":
-            response = jax.nn.log_softmax(response)
+        response = parse_target(self.target)(response)
         return lax.dynamic_index_in_dim(response, params["unit"]["channel"], keepdims=False)
 
 
@@ -245,7 +249,7 @@ def find_units(
     alpha: Float[Array, " class"] | None = None,
     classes: Sequence[str] = (),
     response: Side = "pre",
-    target: Target = "logit",
+    target: str = "logit",
 ) -> list[Unit]:
     """The units that a text names, in its order.
 
@@ -257,10 +261,10 @@ def find_units(
             default zeros.
         classes: names of the last layer's channels, or ().
         response: "pre" for responses before the nonlinearity, "post" for those after it.
-        target: "log-prob" tilts by log p(y|x), so that the density is p(y|x)^(1/T) q(x).
+        target: of a class, see `parse_target`.
 
     Raises:
-        InputError: there is no such unit, nonlinearity or probability.
+        InputError: there is no such unit, nonlinearity, target or probability.
     """
     layers = {layer.name: shapes(network)[layer.name] for layer in unit_layers(network)}
     names = parse_units(text, layers, classes)
@@ -283,7 +287,7 @@ def _computed(
     alpha: Float[Array, " class"] | None,
     names: Sequence[UnitName],
     response: Side,
-    target: Target,
+    target: str,
 ) -> tuple[Slab, Params, Sequence[int]]:
     """How units at one place are computed: slab, weights, and the channels they leave in."""
     layer, place = names[0].layer, names[0].place
@@ -303,11 +307,11 @@ def _computed(
     needed = {
         step.layer.name: params[step.layer.name] for step in slab.steps if step.layer.name in params
     }
-    if target == "logit":
+    if not needs_classes(target):
         return _narrowed(slab, needed, [name.channel for name in names])
     if layer != network.layers[-1].name:
         raise InputError(
-            f"{layer} of {network.name} has no probabilities: --target log-prob is for its "
+            f"{layer} of {network.name} has no probabilities: --target {target} is for its "
             f"classes, {network.layers[-1].name}."
         )
     last = next(reversed(needed))
