@@ -17,6 +17,7 @@ from ppl_cnn.inference.pictures import Album, Stretched
 from ppl_cnn.inference.plots import plots_html, summary_html
 from ppl_cnn.inference.records import read_record, unit_folder
 from ppl_cnn.inference.sides import sides_html, two_sides
+from ppl_cnn.inference.starts import is_two_sided
 from ppl_cnn.inference.viewer import FRAMES, Sheets, modes, viewer_html
 from ppl_cnn.models.weights import write_aside
 
@@ -84,7 +85,7 @@ class Section(NamedTuple):
             modes(scan, steins, order), order, limit - len(large.encode()) - len(maps.encode())
         )
         unit = record["config"].get("unit", "") if unit is None else unit
-        two_sided = record["config"].get("init") == "two-sided"
+        two_sided = is_two_sided(record["config"].get("init", ""))
         chains, draws = (
             quantities["posterior"].sizes["chain"],
             quantities["posterior"].sizes["draw"],
