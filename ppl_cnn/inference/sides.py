@@ -1,4 +1,4 @@
-"""The two-sided test: whether chains from draws of the reference and from optima come to the same.
+"""The two-sided test: whether chains from draws of the reference and from elsewhere agree.
 
 Chains that start on one side only can agree with each other long before they have found the
 density's mass. Chains from below it and from above it, in the response, agree later.
@@ -13,6 +13,13 @@ from jaxtyping import Float
 from ppl_cnn.inference import diagnostics
 from ppl_cnn.inference.diagnostics import Extreme, Scan, quiet
 
+_FROM = {
+    "rto": "optima",
+    "anneal": "annealed particles",
+    "zero": "the mean image",
+    "image": "photographs",
+    "run": "draws of another run",
+}
 AGREED = diagnostics.RHAT_POOR
 """The largest R-hat over the sides with which they count as agreeing; ours."""
 
@@ -84,14 +91,17 @@ def _change(side: Float[np.ndarray, "chain draw"]) -> float:
     return float(side[:, -half:].mean() - side[:, :half].mean())
 
 
-def sides_html(sides: Sides, heading: str) -> str:
+def sides_html(sides: Sides, heading: str, start: str = "two-sided:rto") -> str:
     """The page's section on them.
 
     Args:
         sides: of a run that started two-sided.
         heading: the tag of its heading.
+        start: the run's, as it is recorded.
     """
-    names = ("from draws of the reference", "from optima")
+    # Earlier versions recorded two-sided:rto as two-sided.
+    kind = "rto" if start == "two-sided" else start.split(":")[1]
+    names = ("from draws of the reference", f"from {_FROM[kind]}")
     rows = "\n".join(
         f'<tr><th scope="row">{name}</th><td>{mean:,.4g} ± {error:.2g}</td>'
         f"<td>{change:+,.3g}</td></tr>"
@@ -100,11 +110,11 @@ def sides_html(sides: Sides, heading: str) -> str:
         )
     )
     said = (
-        "The chains from draws of the reference and those from optima can't be told apart: what "
-        "they show is the density, not their starts."
+        f"The chains {names[0]} and those {names[1]} can't be told apart: what they show is the "
+        f"density, not their starts."
         if sides.agree
-        else "The chains from draws of the reference and those from optima haven't come to the "
-        "same: what they show is still their starts' doing. Draw on, or raise the temperature."
+        else f"The chains {names[0]} and those {names[1]} haven't come to the same: what they show "
+        f"is still their starts' doing. Draw on, or raise the temperature."
     )
     return f"""<section>
 <{heading}>Two sides</{heading}>
