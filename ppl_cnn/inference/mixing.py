@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 
 from ppl_cnn.inference import diagnostics
 from ppl_cnn.inference.diagnostics import RHAT_POOR, Extreme, Findings, quiet
-from ppl_cnn.inference.sides import AGREED, Sides
+from ppl_cnn.inference.sides import Sides
 
 NEAR = 0.1
 """From this correlation with its own start on, beyond others' with it, a chain is near it; ours."""
@@ -144,11 +144,13 @@ class Mixing(NamedTuple):
             shortages.append(
                 f"The chains are still near their starts ({_correlation(self.end)}): draw on."
             )
-        if self.sides is not None and self.sides.rhat.value > AGREED:
+        if self.sides is not None and self.sides.apart:
             faults.append(
                 f"The two sides haven't come to the same: R-hat of {self.sides.rhat.of} is "
                 f"{self.sides.rhat.value:.2f} over them."
             )
+        elif self.sides is not None and not self.sides.agree:
+            shortages.append("There are too few draws to see whether the two sides agree: draw on.")
         for each in self.trends:
             if each.drifts:
                 faults.append(_drift(each))

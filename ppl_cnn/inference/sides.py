@@ -29,6 +29,8 @@ class Sides(NamedTuple):
 
     rhat: Extreme
     """Rank-normalised, of a side against the other; the largest of response and projections."""
+    apart: bool
+    """Whether one of them is above that by more than chance, given how slowly the sides mix."""
     response: tuple[float, float]
     """The mean of each side's draws."""
     error: tuple[float, float]
@@ -53,11 +55,14 @@ def two_sides(quantities: xr.DataTree, images: Scan) -> Sides:
     every = {"response": response}
     for number, values in enumerate(np.moveaxis(images.projections, 2, 0)):
         every[f"projections[{number}]"] = values
-    found = {name: _rhat(values) for name, values in every.items()}
+    pairs = {name: _as_two(values) for name, values in every.items()}
+    found = {name: _rhat(pair) for name, pair in pairs.items()}
+    suspects = [name for name in found if found[name] > AGREED]
     worst = max(found, key=lambda name: np.nan_to_num(found[name], nan=-1.0))
     one, other = _halves(response)
     return Sides(
         Extreme(found[worst], worst),
+        any(found[name] > diagnostics.rhat_by_chance(pairs[name]) for name in suspects),
         (float(one.mean()), float(other.mean())),
         (_error(one), _error(other)),
         (_change(one), _change(other)),
@@ -71,12 +76,16 @@ def _halves(
     return values[:count], values[count:]
 
 
-def _rhat(values: Float[np.ndarray, "chain draw"]) -> float:
-    """With the chains of a side one after another, as if they were one."""
+def _as_two(values: Float[np.ndarray, "chain draw"]) -> Float[np.ndarray, "side draw"]:
+    """The chains of a side one after another, as if they were one."""
+    return np.stack([side.ravel() for side in _halves(values)])
+
+
+def _rhat(pair: Float[np.ndarray, "side draw"]) -> float:
     import arviz
 
     with quiet():
-        return float(arviz.rhat(np.stack([side.ravel() for side in _halves(values)])))
+        return float(arviz.rhat(pair))
 
 
 def _error(side: Float[np.ndarray, "chain draw"]) -> float:
@@ -109,13 +118,16 @@ def sides_html(sides: Sides, heading: str, start: str = "two-sided:rto") -> str:
             names, sides.response, sides.error, sides.halves, strict=True
         )
     )
-    said = (
-        f"The chains {names[0]} and those {names[1]} can't be told apart: what they show is the "
-        f"density, not their starts."
-        if sides.agree
-        else f"The chains {names[0]} and those {names[1]} haven't come to the same: what they show "
-        f"is still their starts' doing. Draw on, or raise the temperature."
-    )
+    said = f"The chains {names[0]} and those {names[1]} "
+    if sides.agree:
+        said += "can't be told apart: what they show is the density, not their starts."
+    elif sides.apart:
+        said += (
+            "haven't come to the same: what they show is still their starts' doing. Draw on, or "
+            "raise the temperature."
+        )
+    else:
+        said += "differ by no more than chance, but there are too few draws to tell: draw on."
     return f"""<section>
 <{heading}>Two sides</{heading}>
 <p>{said} Largest R-hat of a side against the other, over response and 50 projections:
