@@ -287,8 +287,8 @@ def _standardised(images: np.ndarray) -> np.ndarray:
 def trend(name: str, values: Float[np.ndarray, "chain draw"]) -> Trend:
     """Compares the halves of the draws, in all chains and in each.
 
-    Errors come from each half's effective draws, and what is chance from Student's distribution
-    of as many degrees of freedom.
+    Errors come from the effective draws of a half, the harmonic mean over all, and what is chance from
+    Student's distribution of as many degrees of freedom.
 
     Args:
         name: of the quantity.
@@ -301,11 +301,11 @@ def trend(name: str, values: Float[np.ndarray, "chain draw"]) -> Trend:
     half = draws // 2
     halves = np.stack([values[:, :half], values[:, -half:]])
     with quiet():
-        ess = np.asarray(
-            [[float(arviz.ess(one[None], method="mean")) for one in side] for side in halves]
-        )
-        squared = (halves.var(axis=2, ddof=1) / ess).sum(axis=0)
-        freedom = np.maximum(1.0, (ess - 1).sum(axis=0))
+        # Of one half of one chain it would be a noisy estimate.
+        every = [float(arviz.ess(one[None], method="mean")) for side in halves for one in side]
+        ess = 1 / np.mean(1 / np.asarray(every))
+        squared = halves.var(axis=2, ddof=1).sum(axis=0) / ess
+        freedom = max(1.0, 2 * (ess - 1))
         change = halves[1].mean(axis=1) - halves[0].mean(axis=1)
         each = change / np.sqrt(squared)
         pooled = float(change.sum() / np.sqrt(squared.sum()))
@@ -321,7 +321,7 @@ def trend(name: str, values: Float[np.ndarray, "chain draw"]) -> Trend:
         name,
         (float(halves[0].mean()), float(halves[1].mean())),
         pooled,
-        bool(abs(pooled) > critical(freedom.sum(), 1)),
+        bool(abs(pooled) > critical(freedom, 1)),
         worst,
         bool((np.abs(each) > critical(freedom, chains)).any()),
     )

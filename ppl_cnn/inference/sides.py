@@ -76,12 +76,12 @@ def _halves(
     return values[:count], values[count:]
 
 
-def _as_two(values: Float[np.ndarray, "chain draw"]) -> Float[np.ndarray, "side draw"]:
+def _as_two(values: Float[np.ndarray, "chain draw"]) -> Float[np.ndarray, "side every"]:
     """The chains of a side one after another, as if they were one."""
     return np.stack([side.ravel() for side in _halves(values)])
 
 
-def _rhat(pair: Float[np.ndarray, "side draw"]) -> float:
+def _rhat(pair: Float[np.ndarray, "side every"]) -> float:
     import arviz
 
     with quiet():

@@ -2,7 +2,6 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from scipy import stats
 
 import ppl_cnn
@@ -60,5 +59,6 @@ def test_a_replica_that_is_not_finite_is_never_swapped():
         linear_density(1.0), "tempered:2", chains=1, draws=5, warmup=5, progress=False
     )
     draws["tempering/tilt"][:, :, 0] = jnp.nan
-    assert Climbs.of(draws).swapped[0] == 0
-    assert Climbs.of(draws).swapped[1] == pytest.approx(1, abs=0.6)
+    first, second = Climbs.of(draws).swapped
+    assert first == 0
+    assert second > 0
