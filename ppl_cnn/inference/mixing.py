@@ -287,8 +287,8 @@ def _standardised(images: np.ndarray) -> np.ndarray:
 def trend(name: str, values: Float[np.ndarray, "chain draw"]) -> Trend:
     """Compares the halves of the draws, in all chains and in each.
 
-    Errors come from the effective draws of a half, the harmonic mean over all, and what is chance from
-    Student's distribution of as many degrees of freedom.
+    Errors come from the effective draws of a half, the harmonic mean over all, and what is chance
+    from Student's distribution of as many degrees of freedom.
 
     Args:
         name: of the quantity.
