@@ -206,8 +206,8 @@ def scouted(
         strength = strengths[-1] + next_gap(particles, strengths[-1])
         if not math.isfinite(strength):
             raise InputError(
-                f"The response of {density.unit} at a draw of the reference is not finite: the "
-                f"network's weights or preprocessing can't be right."
+                "The response at a draw of the reference, or near one, is not finite: the "
+                "network's weights or preprocessing can't be right."
             )
         accepted, tries = 0.0, 0
         while accepted < _MOVED and tries < _MOST_TRIES:

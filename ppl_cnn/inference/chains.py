@@ -1,5 +1,6 @@
 """The chain driver: draws block by block to a store, to the same bits after a kill."""
 
+import contextlib
 import hashlib
 import sys
 import tempfile
@@ -203,7 +204,11 @@ class Batch:
         config = {**self._folder.record["config"], **density.unit.settings}
         del config["units"], config["side_by_side"]
         config |= {"block": self._program.block, "part_of": self._folder.path.name}
-        return RunFolder(path, {**self._folder.record, "config": config})
+        record = {**self._folder.record, "config": config}
+        # What its start took is known from then on only by its own record.
+        with contextlib.suppress(InputError):
+            record |= {k: v for k, v in read_record(path).items() if k == "annealing"}
+        return RunFolder(path, record)
 
     @property
     def found(self) -> int:

@@ -103,7 +103,10 @@ class Starts:
         keys = chain_keys(densities, sampling.seed, sampling.chains)
         units, gradients, notes = [], [], []
         total = len(densities) * (sampling.chains - first)
-        with tqdm(total=total, desc="starts", unit="chain", delay=2, leave=False) as bar:
+        # Without miniters, what is told between two chains would not be shown.
+        with tqdm(
+            total=total, desc="starts", unit="chain", delay=2, miniters=0, leave=False
+        ) as bar:
             for density, own in zip(densities, keys.reshape(len(densities), -1), strict=True):
                 drawn = _reference_draws(density, own)
                 side, spent, note = self._side(
@@ -148,7 +151,7 @@ class Starts:
             bar.update(0)
 
         keys = jax.vmap(partial(jax.random.fold_in, data=2))(keys)
-        scouts = jax.random.split(jax.random.fold_in(keys[0], 1), self._particles)
+        scouts = jax.random.split(jax.random.fold_in(keys[0], 1), max(PARTICLES, self._particles))
         ladder, gradients = scouted(compiled, density.unit.params, scouts, told)
         found = [
             _told(anneal(compiled, density.unit.params, key, ladder, self._particles, told), bar)
@@ -197,7 +200,8 @@ def _count(text: str) -> int:
 
 
 def _told[T](found: T, bar: Any) -> T:
-    """What was found, with the bar moved on."""
+    """What was found, with the bar moved on once it has been."""
+    jax.block_until_ready(found)
     bar.update(1)
     return found
 

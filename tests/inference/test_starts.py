@@ -197,9 +197,9 @@ def test_annealing_is_recorded(tmp_path):
     rungs = len(note["strengths"]) - 1
     assert (note["strengths"][0], note["strengths"][-1]) == (0, 1)
     assert rungs > 3
-    # Four particles that find the ladder and four of each chain, at the reference and each rung.
+    # Sixteen particles find the ladder and four of each chain go up, a trajectory at each rung.
     assert gradients % 4 == 0
-    assert 12 * (1 + rungs) <= gradients <= 12 * (1 + 32 * 1.5 * rungs)
+    assert 24 * (1 + rungs) <= gradients <= 24 * (1 + 32 * 1.5 * rungs)
     assert len(note["log_z"]) == 2
     assert min(note["log_z"]) <= note["value"] <= max(note["log_z"])
 
