@@ -92,7 +92,7 @@ def prepare(config: Prepare) -> None:
         return
     print(f"{name}: {done.images} in {folder}")
     if done.left_out:
-        print(f"{len(done.left_out)} damaged images were left out:")
+        print(f"left out as damaged ({len(done.left_out)}):")
         for image, fault in done.left_out.items():
             print(f"  {image}: {fault}")
 

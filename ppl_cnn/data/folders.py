@@ -11,6 +11,7 @@ all paths, sizes and times of modification.
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ class Tree:
     @property
     def variant(self) -> str:
         """What its prepared folder is called."""
-        name = "".join(c if c.isalnum() or c in "_." else "_" for c in self.path.name)
+        name = re.sub(r"[^A-Za-z0-9_.]", "_", self.path.name)
         return f"{name or 'root'}-{self.fingerprint}"
 
 

@@ -30,6 +30,7 @@ from ppl_cnn.data.data_sets import DAMAGED_SHARE, FOLDER, find
 
 if TYPE_CHECKING:
     import grain
+    from PIL import Image
 
 
 StoredShape = tuple[int | None, int | None, int]
@@ -93,31 +94,32 @@ class Images:
             view: what is seen of each image; None for the whole of images of a fixed size.
                 `TenViews` give a `ViewsBatch`.
         """
-        from PIL import Image
-
         shape = self._fixed_shape() if view is None else view.shape
         images = np.empty((len(positions), *shape), np.uint8)
         labels = np.empty(len(positions), np.int32)
         places = np.asarray(positions).tolist()
         for i, (place, record) in enumerate(zip(places, self.records(places), strict=True)):
-            stored_at = place
-            while True:
-                # TFDS's own parser takes three times as long for the same two fields.
-                fields = self._parse(record).features.feature
-                try:
-                    with Image.open(io.BytesIO(fields["image"].bytes_list.value[0])) as encoded:
-                        images[i] = (
-                            np.asarray(encoded).reshape(shape)
-                            if view is None
-                            else view(encoded, place)
-                        )
-                    break
-                except DAMAGE as error:
-                    self._note_damage(stored_at, str(error))
-                    stored_at = (stored_at + 1) % len(self)
-                    (record,) = self.records([stored_at])
-            labels[i] = fields["label"].int64_list.value[0]
+            images[i], labels[i] = self._seen(place, record, view or self._whole)
         return {"image": images, "label": labels}
+
+    def _seen(self, place: int, record: bytes, view: Any) -> tuple[np.ndarray, int]:
+        """What a view sees of the image at this place, or of the next that is intact."""
+        from PIL import Image
+
+        stored_at = place
+        while True:
+            # TFDS's own parser takes three times as long for the same two fields.
+            fields = self._parse(record).features.feature
+            try:
+                with Image.open(io.BytesIO(fields["image"].bytes_list.value[0])) as image:
+                    return view(image, place), fields["label"].int64_list.value[0]
+            except DAMAGE as error:
+                self._note_damage(stored_at, str(error))
+            stored_at = (stored_at + 1) % len(self)
+            (record,) = self.records([stored_at])
+
+    def _whole(self, image: "Image.Image", place: int) -> UInt8[np.ndarray, "row col channel"]:
+        return np.asarray(image).reshape(self._fixed_shape())
 
     def records(self, positions: list[int]) -> Sequence[bytes]:
         """The serialized examples at these positions."""

@@ -1,5 +1,7 @@
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -114,6 +116,28 @@ def test_trees_are_prepared_at_first_use_and_when_they_have_changed(tree, tmp_pa
     assert [each.name for each in all_prepared(data_dir)] == [split.name] * 2
 
 
+def test_processes_that_open_a_new_tree_at_the_same_time_prepare_it_once(tree, tmp_path):
+    path = tree({"a": 40, "b": 40}, {"a": 2, "b": 2})
+    script = f"""
+from ppl_cnn.data import open_split
+print(open_split("folder:{path}", "train", "{tmp_path / "data"}").identity)
+"""
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", script],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    said = [run.communicate(timeout=120) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], said
+    assert said[0][0] == said[1][0]
+    assert sorted(bool(error) for _, error in said) == [False, True]  # one has shown its bar
+    assert len(list(all_prepared(str(tmp_path / "data")))) == 1
+
+
 def test_images_are_stored_as_they_are_in_a_mixed_order(tree, tmp_path):
     path = tree({"a": 30, "b": 30}, {"a": 1, "b": 1})
     open_split(f"folder:{path}", "train", str(tmp_path))
@@ -149,7 +173,7 @@ def test_damaged_images_are_left_out_up_to_a_thousandth(tree, tmp_path, photogra
     path, data_dir = tree({"a": 3, "b": 3}, {"a": 1, "b": 1}), tmp_path / "data"
     damaged = path / "train" / "a" / "0001.JPEG"
     damaged.write_bytes(damaged.read_bytes()[:300])
-    with pytest.raises(InputError, match=r"1 of the 6 train images in .* train/a/0001.JPEG: Trunc"):
+    with pytest.raises(InputError, match=r"1 of the 6 train images in .*train/a/0001.JPEG: Trunc"):
         prepare(f"folder:{path}", str(data_dir))
     assert not list(data_dir.rglob("dataset_info.json"))
     tiny = photograph(8, 8)
