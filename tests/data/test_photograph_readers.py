@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
 
 from ppl_cnn import InputError
 from ppl_cnn.data import batches, open_split, ten_view_batches, training_batches
@@ -159,11 +158,3 @@ def test_more_than_a_thousandth_of_damaged_images_is_an_error(spoiled):
     split = spoiled(3)
     with pytest.raises(InputError, match=r"are damaged \(3 of 2000 can't be decoded, .* 0.1 %"):
         list(batches(split, 500, image_shape=(8, 8, 3)))
-
-
-def test_mock_data_of_tfds_are_read_like_others(split):
-    folder = split.source._folder
-    builder = tfds.builder_from_directory(folder)
-    with tfds.testing.mock_data(num_examples=5):
-        mocked = builder.as_data_source("train")
-        assert len(mocked) == 5
