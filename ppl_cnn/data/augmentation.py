@@ -147,7 +147,7 @@ class RandomView:
         pixels = self._cropped(image, position, random)
         if self.augmentation.flip and random.random() < 0.5:
             pixels = pixels[:, ::-1]
-        if self.augmentation.colour and self.shape[2] == 3:
+        if self.augmentation.colour:
             shifted = pixels + colour_shift(random.standard_normal(3)).astype(np.float32)
             pixels = np.rint(shifted).clip(0, 255).astype(np.uint8)
         return pixels

@@ -172,7 +172,7 @@ class Split:
         return len(self.source)
 
     def damage(self) -> str:
-        """A sentence on the damaged images that were met so far, or nothing."""
+        """A sentence on the damaged images that this process has met so far, or nothing."""
         if not self.source.damaged:
             return ""
         position, fault = min(self.source.damaged.items())
@@ -260,7 +260,7 @@ def training_batches(
 
     Raises:
         InputError: batch larger than the split or not divisible by the processes, negative seed,
-            unknown augmentation.
+            unknown augmentation, or one of colours for grey images.
     """
     import grain
 
@@ -282,6 +282,11 @@ def training_batches(
         read = own.map(split.source.read)
     else:
         shape, short_side = _wanted(split, image_shape, short_side)
+        if augmentation.colour and shape[2] != 3:
+            raise InputError(
+                f"the augmentation {augment} has noise of colours, and the images of {split.name}"
+                " are grey here: leave colour out."
+            )
 
         def view(step: int, places: Integer[np.ndarray, " n"]) -> Batch:
             seen = RandomView(augmentation, seed, step // steps, shape, short_side)
