@@ -116,7 +116,7 @@ def test_what_is_wanted_must_be_said(split):
     with pytest.raises(InputError, match="vary in size; say the shape of image"):
         split.source[0]
     with pytest.raises(
-        InputError, match="has noise of colours, and the images of folder:.* are grey"
+        InputError, match=r"has noise of colours, and the images of folder:.* are grey"
     ):
         training_batches(split, 5, 0, augment="flip+colour", image_shape=(9, 9, 1))
     with pytest.raises(InputError, match="'flop' is no augmentation"):
