@@ -3,8 +3,9 @@
     python benchmarks/loading.py FOLDER
 
 FOLDER has large photographs, of which 240 JPEG files of 500x375 are cut. Sharper photographs make
-larger files, which take longer: the files' mean size is told. A JSON object for each way of storing, augmentation and number of threads: images per second
-of CPU time and of the clock, of this process alone, at 224 pixels and in batches of 60.
+larger files, which take longer: the files' mean size is told. A JSON object for each way of
+storing, augmentation and number of threads: images per second of CPU time and of the clock, of
+this process alone, at 224 pixels and in batches of 60.
 """
 
 import argparse
