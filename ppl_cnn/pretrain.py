@@ -32,14 +32,19 @@ class Pretrain:
     """Data set: fashion-embedded, or fashion_mnist once `python -m ppl_cnn.data prepare` has made
     it."""
     stages: str | None = None
-    """objective:epochs[@rate] in turn, e.g. generative:8,discriminative:4@0.003."""
+    """objective:length[@rate[:schedule]] in turn, e.g. generative:8,discriminative:4@0.003 or
+    generative:65%,hybrid:0.5:35%@0.01:cosine. Objectives: generative, discriminative and
+    hybrid:LAMBDA, which is (1 - LAMBDA) * generative + LAMBDA * discriminative. Lengths: 8
+    (epochs), 500steps, 50000images, 65% (of --total)."""
+    total: str | None = None
+    """What per cent in --stages are of: 70 (epochs), 5000steps, 1000000images."""
     batch_size: int | None = None
     """Images per step over all devices. The generative gradient takes the batch for the reference
     distribution: it must be larger than the number of classes, and larger is better."""
     rate: float | None = None
     """Peak learning rate of stages that don't give their own."""
     schedule: Literal["cosine", "constant"] | None = None
-    """Of the rate within a stage."""
+    """Of the rate within a stage, for stages that don't give their own."""
     momentum: float | None = None
     """Of SGD."""
     weight_decay: float | None = None
@@ -62,6 +67,7 @@ def main(options: Pretrain) -> None:
         network=options.network,
         data=options.data,
         stages=options.stages,
+        total=options.total,
         batch_size=options.batch_size,
         rate=options.rate,
         schedule=options.schedule,

@@ -46,7 +46,29 @@ def discriminative_loss(F: Float[Array, "n c"], labels: Int[Array, " n"]) -> Flo
     return jnp.mean(jax.nn.logsumexp(F, axis=1) - _own_scores(F, labels))
 
 
-OBJECTIVES = {"generative": generative_loss, "discriminative": discriminative_loss}
+def hybrid_loss(
+    F: Float[Array, "n c"], labels: Int[Array, " n"], alpha: Float[Array, " c"], share: float
+) -> Float[Array, ""]:
+    """A weighted mean of both losses, and each of them where the share is 0 or 1.
+
+        L = (1 - share) * generative(F) + share * discriminative(F + alpha)
+
+    The weights add up to one, so that a rate means the same as for either loss alone: the plain
+    sum of both is that of share = 1/2 at twice the rate.
+
+    Args:
+        F: score of every image for every class, of the global batch.
+        labels: class of every image.
+        alpha: class offsets, to which the generative loss is blind: the classifier that an
+            earlier generative stage has left is F + alpha.
+        share: of the discriminative loss, between 0 and 1.
+    """
+    if share == 0:
+        return generative_loss(F, labels)
+    discriminative = discriminative_loss(F + alpha[None, :], labels)
+    if share == 1:
+        return discriminative
+    return (1 - share) * generative_loss(F, labels) + share * discriminative
 
 
 def _own_scores(F: Float[Array, "n c"], labels: Int[Array, " n"]) -> Float[Array, " n"]:

@@ -59,7 +59,7 @@ class Metrics:
                     f"The loss is {info.loss} at step {step}; its last checkpoint is whole, but "
                     f"a rate lower than {stage.rate:g} is needed, in another --out."
                 )
-            bound = -np.log(self._batch_size) if stage.objective == "generative" else 0.0
+            bound = (stage.share - 1) * np.log(self._batch_size)  # of the discriminative one, 0
             lines.append(
                 {
                     "step": step,

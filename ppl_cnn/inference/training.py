@@ -18,7 +18,7 @@ from ppl_cnn.data.readers import Split, batches, open_split, training_batches
 from ppl_cnn.inference.checkpoints import Checkpoints
 from ppl_cnn.inference.losses import LogMeanExp, class_offsets
 from ppl_cnn.inference.metrics import Metrics
-from ppl_cnn.inference.recipes import Recipe, Stage
+from ppl_cnn.inference.recipes import Recipe
 from ppl_cnn.inference.records import RunFolder, versions
 from ppl_cnn.inference.training_step import TrainState, optimizer, training_step
 from ppl_cnn.models.cnn import CNN, preprocess
@@ -57,9 +57,8 @@ def train(
     data = open_split(recipe.data, "train", data_dir)
     test = open_split(recipe.data, "test", data_dir)
     _check_fit(recipe, network, data)
-    stages = Stage.parse_all(recipe.stages, recipe.rate)
-    epoch = len(data) // recipe.batch_size
-    ends = np.cumsum([stage.epochs * epoch for stage in stages]).tolist()
+    stages, lengths = recipe.parsed_stages(), recipe.stage_steps(len(data) // recipe.batch_size)
+    ends = np.cumsum(lengths).tolist()
     key = jax.random.key(recipe.seed)
     first = jax.process_index() == 0
     with RunFolder.claim(out, {"kind": "training", **asdict(recipe)}, command, first):
@@ -69,18 +68,18 @@ def train(
         loader = training_batches(
             data, recipe.batch_size, recipe.seed, jax.process_index(), jax.process_count()
         )
-        rules = [optimizer(recipe, stage, stage.epochs * epoch) for stage in stages]
+        rules = [optimizer(recipe, *part) for part in zip(stages, lengths, strict=True)]
         state = _initial_state(network, rules[0], key, mesh)
         checkpoints = Checkpoints(out / "checkpoints")
         state = checkpoints.restore(state, loader)
         metrics = Metrics(out / "metrics.jsonl", recipe.batch_size, int(state.step), ends[-1])
-        for stage, rule, end in zip(stages, rules, ends, strict=True):
+        for stage, rule, length, end in zip(stages, rules, lengths, ends, strict=True):
             if state.step > end:
                 continue
-            if state.step == end - stage.epochs * epoch:
+            if state.step == end - length:
                 # A stage is a run of the solver of its own, as in Caffe: momentum starts anew.
                 state = state._replace(optimizer=_replicate(rule.init(state.params), mesh))
-            step = jax.jit(partial(training_step, network, stage.objective, rule), donate_argnums=0)
+            step = jax.jit(partial(training_step, network, stage.share, rule), donate_argnums=0)
             for number in range(int(state.step) + 1, end + 1):
                 state, info = step(state, *_shard(next(loader), mesh), key)
                 metrics.add(number, stage, info)
@@ -88,7 +87,7 @@ def train(
                     metrics.flush()
                     checkpoints.save(number, state, loader)
             params = _local(state.params)
-            if stage.objective == "generative":
+            if stage.share == 0:
                 alpha = estimate_alpha(network, params, data)
                 state = state._replace(alpha=_replicate(alpha, mesh))
             result = evaluate(network, params, _local(state.alpha), test)

@@ -6,7 +6,7 @@ import jax
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
-from ppl_cnn.inference.losses import OBJECTIVES, importance_ess
+from ppl_cnn.inference.losses import hybrid_loss, importance_ess
 from ppl_cnn.inference.recipes import Recipe, Stage
 from ppl_cnn.models.cnn import preprocess
 from ppl_cnn.models.network import Params, scores
@@ -35,7 +35,7 @@ def optimizer(recipe: Recipe, stage: Stage, steps: int) -> optax.GradientTransfo
     """SGD with momentum and weight decay, on the stage's schedule, counted from its start."""
     rise = max(1, steps // 50)
     rates: list[optax.Schedule] = [optax.linear_schedule(0.0, stage.rate, rise)]
-    if recipe.schedule == "cosine":
+    if stage.schedule == "cosine":
         rates.append(optax.cosine_decay_schedule(stage.rate, max(1, steps - rise)))
     else:
         rates.append(optax.constant_schedule(stage.rate))
@@ -47,7 +47,7 @@ def optimizer(recipe: Recipe, stage: Stage, steps: int) -> optax.GradientTransfo
 
 def training_step(
     network: Network,
-    objective: str,
+    share: float,
     rule: optax.GradientTransformation,
     state: TrainState,
     images: UInt8[Array, "n row col channel"],
@@ -61,7 +61,7 @@ def training_step(
 
     Args:
         network: the declaration.
-        objective: a key of `OBJECTIVES`.
+        share: of the discriminative loss, see `hybrid_loss`.
         rule: the stage's optimizer.
         state: before the step.
         images: photographs, sharded over devices along n.
@@ -72,7 +72,7 @@ def training_step(
 
     def loss_of(params: Params) -> tuple[Array, Array]:
         F = scores(network, params, x, jax.random.fold_in(key, state.step))
-        return OBJECTIVES[objective](F + state.alpha[None, :], labels), F
+        return hybrid_loss(F, labels, state.alpha, share), F
 
     (loss, F), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
     updates, rule_state = rule.update(gradient, state.optimizer, state.params)

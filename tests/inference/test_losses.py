@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from ppl_cnn.inference.losses import (
-    OBJECTIVES,
     LogMeanExp,
     class_offsets,
     discriminative_loss,
     generative_loss,
+    hybrid_loss,
     importance_ess,
 )
 from ppl_cnn.models.network import scores
@@ -42,7 +42,19 @@ def summed_discriminative(F, labels):
     return -total / len(F)
 
 
-SUMS = {"generative": summed_generative, "discriminative": summed_discriminative}
+SHARE = 0.3
+SUMS = {
+    "generative": summed_generative,
+    "discriminative": summed_discriminative,
+    "hybrid": lambda F, labels: (
+        (1 - SHARE) * summed_generative(F, labels) + SHARE * summed_discriminative(F, labels)
+    ),
+}
+OBJECTIVES = {
+    "generative": generative_loss,
+    "discriminative": discriminative_loss,
+    "hybrid": lambda F, labels: hybrid_loss(F, labels, jnp.zeros(F.shape[1], F.dtype), SHARE),
+}
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -161,6 +173,23 @@ def test_through_a_network_the_last_bias_gets_no_generative_gradient(random_para
     assert np.abs(gradient(discriminative_loss)["fc4"]["bias"]).max() > 1e-2
 
 
+def test_a_hybrid_without_a_share_of_one_loss_is_the_other_to_the_bit():
+    F, labels = jnp.asarray(random_scores(), jnp.float32), jnp.asarray(LABELS)
+    alpha = jnp.arange(C, dtype=jnp.float32)
+    assert hybrid_loss(F, labels, alpha, 0.0) == generative_loss(F, labels)
+    assert hybrid_loss(F, labels, alpha, 1.0) == discriminative_loss(F + alpha[None, :], labels)
+
+
+def test_a_hybrids_gradient_is_no_larger_than_the_larger_of_its_parts():
+    # What keeps its rate comparable: the plain sum's would be up to twice as large.
+    F, labels, alpha = jnp.asarray(random_scores(), jnp.float32), jnp.asarray(LABELS), jnp.zeros(C)
+    sizes = [
+        float(jnp.linalg.norm(jax.grad(hybrid_loss)(F, labels, alpha, share)))
+        for share in (0.0, 0.25, 0.5, 0.75, 1.0)
+    ]
+    assert max(sizes[1:-1]) <= max(sizes[0], sizes[-1]) * (1 + 1e-6)
+
+
 # Effective sample size.
 
 
@@ -244,7 +273,7 @@ jax.config.update("jax_num_cpu_devices", 2)
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from ppl_cnn.inference.losses import OBJECTIVES
+from ppl_cnn.inference.losses import discriminative_loss, generative_loss
 
 mesh = Mesh(np.asarray(jax.devices()), ("data",))
 assert mesh.size == 2
@@ -252,7 +281,7 @@ rows = NamedSharding(mesh, PartitionSpec("data"))
 random = np.random.default_rng(0)
 x, w = (random.normal(size=shape).astype(np.float32) for shape in ((8, 5), (5, 3)))
 labels = np.arange(8) % 3
-for loss in OBJECTIVES.values():
+for loss in (generative_loss, discriminative_loss):
     step = jax.jit(jax.value_and_grad(lambda w, x, labels: loss(x @ w, labels)))
     alone = step(w, jnp.asarray(x), jnp.asarray(labels))
     spread = step(w, jax.device_put(x, rows), jax.device_put(labels, rows))
