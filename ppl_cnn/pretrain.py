@@ -51,6 +51,9 @@ class Pretrain:
     that was stopped."""
     checkpoint_every: int = 200
     """Steps between two checkpoints: what a kill can cost. Changes no bit of the result."""
+    evaluate_every: int = 1
+    """Epochs between two tests within a stage; 0 for none but at its end. Changes no bit of the
+    result."""
     data_dir: str | None = None
     """Where prepared data sets lie (default: TFDS's own folder)."""
 
@@ -74,7 +77,9 @@ def main(options: Pretrain) -> None:
     from ppl_cnn.inference.training import train
 
     command = shlex.join(["python", "-m", "ppl_cnn.pretrain", *sys.argv[1:]])
-    result = train(recipe, out, command, options.data_dir, options.checkpoint_every)
+    result = train(
+        recipe, out, command, options.data_dir, options.checkpoint_every, options.evaluate_every
+    )
     print(f"{recipe.network} on {recipe.data}: {describe_error(result)}")
     print(f"python -m ppl_cnn.sample --model {out} --unit ...    samples its units")
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 
 def generative_loss(F: Float[Array, "n c"], labels: Int[Array, " n"]) -> Float[Array, ""]:
@@ -53,19 +53,28 @@ def _own_scores(F: Float[Array, "n c"], labels: Int[Array, " n"]) -> Float[Array
     return jnp.take_along_axis(F, labels[:, None], axis=1)[:, 0]
 
 
+def class_ess(F: Float[Array, "n c"]) -> Float[Array, " c"]:
+    """Effective sample size of the generative gradient's weights, of every class.
+
+        ESS_y = 1 / sum_j W[j,y]^2,  W[j,y] = exp F[j,y] / sum_k exp F[k,y]
+
+    Between 1 (one image stands for the whole reference) and n, also for a class without an image
+    in the batch: the reference is all of it.
+
+    Args:
+        F: score of every image for every class, of the global batch.
+    """
+    return jnp.exp(2 * jax.nn.logsumexp(F, axis=0) - jax.nn.logsumexp(2 * F, axis=0))
+
+
 def importance_ess(F: Float[Array, "n c"], labels: Int[Array, " n"]) -> Float[Array, ""]:
-    """Effective sample size of the generative gradient's weights, averaged over the batch.
-
-        ESS_y = 1 / sum_j W[j,y]^2,  W[j,y] = exp F[j,y] / sum_k exp F[k,y],  mean_i ESS_{y_i}
-
-    Between 1 (one image stands for the whole reference) and n.
+    """`class_ess` averaged over the batch: mean_i ESS_{y_i}.
 
     Args:
         F: score of every image for every class, of the global batch.
         labels: class of every image.
     """
-    log_ess = 2 * jax.nn.logsumexp(F, axis=0) - jax.nn.logsumexp(2 * F, axis=0)
-    return jnp.mean(jnp.exp(log_ess)[labels])
+    return jnp.mean(class_ess(F)[labels])
 
 
 class LogMeanExp(NamedTuple):
@@ -79,10 +88,11 @@ class LogMeanExp(NamedTuple):
         """Of no images."""
         return cls(jnp.full(classes, -jnp.inf), jnp.zeros(()))
 
-    def add(self, F: Float[Array, "n c"]) -> "LogMeanExp":
-        """With a batch of scores."""
-        log_sum = jnp.logaddexp(self.log_sum, jax.nn.logsumexp(F, axis=0))
-        return LogMeanExp(log_sum, self.images + F.shape[0])
+    def add(self, F: Float[Array, "n c"], valid: Bool[Array, " n"] | None = None) -> "LogMeanExp":
+        """With a batch of scores, or with those rows of it that are valid."""
+        rows = jnp.ones(F.shape[0], bool) if valid is None else valid
+        batch = jax.nn.logsumexp(F, axis=0, where=rows[:, None])
+        return LogMeanExp(jnp.logaddexp(self.log_sum, batch), self.images + jnp.sum(rows))
 
     def value(self) -> Float[Array, " c"]:
         """log( 1/n sum_j exp F[j,y] ) for every class y: an estimate of log Z_y under the data."""
@@ -98,7 +108,9 @@ def class_offsets(
 
     Args:
         log_partition: log Z_y of every class.
-        label_counts: images of every class, from which the priors rho are taken; none is zero.
+        label_counts: images of every class, from which the priors rho are taken. A class without
+            one counts as if it had half of one, so that its offset is finite.
     """
-    prior = np.asarray(label_counts) / np.sum(label_counts)
+    counts = np.maximum(label_counts, 0.5)
+    prior = counts / np.sum(counts)
     return jnp.log(jnp.asarray(prior, jnp.float32)) - log_partition

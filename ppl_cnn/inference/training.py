@@ -1,6 +1,7 @@
 """The training run, from data to a folder that `ppl_cnn.load` opens; read `train` from the top."""
 
 import json
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -11,22 +12,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from ppl_cnn import InputError
-from ppl_cnn.data.readers import Split, batches, open_split, training_batches
+from ppl_cnn.data.readers import Split, open_split, training_batches
 from ppl_cnn.inference.checkpoints import Checkpoints
-from ppl_cnn.inference.losses import LogMeanExp, class_offsets
+from ppl_cnn.inference.evaluation import ALPHA_IMAGES, estimate_alpha, evaluate
 from ppl_cnn.inference.metrics import Metrics
+from ppl_cnn.inference.provenance import data_record, session
 from ppl_cnn.inference.recipes import Recipe, Stage
 from ppl_cnn.inference.records import RunFolder, versions
 from ppl_cnn.inference.training_step import TrainState, optimizer, training_step
-from ppl_cnn.models.cnn import CNN, preprocess
-from ppl_cnn.models.network import Params, he_normal, scores, shapes
+from ppl_cnn.models.cnn import CNN
+from ppl_cnn.models.network import he_normal, shapes
 from ppl_cnn.models.networks import Network, network_named
 from ppl_cnn.models.weights import save
-
-EVALUATION_BATCH = 500
 
 
 def train(
@@ -35,16 +35,18 @@ def train(
     command: str,
     data_dir: str | None = None,
     checkpoint_every: int = 200,
+    evaluate_every: int = 1,
 ) -> dict[str, Any]:
     """Trains a network, or continues a run that was stopped, to the same bits.
 
     Args:
         recipe: what determines the result.
-        out: the run's folder: `run.json`, `metrics.jsonl`, `checkpoints/` and, at the end,
-            `weights.safetensors` and `model.json`.
+        out: the run's folder: `run.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/` and, at
+            the end, `weights.safetensors`, `model.json` and `curves.png`.
         command: how the run was started, for the record.
         data_dir: where prepared data sets lie, if not in TFDS's own folder.
         checkpoint_every: steps between two checkpoints: what a kill can cost.
+        evaluate_every: epochs between two tests within a stage; 0 for none but at its end.
 
     Returns:
         The content of `model.json`.
@@ -56,13 +58,18 @@ def train(
     network = network_named(recipe.network)
     data = open_split(recipe.data, "train", data_dir)
     test = open_split(recipe.data, "test", data_dir)
+    some = min(len(data), max(ALPHA_IMAGES, 50 * len(data.classes)))
+    part = open_split(recipe.data, f"train[:{some}]", data_dir)
     _check_fit(recipe, network, data)
     stages = Stage.parse_all(recipe.stages, recipe.rate)
     epoch = len(data) // recipe.batch_size
     ends = np.cumsum([stage.epochs * epoch for stage in stages]).tolist()
     key = jax.random.key(recipe.seed)
     first = jax.process_index() == 0
-    with RunFolder.claim(out, {"kind": "training", **asdict(recipe)}, command, first):
+    with (
+        RunFolder.claim(out, {"kind": "training", **asdict(recipe)}, command, first) as folder,
+        ExitStack() as closed_after,
+    ):
         if (out / "model.json").is_file():
             return json.loads((out / "model.json").read_text())
         mesh = Mesh(np.asarray(jax.devices()), ("data",))
@@ -73,27 +80,42 @@ def train(
         state = _initial_state(network, rules[0], key, mesh)
         checkpoints = Checkpoints(out / "checkpoints")
         state = checkpoints.restore(state, loader)
-        metrics = Metrics(out / "metrics.jsonl", recipe.batch_size, int(state.step), ends[-1])
+        metrics = closed_after.enter_context(
+            Metrics(out, recipe.batch_size, int(state.step), ends[-1])
+        )
+        if first:
+            begun = folder.record.get("sessions", [])
+            folder.update(
+                data=data_record(data, test), sessions=[*begun, session(int(state.step), command)]
+            )
         for stage, rule, end in zip(stages, rules, ends, strict=True):
             if state.step > end:
                 continue
-            if state.step == end - stage.epochs * epoch:
+            start = end - stage.epochs * epoch
+            number = int(state.step)
+            if number == start:
                 # A stage is a run of the solver of its own, as in Caffe: momentum starts anew.
                 state = state._replace(optimizer=_replicate(rule.init(state.params), mesh))
             step = jax.jit(partial(training_step, network, stage.objective, rule), donate_argnums=0)
-            for number in range(int(state.step) + 1, end + 1):
+            while number < end:
+                if number > start and evaluate_every and number % (evaluate_every * epoch) == 0:
+                    alpha = state.alpha
+                    if stage.objective == "generative":
+                        alpha = estimate_alpha(network, state.params, part, mesh)
+                    metrics.add_result(
+                        number, stage, evaluate(network, state.params, alpha, test, mesh)
+                    )
                 state, info = step(state, *_shard(next(loader), mesh), key)
+                number += 1
                 metrics.add(number, stage, info)
                 if number % checkpoint_every == 0 or number == end:
                     metrics.flush()
                     checkpoints.save(number, state, loader)
-            params = _local(state.params)
             if stage.objective == "generative":
-                alpha = estimate_alpha(network, params, data)
+                alpha = estimate_alpha(network, state.params, data, mesh)
                 state = state._replace(alpha=_replicate(alpha, mesh))
-            result = evaluate(network, params, _local(state.alpha), test)
+            result = evaluate(network, state.params, state.alpha, test, mesh)
             metrics.add_result(end, stage, result)
-        metrics.close()
         checkpoints.close()
         description = {
             **result,
@@ -104,7 +126,7 @@ def train(
             "command": command,
             "versions": versions(),
         }
-        cnn = CNN(network, params, _local(state.alpha), data.classes)
+        cnn = CNN(network, _local(state.params), _local(state.alpha), data.classes)
         if first:
             save(out, cnn, description)
     return description
@@ -156,51 +178,3 @@ def _shard(batch: dict[str, np.ndarray], mesh: Mesh) -> tuple[Array, Array]:
         jax.make_array_from_process_local_data(sharding, batch[name]) for name in ("image", "label")
     )
     return images, labels
-
-
-@partial(jax.jit, static_argnums=0)
-def _scores(network: Network, params: Params, images: Array) -> Float[Array, "n c"]:
-    return scores(network, params, preprocess(images, network.preprocessing, network.image_shape))
-
-
-def estimate_alpha(network: Network, params: Params, data: Split) -> Float[Array, " c"]:
-    """alpha_y = log rho_y - log Z_y, with Z_y = mean_j exp F[j,y] over all training images.
-
-    Args:
-        network: the declaration.
-        params: its weights, as the generative gradient has left them.
-        data: the training images.
-    """
-    log_partition = LogMeanExp.zero(len(data.classes))
-    counts = np.zeros(len(data.classes), np.int64)
-    for batch in batches(data, EVALUATION_BATCH):
-        log_partition = log_partition.add(_scores(network, params, batch["image"]))
-        counts += np.bincount(batch["label"], minlength=len(counts))
-    if not counts.all():
-        missing = data.classes[int(np.argmin(counts))]
-        raise InputError(f"{data.name} has no training image of the class {missing}.")
-    return class_offsets(log_partition.value(), counts)
-
-
-def evaluate(
-    network: Network, params: Params, alpha: Float[Array, " c"], test: Split
-) -> dict[str, float]:
-    """Errors on test images, as fractions, with the first one's binomial standard error.
-
-    Args:
-        network: the declaration.
-        params: its weights.
-        alpha: class offsets; the classifier is argmax F + alpha.
-        test: the images.
-    """
-    wrong = np.zeros(2, np.int64)
-    for batch in batches(test, EVALUATION_BATCH):
-        F = _scores(network, params, batch["image"])
-        for index, logits in enumerate((F + alpha[None, :], F)):
-            wrong[index] += np.sum(np.argmax(np.asarray(logits), axis=1) != batch["label"])
-    error, without = (wrong / len(test)).tolist()
-    return {
-        "test_error": error,
-        "standard_error": (error * (1 - error) / len(test)) ** 0.5,
-        "test_error_without_alpha": without,
-    }

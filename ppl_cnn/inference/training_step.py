@@ -6,11 +6,14 @@ import jax
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
-from ppl_cnn.inference.losses import OBJECTIVES, importance_ess
+from ppl_cnn.inference.losses import OBJECTIVES, class_ess, importance_ess
 from ppl_cnn.inference.recipes import Recipe, Stage
 from ppl_cnn.models.cnn import preprocess
 from ppl_cnn.models.network import Params, scores
 from ppl_cnn.models.networks import Network
+
+type LayerNorms = dict[str, Float[Array, ""]]
+"""Layer name -> Euclidean norm over all its weights."""
 
 
 class TrainState(NamedTuple):
@@ -28,7 +31,15 @@ class StepInfo(NamedTuple):
 
     loss: Float[Array, ""]
     ess: Float[Array, ""]
-    """Mean effective sample size of the generative gradient's importance weights."""
+    """Effective sample size of the generative gradient's weights, mean over the batch."""
+    class_ess: Float[Array, " c"]
+    """Likewise, of every class."""
+    gradient: LayerNorms
+    """Norm of the loss's gradient, without the weight decay."""
+    parameters: LayerNorms
+    """Of the weights at which it was taken."""
+    update: LayerNorms
+    """Of what was added to them."""
 
 
 def optimizer(recipe: Recipe, stage: Stage, steps: int) -> optax.GradientTransformation:
@@ -77,7 +88,17 @@ def training_step(
     (loss, F), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
     updates, rule_state = rule.update(gradient, state.optimizer, state.params)
     params = optax.apply_updates(state.params, updates)
-    return (
-        TrainState(params, rule_state, state.alpha, state.step + 1),
-        StepInfo(loss, importance_ess(F, labels)),
+    info = StepInfo(
+        loss,
+        importance_ess(F, labels),
+        class_ess(F),
+        layer_norms(gradient),
+        layer_norms(state.params),
+        layer_norms(updates),
     )
+    return TrainState(params, rule_state, state.alpha, state.step + 1), info
+
+
+def layer_norms(params: Params) -> LayerNorms:
+    """The norm of each layer's weights, or of something of their shape."""
+    return {name: optax.tree.norm(weights) for name, weights in params.items()}
