@@ -49,6 +49,17 @@ class Pretrain:
     """Of SGD."""
     weight_decay: float | None = None
     """L2 penalty, added to the gradient."""
+    switch: str | None = None
+    """ess:SHARE ends a generative stage early, once the effective sample size of its weights has
+    fallen under that share of the batch (ess:0.05); none lets it run. Looked at every 20 steps."""
+    reference_bank: int | None = None
+    """Widens the generative sum with so many rows of earlier steps' scores. They come from older
+    weights: log Z lags behind, and the loss is no longer blind to a constant added to a class's
+    scores. The effective reference is larger than a batch; 0 for none."""
+    reference_decay: float | None = None
+    """What a row's weight in the bank is multiplied by for each step of its age, in (0, 1]."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """Of the network's arithmetic; weights, scores, losses and sums over images are float32."""
     seed: int | None = None
     """Of weights, data order and dropout: the same seed gives the same bits."""
     out: Path | None = None
@@ -56,6 +67,24 @@ class Pretrain:
     that was stopped."""
     checkpoint_every: int = 200
     """Steps between two checkpoints: what a kill can cost. Changes no bit of the result."""
+    evaluate_every: int = 1
+    """Epochs between two tests within a stage; 0 for none but at its end. Changes no bit of the
+    result."""
+    keep: int = 2
+    """Last checkpoints that are kept, besides that of the least test error."""
+    accumulate: int = 1
+    """Passes each device's part of a batch through the network in so many groups, twice: scores
+    first, then gradients. The gradient is the whole batch's, of either objective, and memory is
+    a group's: a batch of 4,096 fits where 256 do. Costs a third more multiplications."""
+    shard_params: bool = False
+    """Keeps weights and momentum in parts on the devices instead of whole on each."""
+    coordinator: str | None = None
+    """To train in several processes, one a host: HOST:PORT of process 0, with --process-id and
+    --num-processes, or `auto` for what the scheduler says (Slurm, Open MPI, Kubernetes, TPUs)."""
+    process_id: int | None = None
+    """This process's number, from 0."""
+    num_processes: int | None = None
+    """How many there are."""
     data_dir: str | None = None
     """Where prepared data sets lie (default: TFDS's own folder)."""
 
@@ -68,6 +97,10 @@ def main(options: Pretrain) -> None:
         data=options.data,
         stages=options.stages,
         total=options.total,
+        switch=options.switch,
+        reference_bank=options.reference_bank,
+        reference_decay=options.reference_decay,
+        dtype=options.dtype,
         batch_size=options.batch_size,
         rate=options.rate,
         schedule=options.schedule,
@@ -76,13 +109,27 @@ def main(options: Pretrain) -> None:
         seed=options.seed,
     )
     out = options.out or Path("runs") / Path(options.config).stem
+    import jax
+
     from ppl_cnn.inference.metrics import describe_error
+    from ppl_cnn.inference.placement import join
     from ppl_cnn.inference.training import train
 
-    command = shlex.join(["python", "-m", "ppl_cnn.pretrain", *sys.argv[1:]])
-    result = train(recipe, out, command, options.data_dir, options.checkpoint_every)
-    print(f"{recipe.network} on {recipe.data}: {describe_error(result)}")
-    print(f"python -m ppl_cnn.sample --model {out} --unit ...    samples its units")
+    join(options.coordinator, options.process_id, options.num_processes)
+    result = train(
+        recipe,
+        out,
+        shlex.join(["python", "-m", "ppl_cnn.pretrain", *sys.argv[1:]]),
+        options.data_dir,
+        options.checkpoint_every,
+        options.evaluate_every,
+        options.keep,
+        options.accumulate,
+        options.shard_params,
+    )
+    if jax.process_index() == 0:
+        print(f"{recipe.network} on {recipe.data}: {describe_error(result)}")
+        print(f"python -m ppl_cnn.sample --model {out} --unit ...    samples its units")
 
 
 if __name__ == "__main__":

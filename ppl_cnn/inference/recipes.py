@@ -10,6 +10,7 @@ from ppl_cnn import InputError
 
 RECIPES = Path(__file__).parent / "recipes"
 SCHEDULES = ("cosine", "constant")
+DTYPES = ("float32", "bfloat16")
 UNITS = ("epochs", "steps", "images", "%")
 
 
@@ -129,6 +130,16 @@ class Recipe:
     seed: int
     total: str = ""
     """A length of which the stages' per cent are parts; "" if no stage has any."""
+    switch: str = "none"
+    """What ends a generative stage early: "ess:SHARE" does once the mean ESS of its weights,
+    smoothed over 20 steps, is less than that share of the batch."""
+    reference_bank: int = 0
+    """Rows of earlier scores that widen the generative sum."""
+    reference_decay: float = 0.9
+    """What a row's weight in it is multiplied by at each step of its age."""
+    dtype: str = "float32"
+    """Of the network's arithmetic: "float32" or "bfloat16"; weights, scores, losses and sums over
+    images are float32."""
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < float("inf"):
@@ -138,6 +149,16 @@ class Recipe:
         if self.schedule not in SCHEDULES:
             raise InputError(
                 f"{self.schedule!r} is no schedule; give one of {', '.join(SCHEDULES)}."
+            )
+        self.least_ess()
+        if self.dtype not in DTYPES:
+            raise InputError(
+                f"{self.dtype!r} is no number format; give one of {', '.join(DTYPES)}."
+            )
+        if self.reference_bank < 0 or not 0 < self.reference_decay <= 1:
+            raise InputError(
+                f"A reference bank has 0 or more rows, not {self.reference_bank}, and a decay in "
+                f"(0, 1], not {self.reference_decay}."
             )
         total = Length.parse(self.total)
         if self.total and (total is None or total.unit == "%"):
@@ -167,6 +188,22 @@ class Recipe:
         total = Length.parse(self.total)
         lengths = [stage.length for stage in self.parsed_stages()]
         return [length.steps(epoch, self.batch_size, total) for length in lengths]
+
+    def least_ess(self) -> float:
+        """The smoothed ESS under which a generative stage ends; 0 if none does."""
+        kind, _, share = self.switch.partition(":")
+        if self.switch == "none":
+            return 0.0
+        try:
+            least = float(share) if kind == "ess" else 0.0
+        except ValueError:
+            least = 0.0
+        if not 0 < least < 1:
+            raise InputError(
+                f"{self.switch!r} is no switch; write ess:SHARE with a share of the batch between "
+                f"0 and 1, for example ess:0.05, or none."
+            )
+        return least * self.batch_size
 
     @classmethod
     def read(cls, config: str, **overrides: Any) -> Self:
