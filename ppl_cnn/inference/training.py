@@ -10,6 +10,7 @@ import jax
 
 from ppl_cnn.data.readers import open_split, training_batches
 from ppl_cnn.inference.checkpoints import Checkpoints, whole_steps
+from ppl_cnn.inference.curves import draw_curves
 from ppl_cnn.inference.evaluation import ALPHA_IMAGES, estimate_alpha, evaluate
 from ppl_cnn.inference.metrics import Metrics
 from ppl_cnn.inference.placement import Ahead, data_mesh, local, put
@@ -151,6 +152,7 @@ def train(
         }
         cnn = CNN(network, local(state.params, mesh), local(state.alpha, mesh), data.classes)
         if first:
+            draw_curves(out)
             save(out, cnn, description)
     return description
 
