@@ -27,7 +27,10 @@ def draw_curves(folder: Path) -> None:
     steps: list[dict[str, Any]] = []
     tests: list[dict[str, Any]] = []
     for line in read_lines(folder / "metrics.jsonl"):
-        (steps if "loss" in line else tests).append(line)
+        if "loss" in line:
+            steps.append(line)
+        elif "test_error" in line:
+            tests.append(line)
     figure = Figure(figsize=(10, 6.5), layout="constrained")
     (loss, ess), (error, norms) = figure.subplots(2, 2, sharex=True)
     for part in _stages(steps):

@@ -12,7 +12,13 @@ from ppl_cnn import InputError
 from ppl_cnn.data.readers import open_split
 from ppl_cnn.inference.placement import data_mesh
 from ppl_cnn.inference.recipes import Recipe, Stage
-from ppl_cnn.inference.training_step import check_fit, initial_state, jitted_step, optimizer, state_shardings
+from ppl_cnn.inference.training_step import (
+    check_fit,
+    initial_state,
+    jitted_step,
+    optimizer,
+    state_shardings,
+)
 from ppl_cnn.models.network import Slab
 from ppl_cnn.models.networks import IMAGE, Network, network_named
 

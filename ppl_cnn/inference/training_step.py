@@ -64,9 +64,7 @@ class StepInfo(NamedTuple):
     """Of what was added to them."""
 
 
-def check_fit(
-    recipe: Recipe, network: Network, images: int, classes: int, accumulate: int
-) -> None:
+def check_fit(recipe: Recipe, network: Network, images: int, classes: int, accumulate: int) -> None:
     """Whether network, batch and devices suit a data set.
 
     Args:

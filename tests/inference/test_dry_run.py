@@ -14,7 +14,7 @@ RECIPE = Recipe.read("lenet")
 
 def test_the_need_of_a_step_is_that_of_its_layers():
     """LeNet's, by hand: 20 and 50 maps of 5x5 kernels, 500 and 10 dense units."""
-    (stage,) = Stage.parse_all("generative:1", 0.01)
+    (stage,) = Stage.parse_all("generative:1", 0.01, "constant")
     need = compiled_need(LENET, RECIPE, stage, 93)
     weights = 5 * 5 * 20 + 5 * 5 * 20 * 50 + 4 * 4 * 50 * 500 + 500 * 10
     assert need.parameters == weights + 20 + 50 + 500 + 10
@@ -38,12 +38,21 @@ def test_alexnets_multiplications_are_the_published_ones():
 
 
 def test_a_larger_batch_needs_more():
-    (stage,) = Stage.parse_all("discriminative:1", 0.01)
+    (stage,) = Stage.parse_all("discriminative:1", 0.01, "constant")
     needs = [
         compiled_need(LENET, replace(RECIPE, batch_size=size), stage, 93) for size in (64, 128)
     ]
     assert needs[1].operations == pytest.approx(2 * needs[0].operations, rel=0.05)
     assert needs[1].temporaries > 1.5 * needs[0].temporaries
+
+
+def test_accumulation_needs_less_memory_and_a_third_more_multiplications():
+    (stage,) = Stage.parse_all("generative:1", 0.01, "constant")
+    recipe = replace(RECIPE, batch_size=512)
+    whole = compiled_need(LENET, recipe, stage, 11)
+    parts = compiled_need(LENET, recipe, stage, 11, accumulate=8)
+    assert parts.temporaries < whole.temporaries / 3
+    assert 1.2 < parts.operations / whole.operations < 1.6
 
 
 def test_the_text_says_it_for_the_whole_run():
@@ -81,13 +90,13 @@ jax.config.update("jax_num_cpu_devices", 4)
 from ppl_cnn.inference.dry_run import compiled_need
 from ppl_cnn.inference.recipes import Recipe, Stage
 from ppl_cnn.models.networks import LENET
-(stage,) = Stage.parse_all("generative:1", 0.01)
+(stage,) = Stage.parse_all("generative:1", 0.01, "constant")
 print(json.dumps(compiled_need(LENET, Recipe.read("lenet"), stage, 93)))
 """
 
 
 def test_devices_share_the_work_and_the_memory():
-    (stage,) = Stage.parse_all("generative:1", 0.01)
+    (stage,) = Stage.parse_all("generative:1", 0.01, "constant")
     alone = compiled_need(LENET, RECIPE, stage, 93)
     done = subprocess.run(
         [sys.executable, "-c", DEVICES], capture_output=True, text=True, check=True
