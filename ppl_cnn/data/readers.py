@@ -7,47 +7,19 @@ and decodes their records.
 """
 
 import io
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, TypedDict
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypedDict
 
 import numpy as np
 from jaxtyping import Int32, Integer, UInt8
 
 from ppl_cnn import InputError
+from ppl_cnn.data.data_sets import find
 
 if TYPE_CHECKING:
     import grain
-
-
-class DataSet(NamedTuple):
-    """Where a data set lies and what makes it."""
-
-    folder: str  # below the data directory, as TFDS names it: name/version
-    builder: str  # module:class of the TFDS builder
-    manual_dir: str  # where the files that the builder reads usually lie
-    shipped: bool  # inside this package, so that nobody has to prepare it
-
-
-DATA_SETS: Mapping[str, DataSet] = {
-    "fashion-embedded": DataSet(
-        folder="fashion_embedded/1.0.0",
-        builder="ppl_cnn.data.fashion_mnist:FashionEmbedded",
-        manual_dir="/usr/share/datasets/fashion-mnist",
-        shipped=True,
-    ),
-    "fashion_mnist": DataSet(
-        folder="fashion_mnist_idx/1.0.0",
-        builder="ppl_cnn.data.fashion_mnist:FashionMnistIdx",
-        manual_dir="/usr/share/datasets/fashion-mnist",
-        shipped=False,
-    ),
-}
-NAMES = tuple(DATA_SETS)
-
-_EMBEDDED = Path(__file__).parent / "embedded"
 
 
 class Example(TypedDict):
@@ -127,29 +99,11 @@ class Split:
         return len(self.source)
 
 
-def prepared_folder(name: str, data_dir: str | None = None) -> Path:
-    """The folder in which the data set lies, or would lie once prepared.
-
-    Raises `InputError` when there is no data set of that name.
-    """
-    if name not in DATA_SETS:
-        raise InputError(f"there is no data set {name!r}; there are {', '.join(NAMES)}.")
-    data_set = DATA_SETS[name]
-    if data_set.shipped:
-        return _EMBEDDED / data_set.folder
-    return data_root(data_dir) / data_set.folder
-
-
-def data_root(data_dir: str | None) -> Path:
-    """`data_dir`, or else TFDS's own: $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
-    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
-
-
 def open_split(name: str, split: str, data_dir: str | None = None) -> Split:
     """Opens a split of a prepared data set.
 
     Args:
-        name: one of `NAMES`.
+        name: one of `NAMES`, or NAME/VARIANT.
         split: `train` or `test`, or a part in TFDS's notation, such as `train[:50000]`.
         data_dir: the folder of prepared data sets, by default TFDS's own; what the package ships
             is always read from the package.
@@ -158,13 +112,7 @@ def open_split(name: str, split: str, data_dir: str | None = None) -> Split:
         InputError: unknown name or split, or not (wholly) prepared; the message holds the command
             that prepares it.
     """
-    folder = prepared_folder(name, data_dir)
-    if not (folder / "dataset_info.json").is_file():
-        option = f" --data-dir {data_dir}" if data_dir is not None else ""
-        raise InputError(
-            f"{name} isn't prepared in {folder}; this prepares it:"
-            f" python -m ppl_cnn.data prepare {name}{option}."
-        )
+    name, folder = find(name, data_dir)
     import tensorflow_datasets as tfds
 
     builder = tfds.builder_from_directory(folder)
