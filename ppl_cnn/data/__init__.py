@@ -12,8 +12,10 @@ from ppl_cnn.data.readers import (
     Example,
     Images,
     Split,
+    ViewsBatch,
     batches,
     open_split,
+    ten_view_batches,
     training_batches,
 )
 
@@ -23,7 +25,9 @@ __all__ = [
     "Example",
     "Images",
     "Split",
+    "ViewsBatch",
     "batches",
     "open_split",
+    "ten_view_batches",
     "training_batches",
 ]

