@@ -31,8 +31,11 @@ class Pretrain:
     network: str | None = None
     """Network: lenet, alexnet-fashion, alexnet."""
     data: str | None = None
-    """Data set: fashion-embedded, or fashion_mnist once `python -m ppl_cnn.data prepare` has made
-    it."""
+    """Data set: fashion-embedded, or one that `python -m ppl_cnn.data prepare` has made
+    (fashion_mnist, mnist, imagenette, imagenet2012), or folder:PATH, class folders of images."""
+    augment: str | None = None
+    """What is done to the training images: none, or parts joined by +, such as crop+flip+colour
+    (AlexNet's) or resized-crop+flip. Without a crop, photographs' centre is seen."""
     stages: str | None = None
     """objective:length[@rate[:schedule]] in turn, e.g. generative:8,discriminative:4@0.003 or
     generative:65%,hybrid:0.5:35%@0.01:cosine. Objectives: generative, discriminative and
@@ -100,6 +103,7 @@ def main(options: Pretrain) -> None:
         options.config,
         network=options.network,
         data=options.data,
+        augment=options.augment,
         stages=options.stages,
         total=options.total,
         switch=options.switch,

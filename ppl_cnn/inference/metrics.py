@@ -233,10 +233,17 @@ def describe_error(result: dict[str, float]) -> str:
     def percent(key: str) -> str:
         return f"{100 * result[key]:.2f}"
 
+    views = ""
+    if "ten_views_test_error" in result:
+        views = (
+            f"; by ten views {percent('ten_views_test_error')} ± "
+            f"{percent('ten_views_standard_error')} %, top-5 {percent('ten_views_top5_error')} ± "
+            f"{percent('ten_views_top5_standard_error')} %"
+        )
     return (
         f"test error {percent('test_error')} ± {percent('standard_error')} % "
         f"({percent('test_error_without_alpha')} % without alpha), "
         f"top-5 {percent('top5_error')} ± {percent('top5_standard_error')} %, "
         f"calibration error {percent('calibration_error')} % "
-        f"({percent('calibration_error_without_alpha')} % without alpha)"
+        f"({percent('calibration_error_without_alpha')} % without alpha){views}"
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from ppl_cnn.data.readers import open_split, training_batches
+from ppl_cnn.data.readers import open_split, ten_view_batches, training_batches
 from ppl_cnn.inference.checkpoints import Checkpoints, whole_steps
 from ppl_cnn.inference.curves import draw_curves
 from ppl_cnn.inference.evaluation import ALPHA_IMAGES, estimate_alpha, evaluate
@@ -89,7 +89,14 @@ def train(
         places = state_shardings(state, mesh, shard_params)
         loader = Ahead(
             training_batches(
-                data, recipe.batch_size, recipe.seed, jax.process_index(), jax.process_count()
+                data,
+                recipe.batch_size,
+                recipe.seed,
+                jax.process_index(),
+                jax.process_count(),
+                augment=recipe.augment,
+                image_shape=network.image_shape,
+                short_side=network.preprocessing.short_side,
             ),
             mesh,
         )
@@ -137,6 +144,9 @@ def train(
                 alpha = estimate_alpha(network, state.params, data, mesh)
                 state = state._replace(alpha=put(alpha, places.alpha))
             result = evaluate(network, state.params, state.alpha, test, mesh)
+            if None in test.image_shape:  # photographs, of which a network sees but a part
+                views = evaluate(network, state.params, state.alpha, test, mesh, ten_view_batches)
+                result |= {f"ten_views_{key}": value for key, value in views.items()}
             metrics.add_result(number, stage, result)
             checkpoints.tested(number, result["test_error"])
         checkpoints.close()

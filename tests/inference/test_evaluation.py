@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ppl_cnn.data.readers import batches, open_split
+from ppl_cnn.data.readers import batches, open_split, ten_view_batches
 from ppl_cnn.inference.evaluation import (
     Predictions,
     calibration_error,
@@ -172,8 +172,8 @@ def test_errors_are_counted_with_and_without_alpha(lenet):
 def test_views_are_averaged_in_probability(lenet):
     split = open_split("fashion-embedded", "test[:320]")
 
-    def mirrored(*arguments):
-        for batch in batches(*arguments):
+    def mirrored(*arguments, **shape):
+        for batch in batches(*arguments, **shape):
             views = np.stack([batch["image"], batch["image"][:, :, ::-1]], axis=1)
             yield {"image": views, "label": batch["label"]}
 
@@ -184,6 +184,18 @@ def test_views_are_averaged_in_probability(lenet):
     assert result["test_error"] == pytest.approx((probs.argmax(1) != batch["label"]).mean())
     own = probs[np.arange(320), batch["label"]]
     assert result["log_loss"] == pytest.approx(-np.log(own).mean(), rel=1e-4)
+
+
+def test_the_ten_views_are_alexnets(lenet):
+    """Of 28x28 images, scaled to 32: corners, centre and these mirrored, by hand."""
+    split = open_split("fashion-embedded", "test[:60]")
+    (batch,) = ten_view_batches(split, 60)
+    assert batch["image"].shape == (60, 10, 28, 28, 1)
+    probs = np.mean([jax.nn.softmax(lenet.logits(batch["image"][:, v])) for v in range(10)], axis=0)
+    result = evaluate(LENET, lenet.arrays(), jnp.zeros(10), split, read=ten_view_batches)
+    own = probs[np.arange(60), batch["label"]]
+    assert result["log_loss"] == pytest.approx(-np.log(own).mean(), rel=1e-4)
+    assert result["log_loss"] != evaluate(LENET, lenet.arrays(), jnp.zeros(10), split)["log_loss"]
 
 
 SHARDED = """
