@@ -101,10 +101,14 @@ class Metrics:
         line = {"step": step, "stage": stage.objective, **result}
         self._write([{**line, "seconds": self._pace.mark(step)}])
         self._tested = _error(result)
-        if not self._bar.disable:
-            self._bar.write(f"step {step}, {stage.objective}: {describe_error(result)}")
+        self.say(f"step {step}, {stage.objective}: {describe_error(result)}")
         self._bar.set_postfix_str(self._said())
         self._since = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Shows a sentence above the bar; none if it is empty."""
+        if text and not self._bar.disable:
+            self._bar.write(text)
 
     def add_switch(self, step: int, stage: Stage, ess: float) -> None:
         """Writes that a stage ended after a step because its weights' smoothed ESS had fallen."""

@@ -149,6 +149,8 @@ def train(
                 result |= {f"ten_views_{key}": value for key, value in views.items()}
             metrics.add_result(number, stage, result)
             checkpoints.tested(number, result["test_error"])
+            for split in (data, test):
+                metrics.say(split.damage())
         checkpoints.close()
         description = {
             **result,
