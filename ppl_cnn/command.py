@@ -18,7 +18,11 @@ class _Terminated(KeyboardInterrupt):
 
 
 def run_command(
-    config_type: Any, action: Callable[[Any], None], prog: str, description: str | None
+    config_type: Any,
+    action: Callable[[Any], None],
+    prog: str,
+    description: str | None,
+    default: Any = tyro.MISSING_NONPROP,
 ) -> None:
     """Parses the command line into `config_type`, runs `action` on it and exits.
 
@@ -30,8 +34,9 @@ def run_command(
         action: the work.
         prog: how the command is called, for the usage line.
         description: what `--help` says first, usually the module's docstring.
+        default: the configuration, if a command of several subcommands is given none.
     """
-    config = tyro.cli(config_type, prog=prog, description=description)
+    config = tyro.cli(config_type, prog=prog, description=description, default=default)
     # Said only here, where the failure's frames are gone and their progress bars closed.
     failure = _failure(action, config)
     if failure is not None:

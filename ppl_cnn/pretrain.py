@@ -7,6 +7,7 @@ the end weights.safetensors and model.json, which `python -m ppl_cnn.sample --mo
 Examples:
     python -m ppl_cnn.pretrain
     python -m ppl_cnn.pretrain --stages discriminative:12 --out runs/plain
+    python -m ppl_cnn.pretrain --config alexnet-imagenet --dry-run
 """
 
 import shlex
@@ -25,12 +26,16 @@ class Pretrain:
 
     config: str = "lenet"
     """Recipe: lenet (6,000 embedded images, minutes on a laptop), alexnet-fashion (60,000; half an
-    hour on two cores), or a TOML file of your own."""
+    hour on two cores), alexnet-imagenet (the paper's; never run so far), or a TOML file of your
+    own."""
     network: str | None = None
     """Network: lenet, alexnet-fashion, alexnet."""
     data: str | None = None
-    """Data set: fashion-embedded, or fashion_mnist once `python -m ppl_cnn.data prepare` has made
-    it."""
+    """Data set: fashion-embedded, or one that `python -m ppl_cnn.data prepare` has made
+    (fashion_mnist, mnist, imagenette, imagenet2012), or folder:PATH, class folders of images."""
+    augment: str | None = None
+    """What is done to the training images: none, or parts joined by +, such as crop+flip+colour
+    (AlexNet's) or resized-crop+flip. Without a crop, photographs' centre is seen."""
     stages: str | None = None
     """objective:length[@rate[:schedule]] in turn, e.g. generative:8,discriminative:4@0.003 or
     generative:65%,hybrid:0.5:35%@0.01:cosine. Objectives: generative, discriminative and
@@ -87,14 +92,18 @@ class Pretrain:
     """How many there are."""
     data_dir: str | None = None
     """Where prepared data sets lie (default: TFDS's own folder)."""
+    dry_run: bool = False
+    """Only compiles the training steps, for the devices here, and says what they need; the data
+    need not be prepared. JAX_NUM_CPU_DEVICES=8 in the environment makes eight devices of a CPU."""
 
 
 def main(options: Pretrain) -> None:
-    """Trains and prints the test error and the folder."""
+    """Trains and prints the test error and the folder, or says what training would need."""
     recipe = Recipe.read(
         options.config,
         network=options.network,
         data=options.data,
+        augment=options.augment,
         stages=options.stages,
         total=options.total,
         switch=options.switch,
@@ -108,6 +117,11 @@ def main(options: Pretrain) -> None:
         weight_decay=options.weight_decay,
         seed=options.seed,
     )
+    if options.dry_run:
+        from ppl_cnn.inference.dry_run import dry_run
+
+        print(dry_run(recipe, options.data_dir, options.accumulate, options.shard_params))
+        return
     out = options.out or Path("runs") / Path(options.config).stem
     import jax
 

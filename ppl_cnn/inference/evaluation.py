@@ -84,7 +84,7 @@ def evaluate(
     mesh = mesh or _all_devices()
     everywhere = NamedSharding(mesh, PartitionSpec())
     answers = []
-    for images, labels in _spread_batches(test, mesh, read):
+    for images, labels in _spread_batches(network, test, mesh, read):
         views = jnp.unstack(images, axis=1) if images.ndim == 5 else [images]
         F = [_scores(network, params, view) for view in views]
         pair = _predict(everywhere, F, alpha, labels)
@@ -112,7 +112,7 @@ def estimate_alpha(
     everywhere = NamedSharding(mesh, PartitionSpec())
     log_partition = LogMeanExp.zero(len(data.classes))
     counts = np.zeros(len(data.classes), np.int64)
-    for images, labels in _spread_batches(data, mesh, batches):
+    for images, labels in _spread_batches(network, data, mesh, batches):
         F = _scores(network, params, images)
         log_partition, count = _add_scores(everywhere, log_partition, F, labels)
         counts += np.asarray(count)  # waits, so that batches don't pile up on the device
@@ -215,11 +215,17 @@ def _all_devices() -> Mesh:
     return Mesh(np.asarray(jax.devices()), ("data",))
 
 
-def _spread_batches(split: Split, mesh: Mesh, read: Reader) -> Iterator[tuple[Array, Array]]:
+def _spread_batches(
+    network: Network, split: Split, mesh: Mesh, read: Reader
+) -> Iterator[tuple[Array, Array]]:
     """A split's images and labels over the devices; the last batch is filled up with label -1."""
     size = -(-EVALUATION_BATCH // mesh.size) * mesh.size
     rows = NamedSharding(mesh, PartitionSpec("data"))
-    for batch in read(split, size, jax.process_index(), jax.process_count()):
+    seen = {
+        "image_shape": network.image_shape,
+        "short_side": network.preprocessing.short_side,
+    }
+    for batch in read(split, size, jax.process_index(), jax.process_count(), **seen):
         missing = size // jax.process_count() - len(batch["label"])
         images = np.pad(batch["image"], ((0, missing), *[(0, 0)] * (batch["image"].ndim - 1)))
         labels = np.pad(batch["label"], (0, missing), constant_values=-1)

@@ -40,4 +40,4 @@ def _tag(key: str, line: dict[str, Any]) -> str:
     """Tests in a section of their own, and losses by objective, as each has its own scale."""
     if "test_error" in line:
         return f"test/{key}"
-    return f"loss/{line['stage']}" if key == "loss" else f"step/{key}"
+    return f"loss/{line['stage'].replace(':', '-')}" if key == "loss" else f"step/{key}"

@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ppl_cnn import InputError
 from ppl_cnn.inference.events import Events
 from ppl_cnn.inference.recipes import Stage
-from ppl_cnn.inference.training_step import LayerNorms, StepInfo
+from ppl_cnn.inference.training_step import StepInfo
 from ppl_cnn.models.weights import write_aside
 
 FLUSH_EVERY = 20
@@ -209,7 +209,7 @@ def _step_line(step: int, stage: Stage, info: StepInfo, batch_size: int) -> dict
     return line
 
 
-def _norm(layers: LayerNorms) -> float:
+def _norm(layers: Mapping[str, Any]) -> float:
     return float(np.linalg.norm(np.asarray([*layers.values()], np.float64)))
 
 
@@ -233,10 +233,17 @@ def describe_error(result: dict[str, float]) -> str:
     def percent(key: str) -> str:
         return f"{100 * result[key]:.2f}"
 
+    views = ""
+    if "ten_views_test_error" in result:
+        views = (
+            f"; by ten views {percent('ten_views_test_error')} ± "
+            f"{percent('ten_views_standard_error')} %, top-5 {percent('ten_views_top5_error')} ± "
+            f"{percent('ten_views_top5_standard_error')} %"
+        )
     return (
         f"test error {percent('test_error')} ± {percent('standard_error')} % "
         f"({percent('test_error_without_alpha')} % without alpha), "
         f"top-5 {percent('top5_error')} ± {percent('top5_standard_error')} %, "
         f"calibration error {percent('calibration_error')} % "
-        f"({percent('calibration_error_without_alpha')} % without alpha)"
+        f"({percent('calibration_error_without_alpha')} % without alpha){views}"
     )

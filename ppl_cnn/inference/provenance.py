@@ -48,6 +48,7 @@ def data_record(train: Split, test: Split) -> dict[str, Any]:
     """Which images a run has trained on and was tested on."""
     return {
         "name": train.name,
+        "identity": train.identity,
         "classes": len(train.classes),
         "splits": {split.split: len(split) for split in (train, test)},
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self, get_type_hints
 
 from ppl_cnn import InputError
+from ppl_cnn.data.augmentation import Augmentation
 
 RECIPES = Path(__file__).parent / "recipes"
 SCHEDULES = ("cosine", "constant")
@@ -137,6 +138,8 @@ class Recipe:
     """Rows of earlier scores that widen the generative sum."""
     reference_decay: float = 0.9
     """What a row's weight in it is multiplied by at each step of its age."""
+    augment: str = "none"
+    """What is done to the training images, see `ppl_cnn.data.augmentation.Augmentation`."""
     dtype: str = "float32"
     """Of the network's arithmetic: "float32" or "bfloat16"; weights, scores, losses and sums over
     images are float32."""
@@ -151,6 +154,7 @@ class Recipe:
                 f"{self.schedule!r} is no schedule; give one of {', '.join(SCHEDULES)}."
             )
         self.least_ess()
+        Augmentation.parse(self.augment)
         if self.dtype not in DTYPES:
             raise InputError(
                 f"{self.dtype!r} is no number format; give one of {', '.join(DTYPES)}."

@@ -3,15 +3,14 @@
 import json
 from contextlib import ExitStack
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from ppl_cnn import InputError
-from ppl_cnn.data.readers import Split, open_split, training_batches
+from ppl_cnn.data.readers import open_split, ten_view_batches, training_batches
 from ppl_cnn.inference.checkpoints import Checkpoints, whole_steps
+from ppl_cnn.inference.curves import draw_curves
 from ppl_cnn.inference.evaluation import ALPHA_IMAGES, estimate_alpha, evaluate
 from ppl_cnn.inference.metrics import Metrics
 from ppl_cnn.inference.placement import Ahead, data_mesh, local, put
@@ -21,15 +20,15 @@ from ppl_cnn.inference.records import RunFolder, versions
 from ppl_cnn.inference.training_step import (
     ESS_STEPS,
     TrainState,
+    check_fit,
     initial_state,
+    jitted_step,
     next_stage,
     optimizer,
     state_shardings,
-    training_step,
 )
 from ppl_cnn.models.cnn import CNN
-from ppl_cnn.models.network import shapes
-from ppl_cnn.models.networks import Network, network_named
+from ppl_cnn.models.networks import network_named
 from ppl_cnn.models.weights import save
 
 
@@ -73,7 +72,7 @@ def train(
     test = open_split(recipe.data, "test", data_dir)
     some = min(len(data), max(ALPHA_IMAGES, 50 * len(data.classes)))
     part = open_split(recipe.data, f"train[:{some}]", data_dir)
-    _check_fit(recipe, network, data, accumulate)
+    check_fit(recipe, network, len(data), len(data.classes), accumulate)
     epoch = len(data) // recipe.batch_size
     stages, lengths = recipe.parsed_stages(), recipe.stage_steps(epoch)
     rules = [optimizer(recipe, *of) for of in zip(stages, lengths, strict=True)]
@@ -90,7 +89,14 @@ def train(
         places = state_shardings(state, mesh, shard_params)
         loader = Ahead(
             training_batches(
-                data, recipe.batch_size, recipe.seed, jax.process_index(), jax.process_count()
+                data,
+                recipe.batch_size,
+                recipe.seed,
+                jax.process_index(),
+                jax.process_count(),
+                augment=recipe.augment,
+                image_shape=network.image_shape,
+                short_side=network.preprocessing.short_side,
             ),
             mesh,
         )
@@ -109,11 +115,7 @@ def train(
                 continue
             if index > state.stage:
                 state = put(next_stage(local(state, mesh), recipe, rule), places)
-            step = jax.jit(
-                partial(training_step, network, recipe, stage, rule, mesh, accumulate),
-                out_shardings=(places, None),
-                donate_argnums=0,
-            )
+            step = jitted_step(network, recipe, stage, rule, mesh, accumulate, places)
             number, began = int(state.step), int(state.began)
             while not _is_over(recipe, stage, length, state, number, began):
                 if number > began and evaluate_every and number % (evaluate_every * epoch) == 0:
@@ -142,6 +144,9 @@ def train(
                 alpha = estimate_alpha(network, state.params, data, mesh)
                 state = state._replace(alpha=put(alpha, places.alpha))
             result = evaluate(network, state.params, state.alpha, test, mesh)
+            if None in test.image_shape:  # photographs, of which a network sees but a part
+                views = evaluate(network, state.params, state.alpha, test, mesh, ten_view_batches)
+                result |= {f"ten_views_{key}": value for key, value in views.items()}
             metrics.add_result(number, stage, result)
             checkpoints.tested(number, result["test_error"])
         checkpoints.close()
@@ -157,6 +162,7 @@ def train(
         }
         cnn = CNN(network, local(state.params, mesh), local(state.alpha, mesh), data.classes)
         if first:
+            draw_curves(out)
             save(out, cnn, description)
     return description
 
@@ -174,23 +180,3 @@ def _is_over(
     if not (recipe.least_ess() and stage.share == 0 and looks):
         return False
     return float(state.ess.addressable_data(0)) < recipe.least_ess()
-
-
-def _check_fit(recipe: Recipe, network: Network, data: Split, accumulate: int) -> None:
-    classes = shapes(network)[network.layers[-1].name][-1]
-    if len(data.classes) != classes:
-        raise InputError(
-            f"{network.name} has {classes} classes, but {recipe.data} has {len(data.classes)}."
-        )
-    if recipe.batch_size > len(data):
-        raise InputError(
-            f"A batch of {recipe.batch_size} is larger than {recipe.data} with its "
-            f"{len(data)} training images."
-        )
-    parts = jax.device_count() * accumulate
-    if accumulate < 1 or recipe.batch_size % parts:
-        raise InputError(
-            f"The batch of {recipe.batch_size} can't be spread evenly over "
-            f"{jax.device_count()} device(s) in {accumulate} group(s) each; give a multiple of "
-            f"their number, {max(parts, jax.device_count())}."
-        )

@@ -1,6 +1,7 @@
 """One step of training: state, optimizer and the pure update."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +11,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
+from ppl_cnn import InputError
 from ppl_cnn.inference.losses import Bank, class_ess, hybrid_loss, importance_ess
 from ppl_cnn.inference.placement import in_parts
 from ppl_cnn.inference.recipes import Recipe, Stage
@@ -62,6 +64,36 @@ class StepInfo(NamedTuple):
     """Of what was added to them."""
 
 
+def check_fit(recipe: Recipe, network: Network, images: int, classes: int, accumulate: int) -> None:
+    """Whether network, batch and devices suit a data set.
+
+    Args:
+        recipe: of the run.
+        network: the declaration.
+        images: for training.
+        classes: of the data set.
+        accumulate: as of `training_step`.
+
+    Raises:
+        InputError: they don't.
+    """
+    own = shapes(network)[network.layers[-1].name][-1]
+    if classes != own:
+        raise InputError(f"{network.name} has {own} classes, but {recipe.data} has {classes}.")
+    if recipe.batch_size > images:
+        raise InputError(
+            f"A batch of {recipe.batch_size} is larger than {recipe.data} with its "
+            f"{images} training images."
+        )
+    parts = jax.device_count() * accumulate
+    if accumulate < 1 or recipe.batch_size % parts:
+        raise InputError(
+            f"The batch of {recipe.batch_size} can't be spread evenly over "
+            f"{jax.device_count()} device(s) in {accumulate} group(s) each; give a multiple of "
+            f"their number, {max(parts, jax.device_count())}."
+        )
+
+
 def optimizer(recipe: Recipe, stage: Stage, steps: int) -> optax.GradientTransformation:
     """SGD with momentum and weight decay, on the stage's schedule, counted from its start."""
     rise = max(1, steps // 50)
@@ -112,6 +144,26 @@ def state_shardings(state: TrainState, mesh: Mesh, shard_params: bool) -> TrainS
         lambda x: in_parts(mesh, x.shape), (state.params, state.optimizer)
     )
     return everything._replace(params=params, optimizer=rule_state)
+
+
+def jitted_step(
+    network: Network,
+    recipe: Recipe,
+    stage: Stage,
+    rule: optax.GradientTransformation,
+    mesh: Mesh,
+    accumulate: int,
+    places: TrainState,
+) -> jax.stages.Wrapped:
+    """`training_step`, compiled, of (state, images, labels, key); it takes the state's buffers.
+
+    `places` is where the state's arrays lie, of `state_shardings`; the rest is as there.
+    """
+    return jax.jit(
+        partial(training_step, network, recipe, stage, rule, mesh, accumulate),
+        out_shardings=(places, None),
+        donate_argnums=0,
+    )
 
 
 def training_step(

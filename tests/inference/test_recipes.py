@@ -108,7 +108,7 @@ def test_the_shipped_recipes_are_read_by_name():
     assert recipe_names() == sorted(path.stem for path in RECIPES.iterdir())
     for name in recipe_names():
         recipe = Recipe.read(name)
-        assert recipe.network == name
+        assert recipe.network == name.removesuffix("-imagenet")
         assert [stage.objective for stage in recipe.parsed_stages()] == [
             "generative",
             "discriminative",
@@ -131,7 +131,7 @@ def test_a_whole_number_will_do_for_a_real_one(written):
 
 
 def test_missing_recipes_are_refused(tmp_path, refused):
-    with refused("There is no recipe", "alexnet-fashion, lenet"):
+    with refused("There is no recipe", "alexnet-fashion, alexnet-imagenet, lenet"):
         Recipe.read(str(tmp_path / "none.toml"))
 
 
