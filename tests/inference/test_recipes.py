@@ -104,6 +104,12 @@ def test_per_cent_of_no_total_is_refused(refused):
         replace(Recipe(**VALUES), stages="generative:65%,discriminative:35%")
 
 
+def test_augmentation_is_checked_with_the_recipe(written, refused):
+    assert Recipe.read(written(augment="crop+flip")).augment == "crop+flip"
+    with refused("blur"):
+        Recipe.read(written(augment="blur"))
+
+
 def test_the_shipped_recipes_are_read_by_name():
     assert recipe_names() == sorted(path.stem for path in RECIPES.iterdir())
     for name in recipe_names():
@@ -116,7 +122,14 @@ def test_the_shipped_recipes_are_read_by_name():
 
 
 def test_a_recipe_of_the_users_own_is_read_from_its_file(written):
-    assert asdict(Recipe.read(written())) == VALUES | {"total": ""}
+    assert asdict(Recipe.read(written())) == VALUES | {
+        "total": "",
+        "switch": "none",
+        "reference_bank": 0,
+        "reference_decay": 0.9,
+        "augment": "none",
+        "dtype": "float32",
+    }
     assert Recipe.read(written(total="70epochs")).total == "70epochs"
 
 
