@@ -1,8 +1,9 @@
 """Trains a network with the generative gradient, the discriminative one, or both in turn.
 
 The generative gradient is a softmax over the batch for each class, the discriminative one a
-softmax over the classes for each image. The run's folder holds metrics.jsonl, checkpoints/ and at
-the end weights.safetensors and model.json, which `python -m ppl_cnn.sample --model` opens.
+softmax over the classes for each image. The run's folder holds run.json, metrics.jsonl,
+tensorboard/, checkpoints/ and at the end curves.png, weights.safetensors and model.json, which
+`python -m ppl_cnn.sample --model` opens.
 
 Examples:
     python -m ppl_cnn.pretrain

@@ -165,12 +165,13 @@ def declared(network: Network) -> int:
 
 def _size(name: str, data_dir: str | None) -> tuple[int, int]:
     """Training images and classes of a data set: as prepared, or else as published."""
+    base = name.partition("/")[0]
     try:
         data = open_split(name, "train", data_dir)
     except InputError:
-        if name not in _SIZES:
+        if base not in _SIZES:
             raise
-        return _SIZES[name]
+        return _SIZES[base]
     return len(data), len(data.classes)
 
 
