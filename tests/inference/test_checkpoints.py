@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ppl_cnn.data.readers import open_split, training_batches
 from ppl_cnn.inference.checkpoints import Checkpoints, whole_steps
 from ppl_cnn.inference.losses import Bank
+from ppl_cnn.inference.placement import Ahead, data_mesh
 from ppl_cnn.inference.training_step import TrainState
 
 
@@ -18,14 +20,8 @@ def state_of(number):
     return TrainState(params, (), jnp.zeros(3), bank, ess, zero + number, zero, zero)
 
 
-class Loader:
-    """What `Checkpoints` asks of an `Ahead`."""
-
-    def __init__(self, state):
-        self.state = state
-
-    def set_state(self, state):
-        self.state = state
+def loader():
+    return Ahead(training_batches(open_split("fashion-embedded", "train[:50]"), 5, 0), data_mesh())
 
 
 def steps(folder):
@@ -33,35 +29,37 @@ def steps(folder):
 
 
 def test_the_last_ones_and_the_best_are_kept_also_by_a_later_session(tmp_path):
-    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints, batches = Checkpoints(tmp_path, keep=2), loader()
     for step, error in ((1, 0.5), (2, 0.2), (3, 0.3), (4, 0.2)):
-        checkpoints.save(step, state_of(step), Loader({"at": step}))
+        next(batches)
+        checkpoints.save(step, state_of(step), batches)
         checkpoints.tested(step, error)
-    checkpoints.save(5, state_of(5), Loader({"at": 5}))
+    next(batches)
+    checkpoints.save(5, state_of(5), batches)
     checkpoints.close()
     assert steps(tmp_path) == [2, 4, 5]
-    checkpoints, loader = Checkpoints(tmp_path, keep=2), Loader(None)
-    restored = checkpoints.restore(state_of(0), loader)
-    assert loader.state == {"at": 5}
+    checkpoints, others = Checkpoints(tmp_path, keep=2), loader()
+    restored = checkpoints.restore(state_of(0), others)
+    np.testing.assert_array_equal(next(others)[0], next(batches)[0])
     assert checkpoints.best == (2, 0.2)
     wanted = state_of(5)
     np.testing.assert_array_equal(restored.params["fc"]["kernel"], wanted.params["fc"]["kernel"])
     np.testing.assert_array_equal(restored.bank.log_weight, wanted.bank.log_weight)
     assert restored.step == 5
     for step in (6, 7):
-        checkpoints.save(step, state_of(step), loader)
+        checkpoints.save(step, state_of(step), others)
     checkpoints.tested(7, 0.1)
-    checkpoints.save(8, state_of(8), loader)
-    checkpoints.save(8, state_of(9), loader)  # a second time, nothing happens
+    checkpoints.save(8, state_of(8), others)
+    checkpoints.save(8, state_of(9), others)  # a second time, nothing happens
     checkpoints.close()
     assert steps(tmp_path) == [7, 8]
 
 
 def test_where_nothing_was_saved_the_state_is_the_given_one(tmp_path):
-    checkpoints, loader = Checkpoints(tmp_path, keep=1), Loader("start")
-    given = state_of(3)
-    assert checkpoints.restore(given, loader) is given
-    assert loader.state == "start"
+    checkpoints, batches, given = Checkpoints(tmp_path, keep=1), loader(), state_of(3)
+    begun = batches.state
+    assert checkpoints.restore(given, batches) is given
+    assert batches.state == begun
     checkpoints.close()
 
 
