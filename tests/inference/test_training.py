@@ -19,8 +19,8 @@ from ppl_cnn.inference.training import train
 RECIPE = Recipe(
     network="lenet",
     data="fashion-embedded",
-    stages="generative:1,discriminative:1",
-    batch_size=500,
+    stages="generative:12steps,discriminative:12steps",
+    batch_size=120,
     rate=0.02,
     schedule="cosine",
     momentum=0.9,
@@ -106,21 +106,21 @@ def test_the_folder_says_what_was_trained_and_opens(whole):
 
 
 def test_it_learns(whole):
-    """Two epochs of large batches: far from chance (0.9), with alpha better than without."""
+    """Half an epoch: far from chance, 0.9."""
     generative, discriminative = (line for line in metrics(whole) if "test_error" in line)
     assert generative["stage"] == "generative"
-    assert generative["test_error"] < 0.45
-    assert discriminative["test_error"] < generative["test_error"]
+    assert generative["test_error"] < 0.5
+    assert discriminative["test_error"] < 0.5
 
 
 def test_a_line_for_each_step_with_its_bound_and_ess(whole):
     steps = [line for line in metrics(whole) if "loss" in line]
     assert [line["step"] for line in steps] == list(range(1, STEPS + 1))
     for line in steps:
-        assert 1 <= line["ess"] <= 500.01
+        assert 1 <= line["ess"] <= 120.01
         assert line["loss"] >= line["bound"]
         assert line["images_per_second"] > 0
-    assert steps[0]["bound"] == pytest.approx(-np.log(500))
+    assert steps[0]["bound"] == pytest.approx(-np.log(120))
     assert steps[-1]["bound"] == 0
 
 
