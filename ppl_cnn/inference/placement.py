@@ -1,5 +1,6 @@
 """Where arrays lie: devices of one or several processes as a mesh with one axis, "data"."""
 
+import re
 from collections import deque
 from typing import Any
 
@@ -28,7 +29,7 @@ def join(coordinator: str | None, process_id: int | None, num_processes: int | N
         return
     if coordinator == "auto" and alone:
         given: dict[str, Any] = {}
-    elif coordinator and process_id is not None and num_processes is not None:
+    elif coordinator not in (None, "auto") and process_id is not None and num_processes is not None:
         if not 0 <= process_id < num_processes:
             raise InputError(
                 f"Process {process_id} of {num_processes} can't be; they are numbered from 0 to "
@@ -49,7 +50,7 @@ def join(coordinator: str | None, process_id: int | None, num_processes: int | N
     try:
         jax.distributed.initialize(**given)
     except (ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200].rstrip(".")
+        reason = re.split(r"[.!?]\s", f"{error} ")[0]
         raise InputError(f"The processes can't come together ({reason}).") from None
 
 

@@ -117,6 +117,7 @@ def train(
                 state = put(next_stage(local(state, mesh), recipe, rule), places)
             step = jitted_step(network, recipe, stage, rule, mesh, accumulate, places)
             number, began = int(state.step), int(state.began)
+            before: Any = None
             while not _is_over(recipe, stage, length, state, number, began):
                 if number > began and evaluate_every and number % (evaluate_every * epoch) == 0:
                     metrics.flush()
@@ -130,6 +131,9 @@ def train(
                 number += 1
                 with whole_steps(number) as stopping:
                     state, info = step(state, *next(loader), key)
+                    # One step works and one waits: batches must not pile up on the devices.
+                    jax.block_until_ready(before)
+                    before = info.loss
                     metrics.add(number, stage, info)
                     if number % checkpoint_every == 0 or stopping():
                         metrics.flush()

@@ -1,4 +1,4 @@
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 
@@ -122,14 +122,7 @@ def test_the_shipped_recipes_are_read_by_name():
 
 
 def test_a_recipe_of_the_users_own_is_read_from_its_file(written):
-    assert asdict(Recipe.read(written())) == VALUES | {
-        "total": "",
-        "switch": "none",
-        "reference_bank": 0,
-        "reference_decay": 0.9,
-        "augment": "none",
-        "dtype": "float32",
-    }
+    assert Recipe.read(written()) == Recipe(**VALUES)
     assert Recipe.read(written(total="70epochs")).total == "70epochs"
 
 
@@ -185,6 +178,13 @@ def test_values_of_another_type_are_refused(written, key, value, refused):
     [
         ("stages", "generative", ["is no stage"]),
         ("schedule", "linear", ["'linear' is no schedule", "cosine, constant"]),
+        ("switch", "ess", ["'ess' is no switch", "ess:0.05"]),
+        ("switch", "ess:0", ["is no switch"]),
+        ("switch", "ess:1.5", ["is no switch"]),
+        ("switch", "loss:0.5", ["is no switch"]),
+        ("reference_bank", -1, ["0 or more rows"]),
+        ("reference_decay", 0.0, ["decay in (0, 1]"]),
+        ("dtype", "float16", ["'float16' is no number format", "float32, bfloat16"]),
         ("batch_size", 0, ["batch of at least 1"]),
         ("momentum", 1.0, ["momentum"]),
         ("momentum", -0.1, ["momentum"]),
