@@ -50,7 +50,7 @@ def draw_curves(folder: Path) -> None:
             color="0.85",
             label="least to largest class",
         )
-        ess.legend()
+        ess.legend(frameon=False)
     for key, label, colour in (
         ("test_error", "first", "black"),
         ("test_error_without_alpha", "first, without alpha", "0.6"),
@@ -72,7 +72,7 @@ def draw_curves(folder: Path) -> None:
     error.set(ylabel="test error, % (bars: standard error)", xlabel="step", ylim=(0, None))
     norms.set(ylabel="norm", yscale="log", xlabel="step")
     for axes in (loss, error, norms):
-        axes.legend()
+        axes.legend(frameon=False)
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         for before, after in pairwise(_stages(steps)):
