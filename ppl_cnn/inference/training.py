@@ -110,7 +110,7 @@ def train(
         checkpoints = Checkpoints(out / "checkpoints", keep)
         state = checkpoints.restore(put(state, places), loader)
         metrics = closed_after.enter_context(
-            Metrics(out, recipe.batch_size, int(state.step), sum(lengths))
+            Metrics(out, recipe.batch_size, int(state.step), sum(lengths), recipe.reference_bank)
         )
         if first:
             begun = folder.record.get("sessions", [])
