@@ -65,7 +65,8 @@ class Pretrain:
     reference_decay: float | None = None
     """What a row's weight in the bank is multiplied by for each step of its age, in (0, 1]."""
     dtype: Literal["float32", "bfloat16"] | None = None
-    """Of the network's arithmetic; weights, scores, losses and sums over images are float32."""
+    """Of the network's arithmetic. Weights, scores, losses and the sums of gradients over groups
+    and devices are float32."""
     seed: int | None = None
     """Of weights, data order and dropout: the same seed gives the same bits."""
     out: Path | None = None
@@ -77,11 +78,12 @@ class Pretrain:
     """Epochs between two tests within a stage; 0 for none but at its end. Changes no bit of the
     result."""
     keep: int = 2
-    """Last checkpoints that are kept, besides that of the least test error."""
+    """Last checkpoints that are kept, besides that of the least test error, which model.json
+    names."""
     accumulate: int = 1
     """Passes each device's part of a batch through the network in so many groups, twice: scores
     first, then gradients. The gradient is the whole batch's, of either objective, and memory is
-    a group's: a batch of 4,096 fits where 256 do. Costs a third more multiplications."""
+    a group's: with 16, a batch of 4,096 fits where 256 do. Costs a third more multiplications."""
     shard_params: bool = False
     """Keeps weights and momentum in parts on the devices instead of whole on each."""
     coordinator: str | None = None

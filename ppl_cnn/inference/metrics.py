@@ -38,9 +38,13 @@ class Metrics:
     together) and `images_per_second` differ.
     """
 
-    def __init__(self, folder: Path, batch_size: int, step: int, total: int) -> None:
-        """Goes on after `step` of a run of `total` steps; lines past that are dropped."""
+    def __init__(self, folder: Path, batch_size: int, step: int, total: int, bank: int = 0) -> None:
+        """Goes on after `step` of a run of `total` steps; lines past that are dropped.
+
+        `bank` rows of earlier scores widen the batch in the generative loss, and lower its bound.
+        """
         self._path, self._batch_size, self._first = folder / "metrics.jsonl", batch_size, step
+        self._reference = batch_size + bank
         self._pending: list[tuple[int, Stage, StepInfo]] = []
         kept = [text for text, line in _lines(self._path) if _belongs(line, step)]
         recent = [json.loads(text) for text in kept[-_PACE_STEPS:]]
@@ -81,7 +85,7 @@ class Metrics:
         seconds = self._pace.mark(self._pending[-1][0])
         lines = []
         for (step, stage, _), info in zip(self._pending, infos, strict=True):
-            line = _step_line(step, stage, info, self._batch_size)
+            line = _step_line(step, stage, info, self._reference)
             lines.append(line | {"images_per_second": rate, "seconds": seconds})
         self._pending, self._since = [], now
         self._write(lines)
@@ -194,12 +198,12 @@ def _belongs(line: dict[str, Any], step: int) -> bool:
     return line["step"] < step or (line["step"] == step and "loss" in line)
 
 
-def _step_line(step: int, stage: Stage, info: StepInfo, batch_size: int) -> dict[str, Any]:
+def _step_line(step: int, stage: Stage, info: StepInfo, reference: int) -> dict[str, Any]:
     line = {
         "step": step,
         "stage": stage.objective,
         "loss": float(info.loss),
-        "bound": (stage.share - 1) * math.log(batch_size),
+        "bound": (stage.share - 1) * math.log(reference),
         "ess": float(info.ess),
         "gradient_norm": _norm(info.gradient),
         "parameter_norm": _norm(info.parameters),

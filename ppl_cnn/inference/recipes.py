@@ -141,8 +141,8 @@ class Recipe:
     augment: str = "none"
     """What is done to the training images, see `ppl_cnn.data.augmentation.Augmentation`."""
     dtype: str = "float32"
-    """Of the network's arithmetic: "float32" or "bfloat16"; weights, scores, losses and sums over
-    images are float32."""
+    """Of the network's arithmetic: "float32" or "bfloat16". Weights, scores, losses and the sums of
+    gradients over groups and devices are float32."""
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < float("inf"):

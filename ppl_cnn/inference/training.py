@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from ppl_cnn import InputError
 from ppl_cnn.data.readers import open_split, ten_view_batches, training_batches
 from ppl_cnn.inference.checkpoints import Checkpoints, whole_steps
 from ppl_cnn.inference.curves import draw_curves
@@ -56,7 +57,8 @@ def train(
         data_dir: where prepared data sets lie, if not in TFDS's own folder.
         checkpoint_every: steps between two checkpoints: what a kill can cost.
         evaluate_every: epochs between two tests within a stage; 0 for none but at its end.
-        keep: the last checkpoints that are kept, besides that of the least test error.
+        keep: the last checkpoints that are kept, besides that of the least test error, which
+            `model.json` names (chosen by that error, it is no fair estimate of the network's).
         accumulate: groups that each device's part of a batch goes through the network in.
         shard_params: whether weights and momentum lie in parts on the devices, not whole on each.
 
@@ -67,6 +69,11 @@ def train(
         InputError: the recipe names what isn't there, `out` holds another run, or the loss is
             no longer finite.
     """
+    if min(checkpoint_every, keep) < 1 or evaluate_every < 0:
+        raise InputError(
+            f"Checkpoints are written every 1 or more steps, not {checkpoint_every}, 1 or more are "
+            f"kept, not {keep}, and tests are made every 0 or more epochs, not {evaluate_every}."
+        )
     network = network_named(recipe.network)
     data = open_split(recipe.data, "train", data_dir)
     test = open_split(recipe.data, "test", data_dir)
@@ -103,7 +110,7 @@ def train(
         checkpoints = Checkpoints(out / "checkpoints", keep)
         state = checkpoints.restore(put(state, places), loader)
         metrics = closed_after.enter_context(
-            Metrics(out, recipe.batch_size, int(state.step), sum(lengths))
+            Metrics(out, recipe.batch_size, int(state.step), sum(lengths), recipe.reference_bank)
         )
         if first:
             begun = folder.record.get("sessions", [])

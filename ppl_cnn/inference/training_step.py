@@ -246,7 +246,8 @@ def gradient_of(
         objective: L of F and the labels.
         mesh: the devices.
         accumulate: groups that each device's images are divided into.
-        dtype: of the network's arithmetic; weights, F, losses and sums over images are float32.
+        dtype: of the network's arithmetic; weights, F, L and the sums of gradients over groups
+            and devices are float32.
         params: weights.
         images: photographs, spread over the mesh along n.
         labels: their classes.

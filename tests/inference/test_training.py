@@ -303,6 +303,12 @@ def test_what_does_not_fit_is_refused_in_a_sentence(whole, changes, sentence):
     assert sentence in str(error.value)
 
 
+def test_checkpoints_that_are_none_are_refused(whole, refused):
+    for options in ({"keep": 0}, {"checkpoint_every": 0}, {"evaluate_every": -1}):
+        with refused("Checkpoints are written every 1 or more steps"):
+            train(RECIPE, whole, "test", **options)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     recipe = replace(RECIPE, stages="discriminative:2", rate=1e5, schedule="constant")
     with pytest.raises(InputError, match=r"The loss is nan at step \d+"):
