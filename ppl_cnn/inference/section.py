@@ -147,11 +147,13 @@ class Section(NamedTuple):
 
 def density(config: Mapping[str, Any]) -> str:
     """Which density was sampled, in a sentence; as far as it is known."""
-    unknown = {"target": "response", "unit": "a unit", "temperature": "?", "reference": "?"}
+    unknown = {"target": "response", "unit": "a unit", "reference": "?"}
     known = {**unknown, **config}
+    temperature = _as_fraction(config["temperature"]) if "temperature" in config else "?"
+    parts = [f"f the {known['target']} of {known['unit']}", *_views(config)]
     return (
-        f"Sampled was the density proportional to exp(f/T) q, f the {known['target']} of "
-        f"{known['unit']}, T = {known['temperature']}, q = {known['reference']}."
+        f"Sampled was the density proportional to exp(f/T) q, {', '.join(parts)}, "
+        f"T = {temperature}, q = {known['reference']}."
     )
 
 
@@ -166,15 +168,22 @@ def _density(config: Mapping[str, Any]) -> list[str]:
     parts = []
     if config.get("target", "logit") != "logit":
         parts.append(f"target {config['target']}")
+    parts += _views(config)
+    if "reference" in config:
+        parts.append(f"reference {config['reference']}")
+    if "temperature" in config:
+        parts.append(f"T = {_as_fraction(config['temperature'])}")
+    return parts
+
+
+def _views(config: Mapping[str, Any]) -> list[str]:
+    """How the network saw the images, where that was not as they are."""
+    parts = []
     if "warps" in config:
         smooth = f" with noise {config['smooth']:g}" if config.get("smooth") else ""
         parts.append(f"mean over {config['warps']} warps{smooth}")
     if "size" in config:
         parts.append(f"at {config['size']}x{config['size']}")
-    if "reference" in config:
-        parts.append(f"reference {config['reference']}")
-    if "temperature" in config:
-        parts.append(f"T = {_as_fraction(config['temperature'])}")
     return parts
 
 
