@@ -172,6 +172,30 @@ def _backward(taps: Mapping[str, Array], g: Array) -> tuple[Array, None]:
 warped.defvjp(_forward, _backward)
 
 
+def warped_anew(image: Image, key: Array) -> Image:
+    """The image under one random warp, as `Warp.drawn` has them, by a traced key.
+
+    Args:
+        image: of any kind.
+        key: each has a warp of its own.
+    """
+    rows, cols = image.shape[:2]
+    turn, size, down, right = jax.random.uniform(key, (4,), minval=-1.0)
+    least, largest = map(math.log, SCALES)
+    scale = jnp.exp((least + largest + size * (largest - least)) / 2)
+    angle = math.radians(TURN) * turn
+    along, across = jnp.cos(angle) / scale, jnp.sin(angle) / scale
+    centre = (rows - 1) / 2, (cols - 1) / 2
+    row = jnp.arange(rows, dtype=image.dtype)[:, None] - (centre[0] + SHIFT * rows * down)
+    col = jnp.arange(cols, dtype=image.dtype)[None, :] - (centre[1] + SHIFT * cols * right)
+    places = [centre[0] + along * row - across * col, centre[1] + across * row + along * col]
+    channels = [
+        jax.scipy.ndimage.map_coordinates(channel, places, order=1, mode="reflect")
+        for channel in jnp.unstack(image, axis=2)
+    ]
+    return jnp.stack(channels, axis=2)
+
+
 @dataclass(frozen=True)
 class Averaged:
     """A unit whose response is averaged over fixed random warps of its image.
@@ -257,6 +281,18 @@ class Averaged:
         if self.smooth:
             views = views + params["views"]["noise"]
         return jnp.mean(jax.vmap(partial(self.unit.score, params))(views))
+
+    def glimpse(self, params: Params, image: Image, key: Array) -> Float[Array, ""]:
+        """The unit's response to one random view, at the cost of one.
+
+        Its mean over keys is what f comes to as the number of warps grows: an ascent by a new
+        key each step doesn't learn the few fixed warps by heart.
+        """
+        key_warp, key_noise = jax.random.split(key)
+        view = warped_anew(image, key_warp)
+        if self.smooth:
+            view = view + self.smooth * jax.random.normal(key_noise, view.shape)
+        return self.unit.score(params, view)
 
 
 @lru_cache(8)
