@@ -161,7 +161,10 @@ class Densities:
             return None
         options = {option.name for option in fields(cls)}
         own = {name: value for name, value in RECIPES[recipe].items() if name in options}
-        return cls(tyro.MISSING, recipe=recipe, **own)
+        defaults = cls("", recipe=recipe, **own)
+        # Tyro's sign that it must be given, which is no text.
+        object.__setattr__(defaults, "unit", tyro.MISSING)
+        return defaults
 
     def folder(self, method: str) -> Path:
         """Where their run goes by default, by what is sampled and how."""

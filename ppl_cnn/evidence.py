@@ -49,8 +49,8 @@ def main(options: Evidence) -> None:
     from ppl_cnn.inference.evidence import estimates
     from ppl_cnn.models.weights import write_aside
 
-    options.say_recipe()
     named = options.named()
+    options.say_recipe()
     kernel = f"tempered:{options.rungs}"
     sampling = Sampling(kernel, options.chains, options.warmup, seed=options.seed)
     out = options.out or options.folder("evidence")

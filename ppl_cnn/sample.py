@@ -64,8 +64,8 @@ def main(options: Sample) -> None:
     from ppl_cnn.inference.page import build_report
     from ppl_cnn.inference.starts import Starts
 
-    options.say_recipe()
     named = options.named()
+    options.say_recipe()
     starts = Starts(options.init)
     sampling = Sampling(
         options.kernel,

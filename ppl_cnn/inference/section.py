@@ -142,15 +142,34 @@ class Section(NamedTuple):
 
 
 def settings(config: Mapping[str, Any]) -> list[str]:
-    """The kernel, reference and temperature, as far as they are known."""
+    """The kernel and the density's settings, as far as they are known."""
+    kernel = [f"{config['kernel']} kernel"] if "kernel" in config else []
+    return [*kernel, *_density(config)]
+
+
+def _density(config: Mapping[str, Any]) -> list[str]:
+    """What was tilted by what, but for the unit."""
     parts = []
-    if "kernel" in config:
-        parts.append(f"{config['kernel']} kernel")
+    if config.get("target", "logit") != "logit":
+        parts.append(f"target {config['target']}")
+    if "warps" in config:
+        smooth = f" with noise {config['smooth']:g}" if config.get("smooth") else ""
+        parts.append(f"mean over {config['warps']} warps{smooth}")
+    if "size" in config:
+        parts.append(f"at {config['size']}x{config['size']}")
     if "reference" in config:
         parts.append(f"reference {config['reference']}")
     if "temperature" in config:
-        parts.append(f"temperature {config['temperature']:g}")
+        parts.append(f"T = {_as_fraction(config['temperature'])}")
     return parts
+
+
+def _as_fraction(temperature: float) -> str:
+    """1/1000 for 0.001, where it is one by a whole number."""
+    inverse = 1 / temperature
+    if inverse > 1.5 and math.isclose(inverse, round(inverse), rel_tol=1e-9):
+        return f"1/{round(inverse)}"
+    return f"{temperature:g}"
 
 
 def _no_stein(record: Mapping[str, Any], steins: diagnostics.SteinMeans | None) -> str:
@@ -227,6 +246,8 @@ def _rows(facts: Mapping[str, Any]) -> str:
 
 def _configuration(record: Mapping[str, Any], tree: xr.DataTree) -> dict[str, Any]:
     facts = {name.replace("_", " "): value for name, value in record["config"].items()}
+    if "recipe" in record:
+        facts["recipe"] = record["recipe"]["name"]
     image = diagnostics.variable(tree, "posterior/image")
     for dim, name in (("row", "image rows"), ("col", "image columns")):
         facts[name] = f"{image[dim].values[0]} to {image[dim].values[-1]}"

@@ -295,7 +295,7 @@ class Averaged:
         return self.unit.score(params, view)
 
 
-@lru_cache(8)
+@lru_cache(32)
 def _views(
     shape: tuple[int, int, int], warps: int, smooth: float, seed: int
 ) -> Mapping[str, Array]:

@@ -71,6 +71,28 @@ def test_a_linear_response_gives_the_shifted_gaussian(kernel):
     )
 
 
+@pytest.mark.parametrize("kernel", ["split", "tempered:3", "hmc", "nuts"])
+def test_a_band_and_warps_leave_a_linear_response_its_closed_form(kernel):
+    """p = N(R R^T m / T, R R^T), m the mean of the warps' W_k^T w; the store has the images."""
+    response = ppl_cnn.Response(linear, WEIGHTS.shape)
+    unit = ppl_cnn.Averaged(response, 3)
+    reference = ppl_cnn.Band(2, ppl_cnn.Spectral(1.2, contrast=3.0))
+    density = ppl_cnn.TiltedDensity(unit, reference, 0.3)
+    root = np.asarray(jax.jacfwd(density.push)(jnp.zeros((2, 2, 1))), np.float64).reshape(20, 4)
+    m = np.asarray(jax.grad(unit.score, argnums=1)(unit.params, jnp.zeros(WEIGHTS.shape)))
+    mean = (root @ root.T @ m.ravel() / 0.3).reshape(WEIGHTS.shape)
+    deviation = np.sqrt(np.diag(root @ root.T)).reshape(WEIGHTS.shape)
+    draws = ppl_cnn.draw(density, kernel, chains=4, draws=1000, seed=0, progress=False)
+    image = draws["posterior/image"].astype(np.float64)
+    # The largest of 20 standard normal errors exceeds 4 with probability 0.0013.
+    assert np.abs(z_scores(image, mean, "mean")).max() < 4
+    assert np.abs(z_scores(image, deviation, "sd")).max() < 4
+    assert np.abs(mean).max() > deviation.max() / 2
+    # Stein's mean is R of the mean gradient in z, which is constant.
+    stein = draws["stein/image"].values
+    np.testing.assert_allclose(stein, np.broadcast_to(mean, stein.shape), atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("kernel", "unit", "temperature"),
     [
@@ -209,6 +231,34 @@ def test_a_run_with_other_settings_or_weights_is_refused(tmp_path):
         sample_to(tmp_path, [density], Sampling(chains=3, warmup=5), 5, progress=False)
     with pytest.raises(InputError, match="another --out"):
         sample_to(tmp_path, [unit_density("conv1:0")], Sampling(chains=2, warmup=5), 5)
+
+
+def test_a_run_is_recorded_with_its_views_and_other_views_are_another_run(tmp_path):
+    units = ppl_cnn.load("alexnet-fashion").units("conv2:3-4")
+    sampling = Sampling(chains=2, warmup=5)
+
+    def densities(warps):
+        return [
+            ppl_cnn.TiltedDensity(ppl_cnn.Averaged(unit, warps, smooth=2.0), ppl_cnn.WhiteNoise(9))
+            for unit in units
+        ]
+
+    for draws in (3, 6):
+        sample_to(tmp_path, densities(2), sampling, draws, progress=False)
+    for folder in (tmp_path, tmp_path / "conv2-3-at-7,7"):
+        config = json.loads((folder / "run.json").read_text())["config"]
+        assert (config["warps"], config["smooth"], config["views_seed"]) == (2, 2.0, 0)
+    with pytest.raises(InputError, match="warps 2, not 3"):
+        sample_to(tmp_path, densities(3), sampling, 3, progress=False)
+
+
+def test_a_run_from_before_the_views_is_continued(tmp_path):
+    """What isn't asked for leaves no trace in the record."""
+    density = unit_density("conv2:3")
+    sample_to(tmp_path, [density], Sampling(chains=2, warmup=5), 3, progress=False)
+    config = json.loads((tmp_path / "run.json").read_text())["config"]
+    assert not {"warps", "smooth", "views_seed", "size"} & config.keys()
+    assert config["target"] == "logit"
 
 
 def test_a_damaged_state_is_refused_and_the_draws_stay(tmp_path):

@@ -333,3 +333,23 @@ def test_a_folder_without_a_run_is_one_sentence(tmp_path):
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == f"error: {tmp_path} is no run's folder: it holds no run.json.\n"
+
+
+def test_the_page_says_which_density_was_sampled(tmp_path, write_run):
+    config = {"kernel": "split", "target": "soft-log-prob:10", "warps": 4, "smooth": 3.0}
+    config |= {"size": 192, "reference": "bounded:spectral@18", "temperature": 0.001}
+    folder = write_run(
+        tmp_path / "run", noise(2, 8), config=config, record={"recipe": {"name": "vivid"}}
+    )
+    text = Page(build_report(folder).read_text()).text
+    parts = ["2 chains × 8 draws", "split kernel", "target soft-log-prob:10"]
+    parts += ["mean over 4 warps with noise 3", "at 192x192", "reference bounded:spectral@18"]
+    assert " · ".join([*parts, "T = 1/1000"]) in text
+    assert "recipe vivid" in " ".join(text.split())
+
+
+def test_a_page_of_an_older_run_says_what_its_record_does(tmp_path, write_run):
+    config = {"kernel": "nuts", "target": "logit", "reference": "white:10", "temperature": 0.3}
+    folder = write_run(tmp_path / "run", noise(2, 8), config=config)
+    text = Page(build_report(folder).read_text()).text
+    assert "2 chains × 8 draws · nuts kernel · reference white:10 · T = 0.3" in text

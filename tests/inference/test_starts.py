@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import fft
 
 import ppl_cnn
 from ppl_cnn.inference.blocks import Program, Sampling
@@ -60,6 +61,24 @@ def test_chains_start_at_another_runs_last_draws(reference, tmp_path):
     last = open_draws(tmp_path / "draws.zarr")["posterior/image"].values[:, -1]
     images = started(f"run:{tmp_path}", densities("conv2:7", reference), chains=3)
     np.testing.assert_allclose(images, last[[0, 1, 0]], atol=0.01)
+
+
+def test_chains_in_a_band_start_at_the_nearest_images_in_it(photographs, tmp_path):
+    paths, pixels = photographs
+    reference = ppl_cnn.Band(4)
+    found = densities("fc8:3", reference)
+    images = started(f"image:{paths[0]}", found, chains=1)
+    unit = found[0].unit
+    whole = np.asarray(preprocess(pixels[:1], unit.preprocessing, unit.image_shape), np.float64)
+    waves = fft.dctn(whole, norm="ortho", axes=(1, 2))
+    waves[:, 4:], waves[:, :, 4:] = 0, 0
+    np.testing.assert_allclose(images, fft.idctn(waves, norm="ortho", axes=(1, 2)), atol=0.01)
+    # Another run's draws in the band are themselves.
+    sample_to(tmp_path / "run", found, Sampling(chains=2, warmup=5), 3, progress=False)
+    last = open_draws(tmp_path / "run" / "draws.zarr")["posterior/image"].values[:, -1]
+    np.testing.assert_allclose(started(f"run:{tmp_path / 'run'}", found, 2), last, atol=0.01)
+    z = Starts("rto")(found, Sampling(chains=1))
+    assert z.shape == (1, 4, 4, 1)
 
 
 def test_a_run_of_several_units_starts_each_at_its_own_draws(tmp_path):

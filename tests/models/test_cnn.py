@@ -9,7 +9,7 @@ from flax import nnx
 from ppl_cnn.models.cnn import CNN, preprocess
 from ppl_cnn.models.layers import Dense
 from ppl_cnn.models.network import scores
-from ppl_cnn.models.networks import LENET, Network, Preprocessing
+from ppl_cnn.models.networks import ALEXNET, LENET, SQUEEZENET, Network, Preprocessing
 
 GREY = Preprocessing(mean=(50.0,), scale=(0.1,), order="grey")
 BGR = Preprocessing(mean=(10.0, 20.0, 30.0), scale=(1.0, 1.0, 1.0), order="BGR")
@@ -175,3 +175,38 @@ def test_units_are_named_by_these_classes_and_their_probabilities_hold_alpha(ran
 def test_unit_wants_exactly_one(refused):
     with refused("'conv1:0-2' names 3 units"):
         CNN.random(LENET).unit("conv1:0-2")
+
+
+def test_a_network_without_dense_layers_takes_images_of_another_size():
+    """Against its declaration with that size, of the same weights."""
+    cnn = CNN.random(SQUEEZENET)
+    small = cnn.resized(64)
+    shape = (64, 64, 3)
+    assert small.network.image_shape == shape
+    x = 40 * jax.random.normal(jax.random.key(0), (1, *shape))
+    expected = scores(replace(SQUEEZENET, image_shape=shape), cnn.arrays(), x)
+    np.testing.assert_array_equal(small(x), expected)
+    assert cnn.resized(227) is cnn
+    unit = small.unit("class:3")
+    assert unit.settings["size"] == 64
+    assert unit.image_shape == shape
+    assert "size" not in cnn.unit("class:3").settings
+
+
+def test_photographs_of_a_resized_network_show_as_much():
+    network = replace(SQUEEZENET, preprocessing=replace(SQUEEZENET.preprocessing, short_side=256))
+    small = CNN.random(network).resized(64)
+    assert small.network.preprocessing.short_side == round(256 * 64 / 227)
+
+
+@pytest.mark.parametrize("network", [LENET, ALEXNET], ids=lambda network: network.name)
+def test_weights_of_one_size_are_refused_another(network, refused):
+    with refused(network.name, "--size", "squeezenet1.1"):
+        CNN.random(network).resized(128)
+    assert CNN.random(network).resized(network.image_shape[0]).network == network
+
+
+@pytest.mark.parametrize("side", [0, -5, 1, 8])
+def test_images_that_leave_nothing_for_a_layer_are_refused(side, refused):
+    with refused("too small", f"{side}x{side}", "squeezenet1.1"):
+        CNN.random(SQUEEZENET).resized(side)

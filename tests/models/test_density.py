@@ -7,7 +7,7 @@ from numpyro.infer import HMC, MCMC, NUTS
 from numpyro.infer.util import initialize_model, log_density
 from scipy import stats
 
-from ppl_cnn import Bounded, Response, Spectral, TiltedDensity, Uniform, WhiteNoise
+from ppl_cnn import Band, Bounded, Response, Spectral, TiltedDensity, Uniform, WhiteNoise
 from ppl_cnn.models.networks import ALEXNET, LENET
 from ppl_cnn.models.units import find_units
 
@@ -180,25 +180,68 @@ def test_numpyros_own_nuts_recovers_a_linear_scores_mean_and_variance():
     assert (abs(squares.mean((0, 1)) - sigma**2) < 5 * square_error).all()
 
 
+# A band: z has fewer dimensions than the image.
+
+
+@pytest.mark.parametrize("reference", [Band(3), Bounded(Band(3, Spectral(contrast=40.0)))], ids=str)
+def test_a_bands_latent_is_smaller_than_the_field(reference, random_params):
+    (unit,) = find_units("conv1:3@0,7", LENET, random_params(LENET))
+    density = TiltedDensity(unit, reference, temperature=0.1)
+    assert density.latent_shape == (3, 3, 1)
+    assert density.field_shape == (28, 28, 1)
+    z = jax.random.normal(jax.random.key(0), (2, 3, 3, 1))
+    images = density.push(z)
+    assert images.shape == (2, 5, 5, 1)
+    field = density.field.sample(jax.random.key(1))
+    latent = density.pull(field)
+    np.testing.assert_allclose(density.push(latent), field[0:5, 7:12], atol=2e-2)
+    model = initialize_model(jax.random.key(0), density.whitened)
+    assert model.param_info.z["image_base"].shape == (3, 3, 1)
+    constant = 9 / 2 * np.log(2 * np.pi)
+    for each in z:
+        whitened = model.potential_fn({"image_base": each})
+        np.testing.assert_allclose(whitened - density.potential(each), constant, rtol=1e-4)
+
+
+def test_a_band_has_a_density_of_its_own_fields_alone():
+    """log p(R(z)) + log |det R| = -U(z) + constant, R as a map onto the band."""
+    response = Response(lambda x: jnp.sum(jnp.sin(x / 30)), (4, 5, 3), mean=(90.0, 120.0, 140.0))
+    density = TiltedDensity(response, Band(2), temperature=0.7)
+    z = jax.random.normal(jax.random.key(0), density.latent_shape)
+    root = np.asarray(jax.jacfwd(density.push)(z), np.float64).reshape(60, 12)
+    log_det = np.log(np.linalg.svd(root, compute_uv=False)).sum()
+    log_p, _ = log_density(density.model, (), {}, {"image": density.push(z)})
+    expected = -density.potential(z) - 6 * np.log(2 * np.pi)
+    np.testing.assert_allclose(log_p + log_det, expected, rtol=5e-5)
+    beside = density.push(z) + jax.random.normal(jax.random.key(1), (4, 5, 3))
+    log_p, _ = log_density(density.model, (), {}, {"image": beside})
+    assert log_p == -jnp.inf
+
+
 COLOURS = ((9.0, 5.0, 2.0), (5.0, 8.0, 3.0), (2.0, 3.0, 7.0))
 TILT = np.random.default_rng(2).normal(size=(4, 4, 3)).astype(np.float32) / 4
 
 
-def tilted_field():
-    """p = N(C w / T, C) of a linear score on a torus, C the field's covariance."""
+def tilted_field(reference):
+    """p = N(C w / T, C) of a linear score, C = R R^T the field's covariance."""
     response = Response(lambda image: jnp.sum(jnp.asarray(TILT) * image), TILT.shape)
-    density = TiltedDensity(response, Spectral(1.0, COLOURS), temperature=1.25)
-    root = np.asarray(jax.jacfwd(density.push)(jnp.zeros(TILT.shape)), np.float64).reshape(48, 48)
+    density = TiltedDensity(response, reference, temperature=1.25)
+    zero = jnp.zeros(density.latent_shape)
+    root = np.asarray(jax.jacfwd(density.push)(zero), np.float64).reshape(48, zero.size)
     mean = root @ root.T @ TILT.ravel() / 1.25
     return density, root @ root.T, mean.reshape(TILT.shape)
 
 
-def test_a_linear_score_moves_a_spectral_field_by_its_covariance():
-    density, covariance, mean = tilted_field()
+FIELDS = [Spectral(1.0, COLOURS), Band(2, Spectral(1.0, COLOURS))]
+
+
+@pytest.mark.parametrize("reference", FIELDS, ids=str)
+def test_a_linear_score_moves_a_field_by_its_covariance(reference):
+    density, covariance, mean = tilted_field(reference)
     # The mode's z is R^T w/T, and R of that the mean.
-    mode = -jax.grad(density.potential)(jnp.zeros(TILT.shape))
+    mode = -jax.grad(density.potential)(jnp.zeros(density.latent_shape))
     np.testing.assert_allclose(density.push(mode), mean, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(jax.grad(density.potential)(mode), 0 * mean, atol=1e-5)
+    np.testing.assert_allclose(jax.grad(density.potential)(mode), 0 * mode, atol=1e-5)
     log_partition = TILT.ravel() @ covariance @ TILT.ravel() / (2 * 1.25**2)
     np.testing.assert_allclose(density.potential(mode), -log_partition, rtol=1e-5)
     # Stein's mean: R of the mean gradient in z.
@@ -206,9 +249,11 @@ def test_a_linear_score_moves_a_spectral_field_by_its_covariance():
     np.testing.assert_allclose(density.push(gradient), mean, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("whitened", [True, False])
-def test_hmc_recovers_the_tilted_spectral_field(whitened):
-    density, covariance, mean = tilted_field()
+@pytest.mark.parametrize(
+    ("reference", "whitened"), [(FIELDS[0], True), (FIELDS[0], False), (FIELDS[1], True)]
+)
+def test_hmc_recovers_the_tilted_field(reference, whitened):
+    density, covariance, mean = tilted_field(reference)
     mcmc = MCMC(
         HMC(density.whitened if whitened else density.model, trajectory_length=np.pi / 2),
         num_warmup=300,

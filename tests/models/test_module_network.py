@@ -317,3 +317,34 @@ def test_a_unit_without_gradient_is_refused(refused):
     network = ModuleNetwork(Head(lambda x: jnp.round(x).mean((1, 2))), (2, 2, 3))
     with refused("output:1", "no gradient"):
         network.unit("output:1")
+
+
+class AnySize(nnx.Module):
+    """Scores of images of any size."""
+
+    def __init__(self) -> None:
+        self.conv = nnx.Conv(3, 2, (3, 3), rngs=nnx.Rngs(0))
+
+    def __call__(self, x):
+        return jnp.mean(nnx.relu(self.conv(x)), axis=(1, 2))
+
+
+def test_a_module_that_can_takes_images_of_another_size():
+    network = ModuleNetwork(AnySize(), (16, 16, 3))
+    large = network.resized(20)
+    assert large.image_shape == (20, 20, 3)
+    assert large.layers["conv"] == (20, 20, 2)
+    x = images(2, (20, 20, 3))
+    np.testing.assert_array_equal(
+        large(x), ModuleNetwork(AnySize(), (20, 20, 3)).respond(network.weights, x, "output")
+    )
+    assert large.unit("class:1").settings["size"] == 20
+    assert "size" not in network.unit("class:1").settings
+    assert network.resized(16) is network
+
+
+def test_a_module_that_cannot_be_called_on_another_size_is_refused(network, refused):
+    with refused("OwnNetwork", "(20, 20, 3)"):
+        network.resized(20)
+    with refused("image's shape", "-1"):
+        network.resized(-1)

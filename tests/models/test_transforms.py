@@ -2,9 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import special, stats
+from scipy import fft, special, stats
 
 from ppl_cnn.models.transforms import (
+    BandFilter,
     NormalToUniform,
     SpectralFilter,
     Squash,
@@ -248,3 +249,98 @@ def test_far_out_nothing_is_nan_or_infinite(transforms, sign):
             jax.grad(lambda z: jnp.sum(push(z)[0]))(z),
         ]
         assert all(jnp.isfinite(each).all() for each in found)
+
+
+# The band of lowest waves.
+
+BANDS = [(3, (8, 8, 3)), (4, (5, 9, 1)), (2, (2, 6, 3)), (1, (4, 3, 1)), (6, (6, 6, 1))]
+
+
+def band(side, shape, exponent=1.2):
+    return BandFilter(side, shape, exponent, COLOURS if shape[2] == 3 else ((900.0,),))
+
+
+def band_root(transform):
+    """R as a matrix, by scipy's inverse cosine transform: (pixel, wave)."""
+    side, (rows, cols, channels) = transform.side, transform.shape
+    lowest = 1 / (2 * max(rows, cols))
+    amplitude = np.asarray(
+        [
+            [(np.hypot(i / (2 * rows), j / (2 * cols)) or lowest) ** -transform.exponent]
+            for i in range(side)
+            for j in range(side)
+        ]
+    ).reshape(side, side)
+    amplitude *= np.sqrt(rows * cols / (amplitude**2).sum())
+    values, vectors = np.linalg.eigh(np.asarray(transform.covariance))
+    mixing = (vectors * np.sqrt(values)) @ vectors.T
+    columns = []
+    for basis in np.eye(side * side * channels).reshape(-1, side, side, channels):
+        waves = np.zeros(transform.shape)
+        waves[:side, :side] = amplitude[..., None] * (basis @ mixing)
+        columns.append(fft.idctn(waves, norm="ortho", axes=(0, 1)).ravel())
+    return np.stack(columns, axis=1)
+
+
+@pytest.mark.parametrize(("side", "shape"), BANDS)
+@pytest.mark.parametrize("exponent", [0.0, 1.2])
+def test_a_band_is_scipys_lowest_waves(side, shape, exponent):
+    transform = band(side, shape, exponent)
+    latent = (side, side, shape[2])
+    actual = np.asarray(jax.jacfwd(transform)(jnp.zeros(latent))).reshape(-1, side**2 * shape[2])
+    root = band_root(transform)
+    np.testing.assert_allclose(actual, root, atol=2e-5 * np.abs(root).max())
+    # In the mean over the image, a pixel's channels have the colours' covariance.
+    pixels = root.reshape(-1, shape[2], root.shape[1])
+    covariance = np.einsum("pcw,pdw->cd", pixels, pixels) / len(pixels)
+    np.testing.assert_allclose(covariance, transform.covariance, rtol=1e-10)
+    # Nothing of another field's waves, and all of z.
+    z = jax.random.normal(jax.random.key(0), (2, *latent))
+    waves = fft.dctn(np.asarray(transform(z), np.float64), norm="ortho", axes=(1, 2))
+    waves[:, :side, :side] = 0
+    assert np.abs(waves).max() < 1e-3
+    np.testing.assert_allclose(transform.inv(transform(z)), z, atol=2e-4)
+    assert transform.forward_shape((7, *latent)) == (7, *shape)
+    assert transform.inverse_shape((7, *shape)) == (7, *latent)
+
+
+@pytest.mark.parametrize(("side", "shape"), BANDS)
+def test_a_bands_inverse_is_that_of_the_nearest_field_in_it(side, shape):
+    transform = band(side, shape)
+    field = np.random.default_rng(0).normal(0, 30, shape)
+    z = transform.inv(jnp.asarray(field, jnp.float32))
+    waves = fft.dctn(field, norm="ortho", axes=(0, 1))
+    waves[side:], waves[:, side:] = 0, 0
+    nearest = fft.idctn(waves, norm="ortho", axes=(0, 1))
+    np.testing.assert_allclose(transform(z), nearest, atol=1e-3)
+
+
+@pytest.mark.parametrize(("side", "shape"), BANDS)
+def test_a_bands_fields_have_the_normals_density_in_it_and_none_beside_it(side, shape):
+    transform = band(side, shape)
+    distribution = push_forward((side, side, shape[2]), [transform])
+    assert distribution.event_shape == shape
+    root = band_root(transform)
+    # On the band, with orthonormal coordinates U: x = U y, y ~ N(0, U^T R R^T U).
+    U, singular, _ = np.linalg.svd(root, full_matrices=False)
+    x = distribution.sample(jax.random.key(0), (4,))
+    for each in np.asarray(x, np.float64).reshape(4, -1):
+        y = U.T @ each / singular
+        expected = stats.norm.logpdf(y).sum() - np.log(singular).sum()
+        actual = distribution.log_prob(jnp.asarray(each.reshape(shape), jnp.float32))
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-3)
+    if side < max(shape[:2]):
+        beside = x[0] + jax.random.normal(jax.random.key(1), shape)
+        assert distribution.log_prob(beside) == -jnp.inf
+
+
+def test_a_band_of_a_networks_image_is_exact_to_float32():
+    transform = band(32, (192, 192, 3))
+    z = jax.random.normal(jax.random.key(0), (32, 32, 3))
+    x = jax.jit(lambda z: transform(z))(z)
+    np.testing.assert_allclose(transform.inv(x), z, atol=2e-4)
+    assert transform == band(32, (192, 192, 3)) != band(31, (192, 192, 3))
+    leaves, tree = jax.tree.flatten(transform)
+    assert jax.tree.unflatten(tree, leaves) == transform
+    vmapped = jax.vmap(jax.vmap(lambda z: transform(z)))(jnp.stack([z, -z])[:, None])
+    np.testing.assert_allclose(vmapped[1, 0], -x, atol=1e-3)
