@@ -29,6 +29,8 @@ SCALES = (0.8, 1.4)
 SHIFT = 0.12
 """The largest shift, as a part of the image's rows or columns, either way."""
 
+type Traced = Float[Array, ""]
+
 _FINENESS = 2.0**20
 """What is computed by a machine's own library is rounded to parts of this."""
 
@@ -172,22 +174,23 @@ def _backward(taps: Mapping[str, Array], g: Array) -> tuple[Array, None]:
 warped.defvjp(_forward, _backward)
 
 
-def warped_anew(image: Image, key: Array) -> Image:
-    """The image under one random warp, as `Warp.drawn` has them, by a traced key.
-
-    Args:
-        image: of any kind.
-        key: each has a warp of its own.
-    """
-    rows, cols = image.shape[:2]
+def traced_warp(key: Array) -> tuple[Traced, Traced, tuple[Traced, Traced]]:
+    """Angle, scale and shift of a random warp, distributed as those of `Warp.drawn`."""
     turn, size, down, right = jax.random.uniform(key, (4,), minval=-1.0)
     least, largest = map(math.log, SCALES)
     scale = jnp.exp((least + largest + size * (largest - least)) / 2)
-    angle = math.radians(TURN) * turn
-    along, across = jnp.cos(angle) / scale, jnp.sin(angle) / scale
+    return TURN * turn, scale, (SHIFT * down, SHIFT * right)
+
+
+def warped_by(image: Image, angle: Traced, scale: Traced, shift: tuple[Traced, Traced]) -> Image:
+    """The image under one warp (see `Warp`), whose numbers may be traced: `warped` without taps."""
+    rows, cols = image.shape[:2]
     centre = (rows - 1) / 2, (cols - 1) / 2
-    row = jnp.arange(rows, dtype=image.dtype)[:, None] - (centre[0] + SHIFT * rows * down)
-    col = jnp.arange(cols, dtype=image.dtype)[None, :] - (centre[1] + SHIFT * cols * right)
+    turn = jnp.deg2rad(angle)
+    along, across = jnp.cos(turn) / scale, jnp.sin(turn) / scale
+    row, col = jnp.arange(rows, dtype=image.dtype), jnp.arange(cols, dtype=image.dtype)
+    row = row[:, None] - (centre[0] + shift[0] * rows)
+    col = col[None, :] - (centre[1] + shift[1] * cols)
     places = [centre[0] + along * row - across * col, centre[1] + across * row + along * col]
     channels = [
         jax.scipy.ndimage.map_coordinates(channel, places, order=1, mode="reflect")
@@ -289,7 +292,7 @@ class Averaged:
         key each step doesn't learn the few fixed warps by heart.
         """
         key_warp, key_noise = jax.random.split(key)
-        view = warped_anew(image, key_warp)
+        view = warped_by(image, *traced_warp(key_warp))
         if self.smooth:
             view = view + self.smooth * jax.random.normal(key_noise, view.shape)
         return self.unit.score(params, view)
