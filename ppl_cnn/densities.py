@@ -37,8 +37,8 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
 }
 """Recipe -> options that belong together, as far as a command has them.
 
-`published` is the setting of Dai, Lu and Wu (ICLR 2015), `vivid` one whose class images of
-squeezenet1.1 are recognised.
+`published` is the setting of Dai, Lu and Wu (ICLR 2015); `vivid` is tuned for class images of
+squeezenet1.1 that another network recognises.
 """
 
 

@@ -21,6 +21,8 @@ from numpyro.distributions import constraints
 from numpyro.distributions.transforms import Transform
 
 type Images = Float[Array, "*batch row col channel"]
+type Waves = Float[Array, "*batch wave_row wave_col channel"]
+"""The amplitudes of a band's cosines."""
 type Covariance = tuple[tuple[float, ...], ...]
 """Of the channels, symmetric."""
 
@@ -111,9 +113,8 @@ class BandFilter(Transform):
     all pixels; towards the borders, where all waves have a crest or a trough, it is more.
 
     R is one to one onto the fields of the band, which have no volume among all fields. So the
-    inverse of another field is that of its orthogonal projection (but for the colours' C^(1/2),
-    which all fields have), log determinants are of R as a map onto the band, and the density of
-    fields beside the band is zero.
+    inverse of another field is that of its orthogonal projection, log determinants are of R as a
+    map onto the band, and the density of fields beside the band is zero.
 
     Args:
         side: rows and columns of z.
@@ -130,26 +131,26 @@ class BandFilter(Transform):
         self.side, self.shape = side, shape
         self.exponent, self.covariance = exponent, covariance
 
-    def __call__(self, z: Images) -> Images:
+    def __call__(self, z: Waves) -> Images:
         """R(z)."""
         return self._waves(self._scaled(z, 1), "iu,...ijc,jv->...uvc")
 
-    def _inverse(self, x: Images) -> Images:
+    def _inverse(self, x: Images) -> Waves:
         return self._scaled(self._waves(x, "iu,...uvc,jv->...ijc"), -1)
 
-    def _waves(self, x: Images, sums: str) -> Images:
+    def _waves(self, x: Array, sums: str) -> Array:
         """To or from the band's waves."""
         down, across = (jnp.asarray(cosines(self.side, size), x.dtype) for size in self.shape[:2])
         return jnp.einsum(sums, down, x, across, precision=jax.lax.Precision.HIGHEST)
 
-    def _scaled(self, z: Images, power: int) -> Images:
+    def _scaled(self, z: Waves, power: int) -> Waves:
         """(a z C^(1/2))^power."""
         gain = band_amplitudes(self.side, *self.shape[:2], self.exponent) ** power
         gain = gain.reshape((1,) * (z.ndim - 3) + (*gain.shape, 1))
         return _coloured(z * jnp.asarray(gain, z.dtype), self.covariance, power)
 
     def log_abs_det_jacobian(
-        self, x: Images, y: Images, intermediates: Any = None
+        self, x: Waves, y: Images, intermediates: Any = None
     ) -> Float[Array, "*batch"]:
         """Log determinant of R onto the band; infinite if y is no field of the band."""
         _, log_det = np.linalg.slogdet(np.asarray(self.covariance))

@@ -141,8 +141,8 @@ def warped(image: Image, taps: Mapping[str, Array]) -> Float[Array, "warp row co
     """The warped images.
 
     Its gradient, in reverse mode, is made of gathers as well, one after another: with 192x192
-    pixels and 4 warps, 3 ms on a CPU core for the 5 of the scatter that autodiff would emit, and
-    as exact on a GPU, where scatters add in any order.
+    pixels and 4 warps, 3 ms on a CPU core for the 5 of the scatter that autodiff would emit; and
+    it adds in one order, as a GPU's scatter doesn't.
 
     Args:
         image: of any kind.
