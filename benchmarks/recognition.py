@@ -57,9 +57,9 @@ from ppl_cnn.models.views import averaged
 PERMUTATION = np.random.default_rng(4).permutation(1000)
 REPORTING, TUNING = PERMUTATION[:30], PERMUTATION[30:40]
 ARMS = ("published", "start", "vivid", "lucid", "lucid-target")
-GRADIENTS = {"published": 40, "vivid": 800, "lucid": 200}
+GRADIENTS = {"published": 40, "vivid": 800, "lucid": 256}
 """Of the network, a chain; vivid's with those of its starts."""
-FIRST_STEP, ANGLE, WARMUP = 0.01, 0.1, 8
+FIRST_STEP, ANGLE, WARMUP = 0.006, 0.08, 5
 """Where vivid's adaptation starts, in radians, and how many transitions it takes."""
 JITTER, GROWTH, TURN = 0.06, (0.9, 1.1), 10.0
 """Lucid's transforms: shift as a part of the side, scales, degrees."""
@@ -433,12 +433,13 @@ def main():
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
-    parser.add_argument("--classes", type=int, default=len(REPORTING), help="the first so many")
+    parser.add_argument("--classes", type=int, default=len(REPORTING), help="this many")
+    parser.add_argument("--first", type=int, default=0, help="leaves out so many before them")
     parser.add_argument("--chains", type=int, default=4)
     parser.add_argument("--tuning", action="store_true", help="the classes for tuning")
     parser.add_argument("--report", action="store_true", help="of what is there; samples nothing")
     options = parser.parse_args()
-    classes = (TUNING if options.tuning else REPORTING)[: options.classes]
+    classes = (TUNING if options.tuning else REPORTING)[options.first :][: options.classes]
     if not options.report:
         Bench(options.folder, options.chains).run(options.arms, classes)
     report(options.folder)

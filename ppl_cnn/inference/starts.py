@@ -22,9 +22,9 @@ from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.network import Params
 from ppl_cnn.models.views import Averaged
 
-ASCENT = 200
+ASCENT = 400
 """Gradients of an optimised start."""
-_RATE = 0.2
+_RATE = 0.4
 """Adam's first one, in z; it falls to 0 as a cosine."""
 
 

@@ -11,7 +11,7 @@ import ppl_cnn
 from ppl_cnn.inference.blocks import Program, Sampling
 from ppl_cnn.inference.chains import sample_to
 from ppl_cnn.inference.kernels import SITE
-from ppl_cnn.inference.starts import Starts
+from ppl_cnn.inference.starts import ASCENT, Starts
 from ppl_cnn.inference.store import open_draws
 from ppl_cnn.models.cnn import preprocess
 
@@ -195,7 +195,7 @@ def test_an_odd_number_of_chains_has_no_two_sides(refused):
 
 
 def test_gradients_of_the_start_are_recorded(tmp_path):
-    for init, count in (("rto", 2 * 200), ("two-sided", 200)):
+    for init, count in (("rto", 2 * ASCENT), ("two-sided", ASCENT)):
         sampling = Sampling(chains=2, warmup=5, init=init)
         starts, out = Starts(init), tmp_path / init
         sample_to(out, densities(), sampling, 4, starts=starts, progress=False)
