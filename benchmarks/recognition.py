@@ -57,9 +57,9 @@ from ppl_cnn.models.views import averaged
 PERMUTATION = np.random.default_rng(4).permutation(1000)
 REPORTING, TUNING = PERMUTATION[:30], PERMUTATION[30:40]
 ARMS = ("published", "start", "vivid", "lucid", "lucid-target")
-GRADIENTS = {"published": 40, "vivid": 800, "lucid": 256}
+GRADIENTS = {"published": 40, "vivid": 800, "lucid": 200}
 """Of the network, a chain; vivid's with those of its starts."""
-FIRST_STEP, ANGLE, WARMUP = 0.006, 0.08, 5
+FIRST_STEP, ANGLE, WARMUP = 0.006, 0.15, 3
 """Where vivid's adaptation starts, in radians, and how many transitions it takes."""
 JITTER, GROWTH, TURN = 0.06, (0.9, 1.1), 10.0
 """Lucid's transforms: shift as a part of the side, scales, degrees."""
@@ -173,7 +173,7 @@ class Lucid:
         """(row, col, channel) of the network, minus its mean."""
         spectrum = (coefficients[0] + 1j * coefficients[1]) * self._scale
         image = jnp.fft.irfft2(spectrum, (self._size, self._size), axes=(0, 1), norm="ortho")
-        rgb = jax.nn.sigmoid(image @ self._colours.T) * WHITE
+        rgb = jax.nn.sigmoid(image @ self._colours.T / 4) * WHITE  # their code has this 4
         unit = self._unit.preprocessing
         ordered = rgb[..., ::-1] if unit.order == "BGR" else rgb
         return ordered - jnp.asarray(unit.mean)[None, None]
