@@ -23,7 +23,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "size": None,
         "reference": "white:10",
         "temperature": 1.0,
-        "init": "prior",
+        "start": None,
     },
     "vivid": {
         "target": "soft-log-prob:10",
@@ -32,7 +32,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "size": 128,
         "reference": "bounded:spectral@12",
         "temperature": 0.0005,
-        "init": "rto",
+        "start": "rto",
     },
 }
 """Recipe -> options that belong together, as far as a command has them.

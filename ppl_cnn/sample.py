@@ -35,11 +35,14 @@ class Sample(Densities):
     NumPyro's, with trajectories of jittered length, and nuts its NUTS."""
     chains: int = 8
     """Of each unit, run side by side."""
-    init: Annotated[str, tyro.conf.arg(aliases=["--start"])] = "prior"
-    """Where chains start: prior (each at its own draw of the reference), rto (at the optimum next
-    to such a draw), two-sided (half of the chains each way: the report says whether the sides
-    agree), zero (the mean image), image:FILE (or image:FILE,FILE,..., in turn) or run:FOLDER
-    (another run's last draws)."""
+    start: Annotated[str | None, tyro.conf.arg(aliases=["--init"])] = None
+    """Where chains start: prior (each at its own draw of the reference, the default), rto (at the
+    optimum next to such a draw), anneal (or anneal:M; at an approximate draw of the density, by M
+    particles that climb to it from the reference), zero (the mean image), image:FILE (or
+    image:FILE,FILE,..., in turn) or run:FOLDER (another run's last draws)."""
+    two_sided: bool = False
+    """Start half of the chains at draws of the reference and half as --start says, by default rto:
+    the report tells whether both sides have come to the same."""
     draws: int = 500
     """Kept per chain. More than before adds to a run that has ended."""
     warmup: int = 200
@@ -56,6 +59,13 @@ class Sample(Densities):
     """The run's folder (default: runs/MODEL-UNIT-KERNEL). The same command continues a run that
     was stopped."""
 
+    @property
+    def starts(self) -> str:
+        """The text of both options."""
+        if self.two_sided:
+            return f"two-sided:{self.start or 'rto'}"
+        return self.start or "prior"
+
 
 def main(options: Sample) -> None:
     """Samples and prints the report's path."""
@@ -66,7 +76,7 @@ def main(options: Sample) -> None:
 
     named = options.named()
     options.say_recipe()
-    starts = Starts(options.init)
+    starts = Starts(options.starts)
     sampling = Sampling(
         options.kernel,
         options.chains,

@@ -45,7 +45,7 @@ def test_recipes_name_the_same_options_and_each_is_one():
 def test_a_command_without_starts_takes_the_rest_of_a_recipe():
     options = parsed("--recipe", "vivid", "--unit", "fc8:1", kind=Evidence)
     assert options.temperature == RECIPES["vivid"]["temperature"]
-    assert not hasattr(options, "init")
+    assert not hasattr(options, "start")
     assert parsed("--unit", "fc8:1", kind=Evidence) == Evidence(unit="fc8:1")
 
 
@@ -122,7 +122,7 @@ def test_a_recipes_run_is_recorded_continued_and_told(tmp_path):
     assert (config["reference"], config["init"]) == ("bounded:band:6@18", "rto")
     assert record["recipe"] == {
         **{"name": "vivid", "target": "soft-log-prob:10", "warps": 4, "smooth": 0.0},
-        **{"size": None, "reference": "bounded:band:6@18", "temperature": 0.1, "init": "rto"},
+        **{"size": None, "reference": "bounded:band:6@18", "temperature": 0.1, "start": "rto"},
     }
     page = (out / "report.html").read_text()
     for words in ("target soft-log-prob:10", "mean over 4 warps", "bounded:band:6@18", "T = 1/10"):

@@ -140,6 +140,8 @@ def test_a_killed_run_continues_to_the_same_bits(run, tmp_path):
         (["--unit", "fc8:1", "--response", "post"], "no nonlinearity after it"),
         (["--unit", "conv5:1", "--target", "log-prob"], "has no probabilities"),
         (["--unit", "conv5:1", "--init", "image:nosuch.png"], "There is no file nosuch.png"),
+        (["--unit", "conv5:1", "--two-sided", "--start", "prior"], "Both sides"),
+        (["--unit", "conv5:1", "--start", "anneal:1"], "at least 2"),
         (["--unit", "conv5:1", "--fit", "."], "spectral"),
         (["--unit", "conv5:1", "--model", "alexnet", "--weights", "nosuch"], "nosuch"),
         (["--unit", "conv5:0-1", "--side-by-side", "0"], "At least 1 unit"),

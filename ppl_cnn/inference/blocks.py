@@ -217,12 +217,12 @@ class Program:
         """Where arrays of these specifications lie."""
         return jax.tree.map(partial(NamedSharding, self._mesh), specs)
 
-    def begin(self, z: Array | None = None, spent: int = 0) -> Position:
+    def begin(self, z: Array | None = None, spent: Sequence[int] = ()) -> Position:
         """The start of a run.
 
         Args:
             z: where each chain starts; by default at its own draw of the reference.
-            spent: gradients that these starts have taken, of each unit.
+            spent: gradients that the starts of each unit's chains have taken.
 
         Raises:
             InputError: the response there is not finite.
@@ -239,9 +239,13 @@ class Program:
             )
         seconds = {"compile": time.monotonic() - clock, "warmup": 0.0, "sampling": 0.0}
         none = [0] * len(self.densities)
-        gradients = {"start": [spent] * len(self.densities)} if spent else {}
+        gradients = {"start": list(spent)} if any(spent) else {}
         gradients |= {"warmup": none, "sampling": none}
         return Position(chains, 0, 0, 0, gradients, seconds)
+
+    def images(self, position: Position) -> Array:
+        """Where all chains are, as images of their units."""
+        return self._density.push(position.chains.states.z[SITE])
 
     def advance(self, position: Position, draws: int) -> tuple[Position, Kept]:
         """Moves a run on by a block, of warmup until that is done and then of draws.

@@ -1,5 +1,6 @@
 """The chain driver: draws block by block to a store, to the same bits after a kill."""
 
+import contextlib
 import hashlib
 import sys
 import tempfile
@@ -32,6 +33,7 @@ def draw(
     thin: int = 1,
     target_accept: float = 0.8,
     seed: int = 0,
+    start: str = "prior",
     out: str | Path | None = None,
     progress: bool = True,
 ) -> xr.DataTree:
@@ -40,33 +42,37 @@ def draw(
     Args:
         density: the target.
         kernel: "split", "tempered" (or "tempered:R", with R rungs), "hmc" or "nuts".
-        chains: number of chains, each from its own draw of the reference.
+        chains: number of chains.
         draws: kept per chain.
         warmup: transitions before them, in which step size and trajectory are adapted.
         thin: transitions per kept draw.
         target_accept: mean acceptance probability aimed at.
         seed: the same seed gives the same draws.
+        start: where the chains start: each at its own draw of the reference ("prior"), as `Starts`
+            says ("rto", "anneal", "zero", "image:FILE", "run:FOLDER"), or half of them each way
+            ("two-sided:rto").
         out: a folder for them. The same call continues a run that was stopped, and one with more
             draws adds to it. Without it, the draws are held in memory.
         progress: whether to show a bar.
 
     Returns:
         ArviZ's tree: `posterior` with `image` (chain, draw, row, col, channel), in pixel units
-        minus the mean, and `response` (chain, draw); `sample_stats`; and, if the reference is
-        linear in z, `stein` with the mean of R(grad_z f / T) over each block of draws, for white
-        noise (sigma^2/T) grad f. Of the tempered kernel also `tempering`, with `tilt` (chain, draw,
-        rung), f/T of all replicas, and `strength` (block, rung), from 0 to 1, with step size and
-        angle of each rung.
+        minus the mean, and `response` (chain, draw); `sample_stats`; `start` with the images at
+        which the chains start; and, if the reference is linear in z, `stein` with the mean of
+        R(grad_z f / T) over each block of draws, for white noise (sigma^2/T) grad f. Of the
+        tempered kernel also `tempering`, with `tilt` (chain, draw, rung), f/T of all replicas, and
+        `strength` (block, rung), from 0 to 1, with step size and angle of each rung.
 
     Raises:
         InputError: the settings can't be used, or `out` holds another run.
     """
-    sampling = Sampling(kernel, chains, warmup, thin, target_accept, seed)
+    starts = Starts(start)
+    sampling = Sampling(kernel, chains, warmup, thin, target_accept, seed, starts.text)
     if out is not None:
-        sample_to(Path(out), [density], sampling, draws, progress=progress)
+        sample_to(Path(out), [density], sampling, draws, starts=starts, progress=progress)
         return open_draws(Path(out) / "draws.zarr")
     with tempfile.TemporaryDirectory() as folder:
-        sample_to(Path(folder), [density], sampling, draws, progress=progress)
+        sample_to(Path(folder), [density], sampling, draws, starts=starts, progress=progress)
         tree = open_draws(Path(folder) / "draws.zarr").load()
         tree.close()
         return tree
@@ -124,7 +130,7 @@ def sample_to(
             _say_found(out, runs, draws, len(densities))
         with Progress(sampling, draws, len(densities), progress) as bar:
             for run in runs:
-                run.sample(draws, starts, bar)
+                run.sample(draws, starts or Starts("prior"), bar)
 
 
 def _say_found(out: Path, runs: Sequence["Batch"], draws: int, units: int) -> None:
@@ -198,23 +204,29 @@ class Batch:
         config = {**self._folder.record["config"], **density.unit.settings}
         del config["units"], config["side_by_side"]
         config |= {"block": self._program.block, "part_of": self._folder.path.name}
-        return RunFolder(path, {**self._folder.record, "config": config})
+        record = {**self._folder.record, "config": config}
+        # What its start took is known from then on only by its own record.
+        with contextlib.suppress(InputError):
+            record |= {k: v for k, v in read_record(path).items() if k == "annealing"}
+        return RunFolder(path, record)
 
     @property
     def found(self) -> int:
         """Draws per chain that its units' folders hold, all together."""
         return draws_before(self._state) * len(self._program.densities)
 
-    def sample(self, draws: int, starts: Starts | None, bar: "Progress") -> None:
+    def sample(self, draws: int, starts: Starts, bar: "Progress") -> None:
         """Goes on to that many draws per chain, block by block.
 
         Raises:
             InputError: the folder's files don't belong together, or are damaged.
         """
         program, position = self._program, self._program.restore(self._state)
-        self._open(position)
+        made = self._open(position)
         if position is None:
-            position = self._begin(starts)
+            position = self._begin(starts, made)
+        else:
+            self._create(made, None)
         bar.begin(self._program, position)
         while position.draws < draws:
             before = position
@@ -225,18 +237,21 @@ class Batch:
             self._report(position)
             bar.show(position, kept)
 
-    def _begin(self, starts: Starts | None) -> Position:
-        if starts is None:
-            return self._program.begin()
-        latents = starts(self._program.densities, self._sampling)
-        return self._program.begin(latents, starts.gradients(self._sampling))
+    def _begin(self, starts: Starts, made: Sequence[bool]) -> Position:
+        """The start, which the stores that aren't there are made with."""
+        program = self._program
+        started = starts(program.densities, self._sampling)
+        position = program.begin(started.latents, started.gradients)
+        self._create(made, np.asarray(program.images(position)))
+        for folder, note in zip(self._folders, started.notes, strict=True):
+            folder.update(**note)
+        program.save(position, self._state)
+        return position
 
-    def _open(self, position: Position | None) -> None:
-        """Compares the stores with the state, and makes those that aren't there."""
-        begun = position.draws if position else 0
-        for density, folder, store in zip(
-            self._program.densities, self._folders, self._stores, strict=True
-        ):
+    def _open(self, position: Position | None) -> list[bool]:
+        """Compares the stores with the state; which of them are there."""
+        begun, made = position.draws if position else 0, []
+        for folder, store in zip(self._folders, self._stores, strict=True):
             path, tree = folder.path / "draws.zarr", store.resume()
             found = tree["posterior"].sizes["draw"] if tree is not None else 0
             if tree is not None and not folder.made(tree.attrs):
@@ -251,15 +266,23 @@ class Batch:
                     f"{path} holds {found} draws per chain, but {self._state} says {begun}: put "
                     f"the whole store back, or give another --out."
                 )
-            if tree is not None:
+            made.append(tree is not None)
+        return made
+
+    def _create(self, made: Sequence[bool], starts: np.ndarray | None) -> None:
+        """Makes the stores that aren't there, with where the chains start if that is known."""
+        types = statistics(self._sampling.kernel)
+        for index, density in enumerate(self._program.densities):
+            folder, store = self._folders[index], self._stores[index]
+            if made[index]:
                 continue
             sizes = {"chain": range(self._sampling.chains), "channel": range(density.unit.shape[2])}
             sizes |= {"row": density.unit.rows, "col": density.unit.cols}
-            types = statistics(self._sampling.kernel)
             if "restarts" in types:
                 sizes["rung"] = range(replicas(self._sampling.kernel) + 1)
+            start = None if starts is None else starts[self._program.chains_of(index)]
             folder.path.mkdir(exist_ok=True)
-            store.create(sizes, types, folder.record, stein=density.linear)
+            store.create(sizes, types, folder.record, density.linear, start)
             folder.update()
 
     def _write(self, before: Position, position: Position, kept: Kept) -> None:

@@ -159,7 +159,7 @@ def image_blocks(
     draws, step = image.sizes["draw"], _block(image)
     for start in tqdm(range(0, draws, step), doing, delay=2, unit="block", leave=False):
         here = slice(start, min(start + step, draws))
-        yield here, _load(image.isel(draw=here))
+        yield here, loaded(image.isel(draw=here))
 
 
 def _directions(size: int) -> Float32[np.ndarray, "size projection"]:
@@ -184,7 +184,12 @@ def _block(image: xr.DataArray) -> int:
     return max(1, min(chunks[1], _BLOCK_BYTES // bytes_per_draw))
 
 
-def _load(array: xr.DataArray) -> np.ndarray:
+def loaded(array: xr.DataArray) -> np.ndarray:
+    """A stored array's values.
+
+    Raises:
+        InputError: a chunk is damaged.
+    """
     try:
         return array.values
     except DAMAGE as error:
@@ -218,7 +223,7 @@ def scalars(tree: xr.DataTree, images: Scan | None = None) -> xr.DataTree:
     """
     images = scan(tree) if images is None else images
     stats = {
-        str(name): (("chain", "draw"), _load(values))
+        str(name): (("chain", "draw"), loaded(values))
         for name, values in tree["sample_stats"].data_vars.items()
         if values.dims == ("chain", "draw")
     }
@@ -228,7 +233,7 @@ def scalars(tree: xr.DataTree, images: Scan | None = None) -> xr.DataTree:
     image = variable(tree, "posterior/image")
     posterior = xr.Dataset(
         {
-            "response": (sample, _load(variable(tree, "posterior/response")).astype(np.float64)),
+            "response": (sample, loaded(variable(tree, "posterior/response")).astype(np.float64)),
             "lp": (sample, stats["lp"][1].astype(np.float64)),
             "energy": (sample, stats["energy"][1].astype(np.float64)),
             "projections": ((*sample, "projection"), images.projections[..., :_SUMMARISED]),
@@ -276,7 +281,7 @@ def stein_means(tree: xr.DataTree, shown: Int[np.ndarray, " shown"]) -> SteinMea
     if "stein" not in tree.children or not {"image", "draws"} <= set(tree["stein"].data_vars):
         return None
     image = variable(tree, "stein/image")
-    ends = np.cumsum(_load(variable(tree, "stein/draws")))
+    ends = np.cumsum(loaded(variable(tree, "stein/draws")))
     if not len(ends) or ends[-1] <= shown[-1]:
         raise InputError("The store lacks Stein mean images of some draws, it is damaged.")
     blocks, step = np.unique(np.searchsorted(ends, shown, side="right"), return_inverse=True)
@@ -285,7 +290,7 @@ def stein_means(tree: xr.DataTree, shown: Int[np.ndarray, " shown"]) -> SteinMea
     total = np.zeros((chains, *shape))
     for block, count in enumerate(np.diff(ends, prepend=0)):
         if count:
-            total += count * _load(image.isel(block=block)).astype(np.float64)
+            total += count * loaded(image.isel(block=block)).astype(np.float64)
         running[:, blocks == block] = (total / max(1, ends[block]))[:, None]
     return SteinMeans(running, ends[blocks], step)
 
@@ -398,8 +403,30 @@ class Verdict(NamedTuple):
     """Over all chains."""
 
 
+class Findings(NamedTuple):
+    """What else speaks against a run, in sentences."""
+
+    faults: tuple[str, ...] = ()
+    """Why the draws must not be used."""
+    shortages: tuple[str, ...] = ()
+    """What they lack."""
+    explained: bool = False
+    """Whether the faults say why the chains disagree."""
+
+    def and_those(self, other: "Findings") -> "Findings":
+        """Both."""
+        return Findings(
+            self.faults + other.faults,
+            self.shortages + other.shortages,
+            self.explained or other.explained,
+        )
+
+
 def verdict(
-    quantities: xr.DataTree, table: pd.DataFrame, config: Mapping[str, Any] | None = None
+    quantities: xr.DataTree,
+    table: pd.DataFrame,
+    config: Mapping[str, Any] | None = None,
+    findings: Findings | None = None,
 ) -> Verdict:
     """Judges a run and says what to do about it.
 
@@ -408,6 +435,7 @@ def verdict(
         table: the result of `summary`.
         config: the run's settings, of which `warmup`, `thin` and `target_accept` make the
             advice concrete.
+        findings: of mixing across starts, and of replicas.
     """
     posterior = quantities.children["posterior"].to_dataset()
     table = table[table["sd"] > 0]
@@ -415,7 +443,7 @@ def verdict(
     found = Verdict(
         state="",
         sentence="",
-        rhat=_extreme(table["r_hat"], largest=True),
+        rhat=largest_rhat(table),
         ess_bulk=_extreme(table["ess_bulk"]),
         ess_tail=_extreme(table["ess_tail"]),
         bfmi=_smallest_bfmi(posterior["energy"].values),
@@ -423,13 +451,23 @@ def verdict(
         nonfinite=int((~_finite(posterior)).sum()),
         draws=chains * draws,
     )
-    bad = _faults(found, quantities, _disagree(quantities, table), config or {})
+    findings = findings or Findings()
+    bad = _faults(found, quantities, findings, config or {})
     if bad:
         return found._replace(state="bad", sentence=" ".join(bad))
-    lacking = _shortages(found, chains, draws, config or {})
+    lacking = [*findings.shortages, *_shortages(found, chains, draws, config or {})]
     if lacking:
         return found._replace(state="short", sentence=" ".join(lacking))
     return found._replace(state="good", sentence=_GOOD)
+
+
+def largest_rhat(table: pd.DataFrame) -> Extreme:
+    """Of all scalars that aren't constant.
+
+    Args:
+        table: the result of `summary`.
+    """
+    return _extreme(table["r_hat"][table["sd"] > 0], largest=True)
 
 
 def _extreme(column: pd.Series, largest: bool = False) -> Extreme:
@@ -452,15 +490,26 @@ def _finite(posterior: xr.Dataset) -> Bool[np.ndarray, "chain draw"]:
     return np.logical_and.reduce([each.reshape(*each.shape[:2], -1).all(axis=2) for each in finite])
 
 
-def _disagree(quantities: xr.DataTree, table: pd.DataFrame) -> bool:
-    """Whether the chains differ by more than chance, given how slowly each of them mixes."""
-    every = by_label(quantities)
-    suspects = table["r_hat"][table["r_hat"] > RHAT_POOR]
-    return any(rhat > _rhat_by_chance(every[name].values) for name, rhat in suspects.items())
+def disagree(quantities: xr.DataTree) -> bool:
+    """Whether the chains differ by more than chance, given how slowly each of them mixes.
+
+    Args:
+        quantities: the result of `scalars`.
+    """
+    return any(_apart(each.values) for each in by_label(quantities).values())
 
 
-def _rhat_by_chance(values: Float[np.ndarray, "chain draw"]) -> float:
-    """What split R-hat exceeds once in 1,000 times if all chains have the same density.
+def _apart(values: Float[np.ndarray, "chain draw"]) -> bool:
+    import arviz
+
+    with quiet():
+        rhat = float(arviz.rhat(values))
+    return rhat > RHAT_POOR and rhat > rhat_by_chance(values)
+
+
+def rhat_by_chance(values: Float[np.ndarray, "chain draw"]) -> float:
+    """What split R-hat exceeds once in 1,000 times if all chains have the same density, given
+    how slowly each mixes.
 
     R-hat^2 = 1 + F/n up to terms of 1/draws, with n effective draws in each of m half chains and
     F distributed as F(m - 1, m(n - 1)).
@@ -476,7 +525,7 @@ def _rhat_by_chance(values: Float[np.ndarray, "chain draw"]) -> float:
 
 
 def _faults(
-    found: Verdict, quantities: xr.DataTree, disagree: bool, config: Mapping[str, Any]
+    found: Verdict, quantities: xr.DataTree, findings: Findings, config: Mapping[str, Any]
 ) -> list[str]:
     """Why the draws must not be used, and what to do; empty if nothing speaks against them."""
     warmup = config.get("warmup")
@@ -499,8 +548,8 @@ def _faults(
             f"{still} of {len(response)} chains stand still, as nearly every proposal was refused: "
             f"the step is too large, so give its adaptation {longer}."
         ]
-    faults = []
-    if disagree:
+    faults = list(findings.faults)
+    if not findings.explained and disagree(quantities):
         faults.append(
             f"The chains disagree: they haven't forgotten their starts, or they sit in different "
             f"modes of the density. Run again with {longer} and more draws; if they still "

@@ -14,18 +14,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import Array, Float
+from jaxtyping import Float
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 from tqdm import tqdm
 
 from ppl_cnn import InputError
-from ppl_cnn.inference.adaptation import Tuned
+from ppl_cnn.inference.annealing import Estimate, Ladder, climb, mean_weight
 from ppl_cnn.inference.records import unit_folder
-from ppl_cnn.inference.split import Point, divided, metropolis, point_at
 from ppl_cnn.inference.store import open_draws
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.network import Params
@@ -34,16 +32,6 @@ FEWEST_CHAINS = 4
 """Standard errors come from the differences between chains."""
 MOST_AT_ONCE = 16
 """Particles that move side by side."""
-
-
-class Estimate(NamedTuple):
-    """A number and its standard error."""
-
-    value: float
-    error: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.4f} ± {self.error:.2g}"
 
 
 class Replicas(NamedTuple):
@@ -185,65 +173,18 @@ def annealed_importance_sampling(
     place = np.linspace(0, len(replicas.strengths) - 1, temperatures + 1)
     rungs = np.arange(len(replicas.strengths))
     between = partial(np.interp, place, rungs)
-    strengths = jnp.asarray(between(replicas.strengths), jnp.float32)
     steps, angles = (
-        jnp.asarray(np.exp(between(np.log(values)))[1:], jnp.float32)
-        for values in (replicas.step_sizes, replicas.angles)
+        np.exp(between(np.log(values)))[1:] for values in (replicas.step_sizes, replicas.angles)
     )
+    ladder = Ladder(np.asarray(between(replicas.strengths)), steps, angles)
     keys = jax.random.split(jax.random.key(seed), particles)
     part = max(size for size in range(1, MOST_AT_ONCE + 1) if particles % size == 0)
     found, gradients = [], 0
     for each in tqdm(keys.reshape(-1, part), "annealing", unit="batch", delay=2, leave=False):
-        logs, count = _climb(density, params, each, strengths, Tuned(steps, angles))
-        found.append(np.asarray(logs, np.float64))
-        gradients += int(count)
-    return Annealed(*_mean_weight(np.concatenate(found)), gradients)
-
-
-def _mean_weight(logs: Float[np.ndarray, " particle"]) -> tuple[Estimate, float]:
-    """The log of the mean of weights with these logs, and their effective number."""
-    largest = logs.max()
-    relative = np.exp(logs - largest)
-    mean = relative.mean()
-    error = relative.std(ddof=1) / np.sqrt(len(logs)) / mean
-    effective = relative.sum() ** 2 / (relative**2).sum()
-    return Estimate(float(largest + np.log(mean)), float(error)), float(effective)
-
-
-@partial(jax.jit, static_argnums=0)
-def _climb(
-    density: TiltedDensity,
-    params: Params,
-    keys: Array,
-    strengths: Float[Array, " rung"],
-    tuned: Tuned,
-) -> tuple[Float[Array, " particle"], Array]:
-    """Log weights and gradients of particles."""
-    tilt = partial(density.tilt, params=params)
-
-    def begin(key: Array) -> Point:
-        return point_at(tilt, jax.random.normal(key, density.latent_shape))
-
-    def rise(
-        carry: tuple[Point, Array], rung: tuple[Array, Array, Array, Tuned, Array]
-    ) -> tuple[tuple[Point, Array], Array]:
-        points, logs = carry
-        index, gap, strength, tuning, key = rung
-        logs = logs + gap * points.tilt
-        steps, step_size = divided(tuning, index)
-        move = jax.vmap(lambda point, key: metropolis(tilt, point, key, step_size, steps, strength))
-        points = move(points, jax.vmap(partial(jax.random.fold_in, data=index))(key)).point
-        return (points, logs), steps
-
-    points = jax.vmap(begin)(keys)
-    count = len(strengths) - 1
-    index = jnp.arange(count)
-    gaps = jnp.diff(strengths)
-    every = jnp.broadcast_to(keys, (count, len(keys)))
-    rungs = (index, gaps, strengths[1:], tuned, every)
-    start = (points, jnp.zeros(len(keys)))
-    (_, logs), steps = jax.lax.scan(rise, start, rungs)
-    return logs, len(keys) * (1 + steps.sum())
+        end, count = climb(density, params, each, ladder)
+        found.append(np.asarray(end.logs, np.float64))
+        gradients += count
+    return Annealed(*mean_weight(np.concatenate(found)), gradients)
 
 
 class Estimates(NamedTuple):

@@ -87,7 +87,7 @@ def _single(section: Section) -> str:
 {section.images}
 </section>
 {section.verdict_html("h2")}
-{section.sides}
+{section.mixing}
 {section.maps}
 {_folding("h2", "ArviZ's plots", section.plots(), "open")}
 {section.summary()}
@@ -201,7 +201,7 @@ def _unit(part: Section | _Missing, plotted: bool) -> str:
     return f"""{head}<p class="note">{escape(part.subtitle)}</p>
 {part.images}
 {part.verdict_html("h3")}
-{part.sides}
+{part.mixing}
 {part.maps}
 {_plots(part, plotted)}
 {part.summary()}

@@ -18,6 +18,9 @@ _PACKAGES = ("ppl_cnn", "jax", "numpyro", "flax", "optax", "arviz", "zarr", "gra
 
 _LONGEST_NAME = 60
 
+_NOW_CALLED = {("init", "two-sided"): "two-sided:rto"}
+"""Settings that earlier versions recorded by another text."""
+
 
 def versions() -> dict[str, str]:
     """Of Python and the packages that determine a run's numbers."""
@@ -144,6 +147,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def _check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    old = {key: _NOW_CALLED.get((key, str(value)), value) for key, value in old.items()}
     for key in {**old, **new}:
         if old.get(key) != new.get(key):
             raise InputError(

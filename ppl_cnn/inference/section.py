@@ -13,10 +13,13 @@ from ppl_cnn import InputError
 from ppl_cnn.inference import diagnostics
 from ppl_cnn.inference.heatmaps import maps_html
 from ppl_cnn.inference.maps import stored_maps
+from ppl_cnn.inference.mixing import Mixing, mixing_html
 from ppl_cnn.inference.pictures import Album, Stretched
 from ppl_cnn.inference.plots import plots_html, summary_html
 from ppl_cnn.inference.records import read_record, unit_folder
+from ppl_cnn.inference.replicas import Climbs, climbs_html
 from ppl_cnn.inference.sides import sides_html, two_sides
+from ppl_cnn.inference.starts import is_two_sided
 from ppl_cnn.inference.viewer import FRAMES, Sheets, modes, viewer_html
 from ppl_cnn.models.weights import write_aside
 
@@ -42,8 +45,8 @@ class Section(NamedTuple):
     thumbnail: Stretched
     images: str
     """HTML: the large pictures and the viewer."""
-    sides: str
-    """HTML: whether chains from both sides agree; empty unless they started so."""
+    mixing: str
+    """HTML: mixing within and across starts; the two sides and the replicas, if there are any."""
     maps: str
     facts: str
 
@@ -84,7 +87,7 @@ class Section(NamedTuple):
             modes(scan, steins, order), order, limit - len(large.encode()) - len(maps.encode())
         )
         unit = record["config"].get("unit", "") if unit is None else unit
-        two_sided = record["config"].get("init") == "two-sided"
+        mixing, findings = _mixing(record["config"], tree, quantities, scan, table, heading)
         chains, draws = (
             quantities["posterior"].sizes["chain"],
             quantities["posterior"].sizes["draw"],
@@ -95,12 +98,12 @@ class Section(NamedTuple):
             record=record,
             quantities=quantities,
             table=table,
-            verdict=diagnostics.verdict(quantities, table, record["config"]),
+            verdict=diagnostics.verdict(quantities, table, record["config"], findings),
             thumbnail=album.best(),
             images=large
             + f"<{heading}>Chain by chain</{heading}>\n"
             + viewer_html(sheets, unit_folder(unit), chains, draws, _no_stein(record, steins)),
-            sides=sides_html(two_sides(quantities, scan), heading) if two_sided else "",
+            mixing=mixing,
             maps=maps,
             facts=_facts(record, tree, quantities, table),
         )
@@ -126,6 +129,7 @@ class Section(NamedTuple):
         return f"""<section class="verdict {state}">
 <{heading}><span aria-hidden="true">{SIGNS[state]}</span> {HEADLINES[state]}</{heading}>
 <p>{escape(self.verdict.sentence)}</p>
+<p class="note">{escape(density(self.record["config"]))}</p>
 <dl class="numbers">
 {_numbers(self.verdict, self.quantities)}
 </dl>
@@ -139,6 +143,16 @@ class Section(NamedTuple):
     def summary(self) -> str:
         """ArviZ's summary."""
         return summary_html(self.table)
+
+
+def density(config: Mapping[str, Any]) -> str:
+    """Which density was sampled, in a sentence; as far as it is known."""
+    unknown = {"target": "response", "unit": "a unit", "temperature": "?", "reference": "?"}
+    known = {**unknown, **config}
+    return (
+        f"Sampled was the density proportional to exp(f/T) q, f the {known['target']} of "
+        f"{known['unit']}, T = {known['temperature']}, q = {known['reference']}."
+    )
 
 
 def settings(config: Mapping[str, Any]) -> list[str]:
@@ -177,6 +191,28 @@ def _no_stein(record: Mapping[str, Any], steins: diagnostics.SteinMeans | None) 
         return ""
     reference = record["config"].get("reference", "")
     return f"The reference {reference}".rstrip() + " has no Stein mean."
+
+
+def _mixing(
+    config: Mapping[str, Any],
+    tree: xr.DataTree,
+    quantities: xr.DataTree,
+    scan: diagnostics.Scan,
+    table: pd.DataFrame,
+    heading: str,
+) -> tuple[str, diagnostics.Findings]:
+    """The page's sections on it, and what they mean for the verdict."""
+    start = config.get("init", "")
+    sides = two_sides(quantities, scan) if is_two_sided(start) else None
+    found = Mixing.of(tree, quantities, diagnostics.largest_rhat(table), sides)
+    pages, findings = mixing_html(found, heading), found.findings()
+    if sides is not None:
+        pages += sides_html(sides, heading, start)
+    climbs = Climbs.of(tree)
+    if climbs is not None:
+        pages += climbs_html(climbs, heading)
+        findings = findings.and_those(climbs.findings())
+    return pages, findings
 
 
 # The verdict's numbers

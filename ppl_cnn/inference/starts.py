@@ -1,9 +1,10 @@
-"""Where chains start: at draws of the reference, optima, the mean image, photographs or draws."""
+"""Where chains start: at draws of the reference or annealed from there, optima, images or draws."""
 
 import hashlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from ppl_cnn import InputError
+from ppl_cnn.inference.annealing import PARTICLES, anneal, mean_weight, scouted
 from ppl_cnn.inference.blocks import Sampling, chain_keys
 from ppl_cnn.inference.records import unit_folder
 from ppl_cnn.inference.store import DAMAGE, open_draws
@@ -28,86 +30,145 @@ _RATE = 0.4
 """Adam's first one, in z; it falls to 0 as a cosine."""
 
 
+class Started(NamedTuple):
+    """Where the chains of some densities start, and what that took."""
+
+    latents: Float[Array, "chain row col channel"] | None
+    """None for draws of the reference, each chain's own."""
+    gradients: list[int]
+    """Of each unit's chains together."""
+    notes: list[dict[str, Any]]
+    """For each unit's record."""
+
+
 class Starts:
     """The latents at which chains start.
 
     Args:
         text: "prior" (each chain at its own draw of the reference), "rto" (at the optimum next to
-            such a draw, see `randomize_then_optimize`), "two-sided" (the first half of the chains
-            as "prior", the others as "rto"), "zero" (at R(0), for most references the mean image),
-            "image:FILE" or "image:FILE,FILE,..." (at photographs, brought to the network's image
-            and cropped to the unit's), or "run:FOLDER" (at the last draw of each chain of another
-            run of images of the same size). Fewer images than chains are used in turn. Pixels
-            outside a unit's image start at the mean.
+            such a draw, see `randomize_then_optimize`), "anneal" or "anneal:M" (at an approximate
+            draw of the density, by 16 or M particles of each chain, see `annealing.anneal`),
+            "zero" (at R(0), for most references the mean image), "image:FILE" or
+            "image:FILE,FILE,..." (at photographs, brought to the network's image and cropped to
+            the unit's), or "run:FOLDER" (at the last draw of each chain of another run of images
+            of the same size). Fewer images than chains are used in turn. Pixels outside a unit's
+            image start at the mean. "two-sided:TEXT" starts the first half of a unit's chains at
+            draws of the reference and the others as TEXT says; "two-sided" is "two-sided:rto".
 
     Raises:
         InputError: the text is none of that, or a file can't be read.
     """
 
     def __init__(self, text: str) -> None:
-        kind, _, value = text.partition(":")
-        self._kind, self._folder = kind, Path(value)
+        text = "two-sided:rto" if text == "two-sided" else text
+        self._two_sided = is_two_sided(text)
+        one = text.removeprefix("two-sided:")
+        if self._two_sided and one == "prior":
+            raise InputError(
+                "Both sides would start at draws of the reference: give another --start to "
+                "--two-sided, for example rto."
+            )
+        self._kind, colon, value = one.partition(":")
+        self._folder, self._particles = Path(value), PARTICLES
         self._photographs: list[np.ndarray] = []
-        self.text = text
-        """What determines the starts: photographs are named by a digest of their pixels."""
-        if kind == "image" and value:
+        valued = {"image": bool(value), "run": bool(value), "anneal": not colon or bool(value)}
+        if not valued.get(self._kind, one in ("prior", "rto", "zero")):
+            raise InputError(
+                f"{one!r} is no start: write prior, rto, anneal (or anneal:M, of M particles), "
+                f"zero, image:FILE (or several, between commas) or run:FOLDER."
+            )
+        if self._kind == "anneal" and value:
+            self._particles = _count(value)
+        if self._kind == "image":
             self._photographs = [_photograph(Path(name)) for name in value.split(",")]
             digest = hashlib.sha256(b"".join(pixels.tobytes() for pixels in self._photographs))
-            self.text = f"image:{digest.hexdigest()[:16]}"
-        elif text not in ("prior", "rto", "two-sided", "zero") and not (kind == "run" and value):
-            raise InputError(
-                f"{text!r} is no start: write prior, rto, two-sided, zero, image:FILE (or "
-                f"several, between commas) or run:FOLDER."
-            )
+            one = f"image:{digest.hexdigest()[:16]}"
+        self.text = f"two-sided:{one}" if self._two_sided else one
+        """What determines the starts: photographs are named by a digest of their pixels."""
 
-    def __call__(
-        self, densities: Sequence[TiltedDensity], sampling: Sampling
-    ) -> Float[Array, "chain row col channel"] | None:
-        """The latents of all chains of these densities; None for draws of the reference.
+    def __call__(self, densities: Sequence[TiltedDensity], sampling: Sampling) -> Started:
+        """The latents of all chains of these densities.
 
         Raises:
             InputError: the other run's images are of another size, or it has no draws; or the
                 chains can't be divided into two sides.
         """
         if self._kind == "prior":
-            return None
-        if self._kind in ("rto", "two-sided"):
-            return self._optimised(densities, sampling)
-        latents = [self._latents(density) for density in densities]
-        turns = [z[jnp.arange(sampling.chains) % len(z)] for z in latents]
-        return jnp.concatenate(turns)
-
-    def gradients(self, sampling: Sampling) -> int:
-        """What the starts of a unit's chains take."""
-        if self._kind not in ("rto", "two-sided"):
-            return 0
-        return ASCENT * (sampling.chains - self._first_moved(sampling))
-
-    def _first_moved(self, sampling: Sampling) -> int:
-        """The first of a unit's chains that doesn't start at its draw of the reference."""
-        return sampling.chains // 2 if self._kind == "two-sided" else 0
-
-    def _optimised(
-        self, densities: Sequence[TiltedDensity], sampling: Sampling
-    ) -> Float[Array, "chain row col channel"]:
-        """Draws of the reference, all or the second half of them moved to optima."""
-        if self._kind == "two-sided" and sampling.chains % 2:
+            return Started(None, [0] * len(densities), [{} for _ in densities])
+        if self._two_sided and sampling.chains % 2:
             raise InputError(
-                f"{sampling.chains} chains can't be half at draws of the reference and half at "
-                f"optima: give an even number of --chains."
+                f"{sampling.chains} chains can't be half at draws of the reference and half "
+                f"elsewhere: give an even number of --chains."
             )
-        keys = jax.vmap(partial(jax.random.fold_in, data=1))(
-            chain_keys(densities, sampling.seed, sampling.chains)
-        )
-        shape = densities[0].latent_shape
-        latents = jax.vmap(partial(jax.random.normal, shape=shape))(keys)
-        first = self._first_moved(sampling)
-        ascend = jax.jit(partial(randomize_then_optimize, densities[0]))
-        moved = [chain for chain in range(len(latents)) if chain % sampling.chains >= first]
-        for chain in tqdm(moved, "optimising starts", unit="chain", delay=2, leave=False):
-            params = densities[chain // sampling.chains].unit.params
-            latents = latents.at[chain].set(ascend(params, latents[chain]))
-        return latents
+        first = sampling.chains // 2 if self._two_sided else 0
+        keys = chain_keys(densities, sampling.seed, sampling.chains)
+        units, gradients, notes = [], [], []
+        total = len(densities) * (sampling.chains - first)
+        # Without miniters, what is told between two chains would not be shown.
+        with tqdm(
+            total=total, desc="starts", unit="chain", delay=2, miniters=0, leave=False
+        ) as bar:
+            for density, own in zip(densities, keys.reshape(len(densities), -1), strict=True):
+                drawn = _reference_draws(density, own)
+                side, spent, note = self._side(
+                    density, densities[0], own[first:], drawn[first:], bar
+                )
+                units.append(jnp.concatenate([drawn[:first], side]))
+                gradients.append(spent)
+                notes.append(note)
+        return Started(jnp.concatenate(units), gradients, notes)
+
+    def _side(
+        self,
+        density: TiltedDensity,
+        compiled: TiltedDensity,
+        keys: Array,
+        drawn: Float[Array, "chain row col channel"],
+        bar: Any,
+    ) -> tuple[Float[Array, "chain row col channel"], int, dict[str, Any]]:
+        """The latents of a unit's chains, gradients and a note, all but draws of the reference.
+
+        Args:
+            density: the unit's.
+            compiled: that of the first unit, whose program is the same.
+            keys: of the chains.
+            drawn: each chain's draw of the reference.
+            bar: moves on by each chain.
+        """
+        if self._kind == "rto":
+            ascend = partial(_ascended, compiled, density.unit.params)
+            moved = [_told(ascend(noise), bar) for noise in drawn]
+            return jnp.stack(moved), ASCENT * len(drawn), {}
+        if self._kind == "anneal":
+            return self._annealed(density, compiled, keys, bar)
+        latents = self._latents(density)
+        return latents[jnp.arange(len(drawn)) % len(latents)], 0, {}
+
+    def _annealed(
+        self, density: TiltedDensity, compiled: TiltedDensity, keys: Array, bar: Any
+    ) -> tuple[Float[Array, "chain row col channel"], int, dict[str, Any]]:
+        def told(strength: float) -> None:
+            bar.set_postfix_str(f"strength {strength:.2g}", refresh=False)
+            bar.update(0)
+
+        keys = jax.vmap(partial(jax.random.fold_in, data=2))(keys)
+        scouts = jax.random.split(jax.random.fold_in(keys[0], 1), max(PARTICLES, self._particles))
+        ladder, gradients = scouted(compiled, density.unit.params, scouts, told)
+        found = [
+            _told(anneal(compiled, density.unit.params, key, ladder, self._particles, told), bar)
+            for key in keys
+        ]
+        log_z = np.asarray([each.log_z for each in found])
+        note: dict[str, Any] = {
+            "particles": self._particles,
+            "strengths": ladder.strengths.tolist(),
+            "log_z": log_z.tolist(),
+        }
+        if len(found) > 1:
+            estimate, effective = mean_weight(log_z)
+            note |= {**estimate._asdict(), "effective": effective}
+        gradients += sum(each.gradients for each in found)
+        return jnp.stack([each.z for each in found]), gradients, {"annealing": note}
 
     def _latents(self, density: TiltedDensity) -> Float[Array, "start row col channel"]:
         if self._kind == "zero":
@@ -124,6 +185,31 @@ class Starts:
             rows, cols = unit.rows, unit.cols
             field = field[:, rows.start : rows.stop, cols.start : cols.stop]
         return density.pull(field)
+
+
+def is_two_sided(text: str) -> bool:
+    """Whether a start's text, as it is recorded, has half of the chains at the reference."""
+    return text.partition(":")[0] == "two-sided"
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 1):
+        raise InputError(
+            f"'anneal:{text}' is no start: write anneal:M with M particles, at least 2."
+        )
+    return int(text)
+
+
+def _told[T](found: T, bar: Any) -> T:
+    """What was found, with the bar moved on once it has been."""
+    jax.block_until_ready(found)
+    bar.update(1)
+    return found
+
+
+def _reference_draws(density: TiltedDensity, keys: Array) -> Float[Array, "chain row col channel"]:
+    keys = jax.vmap(partial(jax.random.fold_in, data=1))(keys)
+    return jax.vmap(partial(jax.random.normal, shape=density.latent_shape))(keys)
 
 
 def randomize_then_optimize(
@@ -158,6 +244,9 @@ def randomize_then_optimize(
         return optax.apply_updates(z, descent), state
 
     return jax.lax.fori_loop(0, ASCENT, step, (noise, rule.init(noise)))[0]
+
+
+_ascended = jax.jit(randomize_then_optimize, static_argnums=0)
 
 
 def _photograph(path: Path) -> np.ndarray:

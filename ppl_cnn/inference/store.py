@@ -1,10 +1,10 @@
 """The Zarr store of a run's draws: grows block by block, and is whole at every moment.
 
 The layout is ArviZ's: groups `posterior` and `sample_stats` with dimensions (chain, draw, ...),
-and `stein` with (chain, block, ...); `tempering`, of replicas on a ladder, has both. A block's
-chunks are written first; rewriting the root's consolidated metadata, a single file, then makes
-them part of the data. Whoever opens the store, while it grows or after a kill, sees whole blocks
-only.
+and `stein` with (chain, block, ...); `tempering`, of replicas on a ladder, has both; `start` has
+the images at which the chains start. A block's chunks are written first; rewriting the root's
+consolidated metadata, a single file, then makes them part of the data. Whoever opens the store,
+while it grows or after a kill, sees whole blocks only.
 """
 
 import shutil
@@ -65,8 +65,9 @@ class DrawStore:
         statistics: Mapping[str, Any],
         config: Mapping[str, Any],
         stein: bool = True,
+        start: np.ndarray | None = None,
     ) -> None:
-        """Makes the store empty, aside and renamed.
+        """Makes the store without draws, aside and renamed.
 
         Args:
             sizes: coordinates of the dimensions chain, row, col and channel; and, if the draws
@@ -74,6 +75,7 @@ class DrawStore:
             statistics: name and type of each of the `sample_stats`.
             config: the root's attributes, JSON.
             stein: whether the blocks have Stein means.
+            start: the images at which the chains start, (chain, row, col, channel), if known.
 
         Raises:
             OSError: there is one already, or no room for it.
@@ -91,10 +93,14 @@ class DrawStore:
                 variables[f"tempering/{name}"] = (("block", "rung"), np.float32)
         for name, kind in statistics.items():
             variables[f"sample_stats/{name}"] = (("chain", "draw"), kind)
+        values: dict[str, np.ndarray] = {}
+        if start is not None:
+            variables["start/image"] = (("chain", *IMAGE), np.float32)
+            values["start/image"] = start
         aside = self._path.with_name(f".{self._path.name}.partial")
         try:
             with zarr.config.set(_WRITING):
-                self._create(aside, sizes, variables, config)
+                self._create(aside, sizes, variables, values, config)
             aside.rename(self._path)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
@@ -104,6 +110,7 @@ class DrawStore:
         path: Path,
         sizes: Mapping[str, range],
         variables: Mapping[str, Any],
+        values: Mapping[str, np.ndarray],
         config: Mapping[str, Any],
     ) -> None:
         root = zarr.open_group(path, mode="w", zarr_format=3, attributes=dict(config))
@@ -113,6 +120,8 @@ class DrawStore:
                 if dim not in group:
                     self._array(group, dim, (dim,), np.int64, sizes)
             self._array(root, name, dims, kind, sizes)
+        for name, known in values.items():
+            cast(zarr.Array, root[name])[:] = known
         _publish(path)
 
     def _array(

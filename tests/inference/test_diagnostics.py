@@ -115,14 +115,14 @@ def test_projections_are_linear_and_in_pixel_units(tmp_path):
 
 def test_images_are_never_read_all_at_once(tmp_path, monkeypatch):
     tree = diagnostics.read(write_run(tmp_path, noise(2, 40), block=5))
-    sizes, load = [], diagnostics._load
+    sizes, load = [], diagnostics.loaded
 
     def watched(array):
         if array.name == "image":
             sizes.append(array.sizes["draw"])
         return load(array)
 
-    monkeypatch.setattr(diagnostics, "_load", watched)
+    monkeypatch.setattr(diagnostics, "loaded", watched)
     diagnostics.scan(tree)
     assert sizes == [5] * 8
 

@@ -37,6 +37,7 @@ def test_sides_that_differ_in_the_response_disagree(tmp_path, write_run):
     response = noise(1)[..., 0, 0, 0] + np.asarray([0, 0, 1, 1])[:, None]
     sides = sides_of(write_run(tmp_path, noise(0), response=response))
     assert not sides.agree
+    assert sides.apart
     assert sides.rhat.of == "response"
     assert "haven't come to the same" in sides_html(sides, "h2")
 
@@ -47,6 +48,14 @@ def test_sides_that_differ_in_the_images_alone_disagree(tmp_path, write_run):
     sides = sides_of(write_run(tmp_path, image))
     assert not sides.agree
     assert sides.rhat.of.startswith("projections[")
+
+
+def test_short_runs_are_not_called_apart(tmp_path, write_run):
+    """With eight draws a side, R-hat exceeds 1.05 by chance."""
+    sides = sides_of(write_run(tmp_path, noise(0)[:, :4], response=noise(1)[:, :4, 0, 0, 0]))
+    assert not sides.agree
+    assert not sides.apart
+    assert "too few draws to tell" in sides_html(sides, "h2")
 
 
 def test_differences_within_a_side_are_none_between_them(tmp_path, write_run):

@@ -31,7 +31,7 @@ def densities(text="conv2:3", reference=REFERENCES[0]):
 def started(text, found, chains=4):
     """The images at which the chains of a program start."""
     sampling = Sampling(chains=chains)
-    position = Program(found, sampling).begin(Starts(text)(found, sampling))
+    position = Program(found, sampling).begin(Starts(text)(found, sampling).latents)
     return np.asarray(found[0].push(position.chains.states.z[SITE]))
 
 
@@ -96,7 +96,7 @@ def test_zero_is_the_mean_image():
 
 
 def test_by_default_chains_start_at_draws_of_the_reference():
-    assert Starts("prior")(densities(), Sampling()) is None
+    assert Starts("prior")(densities(), Sampling()).latents is None
     sampling = Sampling(chains=64)
     z = Program(densities(), sampling).begin().chains.states.z[SITE]
     # 64 x 196 normals: mean and variance within five of their standard errors.
@@ -112,7 +112,7 @@ def test_photographs_are_named_by_what_they_show(photographs, tmp_path):
     assert Starts(f"image:{paths[0]}").text != Starts(f"image:{paths[1]}").text
 
 
-@pytest.mark.parametrize("text", ["", "one", "image:", "run:", "zero:1", "prior:x"])
+@pytest.mark.parametrize("text", ["", "one", "image:", "run:", "zero:1", "prior:x", "two-sided:"])
 def test_other_words_are_refused(text, refused):
     with refused("is no start", "image:FILE"):
         Starts(text)
@@ -144,7 +144,7 @@ def test_optimised_starts_of_a_linear_response_are_draws_of_the_density():
     """N(w, I) in z, w = sigma slope / T: their errors are standard normal."""
     density, mean = linear_density()
     sampling = Sampling(chains=40)
-    z = Starts("rto")([density], sampling)
+    z = Starts("rto")([density], sampling).latents
     errors = np.asarray(z) - np.asarray(mean)
     assert np.abs(errors.mean(axis=0)).max() < 4 / np.sqrt(40)
     # A chi-square of 480 degrees of freedom, within four of its standard deviations.
@@ -155,7 +155,7 @@ def test_optimised_starts_respond_more_than_draws_of_the_reference():
     found = densities("conv2:3,conv2:9")
     responses = {}
     for text in ("prior", "rto"):
-        z = Starts(text)(found, Sampling(chains=3))
+        z = Starts(text)(found, Sampling(chains=3)).latents
         z = Program(found, Sampling(chains=3)).begin(z).chains.states.z[SITE]
         responses[text] = [
             float(density.tilt(z[3 * index + chain]))
@@ -172,7 +172,7 @@ def test_optimised_starts_dont_learn_the_fixed_views():
         ppl_cnn.TiltedDensity(ppl_cnn.Averaged(unit, 2, seed=seed), REFERENCES[0], 0.1)
         for seed in (1, 2)
     ]
-    starts = [Starts("rto")([density], Sampling(chains=1))[0] for density in found]
+    starts = [Starts("rto")([density], Sampling(chains=1)).latents[0] for density in found]
     np.testing.assert_array_equal(*starts)
     noise = jax.random.normal(jax.random.key(3), found[0].latent_shape)
     for density in found:
@@ -181,12 +181,29 @@ def test_optimised_starts_dont_learn_the_fixed_views():
 
 def test_half_of_the_chains_of_a_two_sided_run_start_at_the_reference():
     density, mean = linear_density()
-    sampling = Sampling(chains=40, init="two-sided")
-    z = np.asarray(Starts("two-sided")([density], sampling))
-    # Each side's mean over 20 chains and 12 pixels, within four standard errors.
-    assert abs(z[:20].mean()) < 4 / np.sqrt(240)
-    assert abs((z[20:] - np.asarray(mean)).mean()) < 4 / np.sqrt(240)
+    sampling = Sampling(chains=40)
+    for text in ("two-sided", "two-sided:anneal:64"):
+        z = np.asarray(Starts(text)([density], sampling).latents)
+        # Each side's mean over 20 chains and 12 pixels, within four standard errors.
+        assert abs(z[:20].mean()) < 4 / np.sqrt(240)
+        assert abs((z[20:] - np.asarray(mean)).mean()) < 4 / np.sqrt(240)
     assert np.abs(mean).max() > 1
+
+
+def test_two_sides_go_with_every_other_start(photographs):
+    paths, _ = photographs
+    images = started(f"two-sided:image:{paths[0]}", densities("conv2:3,conv2:9"))
+    alone = started(f"image:{paths[0]}", densities())
+    np.testing.assert_allclose(images[[2, 3]], alone[:2], atol=1e-4)
+    np.testing.assert_allclose(images[[6, 7]], alone[:2], atol=1e-4)
+    rest = images[[0, 1, 4, 5]]
+    assert rest.std() == pytest.approx(10, rel=0.1)
+    assert Starts("two-sided").text == Starts("two-sided:rto").text == "two-sided:rto"
+
+
+def test_both_sides_at_the_reference_are_refused(refused):
+    with refused("Both sides", "rto"):
+        Starts("two-sided:prior")
 
 
 def test_an_odd_number_of_chains_has_no_two_sides(refused):
@@ -195,8 +212,62 @@ def test_an_odd_number_of_chains_has_no_two_sides(refused):
 
 
 def test_gradients_of_the_start_are_recorded(tmp_path):
-    for init, count in (("rto", 2 * ASCENT), ("two-sided", ASCENT)):
+    for init, count in (("rto", 2 * ASCENT), ("two-sided:rto", ASCENT)):
+        record = recorded(init, tmp_path / init)
+        assert record["config"]["init"] == init
+        assert record["gradients"]["start"] == count
+
+
+def recorded(init, out):
+    """The record of a short run that starts so."""
+    sampling = Sampling(chains=2, warmup=5, init=init)
+    sample_to(out, densities(), sampling, 4, starts=Starts(init), progress=False)
+    return json.loads((out / "run.json").read_text())
+
+
+def test_annealing_is_recorded(tmp_path):
+    record = recorded("anneal:4", tmp_path)
+    note, gradients = record["annealing"], record["gradients"]["start"]
+    rungs = len(note["strengths"]) - 1
+    assert (note["strengths"][0], note["strengths"][-1]) == (0, 1)
+    assert rungs > 3
+    # Sixteen particles find the ladder and four of each chain go up, a trajectory at each rung.
+    assert gradients % 4 == 0
+    assert 24 * (1 + rungs) <= gradients <= 24 * (1 + 32 * 1.5 * rungs)
+    assert len(note["log_z"]) == 2
+    assert min(note["log_z"]) <= note["value"] <= max(note["log_z"])
+
+
+@pytest.mark.parametrize("text", ["anneal:", "anneal:1", "anneal:x", "anneal:2.5", "anneal:-4"])
+def test_particles_are_counted(text, refused):
+    with refused("is no start", "anneal:M"):
+        Starts(text)
+
+
+def test_a_run_recorded_as_two_sided_is_continued(tmp_path):
+    """So earlier versions called what is two-sided:rto."""
+    sampling = Sampling(chains=2, warmup=5, init="two-sided")
+    sample_to(tmp_path, densities(), sampling, 4, starts=Starts("two-sided"), progress=False)
+    now = Sampling(chains=2, warmup=5, init=Starts("two-sided").text)
+    sample_to(tmp_path, densities(), now, 6, starts=Starts("two-sided"), progress=False)
+    assert open_draws(tmp_path / "draws.zarr")["posterior"].sizes["draw"] == 6
+    assert json.loads((tmp_path / "run.json").read_text())["config"]["init"] == "two-sided"
+
+
+def test_a_run_holds_where_its_chains_start(tmp_path):
+    found = densities("conv2:3,conv2:9")
+    for init in ("prior", "rto"):
         sampling = Sampling(chains=2, warmup=5, init=init)
-        starts, out = Starts(init), tmp_path / init
-        sample_to(out, densities(), sampling, 4, starts=starts, progress=False)
-        assert json.loads((out / "run.json").read_text())["gradients"]["start"] == count
+        sample_to(tmp_path / init, found, sampling, 4, starts=Starts(init), progress=False)
+        images = started(init, found, chains=2)
+        for unit in (0, 1):
+            folder = tmp_path / init / ("conv2-3-at-7,7", "conv2-9-at-7,7")[unit]
+            stored = open_draws(folder / "draws.zarr")["start/image"]
+            assert stored.dims == ("chain", "row", "col", "channel")
+            np.testing.assert_allclose(stored.values, images[2 * unit : 2 * unit + 2], atol=1e-4)
+
+
+def test_draw_takes_a_start():
+    (density,) = densities()
+    draws = ppl_cnn.draw(density, chains=2, draws=4, warmup=5, start="zero", progress=False)
+    np.testing.assert_array_equal(draws["start/image"].values, 0)
