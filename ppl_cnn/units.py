@@ -125,7 +125,13 @@ def _images(
     count = min(options.images, len(split))
     size = max(1, _BATCH_VALUES // math.prod(network.image_shape))
     bar = tqdm(range(0, count, size), "responses", unit="batch", delay=2, leave=False)
-    for start, batch in zip(bar, batches(split, size), strict=False):
+    seen = batches(
+        split,
+        size,
+        image_shape=network.image_shape,
+        short_side=network.preprocessing.short_side,
+    )
+    for start, batch in zip(bar, seen, strict=False):
         pixels = batch["image"][: count - start]
         yield preprocess(pixels, network.preprocessing, network.image_shape)
 

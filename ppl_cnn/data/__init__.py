@@ -6,14 +6,16 @@
 `python -m ppl_cnn.data` prepares the data sets that the package doesn't ship.
 """
 
+from ppl_cnn.data.data_sets import NAMES
 from ppl_cnn.data.readers import (
-    NAMES,
     Batch,
     Example,
     Images,
     Split,
+    ViewsBatch,
     batches,
     open_split,
+    ten_view_batches,
     training_batches,
 )
 
@@ -23,7 +25,9 @@ __all__ = [
     "Example",
     "Images",
     "Split",
+    "ViewsBatch",
     "batches",
     "open_split",
+    "ten_view_batches",
     "training_batches",
 ]

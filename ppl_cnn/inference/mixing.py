@@ -167,7 +167,7 @@ class Mixing(NamedTuple):
 
 def _correlation(end: Closeness | None) -> str:
     assert end is not None
-    return f"correlation {end.own:.2f} with their own, {end.others:.2f} with others'"
+    return f"correlation {end.own:z.2f} with their own, {end.others:z.2f} with others'"
 
 
 def _drift(trend: Trend) -> str:
@@ -337,7 +337,7 @@ def mixing_html(mixing: Mixing, heading: str) -> str:
         mixing: of a run.
         heading: the tag of its heading.
     """
-    most = f"at most {RHAT_POOR} is good"
+    most = f"above {RHAT_POOR} they differ, unless by chance"
     rows = [("R-hat of a chain's halves, largest", _rhat(mixing.within), most)]
     if mixing.chains > 1:
         rows.append(("R-hat over chains, largest", _rhat(mixing.across), most))
@@ -345,12 +345,12 @@ def mixing_html(mixing: Mixing, heading: str) -> str:
         rows.append(("R-hat over the two sides, largest", _rhat(mixing.sides.rhat), most))
     for when, found in (("first", mixing.begin), ("last", mixing.end)):
         if found is not None:
-            said = f"{found.own:.2f} with the own, {found.others:.2f} with others'"
+            said = f"{found.own:z.2f} with the own, {found.others:z.2f} with others'"
             note = f"a difference up to {NEAR} is good"
             rows.append((f"Correlation of the {when} draws with starts", said, note))
     for each in mixing.trends:
         if math.isfinite(each.errors):
-            said = f"{each.errors:+.1f} in all, {each.worst.value:+.1f} in {each.worst.of}"
+            said = f"{each.errors:+z.1f} in all, {each.worst.value:+z.1f} in {each.worst.of}"
             note = "in Monte Carlo errors; more than 3 or 4 is a drift"
             rows.append((f"Second half − first half, {each.of}", said, note))
     body = "\n".join(

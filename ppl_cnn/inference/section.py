@@ -147,12 +147,9 @@ class Section(NamedTuple):
 
 def density(config: Mapping[str, Any]) -> str:
     """Which density was sampled, in a sentence; as far as it is known."""
-    unknown = {"target": "response", "unit": "a unit", "temperature": "?", "reference": "?"}
-    known = {**unknown, **config}
-    return (
-        f"Sampled was the density proportional to exp(f/T) q, f the {known['target']} of "
-        f"{known['unit']}, T = {known['temperature']}, q = {known['reference']}."
-    )
+    said = f"Sampled was the density proportional to exp(f/T) q of {config.get('unit', 'a unit')}"
+    known = ", ".join(_density(config))
+    return f"{said}: {known}." if known else f"{said}."
 
 
 def settings(config: Mapping[str, Any]) -> list[str]:

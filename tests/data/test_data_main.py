@@ -45,6 +45,32 @@ def test_prepares_once_and_leaves_it_then(originals, tmp_path):
     assert len(open_split("fashion_mnist", "train", str(data_dir))) == 20
 
 
+def test_list_shows_what_is_prepared_and_how_to_prepare_the_rest(originals, tmp_path):
+    command("prepare", "fashion_mnist", f"--manual-dir={originals}", f"--data-dir={tmp_path}")
+    listed = command("list", f"--data-dir={tmp_path}")
+    assert (listed.returncode, listed.stderr) == (0, "")
+    folder = tmp_path / "fashion_mnist_idx" / "1.0.0"
+    assert f"--data fashion_mnist: 20 train + 10 test in {folder}\n" in listed.stdout
+    assert "--data fashion-embedded: 6,000 train + 1,000 test in " in listed.stdout
+    assert f"prepare mnist --manual-dir DIR --data-dir {tmp_path}\n" in listed.stdout
+    assert "fashion-embedded" in command().stdout
+
+
+def test_class_folders_are_prepared_and_what_is_damaged_is_told(tree, photograph, tmp_path):
+    path = tree({"cat": 2, "dog": 2}, {"cat": 1})
+    for index in range(1_100):
+        (path / "train" / "dog" / f"tiny{index}.jpg").write_bytes(photograph(8, 8))
+    (path / "train" / "dog" / "tiny7.jpg").write_bytes(b"no image")
+    data_dir = f"--data-dir={tmp_path / 'data'}"
+    run = command("prepare", f"folder:{path}", "--short-side", "32", data_dir)
+    assert run.returncode == 0, run.stderr
+    first, second, third = run.stdout.splitlines()
+    assert first.startswith(f"folder:{path}: 1,103 train + 1 test images in {tmp_path / 'data'}")
+    assert second == "left out as damaged (1):"
+    assert third.startswith("  train/dog/tiny7.jpg: cannot identify image file")
+    assert f"--data folder:{path}: 1,103 train + 1 test in " in command("list", data_dir).stdout
+
+
 def test_help_teaches_and_imports_nothing_heavy():
     overview, details = command("--help"), command("prepare", "--help")
     assert (overview.returncode, details.returncode) == (0, 0)
@@ -52,6 +78,8 @@ def test_help_teaches_and_imports_nothing_heavy():
     for word in (
         "--manual-dir",
         "--data-dir",
+        "--short-side",
+        "folder:PATH",
         "/usr/share/datasets/fashion-mnist",
         "TFDS_DATA_DIR",
     ):
@@ -73,6 +101,9 @@ def test_bad_input_is_one_sentence_and_exit_code_2(originals, tmp_path):
         (["fashion_mnist", f"--manual-dir={tmp_path / 'file'}"], "no folder with files: the four"),
         (["fashion_mnist", f"--manual-dir={tmp_path / 'none'}"], "no folder with files: the four"),
         (["fashion_mnist", f"--manual-dir={originals}"], "not a whole gzip file"),
+        (["folder:nowhere"], "no folder 'nowhere' of images"),
+        (["mnist"], "--manual-dir is missing: MNIST's four idx files are needed"),
+        (["mnist", f"--manual-dir={tmp_path}"], "has no digits: MNIST's four idx files are needed"),
         (["fashion-embedded", f"--manual-dir={tmp_path}"], "isn't there: the four idx .gz files"),
     ):
         data_dir = [] if "--data-dir" in arguments[-1] else [f"--data-dir={tmp_path / 'data'}"]

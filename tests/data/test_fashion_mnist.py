@@ -1,23 +1,19 @@
 import gzip
-import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from PIL import Image
 
 from ppl_cnn import InputError
 from ppl_cnn.data import open_split
+from ppl_cnn.data.data_sets import DATA_SETS
 from ppl_cnn.data.fashion_mnist import (
     FashionEmbedded,
     FashionMnistIdx,
-    encode_png,
     first_per_class,
-    read_idx,
-    read_split,
 )
-from ppl_cnn.data.readers import DATA_SETS
+from ppl_cnn.data.idx import read_split
 
 DEBIAN = Path(DATA_SETS["fashion_mnist"].manual_dir)
 
@@ -100,7 +96,7 @@ def test_preparing_again_makes_what_is_shipped(tmp_path):
     for split, per_class in FashionEmbedded.PER_CLASS.items():
         shipped = open_split("fashion-embedded", split)
         read = shipped.source.read(range(len(shipped)))
-        images, labels = read_split(DEBIAN, split)
+        images, labels = read_split(DEBIAN, split, "")
         kept = first_per_class(labels, per_class)
         np.testing.assert_array_equal(read["image"][..., 0], images[kept], strict=True)
         np.testing.assert_array_equal(read["label"], labels[kept])
@@ -112,7 +108,7 @@ def test_preparing_again_makes_what_is_shipped(tmp_path):
 
 @pytest.mark.skipif(not DEBIAN.is_dir(), reason="needs Debian's dataset-fashion-mnist")
 def test_debian_files_are_the_known_set():
-    images, labels = read_split(DEBIAN, "test")
+    images, labels = read_split(DEBIAN, "test", "")
     assert images.shape == (10_000, 28, 28)
     assert np.bincount(labels).tolist() == [1_000] * 10
 
@@ -120,48 +116,6 @@ def test_debian_files_are_the_known_set():
 def test_names_of_tfds_are_left_alone():
     assert tfds.builder_cls("fashion_mnist").__module__.startswith("tensorflow_datasets.")
     assert {FashionMnistIdx.name, FashionEmbedded.name}.isdisjoint({"fashion_mnist"})
-
-
-def test_png_is_lossless():
-    image = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
-    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(encode_png(image)))), image)
-
-
-@pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 3, 4), (0,)])
-def test_idx_of_any_shape(tmp_path, shape):
-    array = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
-    (tmp_path / "x.gz").write_bytes(gzip.compress(idx_bytes(array)))
-    np.testing.assert_array_equal(read_idx(tmp_path / "x.gz"), array, strict=True)
-
-
-GOOD = idx_bytes(np.zeros((2, 3), np.uint8))
-
-
-def packed(content):
-    """Without the time: it would be in the tests' names, which processes must agree on."""
-    return gzip.compress(content, mtime=0)
-
-
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [
-        (b"no gzip at all", "not a whole gzip file"),
-        (packed(GOOD)[:-9], "not a whole gzip file"),
-        (packed(GOOD)[:-8] + bytes(8), "not a whole gzip file"),
-        (packed(bytes([0, 0, 13]) + GOOD[3:]), r"begins with 00 00 0d 02, and 00 00 08"),
-        (packed(b""), "begins with nothing"),
-        (packed(GOOD[:4]), "announces"),
-        (packed(GOOD[:9]), "announces"),
-        (packed(GOOD[:-1]), "announces 6 values and holds 5"),
-        (packed(GOOD + b"x"), "announces 6 values and holds 7"),
-    ],
-)
-def test_corrupt_idx_files(tmp_path, content, sentence):
-    file = tmp_path / "x.gz"
-    file.write_bytes(content)
-    with pytest.raises(InputError, match=sentence) as raised:
-        read_idx(file)
-    assert str(file) in str(raised.value)
 
 
 @pytest.mark.parametrize(

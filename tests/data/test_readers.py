@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from ppl_cnn import InputError
 from ppl_cnn.data import NAMES, Images, Split, batches, open_split, training_batches
-from ppl_cnn.data.readers import prepared_folder
+from ppl_cnn.data.data_sets import find
 
 
 class Numbered(Images):
@@ -66,7 +66,7 @@ def test_embedded_split_is_balanced_and_begins_as_fashion_mnist_does(split, coun
 
 def test_images_are_those_that_tfds_itself_decodes():
     data = open_split("fashion-embedded", "test")
-    peer = tfds.builder_from_directory(prepared_folder("fashion-embedded")).as_data_source("test")
+    peer = tfds.builder_from_directory(find("fashion-embedded").folder).as_data_source("test")
     for i in (0, 1, 499, 999):
         np.testing.assert_array_equal(data.source[i]["image"], peer[i]["image"], strict=True)
         assert data.source[i]["label"] == peer[i]["label"]
@@ -210,7 +210,7 @@ def test_prepared_data_are_found_where_tfds_keeps_them(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"prepare fashion_mnist\.$"):
         open_split("fashion_mnist", "train")
     folder = tmp_path / "fashion_mnist_idx" / "1.0.0"
-    shutil.copytree(prepared_folder("fashion-embedded"), folder)
+    shutil.copytree(find("fashion-embedded").folder, folder)
     assert len(open_split("fashion_mnist", "test")) == 1_000
 
 
@@ -225,7 +225,7 @@ def spoil_middle(content: bytes) -> bytes:
 @pytest.mark.parametrize("spoil", [spoil_half, spoil_middle, lambda _: b"", lambda _: None])
 def test_damaged_files(tmp_path, spoil):
     folder = tmp_path / "fashion_mnist_idx" / "1.0.0"
-    shutil.copytree(prepared_folder("fashion-embedded"), folder)
+    shutil.copytree(find("fashion-embedded").folder, folder)
     (shard,) = folder.glob("*test.array_record*")
     content = spoil(shard.read_bytes())
     shard.unlink() if content is None else shard.write_bytes(content)
@@ -251,7 +251,7 @@ assert batch["image"].shape == (8, 28, 28, 1)
 
 
 def test_shipped_files_are_small_and_carry_their_licence():
-    folder = prepared_folder("fashion-embedded")
+    folder = find("fashion-embedded").folder
     assert folder.is_relative_to(Path(sys.modules["ppl_cnn"].__file__).parent)
     assert sum(file.stat().st_size for file in folder.rglob("*")) <= 5_000_000
     assert "Copyright (c) 2017 Zalando SE" in (folder / "LICENSE").read_text()
