@@ -5,8 +5,8 @@
 
 SqueezeNet's classes (the first of those for tuning in benchmarks/recognition.py, which says what
 variables of the environment it needs) with vivid's target under a reference of 32x32x3 waves, at
-T = 1/8, 1/30, 1/100 and 1/1000. Half of a class's chains start at draws of the reference, half at
-optima of T = 1/1000, and all move by `split`, adapted in the first 30 transitions. Of each
+T = 1, 1/4, 1/8, 1/30, 1/100 and 1/1000. Half of a class's chains start at draws of the reference,
+half at optima of T = 1/1000, and all move by `split`, adapted in the first 20 transitions. Of each
 temperature and class results.jsonl gets a line, which isn't made again:
 
     rhat: of one side against the other over the last half of the transitions, rank-normalised: of
@@ -19,12 +19,12 @@ temperature and class results.jsonl gets a line, which isn't made again:
 
 import argparse
 import json
+import math
 from functools import partial
 from pathlib import Path
 
 import arviz
 import jax
-import jax.numpy as jnp
 import numpy as np
 from recognition import TUNING, judged, lines, rank_of, real, shown
 
@@ -36,8 +36,10 @@ from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.references import parse_reference
 from ppl_cnn.models.views import averaged
 
-COLDNESS = (8, 30, 100, 1000)
+COLDNESS = (1, 4, 8, 30, 100, 1000)
 """1/T."""
+FIRST_STEP, FIRST_ANGLE, WARMUP = 0.05, 0.5, 20
+"""Where adaptation starts, the step for T = 1, and how many transitions it takes."""
 PROJECTIONS = 50
 
 
@@ -54,12 +56,7 @@ class Chains:
         self._views = averaged(units[0], 2).params
         self._shape, self._count = density.latent_shape, count
         self._ascend = jax.jit(jax.vmap(partial(randomize_then_optimize, glimpsed), (None, 0)))
-        kernel = Split(lambda z, params, b: b * density.unit.score(params, density.push(z)))
-        self._init = jax.jit(
-            lambda keys, warmup, z, params, b: kernel.init(keys, warmup, z, (params, b), {}),
-            static_argnums=1,
-        )
-        self._sample = jax.jit(lambda state, params, b: kernel.sample(state, (params, b), {}))
+        self._response = lambda z, params: density.unit.score(params, density.push(z))
         self._push = jax.jit(density.push)
 
     def starts(self, index):
@@ -72,17 +69,24 @@ class Chains:
 
     def line(self, index, cold, gradients, starts):
         """What became of the chains."""
-        params, b = self._units[index].params, jnp.asarray(float(cold))
-        state = self._init(
-            jax.random.split(jax.random.key(cold), self._count), 30, starts, params, b
+        params = self._units[index].params
+        kernel = Split(
+            lambda z, params: cold * self._response(z, params),
+            step_size=FIRST_STEP / math.sqrt(cold),
+            angle=FIRST_ANGLE,
+        )
+        sample = jax.jit(lambda state, params: kernel.sample(state, (params,), {}))
+        keys = jax.random.split(jax.random.key(cold), self._count)
+        state = jax.jit(lambda keys, z, params: kernel.init(keys, WARMUP, z, (params,), {}))(
+            keys, starts, params
         )
         directions = jax.random.normal(jax.random.key(99), (starts[0].size, PROJECTIONS))
         found, spent = [], self.warps
         while spent < gradients:
-            state = self._sample(state, params, b)
+            state = sample(state, params)
             spent += int(state.num_steps.max()) * self.warps
             flat = state.z.reshape(self._count, -1)
-            found.append((state.tilt / b, flat @ directions, state.accept_prob))
+            found.append((state.tilt / cold, flat @ directions, state.accept_prob))
         responses, projections, acceptance = (np.asarray(each) for each in zip(*found, strict=True))
         late = len(found) // 2
         images = shown(self._push(state.z), self._units[index].preprocessing)
@@ -124,6 +128,7 @@ def main():
     parser.add_argument("--chains", type=int, default=8)
     parser.add_argument("--gradients", type=int, default=1500, help="of the network, for one warp")
     parser.add_argument("--reference", default="bounded:band:32@18")
+    parser.add_argument("--cold", type=int, nargs="+", default=COLDNESS, help="1/T")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     results = options.folder / "results.jsonl"
@@ -132,7 +137,7 @@ def main():
         chains = Chains(options.size, warps, options.reference, options.chains)
         for index in map(int, TUNING[: options.classes]):
             starts = chains.starts(index)
-            for cold in COLDNESS:
+            for cold in options.cold:
                 if (warps, index, cold) in done:
                     continue
                 images, found = chains.line(index, cold, options.gradients * warps, starts)
