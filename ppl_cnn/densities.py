@@ -29,9 +29,9 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "target": "soft-log-prob:10",
         "warps": 4,
         "smooth": 0.0,
-        "size": 192,
-        "reference": "bounded:spectral@18",
-        "temperature": 0.001,
+        "size": 128,
+        "reference": "bounded:spectral@12",
+        "temperature": 0.0005,
         "start": "rto",
     },
 }
@@ -80,8 +80,8 @@ class Densities:
     soft-log-prob:TAU is TAU log_softmax(logits/TAU), which grows as the score does until the
     class outdoes all others by several TAU."""
     warps: int = 0
-    """Averages the response over that many fixed random warps of the image: turned by up to 15
-    degrees, magnified 0.8 to 1.4 times, shifted by up to 12 %. 0 or 1 is the image itself."""
+    """Averages the response over that many fixed random warps of the image: turned by up to 20
+    degrees, magnified 0.6 to 1.6 times, shifted by up to 20 %. 0 or 1 is the image itself."""
     smooth: float = 0.0
     """Adds fixed noise of that many grey levels to each of the warped images."""
     size: int | None = None

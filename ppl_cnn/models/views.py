@@ -22,12 +22,14 @@ from ppl_cnn.models.network import Params
 from ppl_cnn.models.networks import Preprocessing
 from ppl_cnn.models.units import Image, Scored
 
-TURN = 15.0
+TURN = 20.0
 """The largest rotation, in degrees, either way."""
-SCALES = (0.8, 1.4)
+SCALES = (0.6, 1.6)
 """The least and the largest magnification."""
-SHIFT = 0.12
+SHIFT = 0.2
 """The largest shift, as a part of the image's rows or columns, either way."""
+
+type Traced = Float[Array, ""]
 
 _FINENESS = 2.0**20
 """What is computed by a machine's own library is rounded to parts of this."""
@@ -172,13 +174,38 @@ def _backward(taps: Mapping[str, Array], g: Array) -> tuple[Array, None]:
 warped.defvjp(_forward, _backward)
 
 
+def traced_warp(key: Array) -> tuple[Traced, Traced, tuple[Traced, Traced]]:
+    """Angle, scale and shift of a random warp, distributed as those of `Warp.drawn`."""
+    turn, size, down, right = jax.random.uniform(key, (4,), minval=-1.0)
+    least, largest = map(math.log, SCALES)
+    scale = jnp.exp((least + largest + size * (largest - least)) / 2)
+    return TURN * turn, scale, (SHIFT * down, SHIFT * right)
+
+
+def warped_by(image: Image, angle: Traced, scale: Traced, shift: tuple[Traced, Traced]) -> Image:
+    """The image under one warp (see `Warp`), whose numbers may be traced: `warped` without taps."""
+    rows, cols = image.shape[:2]
+    centre = (rows - 1) / 2, (cols - 1) / 2
+    turn = jnp.deg2rad(angle)
+    along, across = jnp.cos(turn) / scale, jnp.sin(turn) / scale
+    row, col = jnp.arange(rows, dtype=image.dtype), jnp.arange(cols, dtype=image.dtype)
+    row = row[:, None] - (centre[0] + shift[0] * rows)
+    col = col[None, :] - (centre[1] + shift[1] * cols)
+    places = [centre[0] + along * row - across * col, centre[1] + across * row + along * col]
+    channels = [
+        jax.scipy.ndimage.map_coordinates(channel, places, order=1, mode="reflect")
+        for channel in jnp.unstack(image, axis=2)
+    ]
+    return jnp.stack(channels, axis=2)
+
+
 @dataclass(frozen=True)
 class Averaged:
     """A unit whose response is averaged over fixed random warps of its image.
 
         f(x) = 1/K sum_k f_unit(W_k x + sigma n_k)
 
-    W_k are `Warp.drawn`: up to 15 degrees, 0.8 to 1.4 times, 12 % of the image; n_k is standard
+    W_k are `Warp.drawn`: up to 20 degrees, 0.6 to 1.6 times, 20 % of the image; n_k is standard
     normal noise. A target of a class is taken of each view before the mean. Of a filter, its own
     receptive field is warped. Source of the noise: Cohen, Rosenfeld, Kolter, Certified adversarial
     robustness via randomized smoothing, ICML 2019.
@@ -257,6 +284,18 @@ class Averaged:
         if self.smooth:
             views = views + params["views"]["noise"]
         return jnp.mean(jax.vmap(partial(self.unit.score, params))(views))
+
+    def glimpse(self, params: Params, image: Image, key: Array) -> Float[Array, ""]:
+        """The unit's response to one random view, at the cost of one.
+
+        Its mean over keys is what f comes to as the number of warps grows: an ascent by a new
+        key each step doesn't learn the few fixed warps by heart.
+        """
+        key_warp, key_noise = jax.random.split(key)
+        view = warped_by(image, *traced_warp(key_warp))
+        if self.smooth:
+            view = view + self.smooth * jax.random.normal(key_noise, view.shape)
+        return self.unit.score(params, view)
 
 
 @lru_cache(32)

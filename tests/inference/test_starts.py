@@ -1,5 +1,6 @@
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import ppl_cnn
 from ppl_cnn.inference.blocks import Program, Sampling
 from ppl_cnn.inference.chains import sample_to
 from ppl_cnn.inference.kernels import SITE
-from ppl_cnn.inference.starts import Starts
+from ppl_cnn.inference.starts import ASCENT, Starts
 from ppl_cnn.inference.store import open_draws
 from ppl_cnn.models.cnn import preprocess
 
@@ -164,6 +165,20 @@ def test_optimised_starts_respond_more_than_draws_of_the_reference():
     assert min(np.subtract(responses["rto"], responses["prior"])) > 1
 
 
+def test_optimised_starts_dont_learn_the_fixed_views():
+    """Those of units that differ in their fixed views alone are the same, and respond more."""
+    (unit,) = ppl_cnn.load("alexnet-fashion").units("conv2:3")
+    found = [
+        ppl_cnn.TiltedDensity(ppl_cnn.Averaged(unit, 2, seed=seed), REFERENCES[0], 0.1)
+        for seed in (1, 2)
+    ]
+    starts = [Starts("rto")([density], Sampling(chains=1)).latents[0] for density in found]
+    np.testing.assert_array_equal(*starts)
+    noise = jax.random.normal(jax.random.key(3), found[0].latent_shape)
+    for density in found:
+        assert float(density.tilt(starts[0]) - density.tilt(noise)) > 1
+
+
 def test_half_of_the_chains_of_a_two_sided_run_start_at_the_reference():
     density, mean = linear_density()
     sampling = Sampling(chains=40)
@@ -197,7 +212,7 @@ def test_an_odd_number_of_chains_has_no_two_sides(refused):
 
 
 def test_gradients_of_the_start_are_recorded(tmp_path):
-    for init, count in (("rto", 2 * 200), ("two-sided:rto", 200)):
+    for init, count in (("rto", 2 * ASCENT), ("two-sided:rto", ASCENT)):
         record = recorded(init, tmp_path / init)
         assert record["config"]["init"] == init
         assert record["gradients"]["start"] == count

@@ -6,11 +6,22 @@ import numpy as np
 import pytest
 from flax import nnx
 from scipy import ndimage
+from scipy.stats import ks_2samp
 
 from ppl_cnn import Averaged, ModuleNetwork, Response, TiltedDensity, WhiteNoise
 from ppl_cnn.models.networks import LENET
 from ppl_cnn.models.units import Scored, find_units
-from ppl_cnn.models.views import SCALES, SHIFT, TURN, Warp, averaged, taps_of, warped
+from ppl_cnn.models.views import (
+    SCALES,
+    SHIFT,
+    TURN,
+    Warp,
+    averaged,
+    taps_of,
+    traced_warp,
+    warped,
+    warped_by,
+)
 
 
 def warp_one(image, angle=0.0, scale=1.0, shift=(0.0, 0.0)):
@@ -101,7 +112,9 @@ def test_the_same_seed_gives_the_same_warps_on_all_machines():
     assert Warp.drawn(5, seed=0)[:2] == warps
     assert Warp.drawn(2, seed=1) != warps
     np.testing.assert_allclose(warps[0].angle, 10.332655545, rtol=1e-9)
-    np.testing.assert_allclose(warps[0].scale, SCALES[0] * 1.75**0.7579544029403025, rtol=1e-9)
+    np.testing.assert_allclose(
+        warps[0].scale, SCALES[0] * (SCALES[1] / SCALES[0]) ** 0.7579544029403025, rtol=1e-9
+    )
     expected = np.asarray([0.420571580830845, 0.25891675029296335]) * 2 * SHIFT - SHIFT
     np.testing.assert_allclose(warps[0].shift, expected, rtol=1e-9)
 
@@ -231,3 +244,38 @@ def test_views_that_cannot_be_are_refused(refused):
     for sigma in (-1.0, float("nan"), float("inf")):
         with refused("sigma", "at least 0"):
             averaged(response, 2, sigma)
+
+
+@pytest.mark.parametrize("shape", [(19, 24, 3), (5, 5, 1)])
+def test_a_warp_of_traced_numbers_is_that_of_taps(shape):
+    image = noise(*shape)
+    by = jax.jit(lambda *numbers: warped_by(jnp.asarray(image), *numbers))
+    for angle, scale, shift in Warp.drawn(6, seed=4):
+        expected = warp_one(image, angle, scale, shift)
+        # Taps are rounded to 2^-20, and pixels differ by some 100 grey levels.
+        np.testing.assert_allclose(by(angle, scale, shift), expected, atol=0.02)
+
+
+def test_traced_warps_are_distributed_as_the_fixed_ones():
+    keys = jax.random.split(jax.random.key(5), 4_000)
+    angle, scale, shift = jax.vmap(traced_warp)(keys)
+    fixed = Warp.drawn(4_000, seed=6)
+    for traced, drawn in (
+        (angle, [warp.angle for warp in fixed]),
+        (scale, [warp.scale for warp in fixed]),
+        (shift[0], [warp.shift[0] for warp in fixed]),
+        (shift[1], [warp.shift[1] for warp in fixed]),
+    ):
+        assert ks_2samp(np.asarray(traced), drawn).pvalue > 1e-3
+
+
+def test_glimpses_average_to_the_response_over_many_warps():
+    unit = Response(
+        lambda image: jnp.sum(image * jnp.arange(75.0).reshape(5, 5, 3)) / 75, (5, 5, 3)
+    )
+    view, image = Averaged(unit, 4_000, smooth=3.0), jnp.asarray(noise(5, 5, 3))
+    keys = jax.random.split(jax.random.key(7), 4_000)
+    seen = jax.vmap(lambda key: view.glimpse(view.params, image, key))(keys)
+    # Two independent means of as many views; the one's spread is the other's.
+    error = np.sqrt(2 * np.var(seen) / len(seen))
+    assert abs(float(seen.mean() - view.score(view.params, image))) < 4 * error

