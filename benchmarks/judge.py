@@ -18,6 +18,7 @@ from efficientnet_lite_pytorch import EfficientNet
 from torch.nn import functional
 
 SIDE, BATCH = 224, 16
+torch.set_num_threads(1)  # several would wait for each other on a busy machine
 
 
 def log_probabilities(network, images):
