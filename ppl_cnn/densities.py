@@ -80,8 +80,8 @@ class Densities:
     soft-log-prob:TAU is TAU log_softmax(logits/TAU), which grows as the score does until the
     class outdoes all others by several TAU."""
     warps: int = 0
-    """Averages the response over that many fixed random warps of the image: turned by up to 20
-    degrees, magnified 0.6 to 1.6 times, shifted by up to 20 %, every second one mirrored. 0 or 1 is
+    """Averages the response over that many fixed random warps of the image: turned by up to 25
+    degrees, magnified 0.45 to 2 times, shifted by up to 30 %, every second one mirrored. 0 or 1 is
     the image itself."""
     smooth: float = 0.0
     """Adds fixed noise of that many grey levels to each of the warped images."""

@@ -22,11 +22,11 @@ from ppl_cnn.models.network import Params
 from ppl_cnn.models.networks import Preprocessing
 from ppl_cnn.models.units import Image, Scored
 
-TURN = 20.0
+TURN = 25.0
 """The largest rotation, in degrees, either way."""
-SCALES = (0.6, 1.6)
+SCALES = (0.45, 2.0)
 """The least and the largest magnification."""
-SHIFT = 0.2
+SHIFT = 0.3
 """The largest shift, as a part of the image's rows or columns, either way."""
 
 type Traced = Float[Array, ""]
@@ -218,7 +218,7 @@ class Averaged:
 
         f(x) = 1/K sum_k f_unit(W_k x + sigma n_k)
 
-    W_k are `Warp.drawn`: up to 20 degrees, 0.6 to 1.6 times, 20 % of the image, every second
+    W_k are `Warp.drawn`: up to 25 degrees, 0.45 to 2 times, 30 % of the image, every second
     one mirrored; n_k is standard normal noise. A target of a class is taken of each view before
     the mean. Of a filter, its own receptive field is warped. Source of the noise: Cohen, Rosenfeld,
     Kolter, Certified adversarial robustness via randomized smoothing, ICML 2019.
