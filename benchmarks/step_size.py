@@ -1,6 +1,7 @@
 """The step that accepts four fifths, against the image's size: split and leapfrog, T = 1.
 
-    python benchmarks/step_size.py steps.jsonl
+    python benchmarks/step_size.py steps.jsonl             # some ten minutes on one core
+    python benchmarks/step_size.py steps.jsonl filter      # one of the two densities below
 
 Needs SqueezeNet's published weights in the folder that PPL_CNN_REAL_WEIGHTS names. Adaptation stops
 short of the answer where one step is a whole trajectory: it is then accepted more often than
@@ -38,9 +39,9 @@ CHAINS = 4
 TRIED = (0.75, 1.0, 4 / 3)
 TRAJECTORIES = {
     ("filter", "split"): 1600,
-    ("filter", "leapfrog"): 400,
-    ("class", "split"): 300,
-    ("class", "leapfrog"): 60,
+    ("filter", "leapfrog"): 200,
+    ("class", "split"): 240,
+    ("class", "leapfrog"): 40,
 }
 """Of all chains at each of the three steps. Leapfrog's acceptance falls faster with its step, which
 fewer, and longer, trajectories pin down as well."""
@@ -100,8 +101,8 @@ def measured(kind, side, name):
     """A line of the file."""
     tilt, params, shape = tilted(kind, side)
     integrator, first, search = {
-        "split": (split, 0.5, 60),
-        "leapfrog": (leapfrog, gaussian_step_size(int(np.prod(shape))), 20),
+        "split": (split, 0.5, 40),
+        "leapfrog": (leapfrog, gaussian_step_size(int(np.prod(shape))), 12),
     }[name]
     move = jax.jit(jax.vmap(partial(transition, integrator, tilt), (None, 0, 0, None, None)))
     z = jax.random.normal(jax.random.key(0), (CHAINS, *shape))
@@ -138,12 +139,17 @@ def measured(kind, side, name):
     }
 
 
-def main(out):
+def main(out, *kinds):
     path = Path(out)
     lines = path.read_text().splitlines() if path.exists() else []
     names = ("density", "integrator", "side")
     done = {tuple(json.loads(line)[name] for name in names) for line in lines}
-    wanted = [(kind, name, side) for kind, name in TRAJECTORIES for side in SIDES]
+    wanted = [
+        (kind, name, side)
+        for kind, name in TRAJECTORIES
+        if not kinds or kind in kinds
+        for side in SIDES
+    ]
     todo = [each for each in wanted if each not in done]
     began = time.perf_counter()
     for index, (kind, name, side) in enumerate(todo):
