@@ -31,7 +31,7 @@ lint: $(VENV)/installed  ## Formatting, lint and types
 test: lint  ## Lint, types, tests and the notebook
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-test-all: lint  ## The same and the long proofs: some LONG_MINUTES minutes more on two cores
+test-all: lint  ## The same and the long proofs; how many minutes more, nobody has measured yet
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "long or not long"
 
 format: $(VENV)/installed  ## Formats the code

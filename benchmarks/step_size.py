@@ -38,8 +38,8 @@ SIDES = (64, 96, 128, 160, 192, 227)
 CHAINS = 4
 TRIED = (0.75, 1.0, 4 / 3)
 TRAJECTORIES = {
-    ("filter", "split"): 1600,
-    ("filter", "leapfrog"): 200,
+    ("filter", "split"): 600,
+    ("filter", "leapfrog"): 100,
     ("class", "split"): 240,
     ("class", "leapfrog"): 40,
 }

@@ -132,10 +132,10 @@ def test_a_wrong_kernel_is_found_out(density, split, monkeypatch, wrong):
         monkeypatch.setattr("ppl_cnn.inference.split.metropolis", all_accepted)
     else:
         monkeypatch.setattr("ppl_cnn.inference.split._kicked", signs_in_turn())
-    found = largest_difference(split(QUICK), drawn(density, "split", QUICK, target_accept=0.2))
+    found = largest_difference(split(QUICK), drawn(density, "split", QUICK, target_accept=0.3))
     assert found > ALARM
 
 
 def test_a_right_kernel_with_coarse_steps_is_not(density, split):
-    coarse = drawn(density, "split", QUICK, target_accept=0.2)
+    coarse = drawn(density, "split", QUICK, target_accept=0.3)
     assert largest_difference(split(QUICK), coarse) < ALARM

@@ -96,6 +96,19 @@ def test_without_a_tilt_turns_are_exact():
     assert end.energy_change == 0
 
 
+def test_noise_that_the_tilt_does_not_see_costs_nothing():
+    """However many dimensions it has: the error, and so acceptance and step, stay the same."""
+    with jax.enable_x64(True):
+        z, p = jax.random.normal(jax.random.key(0), (2, 20_003), jnp.float64)
+        changes = [
+            integrate(lambda z: bent(z[:3]), at(lambda z: bent(z[:3]), z[:size]), p[:size], 0.5, 4)
+            for size in (3, 20_003)
+        ]
+        few, many = (float(end.energy_change) for end in changes)
+    assert many == pytest.approx(few, abs=1e-9)
+    assert abs(few) > 0.01
+
+
 def test_energies_of_150_000_dimensions_are_right_in_float32():
     """Against the same trajectory in double precision; the energy itself has steps of 1/64."""
     rng = np.random.default_rng(0)
