@@ -1,6 +1,6 @@
 """Effective draws per gradient and per second of the kernels, ours and others'.
 
-    python benchmarks/samplers.py draws.jsonl            # all cases, an hour and a half on one core
+    python benchmarks/samplers.py draws.jsonl            # all: an hour of a core, by estimate
     python benchmarks/samplers.py draws.jsonl lenet      # those whose names begin so
     python benchmarks/samplers_table.py draws.jsonl ...  # tables and picture
 

@@ -1,6 +1,6 @@
 """The step that accepts four fifths, against the image's size: split and leapfrog, T = 1.
 
-    python benchmarks/step_size.py steps.jsonl             # some ten minutes on one core
+    python benchmarks/step_size.py steps.jsonl             # ten minutes of one core, by estimate
     python benchmarks/step_size.py steps.jsonl filter      # one of the two densities below
 
 Needs SqueezeNet's published weights in the folder that PPL_CNN_REAL_WEIGHTS names. Adaptation stops
