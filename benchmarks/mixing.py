@@ -19,6 +19,7 @@ cases that are there are not run again. Then table.md and mixing.png are made of
     recognised: the share of draws to which the judge gives their class, for each chain
     named: the share to which the sampled network itself does
     response: mean f of either side
+    least_acceptance: of the chain of each class that accepts least; near 0, it is stuck
     gradients: of a chain (of tempered, of all its replicas), warmup and start included
     restarts: of tempered, how often in a chain's draws a replica came to the top that had been at
         the reference since
@@ -89,6 +90,9 @@ def all_cases() -> Iterator[Case]:
             for strength in (1.0, 3.0, 10.0, 30.0, 100.0):
                 short = (4, 50, 50) if target == "logit" and strength > 3 else (8, 60, 120)
                 yield Case(network, "bounded:gaussian", target, "split", strength, *short)
+    for strength in (3.0, 10.0):
+        yield Case("robust", "bounded:gaussian", "soft-log-prob:3", "split", strength, 8, 60, 120)
+    yield Case("robust", "bounded:gaussian", "logit", "tempered:8", 3.0, 4, 40, 60)
     for text in ("white:50", "bounded:white:100", "bounded:spectral"):
         yield Case("robust", text, "logit", "split", 3.0, 4, 50, 50)
 
@@ -326,6 +330,7 @@ def measured(folder, case, classes):
         "response": np.mean([side.response for side in sides], axis=0).round(3).tolist(),
         "gradients": round(float(gradients)),
         "acceptance": round(float(kept.acceptance.mean()), 3),
+        "least_acceptance": kept.acceptance.mean(axis=2).min(axis=1).round(3).tolist(),
         "step_size": round(float(kept.step_size.mean()), 4),
         "restarts": round(float(kept.restarts.sum(axis=2).mean()), 2),
         "seconds": round(seconds, 1),
