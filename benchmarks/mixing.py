@@ -86,14 +86,16 @@ class Case:
 
 def all_cases() -> Iterator[Case]:
     """The table's, in its order."""
-    common = {1.0: (8, 60, 120), 3.0: (8, 60, 120), 10.0: (8, 60, 80), 30.0: (4, 50, 50)}
-    # Where the robust network's draws are recognised, chains are long enough to tell if they mix.
-    longer = {3.0: (8, 150, 600), 10.0: (4, 100, 60)}
+    # Where draws are recognised, chains are long enough to tell whether they mix.
+    lengths = {
+        "robust": {3.0: (8, 150, 600), 10.0: (4, 100, 60)},
+        "ordinary": {3.0: (8, 100, 500), 10.0: (8, 60, 80)},
+    }
+    common = {1.0: (8, 60, 120), 30.0: (4, 50, 50), 100.0: (4, 40, 40)}
     for network in NETWORKS:
-        lengths = {**common, **(longer if network == "robust" else {})}
+        length = {**common, **lengths[network]}
         for strength in (1.0, 3.0, 10.0, 30.0, 100.0):
-            length = lengths.get(strength, (4, 40, 40))
-            yield Case(network, "bounded:gaussian", SOFT, "split", strength, *length)
+            yield Case(network, "bounded:gaussian", SOFT, "split", strength, *length[strength])
     for target, strengths in {"logit": (1.0, 3.0, 10.0), "log-prob": (3.0,)}.items():
         for strength in strengths:
             length = (4, 50, 50) if strength == 10.0 else (8, 60, 120)
