@@ -8,8 +8,8 @@ Needs advertorch's two LeNets and npm's 10,000 digits. A case is a network (robu
 adversarially; ordinary), a reference, a target, a kernel and a temperature; the chains of all ten
 classes move in one batch. Half of each class's chains start at draws of the reference and half at
 optima (randomize-then-optimize). The judge is another LeNet (Caffe's), trained here on 8,000 of the
-digits; the other 2,000 give its error. The learned reference has the
-mean and covariance of the same 8,000 digits, whatever their classes.
+digits; the other 2,000 give its error. The learned reference has the mean and covariance of the same
+8,000 digits, whatever their classes.
 
 The folder gets lines.jsonl, a JSON object for each case, and for every case the pictures' draws;
 cases that are there are not run again. Then table.md and mixing.png are made of them.
@@ -80,8 +80,14 @@ class Case:
     @property
     def name(self):
         """Of its line."""
-        parts = (self.network, self.reference, self.target, self.kernel, f"{self.strength:g}")
-        return "-".join(parts).replace(":", "_")
+        parts = (self.network, self.reference, self.target, self.kernel)
+        return "-".join([*parts, f"{self.strength:g}", str(self.draws)]).replace(":", "_")
+
+    def found(self, lines):
+        """Its line; None if it hasn't been run at these lengths."""
+        own = asdict(self).items()
+        alike = (line for line in lines if all(line[key] == value for key, value in own))
+        return next(alike, None)
 
 
 def all_cases() -> Iterator[Case]:
@@ -91,6 +97,9 @@ def all_cases() -> Iterator[Case]:
         for strength in (1.0, 3.0, 10.0, 30.0, 100.0):
             length = common.get(strength, (4, 40, 30))
             yield Case(network, "bounded:gaussian", SOFT, "split", strength, *length)
+    # Where draws are recognised, chains long enough to tell whether they mix.
+    for network, length in {"robust": (8, 150, 600), "ordinary": (8, 100, 500)}.items():
+        yield Case(network, "bounded:gaussian", SOFT, "split", 3.0, *length)
     for target, strengths in {"logit": (1.0, 3.0, 10.0), "log-prob": (3.0,)}.items():
         for strength in strengths:
             length = (4, 60, 50) if strength == 10.0 else (8, 60, 120)
@@ -415,16 +424,14 @@ def main(folder, wanted):
         if not wanted or any(f"{case.name}-".startswith(f"{text}-") for text in wanted)
     ]
     for case in chosen:
-        if case.name in {line["name"] for line in _lines(record)}:
+        if case.found(_lines(record)):
             continue
         line, images = measured(folder, case, classes)
         np.savez(folder / f"{case.name}.npz", images=images.astype(np.float32))
         with record.open("a") as file:
             file.write(json.dumps(line) + "\n")
         print(json.dumps(line), flush=True)
-    by_name = {line["name"]: line for line in _lines(record)}
-    shown = [by_name[case.name] for case in cases if case.name in by_name]
-    if shown:
+    if shown := [line for case in cases if (line := case.found(_lines(record)))]:
         (folder / "table.md").write_text(table(shown))
         picture(folder, shown)
 

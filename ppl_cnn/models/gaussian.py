@@ -99,7 +99,7 @@ class Gaussian:
                 mean, factor = file["mean"], file["factor"]
         except FileNotFoundError:
             raise InputError(f"There is no file {str(path)!r} of a Gaussian reference.") from None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
             raise InputError(f"{str(path)!r} is no file of a Gaussian reference.") from None
         if mean.ndim == 3:
             _check_size(mean.shape)

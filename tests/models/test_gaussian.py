@@ -137,6 +137,10 @@ def test_other_files_and_shapes_are_refused(fitted, tmp_path, refused):
         np.savez(other, **content)
         with refused("no file of a Gaussian reference"):
             Gaussian.load(other)
+    with open(other, "wb") as file:
+        np.save(file, fitted.factor)  # one array, without the archive around it
+    with refused("no file of a Gaussian reference"):
+        Gaussian.load(other)
     other.write_bytes(b"PK\x03\x04")
     with refused("no file of a Gaussian reference"):
         Gaussian.load(other)
