@@ -8,8 +8,8 @@ Needs advertorch's two LeNets and npm's 10,000 digits. A case is a network (robu
 adversarially; ordinary), a reference, a target, a kernel and a temperature; the chains of all ten
 classes move in one batch. Half of each class's chains start at draws of the reference and half at
 optima (randomize-then-optimize). The judge is another LeNet (Caffe's), trained here on 8,000 of the
-digits; the other 2,000 give its error. The learned reference has the mean and covariance of the same
-8,000 digits, whatever their classes.
+digits; the other 2,000 give its error. The learned reference has the mean and covariance of the
+same 8,000 digits, whatever their classes.
 
 The folder gets lines.jsonl, a JSON object for each case, and for every case the pictures' draws;
 cases that are there are not run again. Then table.md and mixing.png are made of them.
