@@ -93,7 +93,8 @@ class Densities:
     uniform is over 0..255; spectral has natural images' spectrum and colours, spectral:A the
     amplitude 1/f^A; @C after it is a contrast (standard deviation of a pixel) of C grey levels,
     64 by default; band:N, band:N:A or band:N:A@C is spectral with its N x N lowest waves alone;
-    bounded: before one of them, as in bounded:spectral:1.2@18, squashes pixels into 0..255."""
+    gaussian:FILE.npz has the mean and the covariance of images (ppl_cnn.Gaussian.fit); bounded:
+    before one of them, as in bounded:spectral:1.2@18, squashes pixels into 0..255."""
     fit: Path | None = None
     """A folder of photographs that a spectral reference takes its exponent and colours from;
     the fit is stored as spectral.json in the run's folder."""
