@@ -34,6 +34,10 @@ class Pretrain:
     data: str | None = None
     """Data set: fashion-embedded, or one that `python -m ppl_cnn.data prepare` has made
     (fashion_mnist, mnist, imagenette, imagenet2012), or folder:PATH, class folders of images."""
+    train: str | None = None
+    """The images trained on, by default all of train; train[:80%] for a part of them."""
+    test: str | None = None
+    """Those that tests are made on, by default test; train[80%:] while settings are chosen."""
     augment: str | None = None
     """What is done to the training images: none, or parts joined by +, such as crop+flip+colour
     (AlexNet's) or resized-crop+flip. Without a crop, photographs' centre is seen."""
@@ -106,6 +110,8 @@ def main(options: Pretrain) -> None:
         options.config,
         network=options.network,
         data=options.data,
+        train=options.train,
+        test=options.test,
         augment=options.augment,
         stages=options.stages,
         total=options.total,

@@ -73,7 +73,7 @@ def dry_run(
         InputError: the recipe names what there isn't, or its parts don't fit.
     """
     network = network_named(recipe.network)
-    images, classes = _size(recipe.data, data_dir)
+    images, classes = _size(recipe, data_dir)
     check_fit(recipe, network, images, classes, accumulate)
     devices = jax.devices()
     epoch = images // recipe.batch_size
@@ -163,13 +163,13 @@ def declared(network: Network) -> int:
     return 3 * sum(step.multiplications for step in steps) - first
 
 
-def _size(name: str, data_dir: str | None) -> tuple[int, int]:
-    """Training images and classes of a data set: as prepared, or else as published."""
-    base = name.partition("/")[0]
+def _size(recipe: Recipe, data_dir: str | None) -> tuple[int, int]:
+    """Training images and classes of its data set: as prepared, or else, all, as published."""
+    base = recipe.data.partition("/")[0]
     try:
-        data = open_split(name, "train", data_dir)
+        data = open_split(recipe.data, recipe.train, data_dir)
     except InputError:
-        if base not in _SIZES:
+        if base not in _SIZES or recipe.train != "train":
             raise
         return _SIZES[base]
     return len(data), len(data.classes)

@@ -169,7 +169,9 @@ class LogMeanExp(NamedTuple):
         """With a batch of scores, or with those rows of it that are valid."""
         rows = jnp.ones(F.shape[0], bool) if valid is None else valid
         batch = jax.nn.logsumexp(F, axis=0, where=rows[:, None])
-        return LogMeanExp(jnp.logaddexp(self.log_sum, batch), self.images + jnp.sum(rows, dtype=jnp.float32))
+        return LogMeanExp(
+            jnp.logaddexp(self.log_sum, batch), self.images + jnp.sum(rows, dtype=jnp.float32)
+        )
 
     def value(self) -> Float[Array, " c"]:
         """log( 1/n sum_j exp F[j,y] ) for every class y: an estimate of log Z_y under the data."""

@@ -129,6 +129,10 @@ class Recipe:
     momentum: float
     weight_decay: float
     seed: int
+    train: str = "train"
+    """The images trained on: a split, or a part of one in TFDS's notation, as train[:80%]."""
+    test: str = "test"
+    """Those that tests are made on; train[80%:] holds images out while "test" stays unseen."""
     total: str = ""
     """A length of which the stages' per cent are parts; "" if no stage has any."""
     switch: str = "none"

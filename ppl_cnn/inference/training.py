@@ -75,10 +75,11 @@ def train(
             f"kept, not {keep}, and tests are made every 0 or more epochs, not {evaluate_every}."
         )
     network = network_named(recipe.network)
-    data = open_split(recipe.data, "train", data_dir)
-    test = open_split(recipe.data, "test", data_dir)
+    data = open_split(recipe.data, recipe.train, data_dir)
+    test = open_split(recipe.data, recipe.test, data_dir)
     some = min(len(data), max(ALPHA_IMAGES, 50 * len(data.classes)))
-    part = open_split(recipe.data, f"train[:{some}]", data_dir)
+    whole = recipe.train == "train"  # a part has no parts
+    part = open_split(recipe.data, f"train[:{some}]", data_dir) if whole else data
     check_fit(recipe, network, len(data), len(data.classes), accumulate)
     epoch = len(data) // recipe.batch_size
     stages, lengths = recipe.parsed_stages(), recipe.stage_steps(epoch)

@@ -294,6 +294,7 @@ def test_a_finished_run_is_not_trained_again(whole):
         ({"data": "cifar"}, "no data set 'cifar'"),
         ({"network": "alexnet"}, "1000 classes"),
         ({"batch_size": 6001}, "larger than"),
+        ({"train": "validation"}, "no split 'validation'"),
         ({"rate": 0.01}, "another --out"),
     ],
 )
@@ -301,6 +302,15 @@ def test_what_does_not_fit_is_refused_in_a_sentence(whole, changes, sentence):
     with pytest.raises(InputError, match=r"^[^\n]*\.$") as error:
         train(replace(RECIPE, **changes), whole, "test")
     assert sentence in str(error.value)
+
+
+def test_parts_of_the_splits_are_trained_and_tested_on(tmp_path):
+    recipe = replace(RECIPE, train="train[:10%]", test="train[90%:]", stages="generative:1epochs")
+    result = train(recipe, tmp_path / "run", "test")
+    assert (result["training_images"], result["test_images"]) == (600, 600)
+    assert max(line["step"] for line in metrics(tmp_path / "run")) == 5
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["data"]["splits"] == {"train[:10%]": 600, "train[90%:]": 600}
 
 
 def test_checkpoints_that_are_none_are_refused(whole, refused):
