@@ -29,7 +29,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "target": "soft-log-prob:10",
         "warps": 4,
         "smooth": 0.0,
-        "size": 128,
+        "size": 160,
         "reference": "bounded:spectral@12",
         "temperature": 0.0005,
         "start": "rto",
