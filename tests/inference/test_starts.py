@@ -78,7 +78,7 @@ def test_chains_in_a_band_start_at_the_nearest_images_in_it(photographs, tmp_pat
     sample_to(tmp_path / "run", found, Sampling(chains=2, warmup=5), 3, progress=False)
     last = open_draws(tmp_path / "run" / "draws.zarr")["posterior/image"].values[:, -1]
     np.testing.assert_allclose(started(f"run:{tmp_path / 'run'}", found, 2), last, atol=0.01)
-    z = Starts("rto")(found, Sampling(chains=1))
+    z = Starts("rto")(found, Sampling(chains=1)).latents
     assert z.shape == (1, 4, 4, 1)
 
 
