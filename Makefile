@@ -7,7 +7,7 @@ EXTRAS ?= dev
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint format environment system-packages clean
+.PHONY: help demo test test-all lint format environment system-packages clean
 
 help:  ## What the targets do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -30,6 +30,9 @@ lint: $(VENV)/installed  ## Formatting, lint and types
 
 test: lint  ## Lint, types, tests and the notebook
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+test-all: lint  ## The same and the long proofs; how many minutes more, nobody has measured yet
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "long or not long"
 
 format: $(VENV)/installed  ## Formats the code
 	$(BIN)/ruff format .

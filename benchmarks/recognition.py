@@ -60,7 +60,7 @@ from ppl_cnn.models.views import averaged
 PERMUTATION = np.random.default_rng(4).permutation(1000)
 REPORTING, TUNING = PERMUTATION[:30], PERMUTATION[30:40]
 ARMS = ("published", "start", "vivid", "lucid", "lucid-target")
-GRADIENTS = {"published": 40, "vivid": 800, "lucid": 200}
+GRADIENTS = {"published": 40, "vivid": 860, "lucid": 200}
 """Of the network, a chain; vivid's with those of its starts."""
 FIRST_STEP, ANGLE, WARMUP = 0.006, 0.15, 3
 """Where vivid's adaptation starts, in radians, and how many transitions it takes."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ppl_cnn.inference.chains import draw as draw
     from ppl_cnn.models.density import TiltedDensity as TiltedDensity
+    from ppl_cnn.models.gaussian import Gaussian as Gaussian
     from ppl_cnn.models.module_network import ModuleNetwork as ModuleNetwork
     from ppl_cnn.models.networks import Preprocessing as Preprocessing
     from ppl_cnn.models.references import Bounded as Bounded
@@ -30,6 +31,7 @@ __all__ = [
     "Averaged",
     "Band",
     "Bounded",
+    "Gaussian",
     "InputError",
     "ModuleNetwork",
     "Preprocessing",
@@ -46,6 +48,7 @@ _HOMES = {
     "Averaged": "ppl_cnn.models.views",
     "Band": "ppl_cnn.models.spectral",
     "Bounded": "ppl_cnn.models.references",
+    "Gaussian": "ppl_cnn.models.gaussian",
     "ModuleNetwork": "ppl_cnn.models.module_network",
     "Preprocessing": "ppl_cnn.models.networks",
     "Response": "ppl_cnn.models.units",

@@ -29,7 +29,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "target": "soft-log-prob:10",
         "warps": 4,
         "smooth": 0.0,
-        "size": 128,
+        "size": 160,
         "reference": "bounded:spectral@12",
         "temperature": 0.0005,
         "start": "rto",
@@ -80,8 +80,9 @@ class Densities:
     soft-log-prob:TAU is TAU log_softmax(logits/TAU), which grows as the score does until the
     class outdoes all others by several TAU."""
     warps: int = 0
-    """Averages the response over that many fixed random warps of the image: turned by up to 20
-    degrees, magnified 0.6 to 1.6 times, shifted by up to 20 %. 0 or 1 is the image itself."""
+    """Averages the response over that many fixed random warps of the image: turned by up to 25
+    degrees, magnified 0.45 to 2 times, shifted by up to 30 %, every second one mirrored. 0 or 1 is
+    the image itself."""
     smooth: float = 0.0
     """Adds fixed noise of that many grey levels to each of the warped images."""
     size: int | None = None
@@ -92,7 +93,8 @@ class Densities:
     uniform is over 0..255; spectral has natural images' spectrum and colours, spectral:A the
     amplitude 1/f^A; @C after it is a contrast (standard deviation of a pixel) of C grey levels,
     64 by default; band:N, band:N:A or band:N:A@C is spectral with its N x N lowest waves alone;
-    bounded: before one of them, as in bounded:spectral:1.2@18, squashes pixels into 0..255."""
+    gaussian:FILE.npz has the mean and the covariance of images (ppl_cnn.Gaussian.fit); bounded:
+    before one of them, as in bounded:spectral:1.2@18, squashes pixels into 0..255."""
     fit: Path | None = None
     """A folder of photographs that a spectral reference takes its exponent and colours from;
     the fit is stored as spectral.json in the run's folder."""

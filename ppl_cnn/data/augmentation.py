@@ -32,7 +32,8 @@ ASPECT = (3 / 4, 4 / 3)
 """Width / height of a resized crop, relative to the network's image."""
 DRAFT = 2
 """A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if that still has this many times the pixels
-per side that are wanted."""
+per side that are wanted. At 224 pixels of six landscapes with short sides of 1,000 and 1,500, this
+changed a pixel by 0.2 grey levels on average (at 1 instead of 2: by 0.4 to 0.8)."""
 
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 """What Pillow raises on damaged files."""

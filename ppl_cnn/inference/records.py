@@ -14,7 +14,10 @@ from typing import IO, Any
 from ppl_cnn import InputError
 from ppl_cnn.models.weights import write_aside
 
-_PACKAGES = ("ppl_cnn", "jax", "numpyro", "flax", "optax", "arviz", "zarr", "grain", "numpy")
+_PACKAGES = (
+    *("ppl_cnn", "jax", "jaxlib", "numpyro", "flax", "optax", "orbax-checkpoint", "arviz", "zarr"),
+    *("grain", "tensorflow-datasets", "array_record", "pillow", "numpy"),
+)
 
 _LONGEST_NAME = 60
 

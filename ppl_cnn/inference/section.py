@@ -147,31 +147,37 @@ class Section(NamedTuple):
 
 def density(config: Mapping[str, Any]) -> str:
     """Which density was sampled, in a sentence; as far as it is known."""
-    said = f"Sampled was the density proportional to exp(f/T) q of {config.get('unit', 'a unit')}"
-    known = ", ".join(_density(config))
-    return f"{said}: {known}." if known else f"{said}."
+    unknown = {"target": "response", "unit": "a unit", "reference": "?"}
+    known = {**unknown, **config}
+    temperature = _as_fraction(config["temperature"]) if "temperature" in config else "?"
+    parts = [f"f the {known['target']} of {known['unit']}", *_views(config)]
+    return (
+        f"Sampled was the density proportional to exp(f/T) q, {', '.join(parts)}, "
+        f"T = {temperature}, q = {known['reference']}."
+    )
 
 
 def settings(config: Mapping[str, Any]) -> list[str]:
     """The kernel and the density's settings, as far as they are known."""
-    kernel = [f"{config['kernel']} kernel"] if "kernel" in config else []
-    return [*kernel, *_density(config)]
-
-
-def _density(config: Mapping[str, Any]) -> list[str]:
-    """What was tilted by what, but for the unit."""
-    parts = []
+    parts = [f"{config['kernel']} kernel"] if "kernel" in config else []
     if config.get("target", "logit") != "logit":
         parts.append(f"target {config['target']}")
+    parts += _views(config)
+    if "reference" in config:
+        parts.append(f"reference {config['reference']}")
+    if "temperature" in config:
+        parts.append(f"T = {_as_fraction(config['temperature'])}")
+    return parts
+
+
+def _views(config: Mapping[str, Any]) -> list[str]:
+    """How the network saw the images, where that was not as they are."""
+    parts = []
     if "warps" in config:
         smooth = f" with noise {config['smooth']:g}" if config.get("smooth") else ""
         parts.append(f"mean over {config['warps']} warps{smooth}")
     if "size" in config:
         parts.append(f"at {config['size']}x{config['size']}")
-    if "reference" in config:
-        parts.append(f"reference {config['reference']}")
-    if "temperature" in config:
-        parts.append(f"T = {_as_fraction(config['temperature'])}")
     return parts
 
 

@@ -24,7 +24,7 @@ from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.network import Params
 from ppl_cnn.models.views import Averaged
 
-ASCENT = 400
+ASCENT = 600
 """Gradients of an optimised start."""
 _RATE = 0.4
 """Adam's first one, in z; it falls to 0 as a cosine."""

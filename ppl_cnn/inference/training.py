@@ -1,32 +1,36 @@
 """The training run, from data to a folder that `ppl_cnn.load` opens; read `train` from the top."""
 
 import json
+from contextlib import ExitStack
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, PRNGKeyArray
 
 from ppl_cnn import InputError
-from ppl_cnn.data.readers import Split, batches, open_split, training_batches
-from ppl_cnn.inference.checkpoints import Checkpoints
-from ppl_cnn.inference.losses import LogMeanExp, class_offsets
+from ppl_cnn.data.readers import open_split, ten_view_batches, training_batches
+from ppl_cnn.inference.checkpoints import Checkpoints, whole_steps
+from ppl_cnn.inference.curves import draw_curves
+from ppl_cnn.inference.evaluation import ALPHA_IMAGES, estimate_alpha, evaluate
 from ppl_cnn.inference.metrics import Metrics
+from ppl_cnn.inference.placement import Ahead, data_mesh, local, put
+from ppl_cnn.inference.provenance import data_record, session
 from ppl_cnn.inference.recipes import Recipe, Stage
 from ppl_cnn.inference.records import RunFolder, versions
-from ppl_cnn.inference.training_step import TrainState, optimizer, training_step
-from ppl_cnn.models.cnn import CNN, preprocess
-from ppl_cnn.models.network import Params, he_normal, scores, shapes
-from ppl_cnn.models.networks import Network, network_named
+from ppl_cnn.inference.training_step import (
+    ESS_STEPS,
+    TrainState,
+    check_fit,
+    initial_state,
+    jitted_step,
+    next_stage,
+    optimizer,
+    state_shardings,
+)
+from ppl_cnn.models.cnn import CNN
+from ppl_cnn.models.networks import network_named
 from ppl_cnn.models.weights import save
-
-EVALUATION_BATCH = 500
 
 
 def train(
@@ -35,16 +39,28 @@ def train(
     command: str,
     data_dir: str | None = None,
     checkpoint_every: int = 200,
+    evaluate_every: int = 1,
+    keep: int = 2,
+    accumulate: int = 1,
+    shard_params: bool = False,
 ) -> dict[str, Any]:
     """Trains a network, or continues a run that was stopped, to the same bits.
 
+    On other devices, or in other groups (`accumulate`), it goes on to the same weights up to
+    rounding.
+
     Args:
         recipe: what determines the result.
-        out: the run's folder: `run.json`, `metrics.jsonl`, `checkpoints/` and, at the end,
-            `weights.safetensors` and `model.json`.
+        out: the run's folder: `run.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/` and, at
+            the end, `weights.safetensors`, `model.json` and `curves.png`.
         command: how the run was started, for the record.
         data_dir: where prepared data sets lie, if not in TFDS's own folder.
         checkpoint_every: steps between two checkpoints: what a kill can cost.
+        evaluate_every: epochs between two tests within a stage; 0 for none but at its end.
+        keep: the last checkpoints that are kept, besides that of the least test error, which
+            `model.json` names (chosen by that error, it is no fair estimate of the network's).
+        accumulate: groups that each device's part of a batch goes through the network in.
+        shard_params: whether weights and momentum lie in parts on the devices, not whole on each.
 
     Returns:
         The content of `model.json`.
@@ -53,50 +69,104 @@ def train(
         InputError: the recipe names what isn't there, `out` holds another run, or the loss is
             no longer finite.
     """
+    if min(checkpoint_every, keep) < 1 or evaluate_every < 0:
+        raise InputError(
+            f"Checkpoints are written every 1 or more steps, not {checkpoint_every}, 1 or more are "
+            f"kept, not {keep}, and tests are made every 0 or more epochs, not {evaluate_every}."
+        )
     network = network_named(recipe.network)
-    data = open_split(recipe.data, "train", data_dir)
-    test = open_split(recipe.data, "test", data_dir)
-    _check_fit(recipe, network, data)
-    stages = Stage.parse_all(recipe.stages, recipe.rate)
+    data = open_split(recipe.data, recipe.train, data_dir)
+    test = open_split(recipe.data, recipe.test, data_dir)
+    some = min(len(data), max(ALPHA_IMAGES, 50 * len(data.classes)))
+    whole = recipe.train == "train"  # a part has no parts
+    part = open_split(recipe.data, f"train[:{some}]", data_dir) if whole else data
+    check_fit(recipe, network, len(data), len(data.classes), accumulate)
     epoch = len(data) // recipe.batch_size
-    ends = np.cumsum([stage.epochs * epoch for stage in stages]).tolist()
+    stages, lengths = recipe.parsed_stages(), recipe.stage_steps(epoch)
+    rules = [optimizer(recipe, *of) for of in zip(stages, lengths, strict=True)]
     key = jax.random.key(recipe.seed)
     first = jax.process_index() == 0
-    with RunFolder.claim(out, {"kind": "training", **asdict(recipe)}, command, first):
+    with (
+        RunFolder.claim(out, {"kind": "training", **asdict(recipe)}, command, first) as folder,
+        ExitStack() as closed_after,
+    ):
         if (out / "model.json").is_file():
             return json.loads((out / "model.json").read_text())
-        mesh = Mesh(np.asarray(jax.devices()), ("data",))
-        loader = training_batches(
-            data, recipe.batch_size, recipe.seed, jax.process_index(), jax.process_count()
+        mesh = data_mesh()
+        state = initial_state(network, recipe, rules[0], key)
+        places = state_shardings(state, mesh, shard_params)
+        loader = Ahead(
+            training_batches(
+                data,
+                recipe.batch_size,
+                recipe.seed,
+                jax.process_index(),
+                jax.process_count(),
+                augment=recipe.augment,
+                image_shape=network.image_shape,
+                short_side=network.preprocessing.short_side,
+            ),
+            mesh,
         )
-        rules = [optimizer(recipe, stage, stage.epochs * epoch) for stage in stages]
-        state = _initial_state(network, rules[0], key, mesh)
-        checkpoints = Checkpoints(out / "checkpoints")
-        state = checkpoints.restore(state, loader)
-        metrics = Metrics(out / "metrics.jsonl", recipe.batch_size, int(state.step), ends[-1])
-        for stage, rule, end in zip(stages, rules, ends, strict=True):
-            if state.step > end:
+        checkpoints = Checkpoints(out / "checkpoints", keep)
+        state = checkpoints.restore(put(state, places), loader)
+        metrics = closed_after.enter_context(
+            Metrics(out, recipe.batch_size, int(state.step), sum(lengths), recipe.reference_bank)
+        )
+        if first:
+            begun = folder.record.get("sessions", [])
+            folder.update(
+                data=data_record(data, test), sessions=[*begun, session(int(state.step), command)]
+            )
+        for index, (stage, rule, length) in enumerate(zip(stages, rules, lengths, strict=True)):
+            if index < state.stage:
                 continue
-            if state.step == end - stage.epochs * epoch:
-                # A stage is a run of the solver of its own, as in Caffe: momentum starts anew.
-                state = state._replace(optimizer=_replicate(rule.init(state.params), mesh))
-            step = jax.jit(partial(training_step, network, stage.objective, rule), donate_argnums=0)
-            for number in range(int(state.step) + 1, end + 1):
-                state, info = step(state, *_shard(next(loader), mesh), key)
-                metrics.add(number, stage, info)
-                if number % checkpoint_every == 0 or number == end:
+            if index > state.stage:
+                state = put(next_stage(local(state, mesh), recipe, rule), places)
+            step = jitted_step(network, recipe, stage, rule, mesh, accumulate, places)
+            number, began = int(state.step), int(state.began)
+            before: Any = None
+            while not _is_over(recipe, stage, length, state, number, began):
+                if number > began and evaluate_every and number % (evaluate_every * epoch) == 0:
                     metrics.flush()
                     checkpoints.save(number, state, loader)
-            params = _local(state.params)
-            if stage.objective == "generative":
-                alpha = estimate_alpha(network, params, data)
-                state = state._replace(alpha=_replicate(alpha, mesh))
-            result = evaluate(network, params, _local(state.alpha), test)
-            metrics.add_result(end, stage, result)
-        metrics.close()
+                    alpha = state.alpha
+                    if stage.share == 0:
+                        alpha = estimate_alpha(network, state.params, part, mesh)
+                    result = evaluate(network, state.params, alpha, test, mesh)
+                    metrics.add_result(number, stage, result)
+                    checkpoints.tested(number, result["test_error"])
+                number += 1
+                with whole_steps(number) as stopping:
+                    state, info = step(state, *next(loader), key)
+                    # One step works and one waits: batches must not pile up on the devices.
+                    jax.block_until_ready(before)
+                    before = info.loss
+                    metrics.add(number, stage, info)
+                    if number % checkpoint_every == 0 or stopping():
+                        metrics.flush()
+                        checkpoints.save(number, state, loader)
+                    if stopping():
+                        checkpoints.wait()
+            if number < began + length:
+                metrics.add_switch(number, stage, float(local(state.ess, mesh)))
+            metrics.flush()
+            checkpoints.save(number, state, loader)
+            if stage.share == 0:
+                alpha = estimate_alpha(network, state.params, data, mesh)
+                state = state._replace(alpha=put(alpha, places.alpha))
+            result = evaluate(network, state.params, state.alpha, test, mesh)
+            if None in test.image_shape:  # photographs, of which a network sees but a part
+                views = evaluate(network, state.params, state.alpha, test, mesh, ten_view_batches)
+                result |= {f"ten_views_{key}": value for key, value in views.items()}
+            metrics.add_result(number, stage, result)
+            checkpoints.tested(number, result["test_error"])
+            for split in (data, test):
+                metrics.say(split.damage())
         checkpoints.close()
         description = {
             **result,
+            "best_checkpoint": checkpoints.best,
             "data": recipe.data,
             "training_images": len(data),
             "test_images": len(test),
@@ -104,103 +174,23 @@ def train(
             "command": command,
             "versions": versions(),
         }
-        cnn = CNN(network, params, _local(state.alpha), data.classes)
+        cnn = CNN(network, local(state.params, mesh), local(state.alpha, mesh), data.classes)
         if first:
+            draw_curves(out)
             save(out, cnn, description)
     return description
 
 
-def _check_fit(recipe: Recipe, network: Network, data: Split) -> None:
-    classes = shapes(network)[network.layers[-1].name][-1]
-    if len(data.classes) != classes:
-        raise InputError(
-            f"{network.name} has {classes} classes, but {recipe.data} has {len(data.classes)}."
-        )
-    if recipe.batch_size > len(data):
-        raise InputError(
-            f"A batch of {recipe.batch_size} is larger than {recipe.data} with its "
-            f"{len(data)} training images."
-        )
-    if recipe.batch_size % jax.device_count():
-        raise InputError(
-            f"The batch of {recipe.batch_size} can't be spread evenly over "
-            f"{jax.device_count()} devices; give a multiple of that."
-        )
+def _is_over(
+    recipe: Recipe, stage: Stage, length: int, state: TrainState, number: int, began: int
+) -> bool:
+    """Whether a stage ends at the step `number`: a function of what its checkpoint holds.
 
-
-def _initial_state(
-    network: Network, rule: optax.GradientTransformation, key: PRNGKeyArray, mesh: Mesh
-) -> TrainState:
-    params = he_normal(network, key)
-    alpha = jnp.zeros(shapes(network)[network.layers[-1].name][-1])
-    return _replicate(TrainState(params, rule.init(params), alpha, jnp.zeros((), jnp.int32)), mesh)
-
-
-def _replicate[T](tree: T, mesh: Mesh) -> T:
-    """On every device of every process."""
-    sharding = NamedSharding(mesh, PartitionSpec())
-    return jax.tree.map(
-        lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree
-    )
-
-
-def _local[T](tree: T) -> T:
-    """This process's copy of replicated arrays."""
-    return jax.tree.map(lambda x: jnp.asarray(x.addressable_data(0)), tree)
-
-
-def _shard(batch: dict[str, np.ndarray], mesh: Mesh) -> tuple[Array, Array]:
-    """The global batch, of which this process holds its part."""
-    sharding = NamedSharding(mesh, PartitionSpec("data"))
-    images, labels = (
-        jax.make_array_from_process_local_data(sharding, batch[name]) for name in ("image", "label")
-    )
-    return images, labels
-
-
-@partial(jax.jit, static_argnums=0)
-def _scores(network: Network, params: Params, images: Array) -> Float[Array, "n c"]:
-    return scores(network, params, preprocess(images, network.preprocessing, network.image_shape))
-
-
-def estimate_alpha(network: Network, params: Params, data: Split) -> Float[Array, " c"]:
-    """alpha_y = log rho_y - log Z_y, with Z_y = mean_j exp F[j,y] over all training images.
-
-    Args:
-        network: the declaration.
-        params: its weights, as the generative gradient has left them.
-        data: the training images.
+    Only every `ESS_STEPS` steps is the device asked for the ESS, and only if that can matter.
     """
-    log_partition = LogMeanExp.zero(len(data.classes))
-    counts = np.zeros(len(data.classes), np.int64)
-    for batch in batches(data, EVALUATION_BATCH):
-        log_partition = log_partition.add(_scores(network, params, batch["image"]))
-        counts += np.bincount(batch["label"], minlength=len(counts))
-    if not counts.all():
-        missing = data.classes[int(np.argmin(counts))]
-        raise InputError(f"{data.name} has no training image of the class {missing}.")
-    return class_offsets(log_partition.value(), counts)
-
-
-def evaluate(
-    network: Network, params: Params, alpha: Float[Array, " c"], test: Split
-) -> dict[str, float]:
-    """Errors on test images, as fractions, with the first one's binomial standard error.
-
-    Args:
-        network: the declaration.
-        params: its weights.
-        alpha: class offsets; the classifier is argmax F + alpha.
-        test: the images.
-    """
-    wrong = np.zeros(2, np.int64)
-    for batch in batches(test, EVALUATION_BATCH):
-        F = _scores(network, params, batch["image"])
-        for index, logits in enumerate((F + alpha[None, :], F)):
-            wrong[index] += np.sum(np.argmax(np.asarray(logits), axis=1) != batch["label"])
-    error, without = (wrong / len(test)).tolist()
-    return {
-        "test_error": error,
-        "standard_error": (error * (1 - error) / len(test)) ** 0.5,
-        "test_error_without_alpha": without,
-    }
+    if number >= began + length:
+        return True
+    looks = number > began and number % ESS_STEPS == 0
+    if not (recipe.least_ess() and stage.share == 0 and looks):
+        return False
+    return float(state.ess.addressable_data(0)) < recipe.least_ess()

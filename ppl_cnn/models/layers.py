@@ -84,16 +84,14 @@ class Layer(ABC):
         return (*self.window.map_size(shape), shape[-1]) if len(shape) == 3 else shape
 
     @abstractmethod
-    def apply(
-        self, weights: Weights, x: Array, padding: Padding, dropout_key: Array | None
-    ) -> Array:
+    def apply(self, weights: Weights, x: Array, padding: Padding, keep: Array | None) -> Array:
         """Its response to a batch.
 
         Args:
             weights: of the shapes that `weight_shapes` names.
             x: (n, row, col, channel) or (n, channel).
             padding: positions missing above, below, left and right of each map.
-            dropout_key: None outside training.
+            keep: which values dropout keeps, like x; None outside training.
         """
 
 
@@ -130,9 +128,7 @@ class Conv(Layer):
         return (*self.window.map_size(shape), self.channels)
 
     @override
-    def apply(
-        self, weights: Weights, x: Array, padding: Padding, dropout_key: Array | None
-    ) -> Array:
+    def apply(self, weights: Weights, x: Array, padding: Padding, keep: Array | None) -> Array:
         # One convolution per group: XLA's CPU backend needs 2.5 times as long for grouped ones.
         parts = zip(
             jnp.split(x, self.groups, axis=-1),
@@ -164,9 +160,7 @@ class Dense(Layer):
         return (self.channels,)
 
     @override
-    def apply(
-        self, weights: Weights, x: Array, padding: Padding, dropout_key: Array | None
-    ) -> Array:
+    def apply(self, weights: Weights, x: Array, padding: Padding, keep: Array | None) -> Array:
         return x.reshape(x.shape[0], -1) @ weights["kernel"] + weights["bias"][None, :]
 
 
@@ -175,9 +169,7 @@ class ReLU(Layer):
     """max(x, 0)."""
 
     @override
-    def apply(
-        self, weights: Weights, x: Array, padding: Padding, dropout_key: Array | None
-    ) -> Array:
+    def apply(self, weights: Weights, x: Array, padding: Padding, keep: Array | None) -> Array:
         return jax.nn.relu(x)
 
 
@@ -196,9 +188,7 @@ class MaxPool(Layer):
         return Window(self.kernel, self.stride, self.padding, self.ceil)
 
     @override
-    def apply(
-        self, weights: Weights, x: Array, padding: Padding, dropout_key: Array | None
-    ) -> Array:
+    def apply(self, weights: Weights, x: Array, padding: Padding, keep: Array | None) -> Array:
         # Shifted maxima, rows first and columns then: on CPU the gradient of this is about ten
         # times faster than that of a reduce_window (measured at 55x55x96, in and out of loops).
         lowest = jnp.asarray(-jnp.inf, x.dtype)
@@ -233,9 +223,7 @@ class LRN(Layer):
         return False
 
     @override
-    def apply(
-        self, weights: Weights, x: Array, padding: Padding, dropout_key: Array | None
-    ) -> Array:
+    def apply(self, weights: Weights, x: Array, padding: Padding, keep: Array | None) -> Array:
         # The sum over neighbours is a product with a band matrix, whose gradient is one too:
         # 4 to 15 times faster on CPU, in loops, than windows or shifted slices of the channels.
         channel = jnp.arange(x.shape[-1])
@@ -252,12 +240,9 @@ class Dropout(Layer):
     rate: float = 0.5
 
     @override
-    def apply(
-        self, weights: Weights, x: Array, padding: Padding, dropout_key: Array | None
-    ) -> Array:
-        if dropout_key is None:
+    def apply(self, weights: Weights, x: Array, padding: Padding, keep: Array | None) -> Array:
+        if keep is None:
             return x
-        keep = jax.random.bernoulli(dropout_key, 1 - self.rate, x.shape)
         return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))
 
 
@@ -266,9 +251,7 @@ class Concat(Layer):
     """A name for the responses of several layers, side by side along the channels."""
 
     @override
-    def apply(
-        self, weights: Weights, x: Array, padding: Padding, dropout_key: Array | None
-    ) -> Array:
+    def apply(self, weights: Weights, x: Array, padding: Padding, keep: Array | None) -> Array:
         return x
 
 
@@ -281,7 +264,5 @@ class GlobalMean(Layer):
         return shape[-1:]
 
     @override
-    def apply(
-        self, weights: Weights, x: Array, padding: Padding, dropout_key: Array | None
-    ) -> Array:
+    def apply(self, weights: Weights, x: Array, padding: Padding, keep: Array | None) -> Array:
         return jnp.mean(x, axis=(1, 2))

@@ -8,15 +8,17 @@ from typing import NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ppl_cnn import InputError
 from ppl_cnn.models.convolution import Padding
-from ppl_cnn.models.layers import Layer, Shape, Weights
+from ppl_cnn.models.layers import Dropout, Layer, Shape, Weights
 from ppl_cnn.models.networks import IMAGE, Network, Preprocessing
 
 type Params = Mapping[str, Weights]
 """Layer name -> weight name -> array."""
+type Masks = Mapping[str, Array]
+"""Dropout layer's name -> which values it keeps of each image."""
 type Region = tuple[range, range]
 """Rows and columns of a response; a vector has one position."""
 
@@ -154,27 +156,27 @@ class Slab:
         return images[..., rows.start : rows.stop, cols.start : cols.stop, :]
 
     def respond(
-        self, params: Params, x: Float[Array, "n row col channel"], dropout_key: Array | None = None
+        self, params: Params, x: Float[Array, "n row col channel"], keep: Masks | None = None
     ) -> Array:
         """The response of the slab's last layer; see `responses`."""
-        return self.responses(params, x, dropout_key)[self.steps[-1].layer.name]
+        return self.responses(params, x, keep)[self.steps[-1].layer.name]
 
     def responses(
-        self, params: Params, x: Float[Array, "n row col channel"], dropout_key: Array | None = None
+        self, params: Params, x: Float[Array, "n row col channel"], keep: Masks | None = None
     ) -> dict[str, Array]:
         """Layer name -> its response, as far as the slab's last layer depends on it.
 
         Args:
             params: weights of at least the slab's layers.
             x: images of the slab's size, as the first layer sees them (scaled).
-            dropout_key: drops out with this key if given (training).
+            keep: what dropout keeps, in training: see `dropout_masks`.
         """
         responses = {IMAGE: x}
-        for index, (layer, readings, padding, _) in enumerate(self.steps):
-            key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
+        for layer, readings, padding, _ in self.steps:
             parts = [reading.of(responses[reading.name]) for reading in readings]
             read = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
-            responses[layer.name] = layer.apply(params.get(layer.name, {}), read, padding, key)
+            kept = None if keep is None else keep.get(layer.name)
+            responses[layer.name] = layer.apply(params.get(layer.name, {}), read, padding, kept)
         return responses
 
 
@@ -203,11 +205,40 @@ def scores(
     network: Network,
     params: Params,
     x: Float[Array, "n row col channel"],
-    dropout_key: Array | None = None,
+    keep: Masks | None = None,
 ) -> Float[Array, "n c"]:
-    """The score matrix F (image, class) of images in pixel units minus the mean."""
+    """The score matrix F (image, class) of images in pixel units minus the mean.
+
+    Args:
+        network: the declaration.
+        params: its weights.
+        x: the images.
+        keep: what dropout keeps, in training: see `dropout_masks`.
+    """
     whole = Slab.whole(network)
-    return whole.respond(params, scaled(network.preprocessing, whole.crop(x)), dropout_key)
+    return whole.respond(params, scaled(network.preprocessing, whole.crop(x)), keep)
+
+
+def dropout_masks(network: Network, key: PRNGKeyArray, n: int) -> dict[str, Bool[Array, "..."]]:
+    """Which values each dropout layer keeps of a batch of n images; {} without such layers.
+
+    They are drawn for the whole batch, so that whoever computes a part of it takes that part of
+    them: training in parts, or on several devices, drops out what training in one does.
+
+    Args:
+        network: the declaration.
+        key: of the step.
+        n: images in the batch.
+    """
+    return {
+        step.layer.name: jax.random.bernoulli(
+            jax.random.fold_in(key, index),
+            1 - step.layer.rate,
+            (n, *input_shape(network, step.layer)),
+        )
+        for index, step in enumerate(Slab.whole(network).steps)
+        if isinstance(step.layer, Dropout)
+    }
 
 
 def scaled(

@@ -12,6 +12,7 @@ import numpyro.distributions as dist
 from numpyro.distributions.transforms import AffineTransform
 
 from ppl_cnn import InputError
+from ppl_cnn.models.gaussian import Gaussian
 from ppl_cnn.models.networks import Preprocessing
 from ppl_cnn.models.spectral import Band, Spectral
 from ppl_cnn.models.transforms import NormalToUniform, Squash, push_forward
@@ -137,7 +138,8 @@ def parse_reference(text: str, natural: Spectral | None = None) -> Reference:
         text: white:SIGMA, uniform, spectral, spectral:EXPONENT, spectral:FILE.json (of
             `Spectral.save`) or spectral:EXPONENT:COVARIANCE (of `str(Spectral)`), each of the
             last four also with @CONTRAST after it; band:SIDE in place of spectral for its SIDE x
-            SIDE lowest waves; bounded: before one of them squashes the pixels into 0..255.
+            SIDE lowest waves; gaussian:FILE.npz (of `Gaussian.fit`); bounded: before one of them
+            squashes the pixels into 0..255.
         natural: what a spectral reference is where the text doesn't say: one fitted to the
             user's photographs, for example. By default `Spectral()`.
 
@@ -160,10 +162,14 @@ _SPECTRAL = re.compile(
 )
 
 
-def _unbounded(inner: str, text: str, natural: Spectral) -> WhiteNoise | Uniform | Spectral | Band:
+def _unbounded(
+    inner: str, text: str, natural: Spectral
+) -> WhiteNoise | Uniform | Spectral | Band | Gaussian:
     if found := _SPECTRAL.fullmatch(inner):
         spectral = Spectral.parse(found[2], natural)
         return spectral if found[1] is None else Band(int(found[1]), spectral)
+    if inner.startswith("gaussian:"):
+        return Gaussian.parse(inner.removeprefix("gaussian:"))
     if inner == "uniform":
         return Uniform()
     kind, _, value = inner.partition(":")
@@ -174,8 +180,8 @@ def _unbounded(inner: str, text: str, natural: Spectral) -> WhiteNoise | Uniform
     if kind != "white":
         raise InputError(
             f"{text!r} is no reference: write white:SIGMA, for example white:10, or uniform, "
-            f"spectral, spectral:EXPONENT or spectral:FILE.json, these also with @CONTRAST, or "
-            f"band:SIDE in place of spectral; bounded: before one of them keeps its pixels in "
-            f"0..255."
+            f"spectral, spectral:EXPONENT or spectral:FILE.json, these also with @CONTRAST, "
+            f"band:SIDE in place of spectral, or gaussian:FILE.npz; bounded: before one of them "
+            f"keeps its pixels in 0..255."
         )
     return WhiteNoise(sigma)

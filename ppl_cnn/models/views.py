@@ -15,18 +15,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ppl_cnn import InputError
 from ppl_cnn.models.network import Params
 from ppl_cnn.models.networks import Preprocessing
 from ppl_cnn.models.units import Image, Scored
 
-TURN = 20.0
+TURN = 25.0
 """The largest rotation, in degrees, either way."""
-SCALES = (0.6, 1.6)
+SCALES = (0.45, 2.0)
 """The least and the largest magnification."""
-SHIFT = 0.2
+SHIFT = 0.3
 """The largest shift, as a part of the image's rows or columns, either way."""
 
 type Traced = Float[Array, ""]
@@ -36,8 +36,8 @@ _FINENESS = 2.0**20
 
 
 class Warp(NamedTuple):
-    """An image turned, magnified and shifted about its centre; what lies beyond the border is the
-    image reflected, and between pixels it is bilinear.
+    """An image, mirrored or not, then turned, magnified and shifted about its centre; what lies
+    beyond the border is the image reflected, and between pixels it is bilinear.
 
     The pixel at p of the warped image is the image at c + A (p - c - t), with c the centre, t the
     shift and A a rotation divided by the scale.
@@ -48,11 +48,13 @@ class Warp(NamedTuple):
     scale: float
     shift: tuple[float, float]
     """(row, col), as parts of the image's rows and columns."""
+    mirrored: bool = False
+    """Left and right exchanged first."""
 
     @classmethod
     def drawn(cls, count: int, seed: int) -> list["Warp"]:
-        """Random ones: angle and shift uniform, the scale in its logarithm. A larger count begins
-        with the same ones."""
+        """Random ones: angle and shift uniform, the scale in its logarithm; every second one is
+        mirrored. A larger count begins with the same ones."""
         draw = random.Random(seed).uniform
         least, largest = map(math.log, SCALES)
         return [
@@ -60,8 +62,9 @@ class Warp(NamedTuple):
                 draw(-TURN, TURN),
                 math.exp(draw(least, largest)),
                 (draw(-SHIFT, SHIFT), draw(-SHIFT, SHIFT)),
+                number % 2 == 1,
             )
-            for _ in range(count)
+            for number in range(count)
         ]
 
     def taps(
@@ -79,6 +82,8 @@ class Warp(NamedTuple):
             centre[0] + (along * row - across * col),
             centre[1] + (across * row + along * col),
         )
+        if self.mirrored:
+            at_col = cols - 1 - at_col
         first_row, first_col = np.floor(at_row), np.floor(at_col)
         beyond_row, beyond_col = at_row - first_row, at_col - first_col
         index, weight = [], []
@@ -174,15 +179,21 @@ def _backward(taps: Mapping[str, Array], g: Array) -> tuple[Array, None]:
 warped.defvjp(_forward, _backward)
 
 
-def traced_warp(key: Array) -> tuple[Traced, Traced, tuple[Traced, Traced]]:
-    """Angle, scale and shift of a random warp, distributed as those of `Warp.drawn`."""
-    turn, size, down, right = jax.random.uniform(key, (4,), minval=-1.0)
+def traced_warp(key: Array) -> tuple[Traced, Traced, tuple[Traced, Traced], Bool[Array, ""]]:
+    """The numbers of a random warp, distributed as those of `Warp.drawn`."""
+    turn, size, down, right, side = jax.random.uniform(key, (5,), minval=-1.0)
     least, largest = map(math.log, SCALES)
     scale = jnp.exp((least + largest + size * (largest - least)) / 2)
-    return TURN * turn, scale, (SHIFT * down, SHIFT * right)
+    return TURN * turn, scale, (SHIFT * down, SHIFT * right), side > 0
 
 
-def warped_by(image: Image, angle: Traced, scale: Traced, shift: tuple[Traced, Traced]) -> Image:
+def warped_by(
+    image: Image,
+    angle: Traced,
+    scale: Traced,
+    shift: tuple[Traced, Traced],
+    mirrored: Bool[Array, ""],
+) -> Image:
     """The image under one warp (see `Warp`), whose numbers may be traced: `warped` without taps."""
     rows, cols = image.shape[:2]
     centre = (rows - 1) / 2, (cols - 1) / 2
@@ -191,7 +202,9 @@ def warped_by(image: Image, angle: Traced, scale: Traced, shift: tuple[Traced, T
     row, col = jnp.arange(rows, dtype=image.dtype), jnp.arange(cols, dtype=image.dtype)
     row = row[:, None] - (centre[0] + shift[0] * rows)
     col = col[None, :] - (centre[1] + shift[1] * cols)
-    places = [centre[0] + along * row - across * col, centre[1] + across * row + along * col]
+    at_col = centre[1] + across * row + along * col
+    at_col = jnp.where(mirrored, cols - 1 - at_col, at_col)
+    places = [centre[0] + along * row - across * col, at_col]
     channels = [
         jax.scipy.ndimage.map_coordinates(channel, places, order=1, mode="reflect")
         for channel in jnp.unstack(image, axis=2)
@@ -205,10 +218,10 @@ class Averaged:
 
         f(x) = 1/K sum_k f_unit(W_k x + sigma n_k)
 
-    W_k are `Warp.drawn`: up to 20 degrees, 0.6 to 1.6 times, 20 % of the image; n_k is standard
-    normal noise. A target of a class is taken of each view before the mean. Of a filter, its own
-    receptive field is warped. Source of the noise: Cohen, Rosenfeld, Kolter, Certified adversarial
-    robustness via randomized smoothing, ICML 2019.
+    W_k are `Warp.drawn`: up to 25 degrees, 0.45 to 2 times, 30 % of the image, every second
+    one mirrored; n_k is standard normal noise. A target of a class is taken of each view before
+    the mean. Of a filter, its own receptive field is warped. Source of the noise: Cohen, Rosenfeld,
+    Kolter, Certified adversarial robustness via randomized smoothing, ICML 2019.
 
     Args:
         unit: of a network, or a `Response`.

@@ -1,6 +1,8 @@
 """All kernels, and another library's, draw the same density: LeNet's class, random weights."""
 
 import math
+from functools import lru_cache, partial
+from itertools import cycle
 
 import arviz_stats
 import blackjax
@@ -11,11 +13,18 @@ import pytest
 import xarray as xr
 
 import ppl_cnn
-from ppl_cnn.inference.kernels import KERNELS
+from ppl_cnn.inference.split import _kicked as kicked
+from ppl_cnn.inference.split import metropolis
 from ppl_cnn.models.cnn import CNN
 from ppl_cnn.models.networks import LENET
 
-CHAINS, DRAWS, WARMUP = 4, 600, 150
+CHAINS, WARMUP = 4, 150
+QUICK, LONG = 600, 6000
+"""Draws of each chain."""
+OTHERS = ("tempered:4", "hmc", "nuts")
+ALARM = 4.5
+"""Standard errors. The largest of 416 differences, four kernels' from split in 104 means, exceeds
+it with probability 0.003 if all are standard normal."""
 DIRECTIONS = np.random.default_rng(0).standard_normal((28 * 28, 50), np.float32) / 28
 
 
@@ -28,18 +37,18 @@ def density():
 
 def quantities(response, lp, image):
     """Response, lp and 50 projections of the image: (chain, draw, quantity)."""
-    along = np.asarray(image).reshape(CHAINS, DRAWS, -1) @ DIRECTIONS
+    along = np.asarray(image).reshape(*image.shape[:2], -1) @ DIRECTIONS
     scalars = np.stack([np.asarray(response), np.asarray(lp)], axis=-1)
     return np.concatenate([scalars, along], axis=-1).astype(np.float64)
 
 
-def drawn(density, kernel):
-    draws = ppl_cnn.draw(density, kernel, CHAINS, DRAWS, WARMUP, progress=False)
+def drawn(density, kernel, count, **settings):
+    draws = ppl_cnn.draw(density, kernel, CHAINS, count, WARMUP, progress=False, **settings)
     response, image = draws["posterior/response"], draws["posterior/image"]
     return quantities(response, draws["sample_stats/lp"], image)
 
 
-def drawn_by_blackjax(density):
+def drawn_by_blackjax(density, count):
     params, shape = density.unit.params, density.latent_shape
     kernel = blackjax.hmc.build_kernel()
     identity = jnp.ones(math.prod(shape))
@@ -55,13 +64,13 @@ def drawn_by_blackjax(density):
 
         key_start, key = jax.random.split(key)
         z = jax.random.normal(key_start, identity.shape)
-        keys = jax.random.split(key, WARMUP + DRAWS)
+        keys = jax.random.split(key, WARMUP + count)
         _, found = jax.lax.scan(move, blackjax.hmc.init(z, log_density), keys)
         return jax.tree.map(lambda values: values[WARMUP:], found)
 
     keys = jax.random.split(jax.random.key(5), CHAINS)
     z, lp = jax.vmap(chain, (None, 0))(params, keys)
-    image = density.push(z.reshape(CHAINS, DRAWS, *shape))
+    image = density.push(z.reshape(CHAINS, count, *shape))
     score = jax.jit(jax.vmap(jax.vmap(density.unit.score, (None, 0)), (None, 0)))
     constant = math.prod(shape) / 2 * math.log(2 * math.pi)
     return quantities(score(params, image), np.asarray(lp) - constant, image)
@@ -74,17 +83,59 @@ def moments(values, about):
     return both.mean((0, 1)), error.values
 
 
-def test_kernels_and_blackjax_agree(density):
-    found = {kernel: drawn(density, kernel) for kernel in KERNELS}
-    found["blackjax"] = drawn_by_blackjax(density)
-    centre = found["split"].mean((0, 1))
-    means = {name: moments(values, centre) for name, values in found.items()}
-    ours, our_error = means.pop("split")
-    for name, (theirs, error) in means.items():
-        # The largest of 312 standard normal errors exceeds 4.5 with probability 0.002.
-        assert np.abs((ours - theirs) / np.hypot(our_error, error)).max() < 4.5, name
+def largest_difference(values, others):
+    """In means and second moments, in units of its standard error."""
+    centre = values.mean((0, 1))
+    (ours, our_error), (theirs, error) = moments(values, centre), moments(others, centre)
+    return np.abs((ours - theirs) / np.hypot(our_error, error)).max()
+
+
+@pytest.fixture(scope="module")
+def split(density):
+    """Draws of the split kernel, of a number that is asked for once."""
+    return lru_cache(partial(drawn, density, "split"))
+
+
+@pytest.mark.parametrize("count", [QUICK, pytest.param(LONG, marks=pytest.mark.long)])
+def test_kernels_and_blackjax_agree(density, split, count):
+    ours = split(count)
+    for kernel in OTHERS:
+        assert largest_difference(ours, drawn(density, kernel, count)) < ALARM, kernel
+    assert largest_difference(ours, drawn_by_blackjax(density, count)) < ALARM
     # And they saw the tilt: the reference's own response is many standard errors off.
     z = jax.random.normal(jax.random.key(1), (1000, *density.latent_shape))
     score = jax.vmap(density.unit.score, (None, 0))(density.unit.params, density.push(z))
+    found, our_error = moments(ours, 0.0)
     error = math.hypot(float(score.std()) / math.sqrt(len(score)), our_error[0])
-    assert ours[0] > score.mean() + 6 * error, "the density is not tilted"
+    assert found[0] > score.mean() + 6 * error, "the density is not tilted"
+
+
+# Were a kernel wrong, they wouldn't
+
+
+def all_accepted(tilt, start, key, step_size, steps, strength=1.0):
+    """No Metropolis step; the adaptation still sees how probable acceptance would be."""
+    moved = metropolis(tilt, start, key, step_size, steps, strength)
+    return moved._replace(point=moved.end.point, energy_change=moved.end.energy_change)
+
+
+def signs_in_turn():
+    """Kicks of which every second, the one that ends a step, has the wrong sign."""
+    signs = cycle((1, -1))
+    return lambda momentum, force, half: kicked(momentum, force, next(signs) * half)
+
+
+@pytest.mark.parametrize("wrong", ["accepts everything", "kicks with the wrong sign"])
+def test_a_wrong_kernel_is_found_out(density, split, monkeypatch, wrong):
+    """With coarse steps, whose errors Metropolis's rule has to make good."""
+    if wrong == "accepts everything":
+        monkeypatch.setattr("ppl_cnn.inference.split.metropolis", all_accepted)
+    else:
+        monkeypatch.setattr("ppl_cnn.inference.split._kicked", signs_in_turn())
+    found = largest_difference(split(QUICK), drawn(density, "split", QUICK, target_accept=0.3))
+    assert found > ALARM
+
+
+def test_a_right_kernel_with_coarse_steps_is_not(density, split):
+    coarse = drawn(density, "split", QUICK, target_accept=0.3)
+    assert largest_difference(split(QUICK), coarse) < ALARM

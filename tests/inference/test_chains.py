@@ -93,6 +93,33 @@ def test_a_band_and_warps_leave_a_linear_response_its_closed_form(kernel):
     np.testing.assert_allclose(stein, np.broadcast_to(mean, stein.shape), atol=1e-4)
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_quadratic_response_gives_the_other_gaussian(kernel):
+    """f(x) = <w, x> - x'Ax/2: p = N(C w/T, C) with C = (I/sigma^2 + A/T)^-1."""
+    matrix = np.asarray([[2.0, 1.0, 0.0], [1.0, 1.5, -0.4], [0.0, -0.4, 0.3]]) / 10
+    slope = np.asarray([0.5, -1.0, 0.2])
+
+    def quadratic(image):
+        x = image.ravel()
+        return slope.astype(np.float32) @ x - x @ matrix.astype(np.float32) @ x / 2
+
+    density = ppl_cnn.TiltedDensity(
+        ppl_cnn.Response(quadratic, (1, 3, 1)), ppl_cnn.WhiteNoise(SIGMA), TEMPERATURE
+    )
+    draws = ppl_cnn.draw(density, kernel, chains=4, draws=1500, seed=0, progress=False)
+    image = draws["posterior/image"].astype(np.float64)
+    covariance = np.linalg.inv(np.eye(3) / SIGMA**2 + matrix / TEMPERATURE)
+    mean = covariance @ slope / TEMPERATURE
+    # The largest of nine standard normal errors exceeds 4 with probability 6e-4.
+    assert np.abs(z_scores(image, mean.reshape(1, 3, 1), "mean")).max() < 4
+    assert np.abs(z_scores(image, np.sqrt(np.diag(covariance)).reshape(1, 3, 1), "sd")).max() < 4
+    centred = (image - mean.reshape(1, 3, 1)).values.reshape(4, 1500, 3)
+    products = np.stack([centred[..., i] * centred[..., (i + 1) % 3] for i in range(3)], axis=-1)
+    truth = [covariance[i, (i + 1) % 3] for i in range(3)]
+    products = xr.DataArray(products, dims=("chain", "draw", "pair"))
+    assert np.abs(z_scores(products, truth, "mean")).max() < 4
+
+
 @pytest.mark.parametrize(
     ("kernel", "unit", "temperature"),
     [

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from ppl_cnn.inference.losses import (
-    OBJECTIVES,
+    Bank,
     LogMeanExp,
     class_offsets,
     discriminative_loss,
     generative_loss,
+    hybrid_loss,
     importance_ess,
 )
 from ppl_cnn.models.network import scores
@@ -42,7 +43,19 @@ def summed_discriminative(F, labels):
     return -total / len(F)
 
 
-SUMS = {"generative": summed_generative, "discriminative": summed_discriminative}
+SHARE = 0.3
+SUMS = {
+    "generative": summed_generative,
+    "discriminative": summed_discriminative,
+    "hybrid": lambda F, labels: (
+        (1 - SHARE) * summed_generative(F, labels) + SHARE * summed_discriminative(F, labels)
+    ),
+}
+OBJECTIVES = {
+    "generative": generative_loss,
+    "discriminative": discriminative_loss,
+    "hybrid": lambda F, labels: hybrid_loss(F, labels, jnp.zeros(F.shape[1], F.dtype), SHARE),
+}
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -161,6 +174,100 @@ def test_through_a_network_the_last_bias_gets_no_generative_gradient(random_para
     assert np.abs(gradient(discriminative_loss)["fc4"]["bias"]).max() > 1e-2
 
 
+def test_a_hybrid_without_a_share_of_one_loss_is_the_other_to_the_bit():
+    F, labels = jnp.asarray(random_scores(), jnp.float32), jnp.asarray(LABELS)
+    alpha = jnp.arange(C, dtype=jnp.float32)
+    assert hybrid_loss(F, labels, alpha, 0.0) == generative_loss(F, labels)
+    assert hybrid_loss(F, labels, alpha, 1.0) == discriminative_loss(F + alpha[None, :], labels)
+
+
+def test_a_hybrids_gradient_is_no_larger_than_the_larger_of_its_parts():
+    # What keeps its rate comparable: the plain sum's would be up to twice as large.
+    F, labels, alpha = jnp.asarray(random_scores(), jnp.float32), jnp.asarray(LABELS), jnp.zeros(C)
+    sizes = [
+        float(jnp.linalg.norm(jax.grad(hybrid_loss)(F, labels, alpha, share)))
+        for share in (0.0, 0.25, 0.5, 0.75, 1.0)
+    ]
+    assert max(sizes[1:-1]) <= max(sizes[0], sizes[-1]) * (1 + 1e-6)
+
+
+# The bank of earlier scores.
+
+
+def filled_bank(decay=0.5):
+    """Five rows: two of the step before, two of the one before that, and room for one more."""
+    rows = jnp.asarray(np.random.default_rng(5).normal(0, 2, (4, C)), jnp.float32)
+    return Bank.empty(5, C).push(rows[:2], decay).push(rows[2:], decay)
+
+
+def test_a_bank_holds_the_last_rows_with_weights_that_fade():
+    bank = filled_bank()
+    np.testing.assert_allclose(np.exp(bank.log_weight), [0.5, 0.5, 0.25, 0.25, 0], rtol=1e-6)
+    rows = np.random.default_rng(5).normal(0, 2, (4, C)).astype(np.float32)
+    np.testing.assert_array_equal(bank.scores[:4], rows[[2, 3, 0, 1]])
+    later = bank.push(jnp.zeros((3, C)), 0.5)
+    np.testing.assert_allclose(np.exp(later.log_weight), [0.5, 0.5, 0.5, 0.25, 0.25], rtol=1e-6)
+    np.testing.assert_array_equal(later.scores[3:], rows[[2, 3]])
+    small = Bank.empty(2, C).push(jnp.asarray(random_scores(), jnp.float32), 1.0)
+    np.testing.assert_array_equal(small.scores, random_scores()[:2].astype(np.float32))
+
+
+def test_an_empty_bank_changes_neither_loss_nor_gradient():
+    F, labels = jnp.asarray(random_scores(), jnp.float32), jnp.asarray(LABELS)
+    for share in (0.0, 0.3, 1.0):
+        without, within = (
+            jax.value_and_grad(hybrid_loss)(F, labels, jnp.zeros(C), share, bank)
+            for bank in (None, Bank.empty(5, C))
+        )
+        np.testing.assert_allclose(within[0], without[0], atol=1e-6)
+        np.testing.assert_allclose(within[1], without[1], atol=1e-6)
+
+
+def test_with_a_bank_loss_and_gradient_are_their_written_out_sums():
+    F, bank = random_scores(), filled_bank()
+    weight, rows = np.exp(np.asarray(bank.log_weight, np.float64)), np.asarray(bank.scores)
+    Z = (np.exp(F).sum(0) + weight @ np.exp(rows)) / (N + weight.sum())
+    loss, gradient = 0.0, np.zeros((N, C))
+    for i, y in enumerate(LABELS):
+        loss -= (F[i, y] - math.log(Z[y])) / N
+        gradient[i, y] -= 1 / N
+        gradient[:, y] += np.exp(F[:, y]) / Z[y] / N / N
+    actual = jax.value_and_grad(generative_loss)(
+        jnp.asarray(F, jnp.float32), jnp.asarray(LABELS), bank
+    )
+    np.testing.assert_allclose(actual[0], loss, rtol=1e-5)
+    np.testing.assert_allclose(actual[1], gradient, atol=1e-6)
+
+
+def test_scores_that_rise_above_the_banks_are_pulled_back():
+    # The batch alone can't tell (see above); the bank can.
+    labels, bank = jnp.asarray(LABELS), Bank.empty(7, C).push(jnp.zeros((7, C)), 1.0)
+    for shift in (1.0, -1.0):
+        gradient = jax.grad(generative_loss)(jnp.full((N, C), shift), labels, bank)
+        assert np.sign(float(gradient.sum())) == shift
+
+
+def test_a_bank_of_current_scores_takes_away_most_of_the_batchs_bias():
+    """With f(x) = w x at w = 1 and q = N(0, 1): p = N(1, 1), so that E_p[df/dw] = 1."""
+    batches, n, rows = 4_000, 4, 400
+    x = jax.random.normal(jax.random.key(0), (batches, n + rows))
+
+    def estimate(x, banked):
+        bank = Bank.empty(rows, 1).push(x[n:, None], 1.0) if banked else None
+
+        def loss(w):
+            return generative_loss(w * x[:n, None], jnp.zeros(n, jnp.int32), bank)
+
+        return jax.grad(loss)(1.0) + jnp.mean(x[:n])
+
+    alone, banked = (
+        np.asarray(jax.vmap(estimate, (0, None))(x, banked)) for banked in (False, True)
+    )
+    # Five standard errors: the weights' variance is e - 1.
+    assert abs(banked.mean() - 1) < 5 * banked.std() / batches**0.5
+    assert alone.mean() - 1 < -10 * alone.std() / batches**0.5
+
+
 # Effective sample size.
 
 
@@ -244,7 +351,7 @@ jax.config.update("jax_num_cpu_devices", 2)
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from ppl_cnn.inference.losses import OBJECTIVES
+from ppl_cnn.inference.losses import discriminative_loss, generative_loss
 
 mesh = Mesh(np.asarray(jax.devices()), ("data",))
 assert mesh.size == 2
@@ -252,7 +359,7 @@ rows = NamedSharding(mesh, PartitionSpec("data"))
 random = np.random.default_rng(0)
 x, w = (random.normal(size=shape).astype(np.float32) for shape in ((8, 5), (5, 3)))
 labels = np.arange(8) % 3
-for loss in OBJECTIVES.values():
+for loss in (generative_loss, discriminative_loss):
     step = jax.jit(jax.value_and_grad(lambda w, x, labels: loss(x @ w, labels)))
     alone = step(w, jnp.asarray(x), jnp.asarray(labels))
     spread = step(w, jax.device_put(x, rows), jax.device_put(labels, rows))

@@ -345,7 +345,9 @@ def test_the_page_says_which_density_was_sampled(tmp_path, write_run):
     parts = ["2 chains × 8 draws", "split kernel", "target soft-log-prob:10"]
     parts += ["mean over 4 warps with noise 3", "at 192x192", "reference bounded:spectral@18"]
     assert " · ".join([*parts, "T = 1/1000"]) in text
-    assert "recipe vivid" in " ".join(text.split())
+    assert "recipevivid" in text  # cells of a table
+    sentence = "f the soft-log-prob:10 of conv5:12, mean over 4 warps with noise 3, at 192x192, "
+    assert f"{sentence}T = 1/1000, q = bounded:spectral@18." in text
 
 
 def test_a_page_of_an_older_run_says_what_its_record_does(tmp_path, write_run):
@@ -353,3 +355,4 @@ def test_a_page_of_an_older_run_says_what_its_record_does(tmp_path, write_run):
     folder = write_run(tmp_path / "run", noise(2, 8), config=config)
     text = Page(build_report(folder).read_text()).text
     assert "2 chains × 8 draws · nuts kernel · reference white:10 · T = 0.3" in text
+    assert "f the logit of conv5:12, T = 0.3, q = white:10." in text

@@ -10,6 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from ppl_cnn.models.layers import LRN, Concat, Conv, Dense, Dropout, GlobalMean, MaxPool, ReLU
 from ppl_cnn.models.network import (
     Slab,
+    dropout_masks,
     he_normal,
     input_shape,
     positions,
@@ -407,21 +408,26 @@ def test_a_conv5_unit_of_alexnet_takes_less_than_a_quarter_of_the_whole_map():
     assert slab.multiplications < whole.multiplications / 4
 
 
-def test_dropout_is_on_with_a_key_and_differs_between_layers():
+def test_dropout_is_on_with_masks_that_differ_between_layers_and_keys():
     network = Network(
         "drop",
         (1, 1, 1),
         Preprocessing((0.0,), (1.0,)),
-        (Dense("fc1", 40), Dropout("a"), Dropout("b")),
+        (Dense("fc1", 40), Dropout("a"), Dropout("b", 0.2)),
     )
     params = {"fc1": {"kernel": jnp.zeros((1, 40)), "bias": jnp.ones(40)}}
     x = jnp.zeros((50, 1, 1, 1))
     np.testing.assert_array_equal(scores(network, params, x), np.ones((50, 40)))
-    F = np.asarray(scores(network, params, x, jax.random.key(0)))
-    assert set(np.unique(F)) == {0.0, 4.0}
-    # Two equal masks would keep a half; 2,000 tosses of 1/4, five binomial standard errors.
-    assert abs((F != 0).mean() - 0.25) < 5 * (0.25 * 0.75 / 2_000) ** 0.5
-    np.testing.assert_array_equal(scores(network, params, x, jax.random.key(0)), F)
+    keep = dropout_masks(network, jax.random.key(0), 50)
+    F = np.asarray(scores(network, params, x, keep))
+    keep = {name: np.asarray(mask) for name, mask in keep.items()}
+    np.testing.assert_allclose(F, 2.5 * (keep["a"] & keep["b"]), rtol=1e-6)
+    # 2,000 tosses of a share, five binomial standard errors.
+    for mask, share in ((keep["a"], 0.5), (keep["b"], 0.8), (keep["a"] & keep["b"], 0.4)):
+        assert abs(np.mean(mask) - share) < 5 * (share * (1 - share) / 2_000) ** 0.5
+    again, other = (dropout_masks(network, jax.random.key(seed), 50) for seed in (0, 1))
+    np.testing.assert_array_equal(again["a"], keep["a"])
+    assert not np.array_equal(other["a"], keep["a"])
 
 
 def test_random_weights_are_he_normal():

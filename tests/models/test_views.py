@@ -24,9 +24,9 @@ from ppl_cnn.models.views import (
 )
 
 
-def warp_one(image, angle=0.0, scale=1.0, shift=(0.0, 0.0)):
+def warp_one(image, angle=0.0, scale=1.0, shift=(0.0, 0.0), mirrored=False):
     image = jnp.asarray(image, jnp.float32)
-    taps = taps_of([Warp(angle, scale, shift)], *image.shape[:2])
+    taps = taps_of([Warp(angle, scale, shift, mirrored)], *image.shape[:2])
     return np.asarray(warped(image, taps)[0])
 
 
@@ -37,6 +37,14 @@ def noise(*shape, seed=0):
 def test_the_identity_leaves_the_image_as_it_is():
     image = noise(7, 4, 3)
     np.testing.assert_array_equal(warp_one(image), image)
+
+
+@pytest.mark.parametrize("cols", [4, 5])
+def test_a_mirrored_image_is_exact(cols):
+    image = noise(6, cols, 3)
+    np.testing.assert_array_equal(warp_one(image, mirrored=True), image[:, ::-1])
+    turned = warp_one(image, angle=180.0, mirrored=True)
+    np.testing.assert_array_equal(turned, image[::-1])
 
 
 @pytest.mark.parametrize("size", [6, 7])
@@ -62,7 +70,8 @@ def test_a_magnification_by_two_halves_the_coordinates():
 @pytest.mark.parametrize("shape", [(19, 24, 3), (5, 5, 1), (1, 3, 2)])
 def test_warps_are_scipys(shape):
     image = noise(*shape)
-    for angle, scale, shift in Warp.drawn(6, seed=4):
+    for angle, scale, shift, mirrored in Warp.drawn(6, seed=4):
+        first = image[:, ::-1] if mirrored else image
         turn = math.radians(angle)
         A = np.asarray([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
         A /= scale
@@ -73,12 +82,13 @@ def test_warps_are_scipys(shape):
                 ndimage.affine_transform(
                     channel.astype(np.float64), A, offset, order=1, mode="reflect"
                 )
-                for channel in np.moveaxis(image, 2, 0)
+                for channel in np.moveaxis(first, 2, 0)
             ],
             axis=-1,
         )
         # Coordinates are rounded to 1e-6 of the image's size.
-        np.testing.assert_allclose(warp_one(image, angle, scale, shift), expected, atol=5e-3)
+        seen = warp_one(image, angle, scale, shift, mirrored)
+        np.testing.assert_allclose(seen, expected, atol=5e-3)
 
 
 def test_the_gradient_is_the_transposed_map():
@@ -111,7 +121,7 @@ def test_the_same_seed_gives_the_same_warps_on_all_machines():
     warps = Warp.drawn(2, seed=0)
     assert Warp.drawn(5, seed=0)[:2] == warps
     assert Warp.drawn(2, seed=1) != warps
-    np.testing.assert_allclose(warps[0].angle, 10.332655545, rtol=1e-9)
+    np.testing.assert_allclose(warps[0].angle, (2 * 0.8444218515250481 - 1) * TURN, rtol=1e-9)
     np.testing.assert_allclose(
         warps[0].scale, SCALES[0] * (SCALES[1] / SCALES[0]) ** 0.7579544029403025, rtol=1e-9
     )
@@ -250,15 +260,14 @@ def test_views_that_cannot_be_are_refused(refused):
 def test_a_warp_of_traced_numbers_is_that_of_taps(shape):
     image = noise(*shape)
     by = jax.jit(lambda *numbers: warped_by(jnp.asarray(image), *numbers))
-    for angle, scale, shift in Warp.drawn(6, seed=4):
-        expected = warp_one(image, angle, scale, shift)
+    for warp in Warp.drawn(6, seed=4):
         # Taps are rounded to 2^-20, and pixels differ by some 100 grey levels.
-        np.testing.assert_allclose(by(angle, scale, shift), expected, atol=0.02)
+        np.testing.assert_allclose(by(*warp), warp_one(image, *warp), atol=0.02)
 
 
 def test_traced_warps_are_distributed_as_the_fixed_ones():
     keys = jax.random.split(jax.random.key(5), 4_000)
-    angle, scale, shift = jax.vmap(traced_warp)(keys)
+    angle, scale, shift, mirrored = jax.vmap(traced_warp)(keys)
     fixed = Warp.drawn(4_000, seed=6)
     for traced, drawn in (
         (angle, [warp.angle for warp in fixed]),
@@ -267,6 +276,8 @@ def test_traced_warps_are_distributed_as_the_fixed_ones():
         (shift[1], [warp.shift[1] for warp in fixed]),
     ):
         assert ks_2samp(np.asarray(traced), drawn).pvalue > 1e-3
+    assert sum(warp.mirrored for warp in fixed) == 2_000
+    assert abs(int(mirrored.sum()) - 2_000) < 4 * math.sqrt(1_000)
 
 
 def test_glimpses_average_to_the_response_over_many_warps():

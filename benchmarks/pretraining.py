@@ -1,0 +1,259 @@
+"""Whether generative pre-training helps: LeNet on MNIST and Fashion-MNIST, with error bars.
+
+    python -m ppl_cnn.data prepare fashion_mnist
+    python -m ppl_cnn.data prepare mnist --manual-dir FOLDER
+    python benchmarks/pretraining.py                    # goes on where it was stopped
+    python benchmarks/pretraining.py --data mnist --share 100
+
+Four arms of equal total epochs: the discriminative gradient alone, the generative one alone (its
+classifier has the offsets alpha), the generative and then the discriminative one (in the paper's
+proportion, 16 of 25 epochs), and the mean of both losses. Each has the same effort of tuning: the
+rates of one grid, by the error on images held out of the training ones, with a seed of its own.
+At the best rate each is trained on all training images with further seeds, and tested on the test
+images. With a share of the training images, seed s has the s-th such part of them, the same in all
+arms, so that differences between arms are paired.
+
+Runs are processes of one thread, `--jobs` of them side by side, each in a folder below --out. Every
+step of the road is that of `python -m ppl_cnn.pretrain`. It writes table.md there, and the pictures
+curves.png and filters.png.
+"""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import tyro
+from scipy import stats
+from tqdm import tqdm
+
+import ppl_cnn
+
+matplotlib.use("agg")
+from matplotlib import pyplot
+
+ARMS = {
+    "discriminative": "discriminative:100%",
+    "generative": "generative:100%",
+    "generative, then discriminative": "generative:64%,discriminative:36%",
+    "hybrid": "hybrid:0.5:100%",
+}
+BASELINE = "discriminative"
+RATES = (0.003, 0.01, 0.03, 0.1)
+TUNING_SEED = 1000
+HELD_OUT = 20
+"""Per cent of the training images, for the choice of the rate."""
+EPOCHS = {100: 12, 10: 40, 1: 120}
+"""By the share of the training images, in per cent: fewer images are seen more often."""
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run."""
+
+    data: str
+    share: int
+    """Per cent of the training images."""
+    arm: str
+    rate: float
+    seed: int
+    tuning: bool
+
+    @property
+    def folder(self) -> str:
+        """Of its files, below that of the experiment."""
+        kind = "tuning" if self.tuning else "final"
+        arm = self.arm.replace(", ", "-").replace(" ", "-")
+        data = self.data.replace("/", "-")
+        return f"{data}-{self.share}/{arm}/{kind}-rate{self.rate:g}-seed{self.seed}"
+
+    def parts(self) -> tuple[str, str]:
+        """The images trained on, and those that it is tested on, in TFDS's notation."""
+        held_out = f"train[{100 - HELD_OUT}%:]"
+        if self.share == 100:
+            return (f"train[:{100 - HELD_OUT}%]", held_out) if self.tuning else ("train", "test")
+        number = 0 if self.tuning else self.seed % (100 // self.share)
+        part = f"train[{number * self.share}%:{(number + 1) * self.share}%]"
+        # A share's rates are chosen on images that are no part of any seed's.
+        return part, held_out if self.tuning else "test"
+
+    def recipe(self) -> str:
+        """As TOML."""
+        train, test = self.parts()
+        values = {
+            "network": "lenet",
+            "data": self.data,
+            "train": train,
+            "test": test,
+            "stages": ARMS[self.arm],
+            "total": str(EPOCHS[self.share]),
+            "batch_size": BATCH,
+            "rate": self.rate,
+            "schedule": "cosine",
+            "momentum": 0.9,
+            "weight_decay": 5e-4,
+            "seed": self.seed,
+        }
+        return "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
+
+
+def trained(out: Path, run: Run) -> dict[str, float]:
+    """What a run has come to; trains it if it hasn't, or goes on where it was stopped."""
+    folder = out / run.folder
+    described = folder / "model.json"
+    if not described.is_file():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        recipe = folder.with_suffix(folder.suffix + ".toml")
+        recipe.write_text(run.recipe())
+        one_thread = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+        flags = f"{os.environ.get('XLA_FLAGS', '')} {one_thread}"
+        command = [sys.executable, "-m", "ppl_cnn.pretrain", "--config", str(recipe)]
+        done = subprocess.run(
+            [*command, "--out", str(folder)],
+            env={**os.environ, "XLA_FLAGS": flags, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            # A rate that is too large for an arm is a finding, not a failure.
+            if "is not finite" in done.stderr or "loss is" in done.stderr:
+                return {"test_error": math.nan}
+            raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    return json.loads(described.read_text())
+
+
+def all_trained(out: Path, runs: list[Run], jobs: int, what: str) -> dict[Run, dict[str, float]]:
+    with ThreadPoolExecutor(jobs) as pool:
+        results = pool.map(lambda run: trained(out, run), runs)
+        return dict(zip(runs, tqdm(results, what, len(runs), unit="run"), strict=True))
+
+
+def tuned(out: Path, data: str, share: int, jobs: int) -> dict[str, float]:
+    """Each arm's best rate."""
+    runs = [Run(data, share, arm, rate, TUNING_SEED, True) for arm in ARMS for rate in RATES]
+    results = all_trained(out, runs, jobs, f"{data}, {share} %: rates")
+
+    def error(run: Run) -> float:
+        return float(np.nan_to_num(results[run]["test_error"], nan=1.0))
+
+    return {arm: min((run for run in runs if run.arm == arm), key=error).rate for arm in ARMS}
+
+
+def final(data: str, share: int, rates: dict[str, float], seeds: int) -> list[Run]:
+    """The runs that the table is of."""
+    return [
+        Run(data, share, arm, rate, seed, False)
+        for arm, rate in rates.items()
+        for seed in range(seeds)
+    ]
+
+
+def interval(values: np.ndarray) -> str:
+    """Mean and half width of Student's 95 % interval, in per cent."""
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+    return f"{100 * values.mean():+.2f} ± {100 * half:.2f}"
+
+
+def table(data: str, share: int, rates: dict[str, float], errors: dict[str, np.ndarray]) -> str:
+    """Markdown: each arm's error, and its paired difference to the baseline's."""
+    seeds = len(errors[BASELINE])
+    lines = [
+        f"### {data}, {share} % of the training images, {EPOCHS[share]} epochs, {seeds} seeds",
+        "",
+        "| arm | rate | test error, % | − discriminative, paired, 95 % | without alpha, % |",
+        "|---|---|---|---|---|",
+    ]
+    for arm, rate in rates.items():
+        own = errors[arm]
+        difference = "" if arm == BASELINE else interval(own[:, 0] - errors[BASELINE][:, 0])
+        mean, without = 100 * own.mean(axis=0)
+        spread = 100 * own[:, 0].std(ddof=1)
+        lines.append(
+            f"| {arm} | {rate:g} | {mean:.2f} (sd {spread:.2f}) | {difference} | {without:.2f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def curves(out: Path, runs: list[Run], axes: pyplot.Axes) -> None:
+    """Test errors along the training, the mean over seeds of each arm."""
+    for arm in ARMS:
+        each = []
+        for run in runs:
+            if run.arm == arm:
+                lines = (out / run.folder / "metrics.jsonl").read_text().splitlines()
+                tests = [line for line in map(json.loads, lines) if "test_error" in line]
+                each.append({line["step"]: 100 * line["test_error"] for line in tests})
+        steps = sorted(set.intersection(*(set(one) for one in each)))
+        axes.plot(
+            steps, np.mean([[one[step] for step in steps] for one in each], axis=0), label=arm
+        )
+    axes.set(xlabel="step", ylabel="test error, %", yscale="log", title=runs[0].data)
+    axes.legend()
+
+
+def filters(out: Path, runs: list[Run], axes: np.ndarray) -> None:
+    """conv1 of each arm's first seed, a row an arm."""
+    for row, arm in zip(axes, ARMS, strict=True):
+        run = next(run for run in runs if run.arm == arm)
+        kernels = np.asarray(ppl_cnn.load(str(out / run.folder)).arrays()["conv1"]["kernel"])
+        scale = np.abs(kernels).max()
+        for index, place in enumerate(row):
+            place.imshow(kernels[..., 0, index], cmap="gray", vmin=-scale, vmax=scale)
+            place.axis("off")
+        row[0].set_title(arm, loc="left", fontsize=8)
+
+
+def draw(out: Path, experiments: list[list[Run]]) -> None:
+    whole = [runs for runs in experiments if runs[0].share == 100]
+    if not whole:
+        return
+    figure, axes = pyplot.subplots(1, len(whole), figsize=(6 * len(whole), 4), squeeze=False)
+    for runs, each in zip(whole, axes[0], strict=True):
+        curves(out, runs, each)
+    figure.savefig(out / "curves.png", dpi=110, bbox_inches="tight")
+    figure, axes = pyplot.subplots(len(ARMS), 20, figsize=(10, 0.75 * len(ARMS)))
+    filters(out, whole[0], axes)
+    figure.savefig(out / "filters.png", dpi=110, bbox_inches="tight")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Options."""
+
+    data: tuple[str, ...] = ("mnist", "fashion_mnist")
+    share: tuple[int, ...] = (100, 10, 1)
+    """Per cent of the training images, in turn."""
+    seeds: int = 5
+    jobs: int = 2
+    """Runs side by side."""
+    out: Path = Path("runs/pretraining")
+
+
+def main(options: Experiment) -> None:
+    texts, experiments = [], []
+    for data in options.data:
+        for share in options.share:
+            rates = tuned(options.out, data, share, options.jobs)
+            runs = final(data, share, rates, options.seeds)
+            results = all_trained(options.out, runs, options.jobs, f"{data}, {share} %: seeds")
+            names = ("test_error", "test_error_without_alpha")
+            errors = {
+                arm: np.array([[results[run][n] for n in names] for run in runs if run.arm == arm])
+                for arm in ARMS
+            }
+            texts.append(table(data, share, rates, errors))
+            experiments.append(runs)
+            print(texts[-1], flush=True)
+            (options.out / "table.md").write_text("\n".join(texts))
+            draw(options.out, experiments)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Experiment, description=__doc__))

@@ -1,0 +1,152 @@
+"""The tables and the picture of docs/samplers.md.
+
+    python benchmarks/samplers_table.py draws.jsonl steps.jsonl docs/samplers.png
+
+of what benchmarks/samplers.py and benchmarks/step_size.py have written.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+COLOURS = {"split": "#c0392b", "leapfrog": "#2c6fa6"}
+COLUMNS = ("split", "tempered", "numpyro-hmc", "blackjax-hmc", "tfp-hmc", "numpyro-nuts")
+COLUMNS += ("blackjax-nuts", "tfp-nuts")
+MEASURES = {
+    "ess_per_1000_gradients": "effective draws per 1,000 gradients",
+    "ess_per_cpu_second": "effective draws per CPU second",
+    "acceptance": "acceptance",
+    "gradients": "gradients per draw",
+    "compile_seconds": "seconds of compiling",
+    "warmup_seconds": "seconds of warmup",
+}
+
+
+def read(path):
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def three_digits(value):
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".")
+
+
+def value_of(line, measure):
+    if measure == "gradients":
+        return line["gradients"] / (line["draws"] * line["chains"])
+    return line[measure]
+
+
+def name_of(line):
+    return line["case"] + (f", seed {line['seed']}" if line["seed"] else "")
+
+
+def table(lines, measure):
+    """Markdown: a row for each case, a column for each kernel."""
+    found = {(name_of(line), line["kernel"]): value_of(line, measure) for line in lines}
+    print(f"\n| {MEASURES[measure]} | {' | '.join(COLUMNS)} |\n|---|{'---|' * len(COLUMNS)}")
+    for case in dict.fromkeys(name_of(line) for line in lines):
+        values = (found.get((case, kernel)) for kernel in COLUMNS)
+        cells = ("" if value is None else three_digits(value) for value in values)
+        print(f"| {case} | {' | '.join(cells)} |")
+
+
+def best_other(lines):
+    """Markdown: what split draws, per gradient, beside the best of the other libraries."""
+    print("\n| | split | best of the others | ratio |\n|---|---|---|---|")
+    for case in dict.fromkeys(name_of(line) for line in lines):
+        found = {
+            line["kernel"]: line["ess_per_1000_gradients"]
+            for line in lines
+            if name_of(line) == case and line["kernel"] != "tempered"
+        }
+        mine = found.pop("split", None)
+        if mine and found:
+            best = max(found, key=found.__getitem__)
+            said = f"{three_digits(found[best])} ({best})"
+            ratio = three_digits(mine / found[best])
+            print(f"| {case} | {three_digits(mine)} | {said} | {ratio} |")
+
+
+def step_table(steps):
+    sides = sorted({line["side"] for line in steps})
+    print(
+        f"\n| step that accepts 0.8 | {' | '.join(map(str, sides))} |\n|---|{'---|' * len(sides)}"
+    )
+    for density, integrator in dict.fromkeys((s["density"], s["integrator"]) for s in steps):
+        found = {
+            s["side"]: f"{s['step_size']:.3g} ± {s['relative_error'] * s['step_size']:.1g}"
+            for s in steps
+            if (s["density"], s["integrator"]) == (density, integrator)
+        }
+        cells = " | ".join(found.get(side, "") for side in sides)
+        print(f"| {integrator}, {density} | {cells} |")
+
+
+def picture(lines, steps, path):
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
+    for density, style in (("filter", "-"), ("class", "--")):
+        for integrator, colour in COLOURS.items():
+            found = [s for s in steps if (s["density"], s["integrator"]) == (density, integrator)]
+            sides, sizes, errors = (
+                np.asarray([s[name] for s in found])
+                for name in ("side", "step_size", "relative_error")
+            )
+            left.errorbar(
+                sides,
+                sizes,
+                sizes * errors,
+                fmt=f"o{style}",
+                color=colour,
+                markersize=4,
+                capsize=2,
+                label=f"{integrator}, {density}",
+            )
+    left.set(xlabel="image's side in pixels", ylabel="step that accepts 0.8", yscale="log")
+    left.set_xticks(sorted({s["side"] for s in steps}))
+    left.legend(frameon=False, fontsize=9)
+    left.set_title("SqueezeNet, T = 1, white noise of 10 grey levels", fontsize=10)
+    cases = list(dict.fromkeys(line["case"] for line in lines if line["seed"] == 0))
+    kernels = [name for name in COLUMNS if any(line["kernel"] == name for line in lines)]
+    height = 0.8 / len(kernels)
+    palette = [COLOURS["split"], "#e6a19a", *plt.get_cmap("Blues")(np.linspace(0.85, 0.35, 6))]
+    for index, (kernel, colour) in enumerate(zip(COLUMNS, palette, strict=True)):
+        found = {
+            line["case"]: line["ess_per_1000_gradients"]
+            for line in lines
+            if line["kernel"] == kernel and line["seed"] == 0
+        }
+        at = [cases.index(case) + (index - len(kernels) / 2 + 0.5) * height for case in found]
+        right.barh(at, list(found.values()), height, color=colour, label=kernel)
+    right.set(
+        xscale="log", xlabel="effective draws per 1,000 gradients (smallest of 52 quantities)"
+    )
+    right.set_yticks(range(len(cases)), cases)
+    right.invert_yaxis()
+    right.legend(frameon=False, fontsize=8, loc="lower right")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+
+
+def main(draws, steps, path):
+    order = ("lenet", "squeezenet-64", "squeezenet-128", "squeezenet-227", "alexnet")
+    lines = sorted(
+        read(draws),
+        key=lambda line: (
+            next(i for i, name in enumerate(order) if line["case"].startswith(name)),
+            "/" in line["case"],
+            line["seed"],
+        ),
+    )
+    best_other(lines)
+    for measure in MEASURES:
+        table(lines, measure)
+    step_table(read(steps))
+    picture(lines, read(steps), path)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
