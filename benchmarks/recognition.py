@@ -481,7 +481,7 @@ def draw_grid(path, found, columns=10, side=104):
             image = Image.fromarray(found.images[arm, c][0])
             tile.paste(image.resize((side, side), Image.Resampling.LANCZOS), (2, 2))
             grid.paste(tile, (column * (side + 6) + 1, row * (side + 6) + 1))
-    grid.quantize(160, dither=Image.Dither.NONE).save(path, optimize=True)
+    grid.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def settings():
