@@ -151,7 +151,9 @@ def test_files_that_are_no_toml_are_refused(tmp_path, content, refused):
 
 @pytest.mark.parametrize("changes", [{"rate": None}, {"dropout": 0.5}, {"stages": None, "x": 1}])
 def test_keys_that_are_missing_or_left_over_are_refused(written, changes, refused):
-    with refused("must give network, data, stages", "may give train, test, total", sorted(changes)[0]):
+    with refused(
+        "must give network, data, stages", "may give train, test, total", sorted(changes)[0]
+    ):
         Recipe.read(written(**changes))
 
 
