@@ -20,7 +20,7 @@ import zarr
 
 import ppl_cnn
 from ppl_cnn.inference import blocks
-from ppl_cnn.inference.blocks import Sampling
+from ppl_cnn.inference.blocks import Sampling, draws_before
 from ppl_cnn.inference.chains import sample_to
 from ppl_cnn.inference.page import build_report
 from ppl_cnn.inference.records import RunFolder
@@ -399,7 +399,7 @@ def test_a_run_told_to_stop_says_that_it_goes_on(refused, tmp_path):
     command += ["--draws", "1000000", "--warmup", "10", "--temperature", "0.1", "--out", str(run)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and not (run / "state.npz").exists():
+        while time.monotonic() < deadline and not draws_before(run / "state.npz"):
             time.sleep(0.05)
         with refused("Another run is writing to"):
             config = json.loads((run / "run.json").read_text())["config"]
