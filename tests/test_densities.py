@@ -60,7 +60,7 @@ def test_the_values_in_force_are_said(capsys):
     parsed("--recipe", "vivid", "--unit", "fc8:1", "--temperature", "0.01").say_recipe()
     said = capsys.readouterr().err
     assert said.startswith("recipe vivid: target soft-log-prob:10, warps 4, ")
-    assert "temperature 0.01 (not 0.001)" in said
+    assert "temperature 0.01 (not 0.0005)" in said
     Sample(unit="fc8:1").say_recipe()
     assert capsys.readouterr().err == ""
 

@@ -94,7 +94,7 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class CentreView:
-    """The centre of the image, as `ppl_cnn.models.cnn.preprocess` cuts it."""
+    """The centre of the image, as networks' own preprocessing cuts it."""
 
     shape: Shape
     short_side: int | None = None

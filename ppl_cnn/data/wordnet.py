@@ -12,7 +12,7 @@ def wordnet_ids() -> tuple[str, ...]:
 
 
 def readable(labels: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of classes, as `ppl_cnn.models.class_names` has them: the first of a synset's words.
+    """Names of classes, as networks of ImageNet have them: the first of a synset's words.
 
     Labels that aren't all WordNet ids of ILSVRC's classes stay as they are.
     """

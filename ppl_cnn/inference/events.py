@@ -16,7 +16,8 @@ class Events:
         """Goes on after `step`; TensorBoard drops what an earlier session has written past it."""
         from tensorboardX import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder), purge_step=step + 1)
+        # Files are named by the second: two sessions in one must not share a file.
+        self._writer = SummaryWriter(str(folder), purge_step=step + 1, filename_suffix=f".{step}")
 
     def add(self, lines: list[dict[str, Any]]) -> None:
         """Adds the lines of steps of one stage, or of a test."""

@@ -126,10 +126,12 @@ def test_groups_keep_only_their_own_intermediate_values(random_params):
 
 def test_score_rows_come_back_in_the_order_of_the_images():
     x = jnp.arange(12.0)[:, None]
-    F, pull_back = scores_and_vjp(lambda w, x: x * w[None, :], jnp.asarray([1.0, 2.0]), (x,), 4)
+    params = {"out": {"kernel": jnp.asarray([1.0, 2.0])}}
+    F, pull_back = scores_and_vjp(lambda w, x: x * w["out"]["kernel"][None, :], params, (x,), 4)
     np.testing.assert_array_equal(F, np.arange(12)[:, None] * [[1, 2]])
     cotangent = jnp.stack([jnp.arange(12.0) == 5, jnp.arange(12.0) == 7], axis=1)
-    np.testing.assert_array_equal(pull_back(cotangent.astype(jnp.float32)), [5, 7])
+    gradient = pull_back(cotangent.astype(jnp.float32))
+    np.testing.assert_array_equal(gradient["out"]["kernel"], [5, 7])
 
 
 def jitted(recipe, number=0, groups=1):
@@ -205,7 +207,9 @@ def test_bfloat16_keeps_weights_scores_and_losses_in_float32_and_is_close(batch)
     for dtype in ("float32", "bfloat16"):
         step, state = jitted(replace(RECIPE, dtype=dtype))
         state, infos[dtype] = step(state, *batch, jax.random.key(0))
-        assert {x.dtype for x in jax.tree.leaves((state.params, infos[dtype]))} == {jnp.float32}
+        assert {x.dtype for x in jax.tree.leaves((state.params, infos[dtype]))} == {
+            jnp.dtype("float32")
+        }
         lowered = step.lower(state, *batch, jax.random.key(0)).as_text()
         assert ("bf16" in lowered) == (dtype == "bfloat16")
     # Eight bits, through four layers with weights.
