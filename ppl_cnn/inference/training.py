@@ -109,6 +109,7 @@ def train(
             mesh,
         )
         checkpoints = Checkpoints(out / "checkpoints", keep)
+        closed_after.callback(checkpoints.wait)  # a failure must not cut off what is being written
         state = checkpoints.restore(put(state, places), loader)
         metrics = closed_after.enter_context(
             Metrics(out, recipe.batch_size, int(state.step), sum(lengths), recipe.reference_bank)

@@ -262,7 +262,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(kills, tmp_path):
 
 def test_a_stage_ends_once_its_ess_has_fallen_and_a_resumed_one_at_the_same_step(tmp_path):
     recipe = replace(
-        SHORT, stages="generative:400steps@0.1:constant,discriminative:10steps", switch="ess:0.9"
+        SHORT, stages="generative:400steps@0.02:constant,discriminative:10steps", switch="ess:0.9"
     )
     for name, dies_after in (("whole", -1), ("run", 20)):
         start(tmp_path / name, recipe=recipe, dies_after=dies_after).wait()
