@@ -371,7 +371,7 @@ def test_starts_at_a_run_that_cannot_be_used_are_refused(ended, refused, tmp_pat
     def start(folder):
         return Starts(f"run:{folder}")([density], Sampling(chains=2))
 
-    assert start(run).shape == (2, *unit.shape)
+    assert start(run).latents.shape == (2, *unit.shape)
     with refused("holds no draws yet"):
         start(tmp_path / "nothing")
     file = run / "draws.zarr/posterior/image/c/0/3/0/0/0"
