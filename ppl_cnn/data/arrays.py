@@ -5,6 +5,7 @@ TensorFlow. The names on disk are our own (`fashion_mnist_idx`, `mnist_digits`),
 itself registers as `fashion_mnist` or `mnist` is neither shadowed nor overwritten.
 """
 
+import abc
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,9 +56,9 @@ class ArrayBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
             )
         return None
 
+    @abc.abstractmethod
     def arrays(self, folder: Path) -> Arrays:
         """What the splits `train` and `test` hold, from the files in `folder`."""
-        raise NotImplementedError
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(

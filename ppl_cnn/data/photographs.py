@@ -4,6 +4,7 @@ Photographs are stored as encoded bytes, and in an order that their names' hashe
 every part of a split is a random sample of all classes. Preparing needs no TensorFlow.
 """
 
+import abc
 import io
 import os
 from collections import deque
@@ -110,13 +111,13 @@ class PhotographBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
         # TFDS's default, tfrecord, can't be written or read at random places without TensorFlow.
         super().__init__(file_format=file_format, **options)
 
+    @abc.abstractmethod
     def labels(self) -> tuple[str, ...]:
         """The classes' names in their order."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def photographs(self, folder: Path, split: str) -> Iterator[Photograph]:
         """The images of the split `train` or `test`, from the files in `folder`."""
-        raise NotImplementedError
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(

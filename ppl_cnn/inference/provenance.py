@@ -1,5 +1,6 @@
 """Where and with what a run was made: what one needs to repeat it, besides its configuration."""
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -64,11 +65,10 @@ def source() -> dict[str, str]:
     found = {"sha256": digest.hexdigest()}
     if (folder.parent / ".git").exists():
         command = ["git", "-C", str(folder.parent), "describe", "--always", "--dirty"]
-        try:
+        # Without git, or in another user's checkout, the digest says it alone.
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             found["commit"] = done.stdout.strip()
-        except (OSError, subprocess.CalledProcessError):
-            pass  # no git, or not this user's checkout: the digest says it too
     return found
 
 
