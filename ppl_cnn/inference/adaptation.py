@@ -62,7 +62,19 @@ LONGEST = math.pi
 """Radians of a trajectory; beyond half a turn, a Gaussian comes back."""
 SHORTEST = 0.02
 FADING = 0.95
-"""What a transition leaves of the evidence before it."""
+"""What a transition leaves of the evidence before it in its round."""
+FIRST_ROUND = 16
+"""Transitions of the first round of adaptation; each other one is as long as all before it."""
+
+
+def ends_round(count: Float[Array, "*unit"]) -> Bool[Array, "*unit"]:
+    """Whether a round of adaptation ends with a transition.
+
+    Args:
+        count: of the transitions so far, that one included.
+    """
+    rounds = jnp.log2(count / FIRST_ROUND)
+    return (count >= FIRST_ROUND) & (rounds == jnp.round(rounds))
 
 
 class Evidence(NamedTuple):
@@ -97,7 +109,9 @@ class Angle(NamedTuple):
         E[a d/dlog(angle) (phi(z') - phi(z))^2] / E[a (phi(z') - phi(z))^2] - 1
 
     with the acceptance probability a, as gradients grow like the angle. Each expectation is a
-    fading average over chains and transitions, and the ascent is the mean over the functions.
+    fading average over the chains and the transitions of a round, and the ascent is the mean over
+    the functions. A new round forgets: chains that come from far off jump so far at first that
+    their evidence would outweigh all that follows, the more so the shorter it makes the angle.
 
     Source: after Hoffman, Radul, Sountsov, An adaptive-MCMC scheme for setting trajectory lengths
     in Hamiltonian Monte Carlo, AISTATS 2021, which takes the function |z - E z|^2 and no cost.
@@ -109,6 +123,8 @@ class Angle(NamedTuple):
     squared: Float[Array, "*unit function"]
     slope: Float[Array, "*unit function"]
     several: Float[Array, "*unit"]
+    evidence: Float[Array, "*unit"]
+    """How many transitions the sums are of, faded as they are."""
     transitions: Float[Array, "*unit"]
 
     @classmethod
@@ -116,7 +132,7 @@ class Angle(NamedTuple):
         """Before the first transition."""
         log, zero = jnp.log(angle), jnp.zeros_like(angle)
         none = jnp.zeros((*angle.shape, 2))
-        return cls(log, log, none, none, zero, zero)
+        return cls(log, log, none, none, zero, zero, zero)
 
     def update(self, evidence: Evidence) -> "Angle":
         """After a transition."""
@@ -127,7 +143,8 @@ class Angle(NamedTuple):
         squared = FADING * self.squared + evidence.squared
         slope = FADING * self.slope + evidence.slope
         several = FADING * self.several + evidence.several
-        cost = several * (1 - FADING) / (1 - FADING**count)
+        total = FADING * self.evidence + 1
+        cost = several / total
         jumps = squared > 0
         gains = jnp.where(jumps, slope / jnp.where(jumps, squared, 1.0), 0.0)
         gain = gains.sum(axis=-1) / jnp.maximum(jumps.sum(axis=-1), 1)
@@ -136,11 +153,19 @@ class Angle(NamedTuple):
         log_angle = jnp.clip(log_angle, math.log(SHORTEST), math.log(LONGEST))
         share = count**-FORGETTING
         log_average = share * log_angle + (1 - share) * self.log_average
-        return Angle(log_angle, log_average, squared, slope, several, count)
+        left = jnp.where(ends_round(count), 0.0, 1.0)
+        of_each = left[..., None]
+        return Angle(
+            log_angle,
+            log_average,
+            of_each * squared,
+            of_each * slope,
+            left * several,
+            left * total,
+            count,
+        )
 
 
-FIRST_ROUND = 16
-"""Transitions after which rungs are first placed anew; each round is as long as all before it."""
 _LEAST_REFUSED = 1e-3
 """A swap counts as refused at least so often, so that no two rungs become one."""
 
@@ -169,10 +194,10 @@ class Ladder(NamedTuple):
     def update(self, refused: Float[Array, "*unit_rung"]) -> "Ladder":
         """After a transition."""
         count = self.transitions + 1
-        rounds = jnp.log2(count / FIRST_ROUND)
-        ended = (count >= FIRST_ROUND) & (rounds == jnp.round(rounds))
+        ended = ends_round(count)
         # The transitions of this round: those since the last power of two.
-        begun = jnp.where(count <= FIRST_ROUND, 0.0, FIRST_ROUND * 2 ** (jnp.ceil(rounds) - 1))
+        rounds = jnp.ceil(jnp.log2(count / FIRST_ROUND))
+        begun = jnp.where(count <= FIRST_ROUND, 0.0, FIRST_ROUND * 2 ** (rounds - 1))
         mean = self.refused + (refused - self.refused) / (count - begun)
         placed = jnp.where(ended, placed_evenly(self.strengths, mean), self.strengths)
         return Ladder(placed, jnp.where(ended, 0.0, mean), count)

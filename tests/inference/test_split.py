@@ -246,6 +246,22 @@ def test_the_angle_climbs_to_the_largest_jump_per_gradient():
     assert float(jnp.exp(angle.log_average)) == pytest.approx(best_angle(), rel=0.1)
 
 
+def test_a_few_huge_jumps_do_not_make_the_angle_collapse():
+    """Chains that start far off jump far at first, less so the longer the trajectory."""
+    angle = Angle.around(jnp.asarray(1.5))
+    one, none = jnp.asarray(1.0), jnp.zeros(())
+    for count in range(100):
+        radians = jnp.exp(angle.log_angle)
+        # Of a coordinate of N(0, 1): E (z' - z)^2 = 2 (1 - cos) and its derivative by the log.
+        squared, slope = 2 * (1 - jnp.cos(radians)), 2 * radians * jnp.sin(radians)
+        if count < 4:
+            squared, slope = jnp.asarray(400.0), jnp.asarray(-400.0)
+        each = jnp.stack([squared, squared]), jnp.stack([slope, slope])
+        angle = angle.update(Evidence(one, *each, none))
+    # Without a cost, the longest jump on average is that of half a turn.
+    assert float(jnp.exp(angle.log_average)) == pytest.approx(math.pi, rel=0.2)
+
+
 def test_while_a_single_step_will_do_a_longer_angle_costs_nothing():
     angle = Angle.around(jnp.asarray(0.5))
     evidence = Evidence(jnp.asarray(1.0), jnp.ones(2), jnp.full(2, 0.5), jnp.asarray(0.0))
