@@ -86,8 +86,46 @@ def _backward(
         dx = _spread(g, kernel, padding, x)
     else:
         dx = _correlate(g, kernel, stride, padding, dilation, groups, x)
-    _, kernel_vjp = jax.vjp(lambda w: _plain(x, w, stride, padding, dilation, groups), kernel)
-    return dx, kernel_vjp(g)[0]
+
+    def autodiff(x: Array, g: Array) -> Array:
+        _, vjp = jax.vjp(lambda w: _plain(x, w, stride, padding, dilation, groups), kernel)
+        return vjp(g)[0]
+
+    if _pair(stride) == (1, 1) or dilation != (1, 1) or groups > 1:
+        return dx, autodiff(x, g)
+    products = partial(_kernel_products, kernel.shape, _pair(stride), padding)
+    return dx, lax.platform_dependent(x, g, cpu=products, default=autodiff)
+
+
+def _kernel_products(
+    shape: tuple[int, ...], stride: tuple[int, int], padding: Padding, x: Array, g: Array
+) -> Array:
+    """The gradient with regard to the kernel as matrix products.
+
+    Strides become channels first: blocks of stride x stride pixels, of which the kernel has a few
+    places, with a product for each. At AlexNet's first layer, 9 products of 48 channels for 121
+    places of 3, that takes half the time of what autodiff emits on CPU.
+    """
+    blocks = [-(-size // step) for size, step in zip(shape, stride, strict=False)]
+    n, rows, cols, outputs = g.shape
+    pads = [(0, 0, 0)]
+    for axis, places in enumerate((rows, cols)):
+        before = padding[axis][0]
+        needed = (places - 1 + blocks[axis]) * stride[axis]
+        pads.append((before, needed - before - x.shape[1 + axis], 0))
+    x = lax.pad(x, jnp.zeros((), x.dtype), [*pads, (0, 0, 0)])
+    channels = x.shape[-1]
+    x = x.reshape(n, -1, stride[0], x.shape[2] // stride[1], stride[1], channels)
+    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(n, x.shape[1], x.shape[3], -1)
+    products = [
+        lax.dot_general(x[:, i : i + rows, j : j + cols], g, (((0, 1, 2), (0, 1, 2)), ((), ())))
+        for i in range(blocks[0])
+        for j in range(blocks[1])
+    ]
+    whole = jnp.stack(products).reshape(*blocks, *stride, channels, outputs)
+    whole = whole.transpose(0, 2, 1, 3, 4, 5)
+    whole = whole.reshape(blocks[0] * stride[0], blocks[1] * stride[1], channels, outputs)
+    return whole[: shape[0], : shape[1]]
 
 
 def _correlate(
