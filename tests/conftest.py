@@ -1,6 +1,7 @@
 """What all tests run under: types checked at run time, no silent broadcasting or casting."""
 
 import math
+import os
 import re
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,15 @@ check_types = beartype(
 jaxtyping.install_import_hook("ppl_cnn", f"{__name__}.check_types")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Workers, runs in processes of their own and the next session need not compile what one has.
+PROGRAMS = {
+    "jax_compilation_cache_dir": str(Path(__file__).parents[1] / ".pytest_cache" / "programs"),
+    "jax_persistent_cache_min_compile_time_secs": 0.2,
+}
+for name, value in PROGRAMS.items():
+    jax.config.update(name, value)
+    os.environ[name.upper()] = str(value)
 
 # NumPyro's HMC divides floats by integers, so that what runs it can't be strict about dtypes.
 STRICT_DTYPES = ("models", "test_losses.py")
