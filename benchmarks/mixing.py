@@ -227,6 +227,7 @@ class Tilted:
 
     def __init__(self, density):
         self.density = density
+        self.unit = density.unit
 
     def tilt(self, z, given):
         """f/T; `given` are the weights with the class, and 1/T."""
