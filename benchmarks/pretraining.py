@@ -11,7 +11,8 @@ proportion, 16 of 25 epochs), and the mean of both losses. Each has the same eff
 rates of one grid, by the error on images held out of the training ones, with a seed of its own.
 At the best rate each is trained on all training images with further seeds, and tested on the test
 images. With a share of the training images, seed s has the s-th such part of them, the same in all
-arms, so that differences between arms are paired.
+arms, so that differences between arms are paired. With a tenth of the images, variants of the
+generative and then discriminative arm follow, at its rate.
 
 Runs are processes of one thread, `--jobs` of them side by side, each in a folder below --out. Every
 step of the road is that of `python -m ppl_cnn.pretrain`. It writes table.md there, and the pictures
@@ -21,11 +22,14 @@ curves.png and filters.png.
 import json
 import math
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -44,7 +48,19 @@ ARMS = {
     "generative, then discriminative": "generative:64%,discriminative:36%",
     "hybrid": "hybrid:0.5:100%",
 }
-BASELINE = "discriminative"
+BASELINE, PRETRAINED = "discriminative", "generative, then discriminative"
+VARIANTS: dict[str, Callable[[float], dict[str, Any]]] = {
+    "batch of 256": lambda rate: {"batch_size": 256},
+    "bank of 512 rows": lambda rate: {"reference_bank": 512},
+    "ended by ESS under 5 %": lambda rate: {"switch": "ess:0.05"},
+    "generative rate a third": lambda rate: {
+        "stages": f"generative:64%@{rate / 3:.4g},discriminative:36%"
+    },
+    "generative for a fifth": lambda rate: {"stages": "generative:20%,discriminative:80%"},
+}
+"""Of the arm PRETRAINED: what its recipe has instead, given the arm's rate."""
+VARIED = 10
+"""The share of the training images, in per cent, with which variants are tried."""
 RATES = (0.003, 0.01, 0.03, 0.1)
 TUNING_SEED = 1000
 HELD_OUT = 20
@@ -73,13 +89,15 @@ class Run:
     arm: str
     rate: float
     seed: int
-    tuning: bool
+    tuning: bool = False
+    variant: str = ""
+    """One of VARIANTS, or none."""
 
     @property
     def folder(self) -> str:
         """Of its files, below that of the experiment."""
         kind = "tuning" if self.tuning else "final"
-        arm = self.arm.replace(", ", "-").replace(" ", "-")
+        arm = re.sub("[^a-z0-9]+", "-", f"{self.arm} {self.variant}".strip().lower())
         data = self.data.replace("/", "-")
         return f"{data}-{self.share}/{arm}/{kind}-rate{self.rate:g}-seed{self.seed}"
 
@@ -115,6 +133,8 @@ class Run:
             "weight_decay": 5e-4,
             "seed": self.seed,
         }
+        if self.variant:
+            values |= VARIANTS[self.variant](self.rate)
         return "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
 
 
@@ -166,8 +186,15 @@ def tuned(out: Path, data: str, share: int, jobs: int) -> dict[str, float]:
 def final(data: str, share: int, rates: dict[str, float], seeds: int) -> list[Run]:
     """The runs that the table is of."""
     return [
-        Run(data, share, arm, rate, seed, False)
-        for arm, rate in rates.items()
+        Run(data, share, arm, rate, seed) for arm, rate in rates.items() for seed in range(seeds)
+    ]
+
+
+def varied(data: str, share: int, rate: float, seeds: int) -> list[Run]:
+    """The runs of the variants."""
+    return [
+        Run(data, share, PRETRAINED, rate, seed, variant=variant)
+        for variant in VARIANTS
         for seed in range(seeds)
     ]
 
@@ -180,9 +207,9 @@ def interval(values: np.ndarray) -> str:
 
 def table(data: str, share: int, rates: dict[str, float], errors: dict[str, np.ndarray]) -> str:
     """Markdown: each arm's error, and its paired difference to the baseline's."""
-    seeds = len(errors[BASELINE])
+    epochs, seeds = EPOCHS[data, share], len(errors[BASELINE])
     lines = [
-        f"### {data}, {share} % of the training images, {EPOCHS[data, share]} epochs, {seeds} seeds",
+        f"### {data}, {share} % of the training images, {epochs} epochs, {seeds} seeds",
         "",
         "| arm | rate | test error, % | − discriminative, paired, 95 % | without alpha, % |",
         "|---|---|---|---|---|",
@@ -196,6 +223,40 @@ def table(data: str, share: int, rates: dict[str, float], errors: dict[str, np.n
             f"| {arm} | {rate:g} | {mean:.2f} (sd {spread:.2f}) | {difference} | {without:.2f} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def variants_table(errors: dict[str, np.ndarray], varied: dict[str, np.ndarray]) -> str:
+    """Markdown: each variant's error, and its paired differences."""
+    lines = [
+        f"| {PRETRAINED}: variant | test error, % | − the arm as above | − discriminative |",
+        "|---|---|---|---|",
+    ]
+    for variant, own in varied.items():
+        arm, baseline = (interval((own - errors[of])[:, 0]) for of in (PRETRAINED, BASELINE))
+        spread = 100 * own[:, 0].std(ddof=1)
+        mean = 100 * own[:, 0].mean()
+        lines.append(f"| {variant} | {mean:.2f} (sd {spread:.2f}) | {arm} | {baseline} |")
+    return "\n".join(lines) + "\n"
+
+
+def errors_of(results: dict[Run, dict[str, float]], names: list[str]) -> dict[str, np.ndarray]:
+    """(seed, with and without alpha) of each arm or variant.
+
+    Args:
+        results: of runs of one data set and share.
+        names: of arms or variants.
+    """
+    with_and_without = ("test_error", "test_error_without_alpha")
+    return {
+        name: np.array(
+            [
+                [result[key] for key in with_and_without]
+                for run, result in results.items()
+                if name in (run.arm, run.variant)
+            ]
+        )
+        for name in names
+    }
 
 
 def curves(out: Path, runs: list[Run], axes: pyplot.Axes) -> None:
@@ -260,12 +321,12 @@ def main(options: Experiment) -> None:
             rates = tuned(options.out, data, share, options.jobs)
             runs = final(data, share, rates, options.seeds)
             results = all_trained(options.out, runs, options.jobs, f"{data}, {share} %: seeds")
-            names = ("test_error", "test_error_without_alpha")
-            errors = {
-                arm: np.array([[results[run][n] for n in names] for run in runs if run.arm == arm])
-                for arm in ARMS
-            }
+            errors = errors_of(results, list(ARMS))
             texts.append(table(data, share, rates, errors))
+            if share == VARIED:
+                others = varied(data, share, rates[PRETRAINED], options.seeds)
+                results = all_trained(options.out, others, options.jobs, f"{data}: variants")
+                texts[-1] += "\n" + variants_table(errors, errors_of(results, list(VARIANTS)))
             experiments.append(runs)
             print(texts[-1], flush=True)
             (options.out / "table.md").write_text("\n".join(texts))

@@ -125,7 +125,7 @@ def test_a_quadratic_response_gives_the_other_gaussian(kernel):
     [
         ("split", "conv5:12", 0.02),
         ("split", "fc8:3", 0.1),
-        ("hmc", "conv5:12", 0.02),
+        pytest.param("hmc", "conv5:12", 0.02, marks=pytest.mark.long),
         ("nuts", "conv2:20", 0.05),
     ],
 )
