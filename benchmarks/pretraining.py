@@ -61,7 +61,7 @@ VARIANTS: dict[str, Callable[[float], dict[str, Any]]] = {
 """Of the arm PRETRAINED: what its recipe has instead, given the arm's rate."""
 VARIED = 10
 """The share of the training images, in per cent, with which variants are tried."""
-RATES = (0.003, 0.01, 0.03, 0.1)
+RATES = (0.01, 0.02, 0.05, 0.1, 0.2)
 TUNING_SEED = 1000
 HELD_OUT = 20
 """Per cent of the training images, for the choice of the rate."""
@@ -69,12 +69,12 @@ EPOCHS = {
     ("mnist", 100): 12,
     ("mnist", 10): 60,
     ("mnist", 1): 400,
-    ("fashion_mnist", 100): 6,
-    ("fashion_mnist", 10): 20,
-    ("fashion_mnist", 1): 120,
+    ("fashion_mnist", 100): 4,
+    ("fashion_mnist", 10): 15,
+    ("fashion_mnist", 1): 80,
 }
 """By data set and share of its training images in per cent: fewer images are seen more often."""
-TESTS = 6
+TESTS = 4
 """Within a run: what the curves are drawn through."""
 BATCH = 64
 
