@@ -106,7 +106,7 @@ def say(part, **line):
 
 
 def objectives():
-    for network, batch, count, rounds in ((LENET, 256, 10, 15), (ALEXNET, 64, 1, ROUNDS)):
+    for network, batch, count, rounds in ((LENET, 256, 10, 31), (ALEXNET, 64, 1, 15)):
         sides = [Steps(network, batch, name) for name in ("generative", "discriminative")]
         times = in_turn(*(partial(side.seconds, count) for side in sides), rounds)
         say("objectives", network=network.name, batch=batch, **times)
