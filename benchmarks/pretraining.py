@@ -11,8 +11,8 @@ proportion, 16 of 25 epochs), and the mean of both losses. Each has the same eff
 rates of one grid, by the error on images held out of the training ones, with a seed of its own.
 At the best rate each is trained on all training images with further seeds, and tested on the test
 images. With a share of the training images, seed s has the s-th such part of them, the same in all
-arms, so that differences between arms are paired. With a tenth of the images, variants of the
-generative and then discriminative arm follow, at its rate.
+arms, so that differences between arms are paired. With a tenth of MNIST, variants of the generative
+and then discriminative arm follow, at its rate.
 
 Runs are processes of one thread, `--jobs` of them side by side, each in a folder below --out. Every
 step of the road is that of `python -m ppl_cnn.pretrain`. It writes table.md there, and the pictures
@@ -59,8 +59,8 @@ VARIANTS: dict[str, Callable[[float], dict[str, Any]]] = {
     "generative for a fifth": lambda rate: {"stages": "generative:20%,discriminative:80%"},
 }
 """Of the arm PRETRAINED: what its recipe has instead, given the arm's rate."""
-VARIED = 10
-"""The share of the training images, in per cent, with which variants are tried."""
+VARIED = ("mnist", 10)
+"""The data set, and the share of its training images in per cent, with which they are tried."""
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2)
 TUNING_SEED = 1000
 HELD_OUT = 20
@@ -323,7 +323,7 @@ def main(options: Experiment) -> None:
             results = all_trained(options.out, runs, options.jobs, f"{data}, {share} %: seeds")
             errors = errors_of(results, list(ARMS))
             texts.append(table(data, share, rates, errors))
-            if share == VARIED:
+            if (data, share) == VARIED:
                 others = varied(data, share, rates[PRETRAINED], options.seeds)
                 results = all_trained(options.out, others, options.jobs, f"{data}: variants")
                 texts[-1] += "\n" + variants_table(errors, errors_of(results, list(VARIANTS)))
