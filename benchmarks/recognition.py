@@ -60,8 +60,8 @@ from ppl_cnn.models.views import averaged
 PERMUTATION = np.random.default_rng(4).permutation(1000)
 REPORTING, TUNING = PERMUTATION[:30], PERMUTATION[30:40]
 ARMS = ("published", "start", "vivid", "lucid", "lucid-target")
-GRADIENTS = {"published": 40, "vivid": 860, "lucid": 200}
-"""Of the network, a chain; vivid's with those of its starts."""
+GRADIENTS = {"published": 40, "vivid": 1000, "lucid": 1000}
+"""Of the network, a chain, at most; vivid's with those of its starts."""
 FIRST_STEP, ANGLE, WARMUP = 0.006, 0.15, 3
 """Where vivid's adaptation starts, in radians, and how many transitions it takes."""
 JITTER, GROWTH, TURN = 0.06, (0.9, 1.1), 10.0
@@ -124,12 +124,12 @@ class Recipe:
         return self._ascend(self._units[index].params, self.noise(index, pair))
 
     def moved(self, index, pair, z, gradients, warmup, **first):
-        """The chains after that many gradients of the network, and what became of them."""
+        """The chains after at most so many gradients of the network, and what became of them."""
         params = self._units[index].params
         kernel = self._kernel(warmup, **first)
         state = kernel["init"](keys_of(index + 1000, pair), z, params)
         spent, acceptance, responses = self.views, [], [state.tilt]
-        while spent < gradients:
+        while spent + self.views * _most_steps(state) <= gradients:
             state = kernel["sample"](state, params)
             spent += int(state.num_steps.max()) * self.views
             acceptance.append(state.accept_prob)
@@ -158,6 +158,12 @@ class Recipe:
                 "sample": jax.jit(lambda state, params: kernel.sample(state, (params,), {})),
             }
         return self._compiled
+
+
+def _most_steps(state):
+    """That the next trajectory of any chain may have: its angle is jittered up to half as long."""
+    tuned = state.adapt_state
+    return int(np.ceil(np.max(1.5 * np.asarray(tuned.angle) / np.asarray(tuned.step_size))))
 
 
 class Lucid:
