@@ -10,9 +10,10 @@ classifier has the offsets alpha), the generative and then the discriminative on
 proportion, 16 of 25 epochs), and the mean of both losses. Each has the same effort of tuning: the
 rates of one grid, by the error on images held out of the training ones, with a seed of its own.
 At the best rate each is trained on all training images with further seeds, and tested on the test
-images. With a share of the training images, seed s has the s-th such part of them, the same in all
-arms, so that differences between arms are paired. With a tenth of MNIST, variants of the generative
-and then discriminative arm follow, at its rate.
+images; an arm of which a seed diverges goes to the next lower rate with all of them. With a share
+of the training images, seed s has the s-th such part of them, the same in all arms, so that
+differences between arms are paired. With a tenth of MNIST, variants of the generative and then
+discriminative arm follow, at its rate.
 
 Runs are processes of one thread, `--jobs` of them side by side, each in a folder below --out. Every
 step of the road is that of `python -m ppl_cnn.pretrain`. It writes table.md there, and the pictures
@@ -183,11 +184,19 @@ def tuned(out: Path, data: str, share: int, jobs: int) -> dict[str, float]:
     return {arm: min((run for run in runs if run.arm == arm), key=error).rate for arm in ARMS}
 
 
-def final(data: str, share: int, rates: dict[str, float], seeds: int) -> list[Run]:
-    """The runs that the table is of."""
-    return [
+def final(
+    out: Path, data: str, share: int, rates: dict[str, float], seeds: int, jobs: int
+) -> dict[Run, dict[str, float]]:
+    """The runs that the table is of, at these rates or, where one diverges, at lower ones."""
+    runs = [
         Run(data, share, arm, rate, seed) for arm, rate in rates.items() for seed in range(seeds)
     ]
+    results = all_trained(out, runs, jobs, f"{data}, {share} %: seeds")
+    diverged = {run.arm for run in runs if math.isnan(results[run]["test_error"])}
+    if not diverged:
+        return results
+    lower = {arm: max(rate for rate in RATES if rate < rates[arm]) for arm in diverged}
+    return final(out, data, share, rates | lower, seeds, jobs)
 
 
 def varied(data: str, share: int, rate: float, seeds: int) -> list[Run]:
@@ -205,8 +214,9 @@ def interval(values: np.ndarray) -> str:
     return f"{100 * values.mean():+.2f} ± {100 * half:.2f}"
 
 
-def table(data: str, share: int, rates: dict[str, float], errors: dict[str, np.ndarray]) -> str:
+def table(runs: list[Run], best: dict[str, float], errors: dict[str, np.ndarray]) -> str:
     """Markdown: each arm's error, and its paired difference to the baseline's."""
+    data, share = runs[0].data, runs[0].share
     epochs, seeds = EPOCHS[data, share], len(errors[BASELINE])
     lines = [
         f"### {data}, {share} % of the training images, {epochs} epochs, {seeds} seeds",
@@ -214,13 +224,14 @@ def table(data: str, share: int, rates: dict[str, float], errors: dict[str, np.n
         "| arm | rate | test error, % | − discriminative, paired, 95 % | without alpha, % |",
         "|---|---|---|---|---|",
     ]
-    for arm, rate in rates.items():
+    for arm, rate in {run.arm: run.rate for run in runs}.items():
         own = errors[arm]
+        told = f"{rate:g}" if rate == best[arm] else f"{rate:g} ({best[arm]:g} diverged)"
         difference = "" if arm == BASELINE else interval(own[:, 0] - errors[BASELINE][:, 0])
         mean, without = 100 * own.mean(axis=0)
         spread = 100 * own[:, 0].std(ddof=1)
         lines.append(
-            f"| {arm} | {rate:g} | {mean:.2f} (sd {spread:.2f}) | {difference} | {without:.2f} |"
+            f"| {arm} | {told} | {mean:.2f} (sd {spread:.2f}) | {difference} | {without:.2f} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -232,6 +243,9 @@ def variants_table(errors: dict[str, np.ndarray], varied: dict[str, np.ndarray])
         "|---|---|---|---|",
     ]
     for variant, own in varied.items():
+        if count := int(np.isnan(own[:, 0]).sum()):
+            lines.append(f"| {variant} | {count} of {len(own)} seeds diverged | | |")
+            continue
         arm, baseline = (interval((own - errors[of])[:, 0]) for of in (PRETRAINED, BASELINE))
         spread = 100 * own[:, 0].std(ddof=1)
         mean = 100 * own[:, 0].mean()
@@ -250,7 +264,7 @@ def errors_of(results: dict[Run, dict[str, float]], names: list[str]) -> dict[st
     return {
         name: np.array(
             [
-                [result[key] for key in with_and_without]
+                [result.get(key, math.nan) for key in with_and_without]
                 for run, result in results.items()
                 if name in (run.arm, run.variant)
             ]
@@ -319,12 +333,12 @@ def main(options: Experiment) -> None:
     for data in options.data:
         for share in options.share:
             rates = tuned(options.out, data, share, options.jobs)
-            runs = final(data, share, rates, options.seeds)
-            results = all_trained(options.out, runs, options.jobs, f"{data}, {share} %: seeds")
-            errors = errors_of(results, list(ARMS))
-            texts.append(table(data, share, rates, errors))
+            results = final(options.out, data, share, rates, options.seeds, options.jobs)
+            runs, errors = list(results), errors_of(results, list(ARMS))
+            texts.append(table(runs, rates, errors))
             if (data, share) == VARIED:
-                others = varied(data, share, rates[PRETRAINED], options.seeds)
+                rate = next(run.rate for run in runs if run.arm == PRETRAINED)
+                others = varied(data, share, rate, options.seeds)
                 results = all_trained(options.out, others, options.jobs, f"{data}: variants")
                 texts[-1] += "\n" + variants_table(errors, errors_of(results, list(VARIANTS)))
             experiments.append(runs)
