@@ -57,6 +57,7 @@ VARIANTS: dict[str, Callable[[float], dict[str, Any]]] = {
     "generative rate a third": lambda rate: {
         "stages": f"generative:64%@{rate / 3:.4g},discriminative:36%"
     },
+    "generative for a fifth": lambda rate: {"stages": "generative:20%,discriminative:80%"},
 }
 """Of the arm PRETRAINED: what its recipe has instead, given the arm's rate."""
 VARIED = ("mnist", 10)
