@@ -57,6 +57,9 @@ VARIANTS: dict[str, Callable[[float], dict[str, Any]]] = {
     "generative rate a third": lambda rate: {
         "stages": f"generative:64%@{rate / 3:.4g},discriminative:36%"
     },
+    "discriminative rate a tenth": lambda rate: {
+        "stages": f"generative:64%,discriminative:36%@{rate / 10:.4g}"
+    },
     "generative for a fifth": lambda rate: {"stages": "generative:20%,discriminative:80%"},
 }
 """Of the arm PRETRAINED: what its recipe has instead, given the arm's rate."""
@@ -142,8 +145,8 @@ class Run:
 def trained(out: Path, run: Run) -> dict[str, float]:
     """What a run has come to; trains it if it hasn't, or goes on where it was stopped."""
     folder = out / run.folder
-    described = folder / "model.json"
-    if not described.is_file():
+    described, diverged = folder / "model.json", folder / "diverged"
+    if not (described.is_file() or diverged.is_file()):
         folder.parent.mkdir(parents=True, exist_ok=True)
         recipe = folder.with_suffix(folder.suffix + ".toml")
         recipe.write_text(run.recipe())
@@ -161,10 +164,10 @@ def trained(out: Path, run: Run) -> dict[str, float]:
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
             # A rate that is too large for an arm is a finding, not a failure.
-            if "a lower rate is needed" in done.stderr:
-                return {"test_error": math.nan}
-            raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-    return json.loads(described.read_text())
+            if "a lower rate is needed" not in done.stderr:
+                raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+            diverged.touch()
+    return {"test_error": math.nan} if diverged.is_file() else json.loads(described.read_text())
 
 
 def all_trained(out: Path, runs: list[Run], jobs: int, what: str) -> dict[Run, dict[str, float]]:
@@ -286,8 +289,7 @@ def curves(out: Path, runs: list[Run], axes: pyplot.Axes) -> None:
         axes.plot(
             steps, np.mean([[one[step] for step in steps] for one in each], axis=0), label=arm
         )
-    axes.set(xlabel="step", ylabel="test error, %", yscale="log", title=runs[0].data)
-    axes.legend()
+    axes.set(xlabel="step", ylabel="test error, %", title=runs[0].data)
 
 
 def filters(out: Path, runs: list[Run], axes: np.ndarray) -> None:
@@ -306,9 +308,11 @@ def draw(out: Path, experiments: list[list[Run]]) -> None:
     whole = [runs for runs in experiments if runs[0].share == 100]
     if not whole:
         return
-    figure, axes = pyplot.subplots(1, len(whole), figsize=(6 * len(whole), 4), squeeze=False)
+    size = 6 * len(whole), 4
+    figure, axes = pyplot.subplots(1, len(whole), figsize=size, squeeze=False, layout="constrained")
     for runs, each in zip(whole, axes[0], strict=True):
         curves(out, runs, each)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     figure.savefig(out / "curves.png", dpi=110, bbox_inches="tight")
     figure, axes = pyplot.subplots(len(ARMS), 20, figsize=(10, 0.75 * len(ARMS)))
     filters(out, whole[0], axes)
