@@ -254,7 +254,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(kills, tmp_path):
         arguments += [json.dumps(asdict(recipe)), str(number)]
         subprocess.run([sys.executable, "-c", KILLED, *arguments], check=True)
     sessions = json.loads((tmp_path / "run/run.json").read_text())["sessions"]
-    assert len({session["step"] for session in sessions}) > kills // 2
+    assert len({session["step"] for session in sessions}) >= kills // 2
     for name, array in weights(tmp_path / "whole").items():
         np.testing.assert_array_equal(weights(tmp_path / "run")[name], array)
     assert timeless(metrics(tmp_path / "run")) == timeless(metrics(tmp_path / "whole"))
