@@ -219,7 +219,9 @@ sys.stderr = open(os.devnull, "w")
 moments = random.Random(0)
 
 def checkpoints():
-    return {path.name for path in pathlib.Path(out, "checkpoints").glob("[0-9]*")}
+    # Whole ones: what is being written has a longer name.
+    names = {path.name for path in pathlib.Path(out, "checkpoints").glob("[0-9]*")}
+    return {name for name in names if name.isdigit()}
 
 def go():
     training.train(Recipe(**json.loads(recipe)), pathlib.Path(out), "test", checkpoint_every=2)
@@ -230,7 +232,7 @@ for _ in range(int(kills)):  # forked before JAX starts its threads, so that imp
         go()
         os._exit(0)
     if moments.random() < 0.75:  # else while it starts
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while checkpoints() <= before and time.monotonic() < deadline:
             if os.waitpid(child, os.WNOHANG)[0]:
                 print("ended early")
@@ -254,7 +256,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(kills, tmp_path):
         arguments += [json.dumps(asdict(recipe)), str(number)]
         subprocess.run([sys.executable, "-c", KILLED, *arguments], check=True)
     sessions = json.loads((tmp_path / "run/run.json").read_text())["sessions"]
-    assert len({session["step"] for session in sessions}) >= kills // 2
+    assert len({session["step"] for session in sessions}) > kills // 2
     for name, array in weights(tmp_path / "whole").items():
         np.testing.assert_array_equal(weights(tmp_path / "run")[name], array)
     assert timeless(metrics(tmp_path / "run")) == timeless(metrics(tmp_path / "whole"))
