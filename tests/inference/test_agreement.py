@@ -2,6 +2,7 @@
 
 import math
 from functools import lru_cache, partial
+from itertools import cycle
 
 import arviz_stats
 import blackjax
@@ -12,6 +13,7 @@ import pytest
 import xarray as xr
 
 import ppl_cnn
+from ppl_cnn.inference.split import _kicked as kicked
 from ppl_cnn.inference.split import metropolis
 from ppl_cnn.models.cnn import CNN
 from ppl_cnn.models.networks import LENET
@@ -115,6 +117,20 @@ def all_accepted(tilt, start, key, step_size, steps, strength=1.0):
     """No Metropolis step; the adaptation still sees how probable acceptance would be."""
     moved = metropolis(tilt, start, key, step_size, steps, strength)
     return moved._replace(point=moved.end.point, energy_change=moved.end.energy_change)
+
+
+def signs_in_turn():
+    """Kicks of which every second, the one that ends a step, has the wrong sign."""
+    signs = cycle((1, -1))
+    return lambda momentum, force, half: kicked(momentum, force, next(signs) * half)
+
+
+def test_a_kernel_with_a_wrong_sign_is_found_out(density, split, monkeypatch):
+    """With short trajectories: no step suits it, and longer ones would have a thousand."""
+    ours = split(QUICK)
+    monkeypatch.setattr("ppl_cnn.inference.split._kicked", signs_in_turn())
+    monkeypatch.setattr("ppl_cnn.inference.adaptation.LONGEST", 0.05)
+    assert largest_difference(ours, drawn(density, "split", QUICK, target_accept=0.3)) > ALARM
 
 
 def a_third_too_strong(tilt, start, key, step_size, steps, strength=1.0):
