@@ -28,11 +28,14 @@ lint: $(VENV)/installed  ## Formatting, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Files in their order: the one with the fewest tests, which would be the last, is one of the longest.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
 test: lint  ## Lint, types, tests and the notebook
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(PYTEST)
 
 test-all: lint  ## The same and the long proofs; how many minutes more, nobody has measured yet
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "long or not long"
+	$(PYTEST) -m "long or not long"
 
 format: $(VENV)/installed  ## Formats the code
 	$(BIN)/ruff format .

@@ -3,8 +3,12 @@
 import math
 import os
 import re
+import runpy
+import sys
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Self
 
 import jax
@@ -44,6 +48,40 @@ def _strict_dtypes(request):
         yield
 
 
+@contextmanager
+def types_unchecked():
+    """As in a user's program."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """A function that runs `python -m MODULE ARGUMENTS` in this process, which starts in no time.
+
+    What needs a process of its own (signals, devices, what is imported) has to start one.
+    """
+
+    def run(module: str, *arguments: object) -> CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", [module, *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        with types_unchecked(), warnings.catch_warnings():
+            # Another test may have imported it.
+            warnings.filterwarnings("ignore", ".*found in sys.modules", RuntimeWarning)
+            try:
+                runpy.run_module(module, run_name="__main__")
+            except SystemExit as end:
+                code = end.code
+        said = capsys.readouterr()
+        return CompletedProcess(sys.argv, code or 0, said.out, said.err)
+
+    return run
+
+
 @pytest.fixture
 def refused():
     """A context whose code must raise an `InputError` of one sentence with the given words.
@@ -54,12 +92,8 @@ def refused():
 
     @contextmanager
     def context(*words: str):
-        jaxtyping.config.update("jaxtyping_disable", True)
-        try:
-            with pytest.raises(InputError) as caught:
-                yield
-        finally:
-            jaxtyping.config.update("jaxtyping_disable", False)
+        with types_unchecked(), pytest.raises(InputError) as caught:
+            yield
         sentence = str(caught.value)
         assert sentence.endswith(".")
         assert "\n" not in sentence

@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -105,13 +103,13 @@ def test_densities_that_cannot_be_are_refused(options, words, refused):
         Densities(**options).named()
 
 
-def test_a_recipes_run_is_recorded_continued_and_told(tmp_path):
+def test_a_recipes_run_is_recorded_continued_and_told(tmp_path, command):
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "ppl_cnn.sample", "--unit", "class:Trouser"]
-    command += ["--recipe", "vivid", "--size", "None", "--reference", "bounded:band:6@18"]
-    command += ["--temperature", "0.1", "--chains", "2", "--warmup", "10", "--out", str(out)]
+    given = ["--unit", "class:Trouser", "--recipe", "vivid", "--size", "None"]
+    given += ["--reference", "bounded:band:6@18", "--temperature", "0.1"]
+    given += ["--chains", "2", "--warmup", "10", "--out", out]
     for draws in ("6", "12"):
-        done = subprocess.run([*command, "--draws", draws], capture_output=True, text=True)
+        done = command("ppl_cnn.sample", *given, "--draws", draws)
         assert done.returncode == 0, done.stderr
         assert "recipe vivid: target soft-log-prob:10, warps 4" in done.stderr
         assert done.stdout.splitlines() == [str(out / "report.html")]
@@ -127,6 +125,6 @@ def test_a_recipes_run_is_recorded_continued_and_told(tmp_path):
     page = (out / "report.html").read_text()
     for words in ("target soft-log-prob:10", "mean over 4 warps", "bounded:band:6@18", "T = 1/10"):
         assert words in page
-    other = subprocess.run([*command, "--warps", "5"], capture_output=True, text=True)
+    other = command("ppl_cnn.sample", *given, "--warps", "5")
     assert other.returncode == 2
     assert "warps 4, not 5" in other.stderr

@@ -1,17 +1,17 @@
 import json
-import subprocess
-import sys
+from functools import partial
+
+import pytest
 
 SETTINGS = ("--chains", "4", "--draws", "20", "--warmup", "20", "--rungs", "2")
 
 
-def evidence(*options):
-    return subprocess.run(
-        [sys.executable, "-m", "ppl_cnn.evidence", *options], capture_output=True, text=True
-    )
+@pytest.fixture
+def evidence(command):
+    return partial(command, "ppl_cnn.evidence")
 
 
-def test_it_prints_a_table_and_writes_it(tmp_path):
+def test_it_prints_a_table_and_writes_it(tmp_path, evidence):
     out = tmp_path / "run"
     few = ("--particles", "8", "--temperatures", "5")
     done = evidence("--unit", "fc8:0-9", *SETTINGS, *few, "--out", str(out))
@@ -25,7 +25,7 @@ def test_it_prints_a_table_and_writes_it(tmp_path):
     assert any(line.startswith("Ankle boot") for line in lines)
 
 
-def test_bad_settings_end_with_a_sentence(tmp_path):
+def test_bad_settings_end_with_a_sentence(tmp_path, evidence):
     done = evidence("--unit", "fc8:0", *SETTINGS, "--rungs", "0", "--out", str(tmp_path / "run"))
     assert done.returncode == 2
     assert "tempered:R" in done.stderr

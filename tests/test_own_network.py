@@ -15,18 +15,20 @@ from ppl_cnn.inference.store import open_draws
 EXAMPLE = Path(__file__).parent / "models"
 
 
-def run(*arguments):
-    """A command, started where the example's module is."""
-    return subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=EXAMPLE, capture_output=True, text=True, check=False
-    )
+@pytest.fixture
+def there(command, monkeypatch):
+    """Commands, as if started where the example's module is."""
+    monkeypatch.syspath_prepend(EXAMPLE)
+    monkeypatch.chdir(EXAMPLE)
+    return command
 
 
 def test_its_unit_is_sampled_by_the_command(tmp_path):
     out = tmp_path / "run"
     settings = ("--chains", "2", "--draws", "20", "--warmup", "20", "--out", str(out))
     model = ("--model", "own_network:ready", "--unit", "blocks.1.conv:3@0,7")
-    done = run("ppl_cnn.sample", *model, *settings)
+    line = [sys.executable, "-m", "ppl_cnn.sample", *model, *settings]
+    done = subprocess.run(line, cwd=EXAMPLE, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [str(out / "report.html")]
     assert "Warning" not in done.stderr
@@ -41,8 +43,8 @@ def test_its_unit_is_sampled_by_the_command(tmp_path):
     assert tree["posterior/col"].values.tolist() == list(range(10, 16))
 
 
-def test_its_units_are_listed_by_the_command():
-    done = run("ppl_cnn.units", "--model", "own_network:ready")
+def test_its_units_are_listed_by_the_command(there):
+    done = there("ppl_cnn.units", "--model", "own_network:ready")
     assert done.returncode == 0, done.stderr
     first, head, *rows = done.stdout.partition("\n\n")[0].splitlines()
     assert first == "OwnNetwork, images of 16 x 16 x 3"
@@ -54,14 +56,14 @@ def test_its_units_are_listed_by_the_command():
         assert {row[:end].split()[-1] for row in rows} == {"-"}
 
 
-def test_data_cannot_show_which_of_its_units_respond():
-    done = run("ppl_cnn.units", "--model", "own_network:ready", "--data", "fashion-embedded")
+def test_data_cannot_show_which_of_its_units_respond(there):
+    done = there("ppl_cnn.units", "--model", "own_network:ready", "--data", "fashion-embedded")
     assert (done.returncode, done.stdout) == (2, "")
     assert "OwnNetwork doesn't tell which nonlinearity follows a layer" in done.stderr
 
 
-def test_what_is_wrong_is_said_in_a_sentence():
-    done = run("ppl_cnn.sample", "--model", "own_network:nosuch", "--unit", "stem:0")
+def test_what_is_wrong_is_said_in_a_sentence(there):
+    done = there("ppl_cnn.sample", "--model", "own_network:nosuch", "--unit", "stem:0")
     assert done.returncode == 2
     assert done.stderr == "error: The module own_network has no 'nosuch'.\n"
 

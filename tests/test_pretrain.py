@@ -7,19 +7,11 @@ import pytest
 import ppl_cnn
 
 
-def pretrain(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "ppl_cnn.pretrain", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def test_the_command_trains_and_says_how_to_go_on(tmp_path):
     out = tmp_path / "run"
     arguments = ("--stages", "generative:1@0.02", "--batch-size", "250", "--out", str(out))
-    done = pretrain(*arguments)
+    line = [sys.executable, "-m", "ppl_cnn.pretrain", *arguments]
+    done = subprocess.run(line, capture_output=True, text=True)
     assert done.returncode == 0
     assert "test error" in done.stdout
     assert f"--model {out}" in done.stdout
@@ -42,8 +34,8 @@ def test_the_command_trains_and_says_how_to_go_on(tmp_path):
         (["--out", "/dev/null/run"], "can't be written to"),
     ],
 )
-def test_bad_input_gets_a_sentence_and_exit_code_2(arguments, sentence):
-    done = pretrain(*arguments)
+def test_bad_input_gets_a_sentence_and_exit_code_2(arguments, sentence, command):
+    done = command("ppl_cnn.pretrain", *arguments)
     assert done.returncode == 2
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     assert len(lines) == 1

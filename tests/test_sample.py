@@ -72,15 +72,11 @@ def test_the_record_follows_arvizs_schema(run):
     assert record["gradients"]["sampling"] == int(tree["sample_stats/n_steps"].sum())
 
 
-def test_several_units_get_one_report_and_classes_their_names(tmp_path):
-    command = [sys.executable, "-m", "ppl_cnn.sample", "--unit", "class:Trouser,fc8:3,conv1:0"]
-    settings = ["--chains", "2", "--draws", "20", "--warmup", "10", "--reference", "uniform"]
-    done = subprocess.run(
-        [*command, *settings, "--target", "logit", "--init", "zero", "--out", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+def test_several_units_get_one_report_and_classes_their_names(tmp_path, command):
+    given = ["--unit", "class:Trouser,fc8:3,conv1:0", "--reference", "uniform", "--init", "zero"]
+    given += ["--target", "logit", "--chains", "2", "--draws", "20", "--warmup", "10"]
+    done = command("ppl_cnn.sample", *given, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [str(tmp_path / "report.html")]
     page = (tmp_path / "report.html").read_text()
     assert "fc8:1 (Trouser)" in page
@@ -122,6 +118,12 @@ def test_a_killed_run_continues_to_the_same_bits(run, tmp_path):
         )
 
 
+def test_a_process_ends_with_a_sentence_and_exit_code_2():
+    arguments = [sys.executable, "-m", "ppl_cnn.sample", "--unit", "conv5"]
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    assert "is no unit" in refusal(done)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -147,12 +149,12 @@ def test_a_killed_run_continues_to_the_same_bits(run, tmp_path):
         (["--unit", "conv5:0-1", "--side-by-side", "0"], "At least 1 unit"),
     ],
 )
-def test_bad_input_gets_a_sentence_and_exit_code_2(arguments, sentence):
-    assert sentence in refusal("ppl_cnn.sample", *arguments)
+def test_bad_input_gets_a_sentence_and_exit_code_2(arguments, sentence, command):
+    assert sentence in refusal(command("ppl_cnn.sample", *arguments))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "nan", "shape"])
-def test_damaged_weights_get_a_sentence_and_exit_code_2(tmp_path, damage):
+def test_damaged_weights_get_a_sentence_and_exit_code_2(tmp_path, damage, command):
     folder = tmp_path / "model"
     shutil.copytree(EMBEDDED / "alexnet-fashion", folder)
     path = folder / "weights.safetensors"
@@ -165,15 +167,12 @@ def test_damaged_weights_get_a_sentence_and_exit_code_2(tmp_path, damage):
         else:
             tensors["conv2.bias"] = tensors["conv2.bias"][:-1]
         safetensors.numpy.save_file(tensors, path)
-    said = refusal("ppl_cnn.sample", "--unit", "conv5:12", "--model", str(folder))
+    said = refusal(command("ppl_cnn.sample", "--unit", "conv5:12", "--model", folder))
     assert {"truncated": "no intact", "nan": "NaN", "shape": "(63,)"}[damage] in said
 
 
-def refusal(module, *arguments):
-    """The sentence with which a command refuses its arguments."""
-    done = subprocess.run(
-        [sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False
-    )
+def refusal(done):
+    """The sentence with which a command has refused its arguments."""
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     lines = [line for line in done.stderr.splitlines() if line.strip()]

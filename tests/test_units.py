@@ -1,5 +1,4 @@
-import subprocess
-import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -7,13 +6,9 @@ import pytest
 from ppl_cnn.models.networks import LENET
 
 
-def units(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "ppl_cnn.units", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+@pytest.fixture
+def units(command):
+    return partial(command, "ppl_cnn.units")
 
 
 def listed(done):
@@ -23,7 +18,7 @@ def listed(done):
     return {line.split()[0]: line for line in lines}
 
 
-def test_alexnets_units_are_listed_with_their_known_receptive_fields():
+def test_alexnets_units_are_listed_with_their_known_receptive_fields(units):
     rows = listed(units("--model", "alexnet"))
     assert list(rows) == ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
     for layer, field in {"conv1": 11, "conv2": 51, "conv3": 99, "conv4": 131, "conv5": 163}.items():
@@ -31,7 +26,7 @@ def test_alexnets_units_are_listed_with_their_known_receptive_fields():
     assert "13 x 13" in rows["conv5"]
 
 
-def test_multiplications_of_the_whole_and_of_the_slab_are_listed():
+def test_multiplications_of_the_whole_and_of_the_slab_are_listed(units):
     rows = listed(units("--model", "alexnet"))
     # 55*55*11*11*3, and the kernel alone; then the sums that tests/models/test_units.py checks.
     assert "1.1 M      363  conv1:12" in rows["conv1"]
@@ -39,11 +34,11 @@ def test_multiplications_of_the_whole_and_of_the_slab_are_listed():
     assert "720.3 M  720.3 M    fc8:12" in rows["fc8"]
 
 
-def test_one_layer_alone_is_listed():
+def test_one_layer_alone_is_listed(units):
     assert list(listed(units("--model", "squeezenet1.1", "--layer", "conv10"))) == ["conv10"]
 
 
-def test_data_show_how_often_each_channel_responds():
+def test_data_show_how_often_each_channel_responds(units):
     done = units("--data", "fashion-embedded", "--layer", "fc6", "--images", "300")
     row = listed(done)["fc6"]
     lines = done.stdout.partition("\n\nunit ")[2].splitlines()[1:]
@@ -53,7 +48,7 @@ def test_data_show_how_often_each_channel_responds():
     assert row.split()[-1] == str(len(dead))
 
 
-def test_data_show_dead_channels_of_all_layers_and_name_those_without_a_nonlinearity():
+def test_data_show_dead_channels_of_all_layers_and_name_those_without_a_nonlinearity(units):
     done = units("--data", "fashion-embedded", "--images", "50")
     rows = listed(done)
     assert "median non-zero  dead" in done.stdout
@@ -63,7 +58,7 @@ def test_data_show_dead_channels_of_all_layers_and_name_those_without_a_nonlinea
     assert "No nonlinearity follows fc8" in detail
 
 
-def test_weights_from_a_file_show_which_channels_respond(tmp_path, random_params):
+def test_weights_from_a_file_show_which_channels_respond(tmp_path, random_params, units):
     params = random_params(LENET)
     params["fc3"]["bias"] -= 1e6  # so that none responds
     arrays = {f"{name}.{key}": array for name, all in params.items() for key, array in all.items()}
@@ -74,7 +69,7 @@ def test_weights_from_a_file_show_which_channels_respond(tmp_path, random_params
     assert row.endswith("0.00%   500")
 
 
-def test_the_embedded_network_is_the_default():
+def test_the_embedded_network_is_the_default(units):
     assert units().stdout.startswith("alexnet-fashion, images of 28 x 28 x 1")
 
 
@@ -89,14 +84,14 @@ def test_the_embedded_network_is_the_default():
         (["--model", "nosuch", "--weights", "nosuch.pth"], "no network 'nosuch'; declared are"),
     ],
 )
-def test_what_cannot_be_listed_gets_a_sentence(arguments, words):
+def test_what_cannot_be_listed_gets_a_sentence(arguments, words, units):
     done = units(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ")
     assert words in done.stderr
 
 
-def test_an_unknown_model_gets_a_sentence_and_exit_code_2():
+def test_an_unknown_model_gets_a_sentence_and_exit_code_2(units):
     done = units("--model", "nosuch")
     assert done.returncode == 2
     assert done.stderr.startswith("error: There is no model 'nosuch'")

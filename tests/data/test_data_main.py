@@ -1,6 +1,7 @@
 import gzip
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,13 +9,9 @@ import pytest
 from ppl_cnn.data import open_split
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "ppl_cnn.data", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+@pytest.fixture
+def data(command):
+    return partial(command, "ppl_cnn.data")
 
 
 @pytest.fixture
@@ -30,10 +27,10 @@ def originals(tmp_path):
     return folder
 
 
-def test_prepares_once_and_leaves_it_then(originals, tmp_path):
+def test_prepares_once_and_leaves_it_then(originals, tmp_path, data):
     data_dir = tmp_path / "made" / "here"
     arguments = ["prepare", "fashion_mnist", f"--manual-dir={originals}", f"--data-dir={data_dir}"]
-    first, second = command(*arguments), command(*arguments)
+    first, second = data(*arguments), data(*arguments)
     folder = data_dir / "fashion_mnist_idx" / "1.0.0"
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert first.stdout == f"fashion_mnist: 20 train + 10 test images in {folder}\n"
@@ -45,34 +42,38 @@ def test_prepares_once_and_leaves_it_then(originals, tmp_path):
     assert len(open_split("fashion_mnist", "train", str(data_dir))) == 20
 
 
-def test_list_shows_what_is_prepared_and_how_to_prepare_the_rest(originals, tmp_path):
-    command("prepare", "fashion_mnist", f"--manual-dir={originals}", f"--data-dir={tmp_path}")
-    listed = command("list", f"--data-dir={tmp_path}")
+def test_list_shows_what_is_prepared_and_how_to_prepare_the_rest(originals, tmp_path, data):
+    data("prepare", "fashion_mnist", f"--manual-dir={originals}", f"--data-dir={tmp_path}")
+    listed = data("list", f"--data-dir={tmp_path}")
     assert (listed.returncode, listed.stderr) == (0, "")
     folder = tmp_path / "fashion_mnist_idx" / "1.0.0"
     assert f"--data fashion_mnist: 20 train + 10 test in {folder}\n" in listed.stdout
     assert "--data fashion-embedded: 6,000 train + 1,000 test in " in listed.stdout
     assert f"prepare mnist --manual-dir DIR --data-dir {tmp_path}\n" in listed.stdout
-    assert "fashion-embedded" in command().stdout
+    assert "fashion-embedded" in data().stdout
 
 
-def test_class_folders_are_prepared_and_what_is_damaged_is_told(tree, photograph, tmp_path):
+def test_class_folders_are_prepared_and_what_is_damaged_is_told(tree, photograph, tmp_path, data):
     path = tree({"cat": 2, "dog": 2}, {"cat": 1})
     for index in range(1_100):
         (path / "train" / "dog" / f"tiny{index}.jpg").write_bytes(photograph(8, 8))
     (path / "train" / "dog" / "tiny7.jpg").write_bytes(b"no image")
     data_dir = f"--data-dir={tmp_path / 'data'}"
-    run = command("prepare", f"folder:{path}", "--short-side", "32", data_dir)
+    run = data("prepare", f"folder:{path}", "--short-side", "32", data_dir)
     assert run.returncode == 0, run.stderr
     first, second, third = run.stdout.splitlines()
     assert first.startswith(f"folder:{path}: 1,103 train + 1 test images in {tmp_path / 'data'}")
     assert second == "left out as damaged (1):"
     assert third.startswith("  train/dog/tiny7.jpg: cannot identify image file")
-    assert f"--data folder:{path}: 1,103 train + 1 test in " in command("list", data_dir).stdout
+    assert f"--data folder:{path}: 1,103 train + 1 test in " in data("list", data_dir).stdout
 
 
 def test_help_teaches_and_imports_nothing_heavy():
-    overview, details = command("--help"), command("prepare", "--help")
+    line = [sys.executable, "-m", "ppl_cnn.data"]
+    overview, details = (
+        subprocess.run([*line, *more, "--help"], capture_output=True, text=True, timeout=60)
+        for more in ([], ["prepare"])
+    )
     assert (overview.returncode, details.returncode) == (0, 0)
     assert "python -m ppl_cnn.data prepare fashion_mnist" in overview.stdout
     for word in (
@@ -92,7 +93,7 @@ def test_help_teaches_and_imports_nothing_heavy():
     assert not run.stderr.strip()
 
 
-def test_bad_input_is_one_sentence_and_exit_code_2(originals, tmp_path):
+def test_bad_input_is_one_sentence_and_exit_code_2(originals, tmp_path, data):
     (tmp_path / "file").touch()
     (originals / "t10k-labels-idx1-ubyte.gz").write_bytes(b"cut short")
     for arguments, sentence in (
@@ -107,7 +108,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(originals, tmp_path):
         (["fashion-embedded", f"--manual-dir={tmp_path}"], "isn't there: the four idx .gz files"),
     ):
         data_dir = [] if "--data-dir" in arguments[-1] else [f"--data-dir={tmp_path / 'data'}"]
-        run = command("prepare", *arguments, *data_dir)
+        run = data("prepare", *arguments, *data_dir)
         assert run.returncode == 2, run.stderr
         assert sentence in run.stderr
         assert "Traceback" not in run.stderr

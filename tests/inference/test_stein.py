@@ -73,7 +73,7 @@ def errors(values):
     [
         (lambda: lenet(1 / 300), "split", 4, 2000, 200),
         pytest.param(lambda: lenet(1 / 300), "tempered:4", 4, 1000, 200, marks=pytest.mark.long),
-        (lambda: lenet(1 / 300), "hmc", 4, 2000, 200),
+        pytest.param(lambda: lenet(1 / 300), "hmc", 4, 2000, 200, marks=pytest.mark.long),
         pytest.param(lambda: lenet(1 / 300), "nuts", 4, 1000, 200, marks=pytest.mark.long),
         pytest.param(lambda: squeezenet(64, 1 / 8), "split", 4, 800, 100, marks=pytest.mark.long),
         (lambda: trained_squeezenet(64, 1 / 4), "split", 4, 800, 100),

@@ -3,6 +3,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,13 +13,9 @@ from ppl_cnn.models.__main__ import Import, import_weights
 from ppl_cnn.models.networks import LENET
 
 
-def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "ppl_cnn.models", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+@pytest.fixture
+def models(command):
+    return partial(command, "ppl_cnn.models")
 
 
 @pytest.fixture
@@ -36,11 +33,11 @@ def weights(tmp_path, random_params):
 
 
 @pytest.mark.parametrize("names", [(), tuple("abcdefghij")])
-def test_a_file_becomes_a_folder_that_load_opens(weights, names, tmp_path, random_params):
+def test_a_file_becomes_a_folder_that_load_opens(weights, names, tmp_path, random_params, models):
     (tmp_path / "names").write_text("".join(f"{name}\n" for name in names))
     options = ["--classes", tmp_path / "names"] if names else []
     out = tmp_path / "runs" / "lenet"
-    run = command("import", weights, "--as", "lenet", "--out", out, *options)
+    run = models("import", weights, "--as", "lenet", "--out", out, *options)
     assert (run.returncode, run.stderr) == (0, "")
     assert run.stdout == f"lenet: lenet.npz is converted to {out}\n"
     assert sorted(path.name for path in out.iterdir()) == ["model.json", "weights.safetensors"]
@@ -58,8 +55,8 @@ def test_a_file_becomes_a_folder_that_load_opens(weights, names, tmp_path, rando
     assert set(description["versions"]) == {"ppl_cnn", "jax", "numpy"}
 
 
-def test_bad_input_is_one_sentence_and_exit_code_2(weights, tmp_path):
-    run = command("import", weights, "--as", "alexnet", "--out", tmp_path / "out")
+def test_bad_input_is_one_sentence_and_exit_code_2(weights, tmp_path, models):
+    run = models("import", weights, "--as", "alexnet", "--out", tmp_path / "out")
     assert run.returncode == 2
     assert "doesn't hold the weights of alexnet" in run.stderr
     assert len(run.stderr.strip().splitlines()) == 1
@@ -86,7 +83,11 @@ def test_what_cannot_be_converted_leaves_no_folder(weights, tmp_path, refused):
 
 
 def test_help_teaches_and_imports_nothing_heavy():
-    overview, details = command("--help"), command("import", "--help")
+    line = [sys.executable, "-m", "ppl_cnn.models"]
+    overview, details = (
+        subprocess.run([*line, *more, "--help"], capture_output=True, text=True, timeout=60)
+        for more in ([], ["import"])
+    )
     assert (overview.returncode, details.returncode) == (0, 0)
     assert "python -m ppl_cnn.models import" in overview.stdout
     for word in ("FILE", "--as", "--out", "--classes", "auto"):
