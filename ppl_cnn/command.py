@@ -1,5 +1,6 @@
 """What every command does around its work: parse, run, and turn failures into one sentence."""
 
+import atexit
 import contextlib
 import logging
 import signal
@@ -41,8 +42,10 @@ def run_command(
     # Said only here, where the failure's frames are gone and their progress bars closed.
     failure = _failure(action, config)
     if failure is not None:
-        # Zarr's event loop would complain, at the exit, of a write that was cut off.
+        # Zarr's event loop would complain of a write that was cut off, and at the exit the writes
+        # that waited for that one.
         logging.getLogger("asyncio").disabled = True
+        atexit.register(setattr, sys, "unraisablehook", lambda unraisable: None)
         with contextlib.suppress(OSError):  # stderr may lie on the disk that is full
             print(failure.said, file=sys.stderr, flush=True)
         sys.exit(failure.code)

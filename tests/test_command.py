@@ -80,6 +80,38 @@ def test_a_second_signal_kills():
     assert signalled(hanging, signal.SIGTERM, signal.SIGTERM) == (-signal.SIGTERM, "")
 
 
+CUT_OFF = """
+import asyncio, dataclasses
+from ppl_cnn import InputError
+from ppl_cnn.command import run_command
+
+@dataclasses.dataclass
+class Nothing:
+    pass
+
+loop = asyncio.new_event_loop()
+
+async def write(turn):
+    async with turn:
+        await asyncio.sleep(60)
+
+def action(options):
+    turn = asyncio.Semaphore(1)
+    loop.tasks = [loop.create_task(write(turn)) for _ in range(2)]
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    raise InputError("Too large.")
+
+run_command(Nothing, action, "command", None)
+"""
+
+
+def test_writes_that_were_cut_off_do_not_complain():
+    """As Zarr's, which wait for each other in an event loop that ends."""
+    done = subprocess.run([sys.executable, "-c", CUT_OFF], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "error: Too large.\n")
+
+
 def test_the_handler_of_signals_is_put_back(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["command"])
     before = signal.getsignal(signal.SIGTERM)

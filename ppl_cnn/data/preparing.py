@@ -84,7 +84,8 @@ def prepare_tree(path: Path, data_dir: str | None, short_side: int | None = None
 
     name = f"{FOLDER}{tree.path}"
     for other in all_prepared(data_dir):
-        if other.name == name:
+        # Another process may have prepared this very tree by now.
+        if other.name == name and not other.folder.parent.name.startswith(tree.variant):
             print(f"{name} has changed since {other.folder} was made of it.", file=sys.stderr)
     variant = FolderImages.variant(tree, short_side)
     return _write(name, FolderImages, variant, data_root(data_dir), tree.path)

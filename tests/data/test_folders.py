@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ppl_cnn import InputError
-from ppl_cnn.data import open_split
+from ppl_cnn.data import open_split, preparing
 from ppl_cnn.data.augmentation import CentreView
 from ppl_cnn.data.folders import Tree, all_prepared
 from ppl_cnn.data.preparing import prepare
@@ -114,6 +114,18 @@ def test_trees_are_prepared_at_first_use_and_when_they_have_changed(tree, tmp_pa
     assert len(again) == 8
     assert again.identity != split.identity
     assert [each.name for each in all_prepared(data_dir)] == [split.name] * 2
+
+
+def test_a_tree_that_another_process_has_just_prepared_has_not_changed(
+    tree, tmp_path, monkeypatch, capsys
+):
+    path, data_dir = tree({"a": 4, "b": 4}, {"a": 2, "b": 2}), str(tmp_path / "data")
+    first = preparing.prepare_tree(path, data_dir)
+    capsys.readouterr()
+    monkeypatch.setattr(preparing, "prepared_tree", lambda *given: None)
+    again = preparing.prepare_tree(path, data_dir)
+    assert again.data_set == first.data_set
+    assert capsys.readouterr().err == ""
 
 
 def test_processes_that_open_a_new_tree_at_the_same_time_prepare_it_once(tree, tmp_path):

@@ -124,7 +124,7 @@ def test_a_quadratic_response_gives_the_other_gaussian(kernel):
     ("kernel", "unit", "temperature"),
     [
         ("split", "conv5:12", 0.02),
-        ("split", "fc8:3", 0.1),
+        pytest.param("split", "fc8:3", 0.1, marks=pytest.mark.long),
         pytest.param("hmc", "conv5:12", 0.02, marks=pytest.mark.long),
         ("nuts", "conv2:20", 0.05),
     ],
