@@ -1,4 +1,6 @@
 import json
+import multiprocessing
+import os
 import signal
 import socket
 import subprocess
@@ -34,27 +36,42 @@ import json, os, pathlib, signal, sys, jax
 from ppl_cnn.inference.checkpoints import Checkpoints
 from ppl_cnn.inference.recipes import Recipe
 from ppl_cnn.inference.training import train
-out, recipe, devices, port, index, count, dies_after, options = sys.argv[1:]
-jax.config.update("jax_num_cpu_devices", int(devices))
-if int(count) > 1:
-    jax.distributed.initialize(f"127.0.0.1:{port}", int(count), int(index))
+sys.stderr = open(os.devnull, "w")
+jax.config.update("jax_num_cpu_devices", devices)
+if count > 1:
+    jax.distributed.initialize(f"127.0.0.1:{port}", count, index)
 
 def save(self, step, *arguments, original=Checkpoints.save):
     original(self, step, *arguments)
-    if step == int(dies_after):
+    if step == dies_after:
         self.wait()
         os.kill(os.getpid(), signal.SIGKILL)
 
 Checkpoints.save = save
-recipe, options = Recipe(**json.loads(recipe)), json.loads(options)
-train(recipe, pathlib.Path(out), "test", **{"checkpoint_every": 5} | options)
+train(Recipe(**recipe), pathlib.Path(out), "test", **{"checkpoint_every": 5} | options)
+if count > 1:
+    jax.distributed.shutdown()
 """
+
+# Children of a process that has imported all that and started nothing: many, as each has its JAX.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    ["ppl_cnn.inference.training", "orbax.checkpoint", "grain", "tensorflow_datasets"]
+)
 
 
 def start(out, devices=1, port=0, index=0, count=1, recipe=RECIPE, dies_after=-1, **options):
-    arguments = (out, json.dumps(asdict(recipe)), devices, port, index, count, dies_after)
-    command = [sys.executable, "-c", SCRIPT, *map(str, arguments), json.dumps(options)]
-    return subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    names = {"out": str(out), "devices": devices, "port": port, "index": index, "count": count}
+    names |= {"recipe": asdict(recipe), "dies_after": dies_after, "options": options}
+    process = FORKS.Process(target=exec, args=(SCRIPT, names))
+    process.start()
+    return process
+
+
+def ended(process):
+    """The exit code; of a signal, its number times -1."""
+    process.join()
+    return process.exitcode
 
 
 def start_pair(out, **options):
@@ -82,7 +99,7 @@ def timeless(lines):
 def whole(tmp_path_factory):
     """The folder of a run that nothing disturbed, on one device."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    assert start(out).wait() == 0
+    assert ended(start(out)) == 0
     return out
 
 
@@ -130,14 +147,14 @@ def test_a_killed_run_continues_to_the_same_bits(whole, tmp_path, moment):
     out = tmp_path / "run"
     process = start(out)
     deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
+    while process.is_alive() and time.monotonic() < deadline:
         taken = [p.name for p in (out / "checkpoints").glob("*") if p.name.isdigit()]
         if any(int(name) >= moment - 4 for name in taken):
             break
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert start(out).wait() == 0
+    os.kill(process.pid, signal.SIGKILL)
+    assert ended(process) == -signal.SIGKILL
+    assert ended(start(out)) == 0
     for name, array in weights(whole).items():
         np.testing.assert_array_equal(weights(out)[name], array)
     assert timeless(metrics(out)) == timeless(metrics(whole))
@@ -149,7 +166,7 @@ def test_a_killed_run_continues_to_the_same_bits(whole, tmp_path, moment):
 
 
 def test_two_devices_train_as_one(whole, tmp_path):
-    assert start(tmp_path / "run", devices=2).wait() == 0
+    assert ended(start(tmp_path / "run", devices=2)) == 0
     for name, array in weights(whole).items():
         np.testing.assert_allclose(weights(tmp_path / "run")[name], array, atol=1e-5)
 
@@ -162,7 +179,7 @@ def assert_close_weights(out, whole):
 def test_two_processes_of_two_devices_train_as_one(whole, tmp_path):
     """With each weight in four parts, and each device's images in five groups."""
     pair = start_pair(tmp_path / "run", accumulate=5, shard_params=True)
-    assert [process.wait() for process in pair] == [0, 0]
+    assert [ended(process) for process in pair] == [0, 0]
     assert_close_weights(tmp_path / "run", whole)
 
 
@@ -170,12 +187,12 @@ FIVE = replace(RECIPE, stages="hybrid:0.5:5steps@0.01:constant", batch_size=64)
 
 
 def test_two_processes_killed_at_step_3_go_on_as_one_with_one_device(tmp_path):
-    assert start(tmp_path / "whole", recipe=FIVE, checkpoint_every=1).wait() == 0
+    assert ended(start(tmp_path / "whole", recipe=FIVE, checkpoint_every=1)) == 0
     pair = start_pair(tmp_path / "run", recipe=FIVE, checkpoint_every=1, dies_after=3)
-    killed = [process.wait() for process in pair]
+    killed = [ended(process) for process in pair]
     assert -signal.SIGKILL in killed  # the other may notice the first one's end before its own
     assert sorted(int(p.name) for p in (tmp_path / "run/checkpoints").iterdir())[-1] == 3
-    assert start(tmp_path / "run", recipe=FIVE, checkpoint_every=1).wait() == 0
+    assert ended(start(tmp_path / "run", recipe=FIVE, checkpoint_every=1)) == 0
     sessions = json.loads((tmp_path / "run/run.json").read_text())["sessions"]
     assert [session["step"] for session in sessions] == [0, 3]
     assert_close_weights(tmp_path / "run", tmp_path / "whole")
@@ -191,17 +208,17 @@ SHORT = replace(
 
 def test_told_to_stop_it_saves_the_step_it_was_at(tmp_path):
     """SIGTERM, with checkpoints otherwise out of reach; then to the same bits."""
-    assert start(tmp_path / "whole", recipe=SHORT, checkpoint_every=10_000).wait() == 0
+    assert ended(start(tmp_path / "whole", recipe=SHORT, checkpoint_every=10_000)) == 0
     process = start(tmp_path / "run", recipe=SHORT, checkpoint_every=10_000)
     deadline = time.monotonic() + 120
     path = tmp_path / "run/metrics.jsonl"
     while time.monotonic() < deadline and not (path.exists() and '"step": 3,' in path.read_text()):
         time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait() == -signal.SIGTERM  # nobody has a handler here, after which it ends
+    os.kill(process.pid, signal.SIGTERM)
+    assert ended(process) == -signal.SIGTERM  # nobody has a handler here, after which it ends
     (saved,) = (int(p.name) for p in (tmp_path / "run/checkpoints").iterdir())
     assert 3 <= saved < 40
-    assert start(tmp_path / "run", recipe=SHORT, checkpoint_every=10_000).wait() == 0
+    assert ended(start(tmp_path / "run", recipe=SHORT, checkpoint_every=10_000)) == 0
     for name, array in weights(tmp_path / "whole").items():
         np.testing.assert_array_equal(weights(tmp_path / "run")[name], array)
 
@@ -268,8 +285,8 @@ def test_a_stage_ends_once_its_ess_has_fallen_and_a_resumed_one_at_the_same_step
         SHORT, stages="generative:400steps@0.02:constant,discriminative:10steps", switch="ess:0.9"
     )
     for name, dies_after in (("whole", -1), ("run", 20)):
-        start(tmp_path / name, recipe=recipe, dies_after=dies_after).wait()
-    assert start(tmp_path / "run", recipe=recipe).wait() == 0
+        ended(start(tmp_path / name, recipe=recipe, dies_after=dies_after))
+    assert ended(start(tmp_path / "run", recipe=recipe)) == 0
     lines = metrics(tmp_path / "whole")
     (switch,) = (line for line in lines if "switched_at_ess" in line)
     assert switch["step"] % 20 == 0
