@@ -12,7 +12,7 @@ rates of one grid, by the error on images held out of the training ones, with a 
 At the best rate each is trained on all training images with further seeds, and tested on the test
 images; an arm of which a seed diverges goes to the next lower rate with all of them. With a share
 of the training images, seed s has the s-th such part of them, the same in all arms, so that
-differences between arms are paired. With a tenth of MNIST, variants of the generative and then
+differences between arms are paired. With few images, variants of the generative and then
 discriminative arm follow, at its rate.
 
 Runs are processes of one thread, `--jobs` of them side by side, each in a folder below --out. Every
@@ -61,10 +61,17 @@ VARIANTS: dict[str, Callable[[float], dict[str, Any]]] = {
         "stages": f"generative:64%,discriminative:36%@{rate / 10:.4g}"
     },
     "generative for a fifth": lambda rate: {"stages": "generative:20%,discriminative:80%"},
+    "random crops": lambda rate: {"augment": "crop"},
 }
 """Of the arm PRETRAINED: what its recipe has instead, given the arm's rate."""
-VARIED = ("mnist", 10)
-"""The data set, and the share of its training images in per cent, with which they are tried."""
+OF_DATA = ("random crops",)
+"""Variants of the images, which the baseline has too, at its own rate."""
+VARIED = {
+    ("mnist", 10): tuple(name for name in VARIANTS if name not in OF_DATA),
+    ("mnist", 1): OF_DATA,
+    ("fashion_mnist", 1): OF_DATA,
+}
+"""Data set and share of its training images in per cent: the variants that are tried with them."""
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2)
 TUNING_SEED = 1000
 HELD_OUT = 20
@@ -202,11 +209,12 @@ def final(
     return final(out, data, share, rates | lower, seeds, jobs)
 
 
-def varied(data: str, share: int, rate: float, seeds: int) -> list[Run]:
-    """The runs of the variants."""
+def varied(data: str, share: int, rates: dict[str, float], seeds: int) -> list[Run]:
+    """The runs of the variants, of the arm PRETRAINED and, where that has them, of the baseline."""
     return [
-        Run(data, share, PRETRAINED, rate, seed, variant=variant)
-        for variant in VARIANTS
+        Run(data, share, arm, rates[arm], seed, variant=variant)
+        for variant in VARIED.get((data, share), ())
+        for arm in ((PRETRAINED, BASELINE) if variant in OF_DATA else (PRETRAINED,))
         for seed in range(seeds)
     ]
 
@@ -239,20 +247,30 @@ def table(runs: list[Run], best: dict[str, float], errors: dict[str, np.ndarray]
     return "\n".join(lines) + "\n"
 
 
-def variants_table(errors: dict[str, np.ndarray], varied: dict[str, np.ndarray]) -> str:
+def variants_table(errors: dict[str, np.ndarray], results: dict[Run, dict[str, float]]) -> str:
     """Markdown: each variant's error, and its paired differences."""
     lines = [
-        f"| {PRETRAINED}: variant | test error, % | − the arm as above | − discriminative |",
-        "|---|---|---|---|",
+        f"| {PRETRAINED}: variant | test error, % | − the arm as above "
+        "| discriminative, % | − discriminative |",
+        "|---|---|---|---|---|",
     ]
-    for variant, own in varied.items():
+    names = list(dict.fromkeys(run.variant for run in results))
+    of_arm = {
+        arm: errors_of({run: found for run, found in results.items() if run.arm == arm}, names)
+        for arm in (PRETRAINED, BASELINE)
+    }
+    for variant in names:
+        own = of_arm[PRETRAINED][variant]
         if count := int(np.isnan(own[:, 0]).sum()):
-            lines.append(f"| {variant} | {count} of {len(own)} seeds diverged | | |")
+            lines.append(f"| {variant} | {count} of {len(own)} seeds diverged | | | |")
             continue
-        arm, baseline = (interval((own - errors[of])[:, 0]) for of in (PRETRAINED, BASELINE))
+        others = of_arm[BASELINE][variant] if variant in OF_DATA else errors[BASELINE]
+        arm, baseline = (interval((own - other)[:, 0]) for other in (errors[PRETRAINED], others))
         spread = 100 * own[:, 0].std(ddof=1)
-        mean = 100 * own[:, 0].mean()
-        lines.append(f"| {variant} | {mean:.2f} (sd {spread:.2f}) | {arm} | {baseline} |")
+        mean, other = 100 * own[:, 0].mean(), 100 * others[:, 0].mean()
+        lines.append(
+            f"| {variant} | {mean:.2f} (sd {spread:.2f}) | {arm} | {other:.2f} | {baseline} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -340,11 +358,10 @@ def main(options: Experiment) -> None:
             results = final(options.out, data, share, rates, options.seeds, options.jobs)
             runs, errors = list(results), errors_of(results, list(ARMS))
             texts.append(table(runs, rates, errors))
-            if (data, share) == VARIED:
-                rate = next(run.rate for run in runs if run.arm == PRETRAINED)
-                others = varied(data, share, rate, options.seeds)
-                results = all_trained(options.out, others, options.jobs, f"{data}: variants")
-                texts[-1] += "\n" + variants_table(errors, errors_of(results, list(VARIANTS)))
+            if others := varied(data, share, {run.arm: run.rate for run in runs}, options.seeds):
+                what = f"{data}, {share} %: variants"
+                results = all_trained(options.out, others, options.jobs, what)
+                texts[-1] += "\n" + variants_table(errors, results)
             experiments.append(runs)
             print(texts[-1], flush=True)
             (options.out / "table.md").write_text("\n".join(texts))
