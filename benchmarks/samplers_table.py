@@ -2,7 +2,8 @@
 
     python benchmarks/samplers_table.py draws.jsonl steps.jsonl docs/samplers.png
 
-of what benchmarks/samplers.py and benchmarks/step_size.py have written.
+of what benchmarks/samplers.py and benchmarks/step_size.py have written; one of both will do, with
+/dev/null for the other.
 """
 
 import json
@@ -85,8 +86,7 @@ def step_table(steps):
         print(f"| {integrator}, {density} | {cells} |")
 
 
-def picture(lines, steps, path):
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
+def draw_steps(steps, axes):
     for density, style in (("filter", "-"), ("class", "--")):
         for integrator, colour in COLOURS.items():
             found = [s for s in steps if (s["density"], s["integrator"]) == (density, integrator)]
@@ -94,7 +94,7 @@ def picture(lines, steps, path):
                 np.asarray([s[name] for s in found])
                 for name in ("side", "step_size", "relative_error")
             )
-            left.errorbar(
+            axes.errorbar(
                 sides,
                 sizes,
                 sizes * errors,
@@ -104,10 +104,13 @@ def picture(lines, steps, path):
                 capsize=2,
                 label=f"{integrator}, {density}",
             )
-    left.set(xlabel="image's side in pixels", ylabel="step that accepts 0.8", yscale="log")
-    left.set_xticks(sorted({s["side"] for s in steps}))
-    left.legend(frameon=False, fontsize=9)
-    left.set_title("SqueezeNet, T = 1, white noise of 10 grey levels", fontsize=10)
+    axes.set(xlabel="image's side in pixels", ylabel="step that accepts 0.8", yscale="log")
+    axes.set_xticks(sorted({s["side"] for s in steps}))
+    axes.legend(frameon=False, fontsize=9)
+    axes.set_title("SqueezeNet, white noise of 10 grey levels", fontsize=10)
+
+
+def draw_kernels(lines, axes):
     cases = list(dict.fromkeys(line["case"] for line in lines if line["seed"] == 0))
     kernels = [name for name in COLUMNS if any(line["kernel"] == name for line in lines)]
     height = 0.8 / len(kernels)
@@ -119,14 +122,19 @@ def picture(lines, steps, path):
             if line["kernel"] == kernel and line["seed"] == 0
         }
         at = [cases.index(case) + (index - len(kernels) / 2 + 0.5) * height for case in found]
-        right.barh(at, list(found.values()), height, color=colour, label=kernel)
-    right.set(
-        xscale="log", xlabel="effective draws per 1,000 gradients (smallest of 52 quantities)"
-    )
-    right.set_yticks(range(len(cases)), cases)
-    right.invert_yaxis()
-    right.legend(frameon=False, fontsize=8, loc="lower right")
-    for axes in (left, right):
+        axes.barh(at, list(found.values()), height, color=colour, label=kernel)
+    axes.set(xscale="log", xlabel="effective draws per 1,000 gradients (smallest of 52 quantities)")
+    axes.set_yticks(range(len(cases)), cases)
+    axes.invert_yaxis()
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
+
+
+def picture(lines, steps, path):
+    panels = [(drawn, of) for drawn, of in ((draw_steps, steps), (draw_kernels, lines)) if of]
+    size = 5.5 * len(panels), 4.6
+    figure, places = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
+    for (drawn, of), axes in zip(panels, places[0], strict=True):
+        drawn(of, axes)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
 
