@@ -8,7 +8,8 @@ they take their steps in turn, and the ratio is the median of that of each round
 
     objectives: the generative step over the discriminative one
     torch: AlexNet's step over the same in PyTorch, on the cores that this process may use
-    loader: images per second that a core reads, over what LeNet's step takes on a core
+    loader: images per second that a core reads, over what the step takes on a core: the embedded
+        ones and LeNet's, and JPEGs with a short side of 256 pixels, augmented, and AlexNet's
     growth: seconds and temporary megabytes of LeNet's generative step against batch and classes
     accumulation: likewise against groups
     processes: LeNet's step by two processes that talk over gloo, over that by one with as many
@@ -21,6 +22,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from functools import partial
@@ -28,6 +30,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from PIL import Image
 
 from ppl_cnn.data.readers import open_split, training_batches
 from ppl_cnn.inference.placement import Ahead, data_mesh, put
@@ -44,6 +47,7 @@ class Steps:
     """Training steps on one batch."""
 
     def __init__(self, network, batch, objective="generative", accumulate=1):
+        self.network = network
         self.recipe = replace(
             Recipe.read("lenet"), stages=f"{objective}:1000steps", batch_size=batch
         )
@@ -143,24 +147,55 @@ def loader():
 
 
 def on_core():
-    batch, count = 256, 40
-    batches = training_batches(open_split("fashion-embedded", "train"), batch, 0)
-    for _ in range(5):
-        next(batches)
-    steps = Steps(LENET, batch)
-    read, taken = [], []
+    small = training_batches(open_split("fashion-embedded", "train"), 256, 0)
+    _compare(small, Steps(LENET, 256), "fashion-embedded", 40, 10)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        size = _write_photographs(path / "tree", 256)
+        photographs = training_batches(
+            open_split(f"folder:{path / 'tree'}", "train", str(path / "data")),
+            64,
+            0,
+            augment="crop+flip+colour",
+            image_shape=ALEXNET.image_shape,
+        )
+        what = f"JPEGs of 341x256 pixels and {size // 1000} KB, crop+flip+colour"
+        _compare(photographs, Steps(ALEXNET, 64), what, 4, 1)
+
+
+def _write_photographs(folder, count):
+    """Smooth fields with noise, about as large as photographs of their size; the mean file size."""
+    random, sizes = np.random.default_rng(0), []
+    for index in range(count + 2):
+        coarse = random.integers(0, 256, (16, 21, 3), np.uint8)
+        smooth = np.asarray(Image.fromarray(coarse).resize((341, 256), Image.Resampling.BICUBIC))
+        noisy = smooth + random.normal(0, 6, smooth.shape)
+        split, label = ("val", index) if index < 2 else ("train", index % 2)
+        path = folder / split / f"class{label}" / f"{index}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(path, quality=90)
+        sizes.append(path.stat().st_size)
+    return round(np.mean(sizes))
+
+
+def _compare(batches, steps, what, count, steps_count):
+    """Reads and steps in turn; all threads of the loader share this core."""
+    reading, taken = [], []
     for _ in range(ROUNDS):
+        for _ in range(5):  # what was read ahead
+            read = len(next(batches)["image"])
         cpu = time.process_time()
         for _ in range(count):
             next(batches)
-        read.append((time.process_time() - cpu) / count)
-        taken.append(steps.seconds(10))
+        reading.append((time.process_time() - cpu) / count)
+        taken.append(steps.seconds(steps_count))
     say(
         "loader",
-        network="lenet",
-        loader_images_per_second=round(batch / float(np.median(read))),
-        step_images_per_second=round(batch / float(np.median(taken))),
-        ratio=round(float(np.median(taken) / np.median(read)), 1),
+        network=steps.network.name,
+        images=what,
+        loader_images_per_second=round(read / float(np.median(reading))),
+        step_images_per_second=round(read / float(np.median(taken)), 1),
+        ratio=round(float(np.median(taken) / np.median(reading)), 1),
     )
 
 
