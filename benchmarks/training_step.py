@@ -40,7 +40,6 @@ from ppl_cnn.models.layers import Dense
 from ppl_cnn.models.networks import ALEXNET, LENET
 
 ROUNDS = 7
-KEY = jax.random.key(0)
 
 
 class Steps:
@@ -53,7 +52,8 @@ class Steps:
         )
         (stage,) = self.recipe.parsed_stages()
         rule, mesh = optimizer(self.recipe, stage, 1000), data_mesh()
-        state = initial_state(network, self.recipe, rule, KEY)
+        key = jax.random.key(0)
+        state = initial_state(network, self.recipe, rule, key)
         places = state_shardings(state, mesh, False)
         self.state = put(state, places)
         share = batch // jax.process_count()
@@ -61,7 +61,7 @@ class Steps:
         images = random.integers(0, 256, (share, *network.image_shape), np.uint8)
         labels = random.integers(0, network.layers[-1].channels, share, np.int32)
         loader = Ahead(_Same({"image": images, "label": labels}), mesh)
-        self.arguments = (*next(loader), KEY)
+        self.arguments = (*next(loader), key)
         self.program = jitted_step(network, self.recipe, stage, rule, mesh, accumulate, places)
         self.seconds()
 
@@ -258,7 +258,8 @@ def processes():
             )
             for index in range(count)
         ]
-        found[count] = float(started[0].communicate()[0].split()[0])
+        told = started[0].communicate()[0].splitlines()[-1]  # after what Gloo says
+        found[count] = float(told.split()[0])
         for process in started[1:]:
             process.wait()
     say(
