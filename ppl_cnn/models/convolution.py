@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -119,11 +120,13 @@ def _kernel_products(
     channels = x.shape[-1]
     x = x.reshape(n, -1, stride[0], x.shape[2] // stride[1], stride[1], channels)
     x = x.transpose(0, 1, 3, 2, 4, 5).reshape(n, x.shape[1], x.shape[3], -1)
-    products = [
-        lax.dot_general(x[:, i : i + rows, j : j + cols], g, (((0, 1, 2), (0, 1, 2)), ((), ())))
-        for i in range(blocks[0])
-        for j in range(blocks[1])
-    ]
+    products = []
+    for i, j in np.ndindex(*blocks):
+        window = x[:, i : i + rows, j : j + cols]
+        product = lax.dot_general(window, g, (((0, 1, 2), (0, 1, 2)), ((), ())))
+        # One after the other, as each has a copy of all images.
+        x, product = lax.optimization_barrier((x, product))
+        products.append(product)
     whole = jnp.stack(products).reshape(*blocks, *stride, channels, outputs)
     whole = whole.transpose(0, 2, 1, 3, 4, 5)
     whole = whole.reshape(blocks[0] * stride[0], blocks[1] * stride[1], channels, outputs)
