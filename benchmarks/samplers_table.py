@@ -1,9 +1,9 @@
 """The tables and the picture of docs/samplers.md.
 
-    python benchmarks/samplers_table.py draws.jsonl steps.jsonl docs/samplers.png
+    python benchmarks/samplers_table.py draws.jsonl steps.jsonl samplers.png
 
-of what benchmarks/samplers.py and benchmarks/step_size.py have written; one of both will do, with
-/dev/null for the other.
+of what benchmarks/samplers.py and benchmarks/step_size.py have written. /dev/null for one of them
+leaves out its panel.
 """
 
 import json
@@ -78,7 +78,7 @@ def step_table(steps):
     )
     for density, integrator in dict.fromkeys((s["density"], s["integrator"]) for s in steps):
         found = {
-            s["side"]: f"{s['step_size']:.3g} ± {s['relative_error'] * s['step_size']:.1g}"
+            s["side"]: f"{s['step_size']:.3f} ± {s['relative_error'] * s['step_size']:.3f}"
             for s in steps
             if (s["density"], s["integrator"]) == (density, integrator)
         }

@@ -1,6 +1,6 @@
 """The step that accepts four fifths, against the image's size: split and leapfrog.
 
-    python benchmarks/step_size.py steps.jsonl             # half an hour of one core, by estimate
+    python benchmarks/step_size.py steps.jsonl             # a quarter of an hour of one core
     python benchmarks/step_size.py steps.jsonl filter      # one of the two densities below
 
 Needs SqueezeNet's published weights in the folder that PPL_CNN_REAL_WEIGHTS names. Adaptation stops
@@ -13,7 +13,8 @@ error. Two densities under white noise of 10 grey levels:
 
     filter: fire5/expand3x3's filter 7, which sees 63 x 63 pixels, in images that grow: the tilt
         stays the same, and all other pixels are noise; at T = 30, where the tilt's gradient in z
-        has a norm of 1.5. At T = 1 the norm is 45, and the step of either integrator 0.008
+        has a norm of about 1.5. At T = 1 the norm is 44 and split's step 0.008, so that the tilt
+        alone would set leapfrog's, too
     class: the score of ImageNet's class 1 at T = 1, the mean over a map that grows with the image,
         so that the tilt's gradient falls like 1/side
 

@@ -106,8 +106,8 @@ def _kernel_products(
 
     Strides become channels first: blocks of stride x stride pixels, of which the kernel has a few
     places, with a product for each. At AlexNet's first layer, 9 products of 48 channels for 121
-    places of 3, that takes half the time of what autodiff emits on CPU, and inside a `lax` loop,
-    as in accumulation, a tenth.
+    places of 3, that takes half the time of what autodiff emits on CPU. Inside a `lax` loop it
+    matters more: with it, LeNet's accumulation in four groups takes a twelfth of its time.
     """
     blocks = [-(-size // step) for size, step in zip(shape, stride, strict=False)]
     n, rows, cols, outputs = g.shape

@@ -1,10 +1,9 @@
 import json
 import multiprocessing
 import os
+import random
 import signal
 import socket
-import subprocess
-import sys
 import time
 from dataclasses import asdict, replace
 
@@ -53,7 +52,7 @@ if count > 1:
     jax.distributed.shutdown()
 """
 
-# Children of a process that has imported all that and started nothing: many, as each has its JAX.
+# Runs are forked from a process that has imported all that and has neither threads nor a backend.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     ["ppl_cnn.inference.training", "orbax.checkpoint", "grain", "tensorflow_datasets"]
@@ -223,61 +222,36 @@ def test_told_to_stop_it_saves_the_step_it_was_at(tmp_path):
         np.testing.assert_array_equal(weights(tmp_path / "run")[name], array)
 
 
-KILLED = """
-import json, os, pathlib, random, signal, sys, time
-import jax
-from ppl_cnn.inference import training
-from ppl_cnn.inference.recipes import Recipe
-import orbax.checkpoint, grain, tensorflow_datasets
-out, compiled, recipe, kills = sys.argv[1:]
-jax.config.update("jax_compilation_cache_dir", compiled)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-sys.stderr = open(os.devnull, "w")
-moments = random.Random(0)
-
-def checkpoints():
-    # Whole ones: what is being written has a longer name.
-    names = {path.name for path in pathlib.Path(out, "checkpoints").glob("[0-9]*")}
-    return {name for name in names if name.isdigit()}
-
-def go():
-    training.train(Recipe(**json.loads(recipe)), pathlib.Path(out), "test", checkpoint_every=2)
-
-for _ in range(int(kills)):  # forked before JAX starts its threads, so that importing is done once
-    before = checkpoints()
-    if not (child := os.fork()):
-        go()
-        os._exit(0)
-    if moments.random() < 0.75:  # else while it starts
-        deadline = time.monotonic() + 120
-        while checkpoints() <= before and time.monotonic() < deadline:
-            if os.waitpid(child, os.WNOHANG)[0]:
-                print("ended early")
-                sys.exit(1)
-            time.sleep(0.002)
-        time.sleep(moments.random() * 0.5)
-    else:
-        time.sleep(moments.random() * 3)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-go()
-"""
-
-
-@pytest.mark.long
-def test_killed_at_20_random_moments_it_ends_with_the_same_bits(tmp_path):
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.long)])
+def test_killed_at_random_moments_it_ends_with_the_same_bits(kills, tmp_path):
     """With a bank; a checkpoint every other step, so that many kills hit its writing."""
-    kills = 20
     recipe = replace(SHORT, stages=f"generative:{20 * kills}steps,discriminative:{20 * kills}steps")
-    for name, number in (("whole", 0), ("run", kills)):
-        arguments = [str(tmp_path / name), str(tmp_path / "compiled")]
-        arguments += [json.dumps(asdict(recipe)), str(number)]
-        subprocess.run([sys.executable, "-c", KILLED, *arguments], check=True)
-    sessions = json.loads((tmp_path / "run/run.json").read_text())["sessions"]
+    options = {"recipe": recipe, "checkpoint_every": 2}
+    whole, run, moments = tmp_path / "whole", tmp_path / "run", random.Random(0)
+    assert ended(start(whole, **options)) == 0
+
+    def checkpoints():
+        """Whole ones: what is being written has a longer name."""
+        return {path.name for path in (run / "checkpoints").glob("*") if path.name.isdigit()}
+
+    for _ in range(kills):
+        before, process = checkpoints(), start(run, **options)
+        if moments.random() < 0.75:  # else while it starts
+            deadline = time.monotonic() + 120
+            while checkpoints() <= before and time.monotonic() < deadline:
+                assert process.is_alive(), "it ended early"
+                time.sleep(0.002)
+            time.sleep(moments.random() * 0.5)
+        else:
+            time.sleep(moments.random() * 3)
+        os.kill(process.pid, signal.SIGKILL)
+        assert ended(process) == -signal.SIGKILL
+    assert ended(start(run, **options)) == 0
+    sessions = json.loads((run / "run.json").read_text())["sessions"]
     assert len({session["step"] for session in sessions}) > kills // 2
-    for name, array in weights(tmp_path / "whole").items():
-        np.testing.assert_array_equal(weights(tmp_path / "run")[name], array)
-    assert timeless(metrics(tmp_path / "run")) == timeless(metrics(tmp_path / "whole"))
+    for name, array in weights(whole).items():
+        np.testing.assert_array_equal(weights(run)[name], array)
+    assert timeless(metrics(run)) == timeless(metrics(whole))
 
 
 def test_a_stage_ends_once_its_ess_has_fallen_and_a_resumed_one_at_the_same_step(tmp_path):
