@@ -3,7 +3,7 @@ from functools import partial
 
 import pytest
 
-SETTINGS = ("--chains", "4", "--draws", "20", "--warmup", "20", "--rungs", "2")
+SETTINGS = ("--chains", "4", "--draws", "10", "--warmup", "10", "--rungs", "1")
 
 
 @pytest.fixture

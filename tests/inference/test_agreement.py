@@ -99,8 +99,9 @@ long = pytest.mark.long
 COUNTS = [QUICK, pytest.param(LONG, marks=long)]
 
 
-@pytest.mark.parametrize("count", COUNTS)
-@pytest.mark.parametrize("kernel", ["tempered:4", "hmc", pytest.param("nuts", marks=long)])
+@long
+@pytest.mark.parametrize("count", [QUICK, LONG])
+@pytest.mark.parametrize("kernel", ["tempered:4", "hmc", "nuts"])
 def test_kernels_agree(density, split, kernel, count):
     assert largest_difference(split(count), drawn(density, kernel, count)) < ALARM
 

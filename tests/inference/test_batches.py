@@ -68,7 +68,7 @@ def test_every_unit_side_by_side_has_its_own_gaussian(tmp_path):
 def test_units_draw_together_what_they_draw_alone(tmp_path):
     """The first draws agree to float accuracy; later ones may part, as chaos amplifies that."""
     sampling = Sampling(chains=2, warmup=1)
-    densities = trained_densities("conv3:0,conv3:5,conv3:95")
+    densities = trained_densities("conv1:0,conv1:5")
     sample_to(tmp_path / "all", densities, sampling, 5, progress=False)
     for density in densities:
         alone = tmp_path / str(density.unit)
@@ -79,7 +79,7 @@ def test_units_draw_together_what_they_draw_alone(tmp_path):
 
 
 def test_each_unit_has_its_own_step_and_its_chains_share_it(tmp_path):
-    densities = trained_densities("conv3:0-3")
+    densities = trained_densities("conv1:0-3")
     sample_to(tmp_path, densities, Sampling(chains=2, warmup=60), 4, progress=False)
     steps = np.stack([draws_of(tmp_path, each)["sample_stats/step_size"] for each in densities])
     assert (steps == steps[:, :1, :1]).all()
@@ -109,12 +109,12 @@ def test_chains_that_move_at_once_fit_a_cpus_caches(monkeypatch):
 
 
 def test_the_records_name_all_units_and_each(tmp_path):
-    densities = trained_densities("conv3:1,conv2:0")
+    densities = trained_densities("conv2:1,conv1:0")
     sample_to(tmp_path, densities, Sampling(chains=2, warmup=5), 4, "alexnet-fashion")
     record = json.loads((tmp_path / "run.json").read_text())
-    assert record["config"]["units"] == ["conv3:1@3,3", "conv2:0@7,7"]
-    own = json.loads((tmp_path / "conv2-0-at-7,7" / "run.json").read_text())
-    assert own["config"]["unit"] == "conv2:0@7,7"
+    assert record["config"]["units"] == ["conv2:1@7,7", "conv1:0@14,14"]
+    own = json.loads((tmp_path / "conv1-0-at-14,14" / "run.json").read_text())
+    assert own["config"]["unit"] == "conv1:0@14,14"
     assert own["config"]["part_of"] == tmp_path.name
     steps = draws_of(tmp_path, densities[1])["sample_stats/n_steps"]
     assert own["gradients"]["sampling"] == int(steps.sum())
@@ -169,7 +169,7 @@ def test_units_share_their_weights_in_a_batch():
 
 @pytest.mark.parametrize("reference", [ppl_cnn.Uniform(), ppl_cnn.Bounded(ppl_cnn.Spectral())])
 def test_bounded_pixels_stay_in_range_and_have_no_stein_mean(reference, tmp_path):
-    densities = trained_densities("conv2:3-4", reference)
+    densities = trained_densities("conv1:3-4", reference)
     sample_to(tmp_path, densities, Sampling(chains=2, warmup=20), 10, progress=False)
     for density in densities:
         tree = draws_of(tmp_path, density)
@@ -180,6 +180,7 @@ def test_bounded_pixels_stay_in_range_and_have_no_stein_mean(reference, tmp_path
         assert pixels.max() <= 255
 
 
+@pytest.mark.long
 def test_a_spectral_references_stein_mean_is_the_draws_mean(tmp_path):
     """E_p[x] = R R^T E_p[grad f]/T on the unit's crop of the field."""
     (density,) = trained_densities("conv3:5", ppl_cnn.Spectral())

@@ -17,6 +17,8 @@ from ppl_cnn.inference.kernels import KERNELS
 from ppl_cnn.inference.store import open_draws
 
 SIGMA, TEMPERATURE = 3.0, 0.5
+# NumPyro's are proved quickly in one closed form, and at length in all.
+NUMPYRO = [pytest.param(name, marks=pytest.mark.long) for name in ("hmc", "nuts")]
 WEIGHTS = np.random.default_rng(1).normal(size=(4, 5, 1)).astype(np.float32) / 10
 
 
@@ -71,7 +73,7 @@ def test_a_linear_response_gives_the_shifted_gaussian(kernel):
     )
 
 
-@pytest.mark.parametrize("kernel", ["split", "tempered:3", "hmc", "nuts"])
+@pytest.mark.parametrize("kernel", ["split", "tempered:3", *NUMPYRO])
 def test_a_band_and_warps_leave_a_linear_response_its_closed_form(kernel):
     """p = N(R R^T m / T, R R^T), m the mean of the warps' W_k^T w; the store has the images."""
     response = ppl_cnn.Response(linear, WEIGHTS.shape)
@@ -93,7 +95,7 @@ def test_a_band_and_warps_leave_a_linear_response_its_closed_form(kernel):
     np.testing.assert_allclose(stein, np.broadcast_to(mean, stein.shape), atol=1e-4)
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", ["split", "tempered", *NUMPYRO])
 def test_a_quadratic_response_gives_the_other_gaussian(kernel):
     """f(x) = <w, x> - x'Ax/2: p = N(C w/T, C) with C = (I/sigma^2 + A/T)^-1."""
     matrix = np.asarray([[2.0, 1.0, 0.0], [1.0, 1.5, -0.4], [0.0, -0.4, 0.3]]) / 10
@@ -126,7 +128,7 @@ def test_a_quadratic_response_gives_the_other_gaussian(kernel):
         ("split", "conv5:12", 0.02),
         pytest.param("split", "fc8:3", 0.1, marks=pytest.mark.long),
         pytest.param("hmc", "conv5:12", 0.02, marks=pytest.mark.long),
-        ("nuts", "conv2:20", 0.05),
+        pytest.param("nuts", "conv2:20", 0.05, marks=pytest.mark.long),
     ],
 )
 def test_steins_identity_holds_on_a_trained_network(kernel, unit, temperature):
@@ -165,7 +167,9 @@ def test_thinning_keeps_every_second_draw_and_adds_up_the_gradients():
     )
 
 
-@pytest.mark.parametrize("kernel", ["split", "tempered:3", "nuts"])
+@pytest.mark.parametrize(
+    "kernel", ["split", pytest.param("tempered:3", marks=pytest.mark.long), *NUMPYRO]
+)
 def test_a_run_in_two_parts_is_the_run_in_one(kernel, tmp_path):
     density, sampling = unit_density("conv2:3"), Sampling(kernel, chains=2, warmup=60)
     sample_to(tmp_path / "one", [density], sampling, 150, progress=False)
@@ -238,7 +242,7 @@ sample_to(pathlib.Path(sys.argv[2]), [density], sampling, 20, progress=False)
     (tmp_path / "tests_shared.py").write_text(
         "import ppl_cnn\n"
         "from ppl_cnn.inference.blocks import Sampling\n"
-        "unit = ppl_cnn.load('alexnet-fashion').unit('conv3:5')\n"
+        "unit = ppl_cnn.load('alexnet-fashion').unit('conv1:5')\n"
         "density = ppl_cnn.TiltedDensity(unit, ppl_cnn.WhiteNoise(10.0), 0.1)\n"
         "sampling = Sampling(chains=4, warmup=1)\n"
     )

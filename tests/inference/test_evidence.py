@@ -43,10 +43,15 @@ def errors(found, truth):
     return [(each.value - truth) / each.error for each in every]
 
 
-def test_a_linear_response_has_the_closed_form(tmp_path):
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """Of the linear response."""
+    return estimated(linear_density(), tmp_path_factory.mktemp("run"), rungs=12, temperatures=300)
+
+
+def test_a_linear_response_has_the_closed_form(found):
     """log Z = s^2 |w|^2 / (2 T^2)."""
     truth = SIGMA**2 * (WEIGHTS**2).sum() / (2 * TEMPERATURE**2)
-    found = estimated(linear_density(), tmp_path, rungs=12, temperatures=300)
     # Each error is t-distributed with seven degrees of freedom or, of AIS, about normal.
     assert np.abs(errors(found, truth)).max() < 5
     assert found.agree
@@ -133,8 +138,7 @@ def test_too_few_chains_and_other_kernels_are_refused(refused):
         annealed_importance_sampling(density, {}, replicas_of(), 1, 5, seed=0)
 
 
-def test_the_record_is_json(tmp_path):
-    found = estimated(linear_density(), tmp_path, rungs=2, temperatures=5, draws=20)
+def test_the_record_is_json(found):
     record = json.loads(json.dumps(found.record()))
     assert record["reweighting"]["error"] == found.reweighted.error
     assert record["annealed importance sampling"]["gradients"] == found.annealed.gradients

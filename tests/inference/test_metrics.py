@@ -203,7 +203,9 @@ def test_results_in_words():
 # What a step reports.
 
 
-@pytest.mark.parametrize("objective", ["generative", "discriminative"])
+@pytest.mark.parametrize(
+    "objective", ["generative", pytest.param("discriminative", marks=pytest.mark.long)]
+)
 def test_a_step_reports_norms_and_the_ess_of_each_class(random_params, objective):
     params = random_params(LENET)
     recipe = Recipe.read("lenet")

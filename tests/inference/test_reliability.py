@@ -153,7 +153,9 @@ def contents(run):
     }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", ["each", "together", pytest.param("single", marks=pytest.mark.long)]
+)
 def test_a_run_killed_at_any_write_goes_on_to_the_same_bits(kind, undisturbed, compiled, tmp_path):
     """SIGKILL just before a random rename, again and again; its file is left half written."""
     text, side_by_side = KINDS[kind]

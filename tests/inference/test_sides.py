@@ -1,3 +1,4 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -71,8 +72,8 @@ def test_a_trend_within_the_draws_is_told(tmp_path, write_run):
 
 
 def test_a_two_sided_run_says_so_in_its_report(tmp_path):
-    unit = ppl_cnn.load("alexnet-fashion").unit("conv2:3")
-    density = ppl_cnn.TiltedDensity(unit, ppl_cnn.WhiteNoise(10.0), 0.1)
+    response = ppl_cnn.Response(jnp.sum, (3, 3, 1))
+    density = ppl_cnn.TiltedDensity(response, ppl_cnn.WhiteNoise(1.0))
     for init in ("prior", "two-sided"):
         sampling = Sampling(chains=2, warmup=50, init=init)
         sample_to(tmp_path / init, [density], sampling, 20, starts=Starts(init), progress=False)

@@ -71,7 +71,7 @@ def errors(values):
 @pytest.mark.parametrize(
     ("density", "kernel", "chains", "draws", "warmup"),
     [
-        (lambda: lenet(1 / 300), "split", 4, 2000, 200),
+        pytest.param(lambda: lenet(1 / 300), "split", 4, 2000, 200, marks=pytest.mark.long),
         pytest.param(lambda: lenet(1 / 300), "tempered:4", 4, 1000, 200, marks=pytest.mark.long),
         pytest.param(lambda: lenet(1 / 300), "hmc", 4, 2000, 200, marks=pytest.mark.long),
         pytest.param(lambda: lenet(1 / 300), "nuts", 4, 1000, 200, marks=pytest.mark.long),

@@ -84,7 +84,11 @@ def bank_of(rows, decay):
     return bank
 
 
-@pytest.mark.parametrize("network", [LENET, SMALL], ids=lambda network: network.name)
+@pytest.mark.parametrize(
+    "network",
+    [pytest.param(LENET, marks=pytest.mark.long), SMALL],
+    ids=lambda network: network.name,
+)
 @pytest.mark.parametrize("share", SHARES.values(), ids=SHARES)
 @pytest.mark.parametrize("banked", [False, True], ids=["", "bank"])
 def test_a_batch_in_groups_has_the_gradient_of_one_pass(
@@ -172,7 +176,7 @@ def test_a_step_is_sgd_with_momentum_and_decay_written_out(batch):
     assert state.step == 4
 
 
-@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("groups", [pytest.param(1, marks=pytest.mark.long), 4])
 def test_a_step_without_a_finite_gradient_changes_nothing_but_its_number(batch, groups):
     recipe = replace(RECIPE, reference_bank=40)
     step, state = jitted(recipe, groups=groups)

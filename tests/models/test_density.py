@@ -250,7 +250,12 @@ def test_a_linear_score_moves_a_field_by_its_covariance(reference):
 
 
 @pytest.mark.parametrize(
-    ("reference", "whitened"), [(FIELDS[0], True), (FIELDS[0], False), (FIELDS[1], True)]
+    ("reference", "whitened"),
+    [
+        (FIELDS[0], True),
+        (FIELDS[0], False),
+        pytest.param(FIELDS[1], True, marks=pytest.mark.long),
+    ],
 )
 def test_hmc_recovers_the_tilted_field(reference, whitened):
     density, covariance, mean = tilted_field(reference)

@@ -150,9 +150,18 @@ def sampled_units(network, count, random):
 
 # One of each pattern: the layers of VGG16's two declarations are the same.
 PATTERNS = {network.layers: network for network in (*NETWORKS.values(), FORKED, BESIDE)}
+PLAIN = {"alexnet-torchvision", "caffenet", "vgg16-caffe", "zfnet"}
+"""Nothing in their patterns that isn't in others', but larger."""
 
 
-@pytest.mark.parametrize("network", PATTERNS.values(), ids=lambda network: network.name)
+@pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param(network, marks=pytest.mark.long) if network.name in PLAIN else network
+        for network in PATTERNS.values()
+    ],
+    ids=lambda network: network.name,
+)
 def test_units_respond_as_the_whole_network_does(network, random_params):
     params, image = random_params(network), random_image(network)
     maps = whole_maps(network, params, image)
@@ -167,7 +176,11 @@ def test_units_respond_as_the_whole_network_does(network, random_params):
 
 @pytest.mark.parametrize(
     ("network", "layer"),
-    [(LENET, "conv2"), (ALEXNET_FASHION, "conv5"), (FORKED, "conv3")],
+    [
+        (LENET, "conv2"),
+        pytest.param(ALEXNET_FASHION, "conv5", marks=pytest.mark.long),
+        (FORKED, "conv3"),
+    ],
     ids=lambda value: getattr(value, "name", value),
 )
 def test_at_all_places_a_units_response_is_the_whole_networks(network, layer, random_params):
