@@ -111,6 +111,7 @@ def test_a_damaged_chunk_is_one_sentence(tmp_path, refused):
         convergence_maps(tree)
 
 
+@pytest.mark.long
 def test_memory_is_that_of_a_group(tmp_path):
     """Peak resident memory grows by far less than the draws do."""
     script = """

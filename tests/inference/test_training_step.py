@@ -90,7 +90,9 @@ def bank_of(rows, decay):
     ids=lambda network: network.name,
 )
 @pytest.mark.parametrize("share", SHARES.values(), ids=SHARES)
-@pytest.mark.parametrize("banked", [False, True], ids=["", "bank"])
+@pytest.mark.parametrize(
+    "banked", [False, pytest.param(True, marks=pytest.mark.long)], ids=["", "bank"]
+)
 def test_a_batch_in_groups_has_the_gradient_of_one_pass(
     network, share, banked, batch, random_params
 ):
