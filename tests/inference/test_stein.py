@@ -77,8 +77,8 @@ def errors(values):
         pytest.param(lambda: lenet(1 / 300), "nuts", 4, 1000, 200, marks=pytest.mark.long),
         pytest.param(lambda: squeezenet(64, 1 / 8), "split", 4, 800, 100, marks=pytest.mark.long),
         (lambda: trained_squeezenet(64, 1 / 4), "split", 4, 800, 100),
-        # 38 blocks of 21 draws: larger images, shorter blocks. Both fail at present, as the tilt is too
-        # weak there for so few draws: the identity holds, but the mean is 3.1 and 3.8 errors, not 6.
+        # 38 blocks of 21 draws: larger images, shorter blocks. Both fail at present: the identity
+        # holds, but the tilt is so weak that the mean is 3.1 and 3.8 errors from 0, not 6.
         pytest.param(lambda: squeezenet(128, 1 / 8), "split", 4, 798, 100, marks=pytest.mark.long),
         pytest.param(
             lambda: trained_squeezenet(128, 1 / 8), "split", 4, 798, 100, marks=pytest.mark.long
