@@ -28,7 +28,8 @@ lint: $(VENV)/installed  ## Formatting, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Files in their own order: xdist would put those of few tests last, and these are the longest.
+# Files in their own order, the notebook first: xdist would put those of few tests last, and these
+# are the longest.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test: lint  ## Lint, types, tests and the notebook

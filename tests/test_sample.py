@@ -73,18 +73,19 @@ def test_the_record_follows_arvizs_schema(run):
 
 
 def test_several_units_get_one_report_and_classes_their_names(tmp_path, command):
-    given = ["--unit", "class:Trouser,conv1:0", "--reference", "uniform", "--init", "zero"]
+    given = ["--unit", "class:Trouser,fc8:3,conv1:0", "--reference", "uniform", "--init", "zero"]
     given += ["--target", "logit", "--chains", "2", "--draws", "20", "--warmup", "10"]
     done = command("ppl_cnn.sample", *given, "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [str(tmp_path / "report.html")]
     page = (tmp_path / "report.html").read_text()
     assert "fc8:1 (Trouser)" in page
+    assert "fc8:3 (Dress)" in page
     record = json.loads((tmp_path / "run.json").read_text())
-    assert record["config"]["units"] == ["fc8:1", "conv1:0@14,14"]
+    assert record["config"]["units"] == ["fc8:1", "fc8:3", "conv1:0@14,14"]
     assert record["config"]["init"] == "zero"
-    assert record["classes"] == {"fc8:1": "Trouser"}
-    for name in ("fc8-1", "conv1-0-at-14,14"):
+    assert record["classes"] == {"fc8:1": "Trouser", "fc8:3": "Dress"}
+    for name in ("fc8-1", "fc8-3", "conv1-0-at-14,14"):
         assert open_draws(tmp_path / name / "draws.zarr")["posterior/image"].sizes["draw"] == 20
 
 

@@ -68,7 +68,7 @@ def test_every_unit_side_by_side_has_its_own_gaussian(tmp_path):
 def test_units_draw_together_what_they_draw_alone(tmp_path):
     """The first draws agree to float accuracy; later ones may part, as chaos amplifies that."""
     sampling = Sampling(chains=2, warmup=1)
-    densities = trained_densities("conv1:0,conv1:5")
+    densities = trained_densities("conv2:0,conv2:5")
     sample_to(tmp_path / "all", densities, sampling, 5, progress=False)
     for density in densities:
         alone = tmp_path / str(density.unit)
