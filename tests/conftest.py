@@ -43,6 +43,21 @@ os.environ["XLA_FLAGS"] = (
     + os.environ.get("XLA_FLAGS", "")
 )
 
+# What runs for longer than it compiles; the rest compiles with the least effort.
+RUNS_LONG = ("test_agreement.py", "test_chains.py", "test_cnn.py", "test_tempered.py")
+RUNS_LONG += ("test_pretrain.py",)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _effort_of_compiling(request):
+    quick = request.config.option.markexpr == "not long"
+    least = quick and Path(request.path).name not in RUNS_LONG
+    if least != jax.config.read("jax_disable_most_optimizations"):
+        jax.config.update("jax_disable_most_optimizations", least)
+        jax.clear_caches()  # Programs are not kept by effort, and their last bits depend on it.
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(least))
+
+
 # NumPyro's HMC divides floats by integers, so that what runs it can't be strict about dtypes.
 STRICT_DTYPES = ("models", "test_losses.py")
 

@@ -80,6 +80,7 @@ def replicas_of(rungs=40, chains=6, draws=400, slope=2.0):
     return Replicas(strengths, slope * z, np.ones(rungs + 1), np.ones(rungs + 1))
 
 
+@pytest.mark.long
 def test_errors_are_those_of_repeated_runs():
     """Over independent sets of draws, errors in units of the standard error have variance 1."""
     scores = []

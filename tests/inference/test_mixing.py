@@ -165,6 +165,7 @@ def test_chains_that_stay_where_they_started_are_separate_samples(tmp_path):
     assert "Within and across starts" in section.mixing
 
 
+@pytest.mark.long
 def test_chains_that_have_mixed_are_not_accused(tmp_path):
     """At T = 1, from draws of the reference and two-sided."""
     unit = ppl_cnn.load("alexnet-fashion").unit("conv2:3")

@@ -69,6 +69,7 @@ def test_chains_start_at_another_runs_last_draws(reference, tmp_path):
     np.testing.assert_allclose(images, last[[0, 1, 0]], atol=0.01)
 
 
+@pytest.mark.long
 def test_chains_in_a_band_start_at_the_nearest_images_in_it(photographs, tmp_path):
     paths, pixels = photographs
     reference = ppl_cnn.Band(4)

@@ -179,6 +179,7 @@ def test_warmup_makes_all_swaps_as_likely():
 # In the driver
 
 
+@pytest.mark.long
 def test_a_network_s_draws_hold_the_replicas_tilts():
     net = ppl_cnn.load("alexnet-fashion")
     density = ppl_cnn.TiltedDensity(net.unit("conv2:3"), ppl_cnn.WhiteNoise(10.0), 0.02)

@@ -53,7 +53,10 @@ def beyond(window, sizes):
     return rows, cols
 
 
-@pytest.fixture(params=[LENET, ALEXNET_FASHION], ids=lambda network: network.name)
+@pytest.fixture(
+    params=[LENET, pytest.param(ALEXNET_FASHION, marks=pytest.mark.long)],
+    ids=lambda network: network.name,
+)
 def both(request, random_params):
     """A declared network, its weights, and the same as a module."""
     network = request.param

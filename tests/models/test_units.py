@@ -150,7 +150,7 @@ def sampled_units(network, count, random):
 
 # One of each pattern: the layers of VGG16's two declarations are the same.
 PATTERNS = {network.layers: network for network in (*NETWORKS.values(), FORKED, BESIDE)}
-PLAIN = {"alexnet", "alexnet-torchvision", "caffenet", "vgg16-caffe", "zfnet"}
+PLAIN = {"alexnet", "alexnet-torchvision", "caffenet", "squeezenet1.1", "vgg16-caffe", "zfnet"}
 """Nothing in their patterns that isn't in the others', but larger."""
 
 
