@@ -103,6 +103,7 @@ def test_densities_that_cannot_be_are_refused(options, words, refused):
         Densities(**options).named()
 
 
+@pytest.mark.long
 def test_a_recipes_run_is_recorded_continued_and_told(tmp_path, command):
     out = tmp_path / "run"
     given = ["--unit", "class:Trouser", "--recipe", "vivid", "--size", "None"]

@@ -72,6 +72,7 @@ def test_the_record_follows_arvizs_schema(run):
     assert record["gradients"]["sampling"] == int(tree["sample_stats/n_steps"].sum())
 
 
+@pytest.mark.long
 def test_several_units_get_one_report_and_classes_their_names(tmp_path, command):
     given = ["--unit", "class:Trouser,fc8:3,conv1:0", "--reference", "uniform", "--init", "zero"]
     given += ["--target", "logit", "--chains", "2", "--draws", "20", "--warmup", "10"]

@@ -157,6 +157,7 @@ def test_a_wrong_kernel_is_found_out(density, split, monkeypatch, wrong):
     assert largest_difference(ours, drawn(density, "split", QUICK, target_accept=0.3)) > ALARM
 
 
+@pytest.mark.long
 def test_a_right_kernel_with_coarse_steps_is_not(density, split):
     coarse = drawn(density, "split", QUICK, target_accept=0.3)
     assert largest_difference(split(QUICK), coarse) < ALARM

@@ -138,6 +138,7 @@ def test_batches_are_as_large_as_memory_lets_them(monkeypatch):
     assert [len(batch) for batch in together(densities, Sampling())] == [1] * 16
 
 
+@pytest.mark.long
 def test_a_run_goes_on_in_the_batches_that_it_began_in(tmp_path, monkeypatch):
     """Also where another machine would choose others."""
     densities, sampling = trained_densities("conv1:0-3,conv2:0-1"), Sampling(chains=1, warmup=5)

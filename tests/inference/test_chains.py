@@ -73,7 +73,9 @@ def test_a_linear_response_gives_the_shifted_gaussian(kernel):
     )
 
 
-@pytest.mark.parametrize("kernel", ["split", "tempered:3", *NUMPYRO])
+@pytest.mark.parametrize(
+    "kernel", ["split", pytest.param("tempered:3", marks=pytest.mark.long), *NUMPYRO]
+)
 def test_a_band_and_warps_leave_a_linear_response_its_closed_form(kernel):
     """p = N(R R^T m / T, R R^T), m the mean of the warps' W_k^T w; the store has the images."""
     response = ppl_cnn.Response(linear, WEIGHTS.shape)
