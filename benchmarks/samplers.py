@@ -109,7 +109,7 @@ class Case:
 
 
 WITHOUT_LADDER = ("split", *NUMPYRO, *BLACKJAX)
-"""Where the least warmup of `tempered`'s 17 replicas takes more than a quarter of an hour."""
+"""Where 17 replicas are too dear: on AlexNet `tempered`'s least warmup wasn't over in 15 minutes."""
 LENETS = partial(random_unit, LENET, "fc4:3")
 ALEXNETS = partial(random_unit, ALEXNET, "conv5:12")
 LARGE = Case("squeezenet-227-T1", partial(squeezenet, 227, 1.0), 2, 3_000, 8, 0.03, WITHOUT_LADDER)

@@ -43,15 +43,16 @@ os.environ["XLA_FLAGS"] = (
     + os.environ.get("XLA_FLAGS", "")
 )
 
-# What runs for longer than it compiles; the rest compiles with the least effort.
-RUNS_LONG = ("test_agreement.py", "test_chains.py", "test_cnn.py", "test_tempered.py")
-RUNS_LONG += ("test_pretrain.py",)
+# What runs for longer than it compiles. The rest compiles with the least effort, but beside long
+# proofs, which run longer still.
+OPTIMIZED = ("test_agreement.py", "test_chains.py", "test_cnn.py", "test_pretrain.py")
+OPTIMIZED += ("test_stein.py", "test_tempered.py")
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _effort_of_compiling(request):
     quick = request.config.option.markexpr == "not long"
-    least = quick and Path(request.path).name not in RUNS_LONG
+    least = quick and Path(request.path).name not in OPTIMIZED
     if least != jax.config.read("jax_disable_most_optimizations"):
         jax.config.update("jax_disable_most_optimizations", least)
         jax.clear_caches()  # Programs are not kept by effort, and their last bits depend on it.

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import arviz_stats
@@ -15,6 +16,7 @@ from ppl_cnn.models.networks import LENET, SQUEEZENET
 
 WHITE = ppl_cnn.WhiteNoise(10.0)
 SMOOTH = ppl_cnn.Spectral(contrast=10.0)
+long = partial(pytest.param, marks=pytest.mark.long)
 
 
 def lenet(temperature):
@@ -72,21 +74,19 @@ def errors(values):
 @pytest.mark.parametrize(
     ("density", "kernel", "chains", "draws", "warmup"),
     [
-        pytest.param(lambda: lenet(1 / 300), "split", 4, 2000, 200, marks=pytest.mark.long),
-        pytest.param(lambda: lenet(1 / 300), "tempered:4", 4, 1000, 200, marks=pytest.mark.long),
-        pytest.param(lambda: lenet(1 / 300), "hmc", 4, 2000, 200, marks=pytest.mark.long),
-        pytest.param(lambda: lenet(1 / 300), "nuts", 4, 1000, 200, marks=pytest.mark.long),
-        pytest.param(lambda: squeezenet(64, 1 / 8), "split", 4, 800, 100, marks=pytest.mark.long),
-        (lambda: trained_squeezenet(64, 1 / 4), "split", 4, 800, 100),
+        long(lambda: lenet(1 / 300), "split", 4, 2000, 200, id="lenet-split"),
+        long(lambda: lenet(1 / 300), "tempered:4", 4, 1000, 200, id="lenet-tempered"),
+        long(lambda: lenet(1 / 300), "hmc", 4, 2000, 200, id="lenet-hmc"),
+        long(lambda: lenet(1 / 300), "nuts", 4, 1000, 200, id="lenet-nuts"),
+        long(lambda: squeezenet(64, 1 / 8), "split", 4, 800, 100, id="squeezenet-64"),
+        pytest.param(lambda: trained_squeezenet(64, 1 / 4), "split", 4, 800, 100, id="trained-64"),
         # 38 blocks of 21 draws: larger images, shorter blocks. Under white noise a class's tilt is
         # too weak there to be seen in so few draws.
-        pytest.param(
-            lambda: squeezenet(128, 1 / 2, SMOOTH), "split", 4, 798, 100, marks=pytest.mark.long
-        ),
-        pytest.param(
+        long(lambda: squeezenet(128, 1 / 2, SMOOTH), "split", 4, 798, 100, id="squeezenet-128"),
+        long(
             lambda: trained_squeezenet(128, 1 / 4, ppl_cnn.Band(16, SMOOTH)),
             *("split", 4, 798, 100),
-            marks=pytest.mark.long,
+            id="trained-128",
         ),
     ],
 )

@@ -20,8 +20,8 @@ PROOFS = (
     "test_stein.py",
     "test_tempered.py",
 )
-LENGTHIEST = ("6000", "50000", "798", "100_0")
-"""In the names of what would take many minutes each, and doesn't depend on devices otherwise."""
+LENGTHIEST = ("6000", "50000", "squeezenet", "128")
+"""In the names of what takes many minutes each and shows of devices what the others do."""
 
 
 @pytest.mark.long
