@@ -109,7 +109,7 @@ class Case:
 
 
 WITHOUT_LADDER = ("split", *NUMPYRO, *BLACKJAX)
-"""Where 17 replicas are too dear: on AlexNet `tempered`'s least warmup wasn't over in 15 minutes."""
+"""Where 17 replicas are too dear: `tempered`'s least warmup on AlexNet took over 15 minutes."""
 LENETS = partial(random_unit, LENET, "fc4:3")
 ALEXNETS = partial(random_unit, ALEXNET, "conv5:12")
 LARGE = Case("squeezenet-227-T1", partial(squeezenet, 227, 1.0), 2, 3_000, 8, 0.03, WITHOUT_LADDER)
