@@ -122,7 +122,8 @@ def risen(
     logs = logs + (strengths[1] - strengths[0]) * points.tilt
     keys = jax.vmap(partial(jax.random.fold_in, data=index))(keys)
     poor = 1 / (jax.nn.softmax(logs) ** 2).sum() < fewest
-    offset = jax.random.uniform(jax.random.fold_in(keys[0], 1))
+    # A key of its own: `metropolis` splits 0 and 1 off the same.
+    offset = jax.random.uniform(jax.random.fold_in(keys[0], 2))
     order = jnp.where(poor, resampled(logs, offset), jnp.arange(len(logs)))
     points = jax.tree.map(lambda leaf: leaf[order], points)
     logs = jnp.where(poor, jax.nn.logsumexp(logs) - math.log(len(logs)), logs)

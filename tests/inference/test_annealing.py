@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import jax
@@ -6,14 +7,17 @@ import numpy as np
 import pytest
 
 import ppl_cnn
+from ppl_cnn.inference.adaptation import Tuned
 from ppl_cnn.inference.annealing import (
     Ladder,
     Particles,
     anneal,
+    begun,
     climb,
     mean_weight,
     next_gap,
     resampled,
+    risen,
     scouted,
 )
 from ppl_cnn.inference.split import Point
@@ -98,6 +102,28 @@ def test_resampling_leaves_log_z_unbiased():
     estimate, _ = mean_weight(logs[:, 0].astype(np.float64))
     assert abs(estimate.value - truth) < 4 * estimate.error
     assert estimate.error < 0.1
+
+
+def test_moves_owe_nothing_to_the_resampling():
+    """Of many pairs, resampled and then refused one time in six on each rung, the mean weight and
+    the weighted mean are exact: Z = exp(1/2), N(1, 1)."""
+    pairs, rungs = 200_000, (0.0, 0.3, 0.6, 1.0)
+    response = ppl_cnn.Response(lambda x: x[0, 0, 0], (1, 1, 1))
+    density = ppl_cnn.TiltedDensity(response, ppl_cnn.WhiteNoise(1.0))
+    keys = keys_of((pairs, 2))
+    particles = jax.vmap(lambda keys: begun(density, {}, keys))(keys)
+    tuned, always = Tuned(jnp.float32(2.5), jnp.float32(2.5)), jnp.float32(3.0)
+    for index, strengths in enumerate(itertools.pairwise(rungs)):
+        at = (jnp.int32(index), jnp.asarray(strengths), tuned, always)
+        rise = jax.vmap(lambda particles, keys, at=at: risen(density, {}, particles, keys, *at))
+        particles, acceptance, _ = rise(particles, keys)
+    assert acceptance.mean() < 0.9
+    weights = np.exp(np.asarray(particles.logs, np.float64)).mean(axis=1) / math.exp(0.5)
+    z = np.asarray(particles.points.z, np.float64).reshape(pairs, 2).mean(axis=1)
+    for values in (weights - 1, weights * (z - 1)):
+        error = values.std() / math.sqrt(pairs)
+        assert error < 0.005
+        assert abs(values.mean()) < 4 * error
 
 
 def test_the_ladder_keeps_the_weights_together():
