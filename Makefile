@@ -35,7 +35,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscop
 test: lint  ## Lint, types, tests and the notebook
 	$(PYTEST)
 
-test-all: lint  ## The same and the long proofs, some 52 minutes of one core by their parts
+test-all: lint  ## The same and the long proofs, 37 minutes on two cores
 	$(PYTEST) -m "long or not long"
 
 format: $(VENV)/installed  ## Formats the code
