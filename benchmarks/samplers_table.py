@@ -87,7 +87,7 @@ def step_table(steps):
 
 
 def draw_steps(steps, axes):
-    for density, style in (("filter", "-"), ("class", "--")):
+    for density, style in (("window", "-"), ("class", "--")):
         for integrator, colour in COLOURS.items():
             found = [s for s in steps if (s["density"], s["integrator"]) == (density, integrator)]
             sides, sizes, errors = (

@@ -1,7 +1,7 @@
 """The step that accepts four fifths, against the image's size: split and leapfrog.
 
     python benchmarks/step_size.py steps.jsonl             # a quarter of an hour of one core
-    python benchmarks/step_size.py steps.jsonl filter      # one of the two densities below
+    python benchmarks/step_size.py steps.jsonl window      # one of the two densities below
 
 Needs SqueezeNet's published weights in the folder that PPL_CNN_REAL_WEIGHTS names. Adaptation stops
 short of the answer where one step is a whole trajectory: it is then accepted more often than
@@ -9,14 +9,12 @@ wanted. So both integrators are measured alike here, by a search: trajectories o
 steps, at least one, of size h, with the angle spread evenly over 0.5 to 1.5 quarter turns. Dual
 averaging finds about where a mean of 0.8 is accepted; then chains run at that h, at 0.75 and at
 1.33 times it, and h at 0.8 is read off the line through the three in log h, with its standard
-error. Two densities under white noise of 10 grey levels:
+error. Two densities of ImageNet's class 1 at T = 1, under white noise of 10 grey levels:
 
-    filter: fire5/expand3x3's filter 7, which sees 63 x 63 pixels, in images that grow: the tilt
-        stays the same, and all other pixels are noise; at T = 30, where the tilt's gradient in z
-        has a norm of about 1.5. At T = 1 the norm is 44 and split's step 0.008, so that the tilt
-        alone would set leapfrog's, too
-    class: the score of ImageNet's class 1 at T = 1, the mean over a map that grows with the image,
-        so that the tilt's gradient falls like 1/side
+    window: the class's score of a window of 64 x 64 pixels, in images that grow: the tilt stays the
+        same, and all other pixels are noise
+    class: the score of the whole image, the mean over a map that grows with it, so that the tilt's
+        gradient falls like 1/side. At 64 pixels the two are one density
 
 Lines that the file holds already are not run again.
 """
@@ -38,11 +36,12 @@ from ppl_cnn.inference.kernels import gaussian_step_size
 from ppl_cnn.inference.split import integrate, point_at, van_der_corput
 
 SIDES = (64, 96, 128, 160, 227)
+WINDOW = 64
 CHAINS = 4
 TRIED = (0.75, 1.0, 4 / 3)
 TRAJECTORIES = {
-    ("filter", "split"): 2000,
-    ("filter", "leapfrog"): 100,
+    ("window", "split"): 2000,
+    ("window", "leapfrog"): 100,
     ("class", "split"): 240,
     ("class", "leapfrog"): 40,
 }
@@ -52,13 +51,10 @@ fewer, and longer, trajectories pin down as well."""
 
 def tilted(kind, side):
     """The tilt, of weights and z; the weights; the shape of z."""
-    if kind == "class":
-        density = squeezenet(side, 1.0)
-        return lambda params, z: density.tilt(z, params), density.unit.params, (side, side, 3)
-    density = squeezenet(227, 30.0, "fire5/expand3x3:7")
-    rows, cols, _ = density.latent_shape
+    seen = {"window": WINDOW, "class": side}[kind]
+    density = squeezenet(seen, 1.0)
     return (
-        lambda params, z: density.tilt(z[:rows, :cols], params),
+        lambda params, z: density.tilt(z[:seen, :seen], params),
         density.unit.params,
         (side, side, 3),
     )
@@ -164,4 +160,4 @@ def main(out, *kinds):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
