@@ -1,7 +1,7 @@
 """Effective draws per gradient and per second of the kernels, ours and others'.
 
     python benchmarks/samplers.py draws.jsonl            # all: an hour of a core, by estimate
-    python benchmarks/samplers.py draws.jsonl lenet      # those whose names begin so
+    python benchmarks/samplers.py draws.jsonl lenet-T1 squeezenet-64-T1/30:tempered  # some of it
     python benchmarks/samplers_table.py draws.jsonl ...  # tables and picture
 
 Needs the extra `test`, for blackjax; TensorFlow Probability's kernels take part where it can be
@@ -108,28 +108,20 @@ class Case:
         return self.gradients * self.gradient_seconds
 
 
-WITHOUT_LADDER = ("split", *NUMPYRO, *BLACKJAX)
-"""Where 17 replicas are too dear: `tempered`'s least warmup on AlexNet took over 15 minutes."""
 LENETS = partial(random_unit, LENET, "fc4:3")
 ALEXNETS = partial(random_unit, ALEXNET, "conv5:12")
-LARGE = Case("squeezenet-227-T1", partial(squeezenet, 227, 1.0), 2, 3_000, 8, 0.03, WITHOUT_LADDER)
+LARGE = Case("squeezenet-227-T1", partial(squeezenet, 227, 1.0), 2, 3_000, 8, 0.03)
 CASES = (
     LARGE,
     Case("lenet-T1", partial(LENETS, 1.0), 4, 40_000, 50, 3e-4),
     Case("lenet-T1/30", partial(LENETS, 1 / 30), 4, 40_000, 50, 3e-4),
     Case("squeezenet-64-T1", partial(squeezenet, 64, 1.0), 4, 10_000, 20, 2e-3),
-    Case(
-        "squeezenet-64-T1/30", partial(squeezenet, 64, 1 / 30), 4, 10_000, 20, 2e-3, WITHOUT_LADDER
-    ),
+    Case("squeezenet-64-T1/30", partial(squeezenet, 64, 1 / 30), 4, 10_000, 20, 2e-3),
     Case("squeezenet-128-T1", partial(squeezenet, 128, 1.0), 4, 4_000, 10, 8e-3),
-    Case("alexnet-conv5-T1", partial(ALEXNETS, 1.0), 2, 3_000, 8, 0.012, WITHOUT_LADDER),
+    Case("alexnet-conv5-T1", partial(ALEXNETS, 1.0), 2, 3_000, 8, 0.012),
     replace(LARGE, seed=1, kernels=("split", "numpyro-hmc", "blackjax-hmc")),
-    Case(
-        "squeezenet-227-T1/30", partial(squeezenet, 227, 1 / 30), 2, 2_000, 8, 0.03, WITHOUT_LADDER
-    ),
-    Case(
-        "squeezenet-128-T1/30", partial(squeezenet, 128, 1 / 30), 4, 4_000, 10, 8e-3, WITHOUT_LADDER
-    ),
+    Case("squeezenet-227-T1/30", partial(squeezenet, 227, 1 / 30), 2, 2_000, 8, 0.03),
+    Case("squeezenet-128-T1/30", partial(squeezenet, 128, 1 / 30), 4, 4_000, 10, 8e-3),
 )
 
 
@@ -412,8 +404,14 @@ def main(out, *wanted):
     todo = {
         case: names
         for case in CASES
-        if not wanted or case.name.startswith(wanted)
-        if (names := [name for name in case.kernels if (case.name, name, case.seed) not in done])
+        if (
+            names := [
+                name
+                for name in case.kernels
+                if (case.name, name, case.seed) not in done
+                if not wanted or {case.name, f"{case.name}:{name}"} & set(wanted)
+            ]
+        )
     }
     began, spent = time.perf_counter(), 0.0
     whole = sum(case.cost * len(names) for case, names in todo.items())
