@@ -1,6 +1,6 @@
 """The step that accepts four fifths, against the image's size: split and leapfrog.
 
-    python benchmarks/step_size.py steps.jsonl             # a quarter of an hour of one core
+    python benchmarks/step_size.py steps.jsonl             # 13 minutes of one core
     python benchmarks/step_size.py steps.jsonl window      # one of the two densities below
 
 Needs SqueezeNet's published weights in the folder that PPL_CNN_REAL_WEIGHTS names. Adaptation stops
