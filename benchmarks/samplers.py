@@ -110,6 +110,7 @@ class Case:
 
 LENETS = partial(random_unit, LENET, "fc4:3")
 ALEXNETS = partial(random_unit, ALEXNET, "conv5:12")
+COLD = Case("squeezenet-128-T1/30", partial(squeezenet, 128, 1 / 30), 4, 4_000, 10, 8e-3)
 LARGE = Case("squeezenet-227-T1", partial(squeezenet, 227, 1.0), 2, 3_000, 8, 0.03)
 CASES = (
     LARGE,
@@ -121,7 +122,9 @@ CASES = (
     Case("alexnet-conv5-T1", partial(ALEXNETS, 1.0), 2, 3_000, 8, 0.012),
     replace(LARGE, seed=1, kernels=("split", "numpyro-hmc", "blackjax-hmc")),
     Case("squeezenet-227-T1/30", partial(squeezenet, 227, 1 / 30), 2, 2_000, 8, 0.03),
-    Case("squeezenet-128-T1/30", partial(squeezenet, 128, 1 / 30), 4, 4_000, 10, 8e-3),
+    replace(COLD, kernels=("split", *NUMPYRO, *BLACKJAX, *TFP)),
+    # 34 replicas rather than 68, whose transitions would take most of a minute each.
+    replace(COLD, chains=2, kernels=("tempered",)),
 )
 
 
