@@ -1,7 +1,7 @@
 """Effective draws per gradient and per second of the kernels, ours and others'.
 
     python benchmarks/samplers.py draws.jsonl            # all: two hours of a core, by estimate
-    python benchmarks/samplers.py draws.jsonl lenet-T1 squeezenet-64-T1/30:tempered  # some of it
+    python benchmarks/samplers.py draws.jsonl lenet-T1 squeezenet-64-T1:tempered  # some of it
     python benchmarks/samplers_table.py draws.jsonl ...  # tables and picture
 
 Needs the extra `test`, for blackjax; TensorFlow Probability's kernels take part where it can be
@@ -102,6 +102,11 @@ class Case:
     """About, of one image, for the guess of the time to go."""
     kernels: tuple[str, ...] = (*OURS, *NUMPYRO, *BLACKJAX, *TFP)
     seed: int = 0
+
+    @property
+    def kernels_by_name(self) -> dict[str, str]:
+        """CASE:KERNEL, as the command line has it, to the kernel."""
+        return {f"{self.name}:{kernel}": kernel for kernel in self.kernels}
 
     @property
     def cost(self) -> float:
@@ -407,6 +412,10 @@ def measured(case, density, name, z):
 
 
 def main(out, *wanted):
+    known = {name for case in CASES for name in (case.name, *case.kernels_by_name)}
+    if unknown := sorted(set(wanted) - known):
+        cases = ", ".join(dict.fromkeys(case.name for case in CASES))
+        sys.exit(f"There is no {unknown[0]}; there are {cases}, and each with :KERNEL.")
     path = Path(out)
     lines = path.read_text().splitlines() if path.exists() else []
     done = {tuple(json.loads(line)[key] for key in ("case", "kernel", "seed")) for line in lines}
@@ -415,10 +424,10 @@ def main(out, *wanted):
         for case in CASES
         if (
             names := [
-                name
-                for name in case.kernels
-                if (case.name, name, case.seed) not in done
-                if not wanted or {case.name, f"{case.name}:{name}"} & set(wanted)
+                kernel
+                for name, kernel in case.kernels_by_name.items()
+                if (case.name, kernel, case.seed) not in done
+                if not wanted or {case.name, name} & set(wanted)
             ]
         )
     }
