@@ -139,6 +139,8 @@ def measured(kind, side, name):
 
 
 def main(out, *kinds):
+    if unknown := sorted(set(kinds) - {kind for kind, _ in TRAJECTORIES}):
+        sys.exit(f"There is no density {unknown[0]}; there are window and class.")
     path = Path(out)
     lines = path.read_text().splitlines() if path.exists() else []
     names = ("density", "integrator", "side")
