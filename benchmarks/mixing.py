@@ -40,7 +40,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 import ppl_cnn
 from ppl_cnn.inference.diagnostics import Scan
@@ -382,10 +382,9 @@ def table(lines):
         share, half = interval(line["recognised"])
         low, high = line["response"]
         restarts = f"{line['restarts']:g}" if line["kernel"].startswith("tempered") else ""
-        temperature = "1" if line["strength"] == 1 else f"1/{line['strength']:g}"
         rows.append(
             f"| {line['network']} | `{line['reference']}` | {line['target']} | {line['kernel']} "
-            f"| {temperature} | {line['chains']}, {line['warmup']}, {line['draws']} "
+            f"| {_temperature(line)} | {line['chains']}, {line['warmup']}, {line['draws']} "
             f"| {rhat.max():.3f}, {np.median(rhat):.3f} "
             f"| {(rhat <= AGREED).sum()} | {100 * share:.1f} ± {100 * half:.1f} % "
             f"| {100 * np.mean(line['named']):.1f} % | {low:.2f}, {high:.2f} "
@@ -394,8 +393,9 @@ def table(lines):
     return "\n".join(rows) + "\n"
 
 
-def picture(folder, lines, scale=2):
-    """A row for each case; of each class the last draw of a chain of either side."""
+def picture(folder, lines, scale=2, margin=185):
+    """A labelled row for each case; of each class the last draw of a chain of either side."""
+    font = ImageFont.load_default(13)
     rows = []
     for line in lines:
         with np.load(folder / f"{line['name']}.npz") as file:
@@ -403,10 +403,18 @@ def picture(folder, lines, scale=2):
         shown = images[:, [0, images.shape[1] // 2]]
         shown = np.pad(shown, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=0)
         shown = np.pad(shown, ((0, 0), (0, 0), (0, 4), (0, 0)), constant_values=128)
-        rows.append(np.concatenate([np.concatenate(list(pair), axis=1) for pair in shown], axis=1))
-    grid = np.clip(np.concatenate(rows), 0, 255).astype(np.uint8)
-    grid = grid.repeat(scale, axis=0).repeat(scale, axis=1)
-    Image.fromarray(grid).save(folder / "mixing.png", optimize=True)
+        row = np.concatenate([np.concatenate(list(pair), axis=1) for pair in shown], axis=1)
+        row = np.clip(row, 0, 255).astype(np.uint8).repeat(scale, axis=0).repeat(scale, axis=1)
+        label = Image.new("L", (margin, len(row)), 255)
+        first = f"{line['network']}, T = {_temperature(line)}, {line['kernel']}"
+        text = f"{first}\n{line['target']}\n{line['reference']}"
+        ImageDraw.Draw(label).multiline_text((8, 3), text, fill=0, font=font, spacing=3)
+        rows.append(np.concatenate([np.asarray(label), row], axis=1))
+    Image.fromarray(np.concatenate(rows)).save(folder / "mixing.png", optimize=True)
+
+
+def _temperature(line):
+    return "1" if line["strength"] == 1 else f"1/{line['strength']:g}"
 
 
 def _lines(record):
