@@ -41,6 +41,7 @@ import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 import ppl_cnn
 from ppl_cnn.inference.adaptation import Evidence, Tuned, Tuning
@@ -115,27 +116,29 @@ class Case:
 
 LENETS = partial(random_unit, LENET, "fc4:3")
 ALEXNETS = partial(random_unit, ALEXNET, "conv5:12")
-WITHOUT_LADDER = ("split", *NUMPYRO, *BLACKJAX, *TFP)
-"""Where the tilt is strong: the budget is less than `tempered` takes to warm up, at 64 pixels less
-than one of its transitions."""
+OTHERS = ("split", *NUMPYRO, *BLACKJAX, *TFP)
+"""All but `tempered`, whose transitions take thousands of gradients where the tilt is strong."""
 LARGE = Case("squeezenet-227-T1", partial(squeezenet, 227, 1.0), 2, 3_000, 8, 0.03)
+STRONG_64 = Case(
+    "squeezenet-64-T1/30", partial(squeezenet, 64, 1 / 30), 4, 10_000, 20, 2e-3, OTHERS
+)
+STRONG_128 = Case(
+    "squeezenet-128-T1/30", partial(squeezenet, 128, 1 / 30), 4, 4_000, 10, 8e-3, OTHERS
+)
+LADDERS = partial(replace, chains=2, block=8, kernels=("tempered",))
 CASES = (
     LARGE,
     Case("lenet-T1", partial(LENETS, 1.0), 4, 40_000, 50, 3e-4),
     Case("lenet-T1/30", partial(LENETS, 1 / 30), 4, 40_000, 50, 3e-4),
     Case("squeezenet-64-T1", partial(squeezenet, 64, 1.0), 4, 10_000, 20, 2e-3),
-    Case(
-        "squeezenet-64-T1/30", partial(squeezenet, 64, 1 / 30), 4, 10_000, 20, 2e-3, WITHOUT_LADDER
-    ),
+    STRONG_64,
     Case("squeezenet-128-T1", partial(squeezenet, 128, 1.0), 4, 4_000, 10, 8e-3),
-    Case("alexnet-conv5-T1", partial(ALEXNETS, 1.0), 2, 3_000, 8, 0.012, WITHOUT_LADDER),
+    Case("alexnet-conv5-T1", partial(ALEXNETS, 1.0), 2, 3_000, 8, 0.012),
     replace(LARGE, seed=1, kernels=("split", "numpyro-hmc", "blackjax-hmc")),
-    Case(
-        "squeezenet-227-T1/30", partial(squeezenet, 227, 1 / 30), 2, 2_000, 8, 0.03, WITHOUT_LADDER
-    ),
-    Case(
-        "squeezenet-128-T1/30", partial(squeezenet, 128, 1 / 30), 4, 4_000, 10, 8e-3, WITHOUT_LADDER
-    ),
+    Case("squeezenet-227-T1/30", partial(squeezenet, 227, 1 / 30), 2, 2_000, 8, 0.03),
+    STRONG_128,
+    LADDERS(STRONG_64),
+    LADDERS(STRONG_128),
 )
 
 
@@ -318,11 +321,14 @@ class Run:
         params, began = self.density.unit.params, time.perf_counter()
         block = jax.jit(partial(self._block, adapting)).lower(params, carry).compile()
         self.compile_seconds += time.perf_counter() - began
-        blocks, spent, clock, cpu = [], 0, time.perf_counter(), time.process_time()
-        while spent < gradients or len(blocks) * self.case.block < least:
-            carry, draws = block(params, carry)
-            blocks.append(jax.tree.map(np.asarray, draws))
-            spent += int(blocks[-1].gradients.sum())
+        blocks, clock, cpu = [], time.perf_counter(), time.process_time()
+        with tqdm(
+            total=gradients, desc="warmup" if adapting else "draws", unit="gradient", leave=False
+        ) as progress:
+            while progress.n < gradients or len(blocks) * self.case.block < least:
+                carry, draws = block(params, carry)
+                blocks.append(jax.tree.map(np.asarray, draws))
+                progress.update(int(blocks[-1].gradients.sum()))
         clock, cpu = time.perf_counter() - clock, time.process_time() - cpu
         whole = jax.tree.map(lambda *each: np.swapaxes(np.concatenate(each), 0, 1), *blocks)
         return carry, whole, clock, cpu
