@@ -415,7 +415,7 @@ def main(out, *wanted):
     known = {name for case in CASES for name in (case.name, *case.kernels_by_name)}
     if unknown := sorted(set(wanted) - known):
         cases = ", ".join(dict.fromkeys(case.name for case in CASES))
-        sys.exit(f"There is no {unknown[0]}; there are {cases}, and each with :KERNEL.")
+        sys.exit(f"There is no {unknown[0]}; there are {cases}, and CASE:KERNEL of those it has.")
     path = Path(out)
     lines = path.read_text().splitlines() if path.exists() else []
     done = {tuple(json.loads(line)[key] for key in ("case", "kernel", "seed")) for line in lines}
