@@ -117,22 +117,24 @@ class Case:
 LENETS = partial(random_unit, LENET, "fc4:3")
 ALEXNETS = partial(random_unit, ALEXNET, "conv5:12")
 OTHERS = ("split", *NUMPYRO, *BLACKJAX, *TFP)
-"""All but `tempered`. Where the tilt is strong, a transition of one of its ladders takes up to
-16,000 gradients: at 64 pixels two ladders take part, elsewhere none."""
+"""All but `tempered`: where the tilt is strong, a transition of one of its ladders takes up to
+16,000 gradients, and two ladders have a case of their own."""
 LARGE = Case("squeezenet-227-T1", partial(squeezenet, 227, 1.0), 2, 3_000, 8, 0.03)
-STRONG = Case("squeezenet-64-T1/30", partial(squeezenet, 64, 1 / 30), 4, 10_000, 20, 2e-3, OTHERS)
+STRONG = (
+    Case("squeezenet-64-T1/30", partial(squeezenet, 64, 1 / 30), 4, 10_000, 20, 2e-3, OTHERS),
+    Case("squeezenet-128-T1/30", partial(squeezenet, 128, 1 / 30), 4, 4_000, 10, 8e-3, OTHERS),
+)
 CASES = (
     LARGE,
     Case("lenet-T1", partial(LENETS, 1.0), 4, 40_000, 50, 3e-4),
     Case("lenet-T1/30", partial(LENETS, 1 / 30), 4, 40_000, 50, 3e-4),
     Case("squeezenet-64-T1", partial(squeezenet, 64, 1.0), 4, 10_000, 20, 2e-3),
-    STRONG,
     Case("squeezenet-128-T1", partial(squeezenet, 128, 1.0), 4, 4_000, 10, 8e-3),
-    Case("alexnet-conv5-T1", partial(ALEXNETS, 1.0), 2, 3_000, 8, 0.012, OTHERS),
+    Case("alexnet-conv5-T1", partial(ALEXNETS, 1.0), 2, 3_000, 8, 0.012),
     replace(LARGE, seed=1, kernels=("split", "numpyro-hmc", "blackjax-hmc")),
-    Case("squeezenet-227-T1/30", partial(squeezenet, 227, 1 / 30), 2, 2_000, 8, 0.03, OTHERS),
-    Case("squeezenet-128-T1/30", partial(squeezenet, 128, 1 / 30), 4, 4_000, 10, 8e-3, OTHERS),
-    replace(STRONG, chains=2, block=8, kernels=("tempered",)),
+    Case("squeezenet-227-T1/30", partial(squeezenet, 227, 1 / 30), 2, 2_000, 8, 0.03),
+    *STRONG,
+    *(replace(case, chains=2, block=8, kernels=("tempered",)) for case in STRONG),
 )
 
 
