@@ -19,7 +19,7 @@ averaging towards the same acceptance, 0.8, and the identity as mass matrix. For
 and seed a JSON object:
 
     ess: smallest effective sample size of response, lp and 50 random projections of the image; bulk
-        and tail, over all chains
+        and tail, over all chains; null of fewer than 10 draws a chain, which can't tell it
     ess_per_1000_gradients, ess_per_cpu_second: of the smaller of the two, while drawing
     gradients: of all chains together while drawing; warmup_gradients: in its own adaptation
     seconds, cpu_seconds: of drawing, by the clock and of this process; warmup_, compile_seconds
@@ -45,6 +45,7 @@ from tqdm import tqdm
 
 import ppl_cnn
 from ppl_cnn.inference.adaptation import Evidence, Tuned, Tuning
+from ppl_cnn.inference.diagnostics import ESS_DRAWS
 from ppl_cnn.inference.kernels import (
     SITE,
     Transition,
@@ -364,7 +365,9 @@ class Run:
 
 
 def smallest_ess(draws):
-    """Bulk and tail (5 and 95 %), over the quantities."""
+    """Bulk and tail (5 and 95 %), over the quantities; None of too few draws."""
+    if draws.response.shape[1] < ESS_DRAWS:
+        return None
     quantities = [draws.response, draws.lp, *np.moveaxis(draws.projections, 2, 0)]
     options = {"bulk": {}, "tail": {"prob": (0.05, 0.95)}}
     return {
@@ -393,15 +396,16 @@ def measured(case, density, name, z):
     )
     _, draws, clock, cpu = run.spend(run.settled(carry), case.gradients, adapting=False)
     ess, gradients = smallest_ess(draws), int(draws.gradients.sum())
+    smaller = min(ess.values()) if ess else None
     return {
         "case": case.name,
         "kernel": name,
         "seed": case.seed,
         "chains": case.chains,
         "draws": draws.response.shape[1],
-        "ess": {method: round(value, 1) for method, value in ess.items()},
-        "ess_per_1000_gradients": round(1000 * min(ess.values()) / gradients, 2),
-        "ess_per_cpu_second": round(min(ess.values()) / cpu, 3),
+        "ess": ess and {method: round(value, 1) for method, value in ess.items()},
+        "ess_per_1000_gradients": smaller and round(1000 * smaller / gradients, 2),
+        "ess_per_cpu_second": smaller and round(smaller / cpu, 3),
         "gradients": gradients,
         "warmup_gradients": int(warm.gradients.sum()),
         "seconds": round(clock, 1),

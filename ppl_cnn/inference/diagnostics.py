@@ -23,6 +23,9 @@ from ppl_cnn.inference.store import DAMAGE, open_draws
 
 MIN_DRAWS = 4
 """Per chain; split R-hat needs two draws in each half."""
+ESS_DRAWS = 10
+"""Per chain; of fewer, ArviZ's effective sample size is n log10 n whatever the chains do, as it
+looks at no autocorrelation in halves of four draws."""
 RHAT_GOOD = 1.01
 """Vehtari, Gelman, Simpson, Carpenter, Bürkner, Rank-normalization, folding, and localization: an
 improved R-hat for assessing convergence of MCMC, Bayesian Analysis 16(2), 2021."""
@@ -347,11 +350,17 @@ def summary(quantities: xr.DataTree) -> pd.DataFrame:
 
     Args:
         quantities: the result of `scalars`.
+
+    Returns:
+        A row for each; ESS and MCSE are NaN of fewer than 10 draws a chain, which can't tell them.
     """
     with quiet():
         import arviz
 
-        return pd.DataFrame(arviz.summary(quantities, round_to="none"))
+        table = pd.DataFrame(arviz.summary(quantities, round_to="none"))
+    if quantities["posterior"].sizes["draw"] < ESS_DRAWS:
+        table[["ess_bulk", "ess_tail", "mcse_mean", "mcse_sd"]] = math.nan
+    return table
 
 
 @contextlib.contextmanager
@@ -391,7 +400,7 @@ class Verdict(NamedTuple):
     rhat: Extreme
     """Largest rank-normalised split R-hat of all scalars; NaN with a single chain."""
     ess_bulk: Extreme
-    """Smallest of all scalars, over all chains together."""
+    """Smallest of all scalars, over all chains together; NaN of fewer than 10 draws a chain."""
     ess_tail: Extreme
     bfmi: Extreme
     """Smallest energy fraction of missing information (E-BFMI) of all chains."""
@@ -582,11 +591,17 @@ def _shortages(found: Verdict, chains: int, draws: int, config: Mapping[str, Any
             "(--chains 4) and see whether they agree."
         )
     ess = min(found.ess_bulk.value, found.ess_tail.value)
-    if ess < ESS_GOOD or found.rhat.value > RHAT_GOOD:
+    unknown = draws < ESS_DRAWS
+    if unknown or ess < ESS_GOOD or found.rhat.value > RHAT_GOOD:
         # R-hat^2 - 1 falls as 1/draws once the chains mix, and the ESS grows with them.
         excess = (found.rhat.value**2 - 1) / (RHAT_GOOD**2 - 1)
-        factor = np.nanmax([1.5, ESS_GOOD / ess, excess])
-        lack = "rely on their error estimates" if ess < ESS_GOOD else "see whether the chains agree"
+        factor = np.nanmax([1.5, ESS_GOOD / (found.draws if unknown else ess), excess])
+        if unknown:
+            lack = "tell how many of them are effective"
+        elif ess < ESS_GOOD:
+            lack = "rely on their error estimates"
+        else:
+            lack = "see whether the chains agree"
         option = _draws_option(draws * factor, draws, config)
         shortages.append(f"There are too few draws to {lack}: {option}.")
     return shortages

@@ -112,7 +112,7 @@ def maps_html(maps: Maps, heading: str) -> str:
         return ""
     channels = maps.ess.shape[2]
     worst = " A pixel has the colour of its worst channel." if channels > 1 else ""
-    alone = "" if len(shown) > 1 else " One chain alone has no R-hat."
+    alone = " One chain alone has no R-hat." if np.isnan(maps.rhat).all() else ""
     return f"""<section>
 <{heading}>R-hat and ESS of every pixel</{heading}>
 <div class="row">

@@ -129,6 +129,7 @@ def _diagnose(values: Float32[Array, "draw chain pixel"]) -> Float[Array, "2 pix
     known = ~jnp.isnan(values).any(axis=(0, 1))
     constant = (flat == flat[:, :1]).all(axis=1)
     ess = jnp.where(constant, normal[0].size, _ess(normal))
+    ess = jnp.where(draws < diagnostics.ESS_DRAWS, jnp.nan, ess)
     rhat = jnp.where(constant | (chains < 2), jnp.nan, rhat)
     return jnp.where(known[None], jnp.stack([rhat, ess]), jnp.nan)
 

@@ -13,7 +13,7 @@ import xarray as xr
 from jaxtyping import Bool, Float
 
 from ppl_cnn.inference import diagnostics
-from ppl_cnn.inference.diagnostics import RHAT_POOR, Extreme, Findings, quiet
+from ppl_cnn.inference.diagnostics import ESS_DRAWS, RHAT_POOR, Extreme, Findings, quiet
 from ppl_cnn.inference.sides import Sides
 
 NEAR = 0.1
@@ -288,7 +288,8 @@ def trend(name: str, values: Float[np.ndarray, "chain draw"]) -> Trend:
     """Compares the halves of the draws, in all chains and in each.
 
     Errors come from the effective draws of a half, the harmonic mean over all, and what is chance
-    from Student's distribution of as many degrees of freedom.
+    from Student's distribution of as many degrees of freedom. A half too short to tell them counts
+    as one.
 
     Args:
         name: of the quantity.
@@ -303,7 +304,7 @@ def trend(name: str, values: Float[np.ndarray, "chain draw"]) -> Trend:
     with quiet():
         # Of one half of one chain it would be a noisy estimate.
         every = [float(arviz.ess(one[None], method="mean")) for side in halves for one in side]
-        ess = 1 / np.mean(1 / np.asarray(every))
+        ess = 1 / np.mean(1 / np.asarray(every)) if half >= ESS_DRAWS else 1.0
         squared = halves.var(axis=2, ddof=1).sum(axis=0) / ess
         freedom = max(1.0, 2 * (ess - 1))
         change = halves[1].mean(axis=1) - halves[0].mean(axis=1)

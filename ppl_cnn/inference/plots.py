@@ -75,7 +75,7 @@ def _slowest(names: list[str], table: pd.DataFrame) -> list[str]:
     chosen = [name for name in names if name in ("response", "lp", "energy")]
     for group, count in (("projections", 2), ("pixels", 1)):
         own = table.loc[[name for name in names if name.startswith(group)], "ess_bulk"]
-        chosen += own.nsmallest(count).index.tolist()
+        chosen += own.sort_values().index[:count].tolist()
     return chosen
 
 
@@ -219,9 +219,12 @@ def _energy(shown: xr.DataTree) -> str:
 
 
 def _evolution(shown: xr.DataTree) -> str:
+    draws = shown["posterior"].sizes["draw"]
+    if draws < diagnostics.ESS_DRAWS:
+        return ""
     import arviz
 
-    points = min(20, max(1, shown["posterior"].sizes["draw"] // diagnostics.MIN_DRAWS))
+    points = min(20, draws // diagnostics.ESS_DRAWS)
     canvas = Canvas.by_variable(shown["posterior"].to_dataset(), {})
     arviz.plot_ess_evolution(
         shown,
@@ -242,12 +245,14 @@ def _evolution(shown: xr.DataTree) -> str:
 def _convergence(every: xr.Dataset) -> str:
     import arviz
 
-    bounds: dict[str, tuple[str, float]] = {
-        "ess_bulk": ("bulk ESS", diagnostics.ESS_GOOD),
-        "ess_tail": ("tail ESS", diagnostics.ESS_GOOD),
-    }
+    bounds: dict[str, tuple[str, float]] = {}
+    if every.sizes["draw"] >= diagnostics.ESS_DRAWS:
+        bounds["ess_bulk"] = ("bulk ESS", diagnostics.ESS_GOOD)
+        bounds["ess_tail"] = ("tail ESS", diagnostics.ESS_GOOD)
     if every.sizes["chain"] > 1:
         bounds["rhat"] = ("R-hat", diagnostics.RHAT_GOOD)
+    if not bounds:
+        return ""
     canvas = Canvas.by_variable(xr.Dataset(dict.fromkeys(bounds, 0)), {})
     arviz.plot_convergence_dist(
         every, diagnostics=list(bounds), ref_line=False, plot_collection=canvas.collection

@@ -1,3 +1,4 @@
+import arviz
 import numpy as np
 import pytest
 import xarray as xr
@@ -265,6 +266,28 @@ def test_few_draws_of_sound_chains_are_not_called_a_disagreement():
     assert found.state == "short"
     assert "too few draws" in found.sentence
     assert "--draws" in found.sentence
+
+
+@pytest.mark.parametrize("phi", [0.0, 0.9])
+@pytest.mark.parametrize("draws", [diagnostics.ESS_DRAWS - 1, diagnostics.ESS_DRAWS])
+def test_arviz_cannot_tell_effective_draws_of_short_chains(draws, phi):
+    values = autoregressive(np.random.default_rng(0), phi, 4, draws)
+    halves = 4 * 2 * (draws // 2)
+    at_its_bound = float(arviz.ess(values)) == pytest.approx(halves * np.log10(halves))
+    assert at_its_bound == (draws < diagnostics.ESS_DRAWS)
+
+
+def test_effective_draws_of_short_chains_are_not_told():
+    # 32 chains of 9 draws: ArviZ has 616 of 288, whatever they do.
+    tree = quantities(chains=32, draws=9)
+    table, found = diagnostics.summary(tree), judge(tree, {"thin": 1})
+    assert table[["ess_bulk", "ess_tail", "mcse_mean", "mcse_sd"]].isna().all(axis=None)
+    assert table[["mean", "sd", "r_hat"]].notna().all(axis=None)
+    assert np.isnan([found.ess_bulk.value, found.ess_tail.value]).all()
+    assert found.state == "short"
+    assert "too few draws to tell how many of them are effective" in found.sentence
+    longer = diagnostics.summary(quantities(chains=32, draws=10))
+    assert longer[["ess_bulk", "ess_tail", "mcse_mean", "mcse_sd"]].notna().all(axis=None)
 
 
 def test_the_draws_asked_for_would_do():

@@ -60,12 +60,15 @@ def by_arviz(image, diagnostic, **options):
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize(
-    ("chains", "draws"), [(4, 50), (2, 7), (3, 101), (1, 40), (2, 4), (2, 5), (8, 64)]
+    ("chains", "draws"), [(4, 50), (2, 10), (3, 101), (1, 40), (3, 11), (8, 64), (2, 4), (2, 9)]
 )
 def test_every_pixel_has_the_values_of_arviz(tmp_path, chains, draws):
     image = chains_of_every_kind(chains, draws)
     found = convergence_maps(write_run(tmp_path, image), tmp_path)
-    np.testing.assert_allclose(found.ess, by_arviz(image, arviz.ess, method="bulk"), rtol=1e-6)
+    ess = by_arviz(image, arviz.ess, method="bulk")
+    if draws < diagnostics.ESS_DRAWS:
+        ess[:] = np.nan
+    np.testing.assert_allclose(found.ess, ess, rtol=1e-6)
     rhat = by_arviz(image, arviz.rhat)
     # With two draws in half a chain all of them may be equal; 0/0 is rounded to anything.
     sound = ~(rhat > 1e6)

@@ -135,6 +135,12 @@ def test_stationary_chains_rarely_drift(phi):
     assert np.std(scores) == pytest.approx(1, abs=0.35)
 
 
+def test_halves_too_short_for_effective_draws_show_no_drift():
+    rng = np.random.default_rng(1)
+    found = [trend("lp", autoregressive(rng, 0.9, 4, 18)) for _ in range(60)]
+    assert not any(each.drifts or each.worst_drifts for each in found)
+
+
 # Verdicts of real runs
 
 
