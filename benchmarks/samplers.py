@@ -1,6 +1,6 @@
 """Effective draws per gradient and per second of the kernels, ours and others'.
 
-    python benchmarks/samplers.py draws.jsonl            # all: three hours of a core, by estimate
+    python benchmarks/samplers.py draws.jsonl            # all: five hours of a core, by estimate
     python benchmarks/samplers.py draws.jsonl lenet-T1 squeezenet-64-T1:tempered  # some of it
     python benchmarks/samplers_table.py draws.jsonl ...  # tables and picture
 

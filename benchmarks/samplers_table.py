@@ -10,6 +10,7 @@ import json
 import sys
 from pathlib import Path
 
+import arviz
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -61,7 +62,7 @@ def best_other(lines):
         found = {
             line["kernel"]: line["ess_per_1000_gradients"]
             for line in lines
-            if name_of(line) == case and line["kernel"] != "tempered"
+            if name_of(line) == case and line["kernel"] != "tempered" and line["ess"]
         }
         mine = found.pop("split", None)
         if mine and found:
@@ -69,6 +70,30 @@ def best_other(lines):
             said = f"{three_digits(found[best])} ({best})"
             ratio = three_digits(mine / found[best])
             print(f"| {case} | {three_digits(mine)} | {said} | {ratio} |")
+
+
+def yardstick(lines):
+    """Markdown: what small sizes mean. As many draws of 52 quantities that are random walks, or
+    independent, 20 times each: the least and the largest of their smallest sizes."""
+    print("\n| chains x draws | random walks | independent draws |\n|---|---|---|")
+    small = {(line["chains"], line["draws"]) for line in lines if line["ess"] and _least(line) < 15}
+    for chains, draws in sorted(small):
+        rng = np.random.default_rng(0)
+        normal = rng.standard_normal((20, 52, chains, draws))
+        cells = []
+        for samples in (normal.cumsum(axis=3), normal):
+            sizes = [min(map(_size, sample)) for sample in samples]
+            cells.append(f"{min(sizes):.1f} to {max(sizes):.1f}")
+        print(f"| {chains} x {draws} | {' | '.join(cells)} |")
+
+
+def _least(line):
+    return min(line["ess"].values())
+
+
+def _size(values):
+    tail = arviz.ess(values, method="tail", prob=(0.05, 0.95))
+    return min(float(arviz.ess(values, method="bulk")), float(tail))
 
 
 def step_table(steps):
@@ -119,7 +144,7 @@ def draw_kernels(lines, axes):
         found = {
             line["case"]: line["ess_per_1000_gradients"]
             for line in lines
-            if line["kernel"] == kernel and line["seed"] == 0
+            if line["kernel"] == kernel and line["seed"] == 0 and line["ess"]
         }
         at = [cases.index(case) + (index - len(kernels) / 2 + 0.5) * height for case in found]
         axes.barh(at, list(found.values()), height, color=colour, label=kernel)
@@ -152,6 +177,7 @@ def main(draws, steps, path):
     best_other(lines)
     for measure in MEASURES:
         table(lines, measure)
+    yardstick(lines)
     step_table(read(steps))
     picture(lines, read(steps), path)
 
