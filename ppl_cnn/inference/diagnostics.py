@@ -25,7 +25,7 @@ MIN_DRAWS = 4
 """Per chain; split R-hat needs two draws in each half."""
 ESS_DRAWS = 10
 """Per chain; of fewer, ArviZ's effective sample size is n log10 n whatever the chains do, as it
-looks at no autocorrelation in halves of four draws."""
+looks at no autocorrelation in halves of at most four draws."""
 RHAT_GOOD = 1.01
 """Vehtari, Gelman, Simpson, Carpenter, Bürkner, Rank-normalization, folding, and localization: an
 improved R-hat for assessing convergence of MCMC, Bayesian Analysis 16(2), 2021."""

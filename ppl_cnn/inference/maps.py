@@ -128,9 +128,11 @@ def _diagnose(values: Float32[Array, "draw chain pixel"]) -> Float[Array, "2 pix
     rhat = jnp.fmax(_rhat(normal), _rhat(folded))  # folded values may all be equal
     known = ~jnp.isnan(values).any(axis=(0, 1))
     constant = (flat == flat[:, :1]).all(axis=1)
-    ess = jnp.where(constant, normal[0].size, _ess(normal))
-    ess = jnp.where(draws < diagnostics.ESS_DRAWS, jnp.nan, ess)
     rhat = jnp.where(constant | (chains < 2), jnp.nan, rhat)
+    if draws < diagnostics.ESS_DRAWS:
+        ess = jnp.full(pixels, jnp.nan)
+    else:
+        ess = jnp.where(constant, normal[0].size, _ess(normal))
     return jnp.where(known[None], jnp.stack([rhat, ess]), jnp.nan)
 
 
@@ -182,7 +184,7 @@ def _ess(scores: Float[Array, "pixel half draw"]) -> Float[Array, " pixel"]:
     pairs = (correlation[:, 0 : draws - 1 : 2] + correlation[:, 1:draws:2])[:, : draws // 2]
     # Pairs up to the first that isn't positive, or the last that ArviZ looks at.
     number = jnp.arange(pairs.shape[1])
-    stop = (pairs <= 0) | (number >= max(0, (draws - 1) // 2 - 1))[None]
+    stop = (pairs <= 0) | (number >= (draws - 1) // 2 - 1)[None]
     last = jnp.argmax(stop, axis=1)[:, None]
     monotone = jax.lax.cummin(pairs, axis=1)
     summed = jnp.where(number[None] < last, monotone, 0).sum(axis=1)

@@ -301,10 +301,12 @@ def trend(name: str, values: Float[np.ndarray, "chain draw"]) -> Trend:
     chains, draws = values.shape
     half = draws // 2
     halves = np.stack([values[:, :half], values[:, -half:]])
+    ess = 1.0
     with quiet():
-        # Of one half of one chain it would be a noisy estimate.
-        every = [float(arviz.ess(one[None], method="mean")) for side in halves for one in side]
-        ess = 1 / np.mean(1 / np.asarray(every)) if half >= ESS_DRAWS else 1.0
+        if half >= ESS_DRAWS:
+            # Of one half of one chain it would be a noisy estimate.
+            every = [float(arviz.ess(one[None], method="mean")) for side in halves for one in side]
+            ess = float(1 / np.mean(1 / np.asarray(every)))
         squared = halves.var(axis=2, ddof=1).sum(axis=0) / ess
         freedom = max(1.0, 2 * (ess - 1))
         change = halves[1].mean(axis=1) - halves[0].mean(axis=1)

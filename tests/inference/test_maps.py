@@ -60,7 +60,8 @@ def by_arviz(image, diagnostic, **options):
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize(
-    ("chains", "draws"), [(4, 50), (2, 10), (3, 101), (1, 40), (3, 11), (8, 64), (2, 4), (2, 9)]
+    ("chains", "draws"),
+    [(4, 50), (2, 7), (3, 101), (1, 40), (2, 4), (2, 5), (8, 64), (2, 9), (2, 10), (3, 11)],
 )
 def test_every_pixel_has_the_values_of_arviz(tmp_path, chains, draws):
     image = chains_of_every_kind(chains, draws)
