@@ -20,12 +20,13 @@ import numpy as np
 from jax import lax
 from numpyro.infer import HMC, MCMC
 
-import ppl_cnn.models.layers as layers
-from ppl_cnn.inference.blocks import Program, Sampling
-from ppl_cnn.models.cnn import CNN
+import ppl_cnn.models.networks.layers as layers
+from ppl_cnn.inference.sampling.program import Program
+from ppl_cnn.inference.sampling.settings import Sampling
 from ppl_cnn.models.density import TiltedDensity
-from ppl_cnn.models.networks import ALEXNET
-from ppl_cnn.models.references import WhiteNoise
+from ppl_cnn.models.networks.catalogue import ALEXNET
+from ppl_cnn.models.references.noise import WhiteNoise
+from ppl_cnn.models.trained.cnn import CNN
 
 ROUNDS = 5
 DRAWS = 1

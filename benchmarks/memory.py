@@ -12,13 +12,14 @@ from pathlib import Path
 
 import psutil
 
-from ppl_cnn.inference.blocks import Program, Sampling
-from ppl_cnn.inference.kernels import statistics
-from ppl_cnn.inference.store import DrawStore
-from ppl_cnn.models.cnn import CNN
+from ppl_cnn.inference.kernels.kernel import statistics
+from ppl_cnn.inference.runs.store import DrawStore
+from ppl_cnn.inference.sampling.program import Program
+from ppl_cnn.inference.sampling.settings import Sampling
 from ppl_cnn.models.density import TiltedDensity
-from ppl_cnn.models.networks import ALEXNET
-from ppl_cnn.models.references import WhiteNoise
+from ppl_cnn.models.networks.catalogue import ALEXNET
+from ppl_cnn.models.references.noise import WhiteNoise
+from ppl_cnn.models.trained.cnn import CNN
 
 
 def main():

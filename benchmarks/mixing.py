@@ -14,8 +14,8 @@ same 8,000 digits, whatever their classes.
 The folder gets lines.jsonl, a JSON object for each case, and for every case the pictures' draws;
 cases that are there are not run again. Then table.md and mixing.png are made of them.
 
-    rhat: of one side against the other (`ppl_cnn.inference.sides`), for each class the largest of
-        response and 50 projections of the image
+    rhat: of one side against the other (`ppl_cnn.inference.diagnostics.two_sides`), for each
+        class the largest of response and 50 projections of the image
     recognised: the share of draws to which the judge gives their class, for each chain
     named: the share to which the sampled network itself does
     response: mean f of either side
@@ -43,16 +43,16 @@ import xarray as xr
 from PIL import Image, ImageDraw, ImageFont
 
 import ppl_cnn
-from ppl_cnn.inference.diagnostics import Scan
-from ppl_cnn.inference.kernels import evidence_of, first_tuning, retuned
-from ppl_cnn.inference.sides import AGREED, two_sides
-from ppl_cnn.inference.split import Split
-from ppl_cnn.inference.starts import ASCENT, randomize_then_optimize
-from ppl_cnn.inference.tempered import Tempered
+from ppl_cnn.inference.diagnostics.scan import Scan
+from ppl_cnn.inference.diagnostics.two_sides import AGREED, two_sides
+from ppl_cnn.inference.kernels.kernel import evidence_of, first_tuning, retuned
+from ppl_cnn.inference.kernels.split import Split
+from ppl_cnn.inference.kernels.tempered import Tempered
+from ppl_cnn.inference.sampling.starts import ASCENT, randomize_then_optimize
 from ppl_cnn.models.density import TiltedDensity
-from ppl_cnn.models.network import he_normal, scores
-from ppl_cnn.models.networks import LENET
-from ppl_cnn.models.references import parse_reference
+from ppl_cnn.models.networks.catalogue import LENET
+from ppl_cnn.models.networks.graph import he_normal, scores
+from ppl_cnn.models.references.named import parse_reference
 
 CLASSES = np.arange(10)
 PROJECTIONS = 50

@@ -48,14 +48,14 @@ from PIL import Image
 from tqdm import tqdm
 
 import ppl_cnn
-from ppl_cnn.densities import RECIPES
-from ppl_cnn.inference.split import Split
-from ppl_cnn.inference.starts import ASCENT, randomize_then_optimize
+from ppl_cnn.inference.kernels.split import Split
+from ppl_cnn.inference.sampling.starts import ASCENT, randomize_then_optimize
 from ppl_cnn.models.density import TiltedDensity
-from ppl_cnn.models.references import parse_reference
-from ppl_cnn.models.spectral import Spectral
-from ppl_cnn.models.transforms import WHITE
-from ppl_cnn.models.views import averaged
+from ppl_cnn.models.references.named import parse_reference
+from ppl_cnn.models.references.spectral import Spectral
+from ppl_cnn.models.references.transforms import WHITE
+from ppl_cnn.models.units.views import averaged
+from ppl_cnn.options.densities import RECIPES
 
 PERMUTATION = np.random.default_rng(4).permutation(1000)
 REPORTING, TUNING = PERMUTATION[:30], PERMUTATION[30:40]

@@ -44,9 +44,9 @@ import numpy as np
 from tqdm import tqdm
 
 import ppl_cnn
-from ppl_cnn.inference.adaptation import Evidence, Tuned, Tuning
-from ppl_cnn.inference.diagnostics import ESS_DRAWS
-from ppl_cnn.inference.kernels import (
+from ppl_cnn.inference.diagnostics.summary import ESS_DRAWS
+from ppl_cnn.inference.kernels.adaptation import Evidence, Tuned, Tuning
+from ppl_cnn.inference.kernels.kernel import (
     SITE,
     Transition,
     evidence_of,
@@ -56,10 +56,10 @@ from ppl_cnn.inference.kernels import (
     retuned,
     start,
 )
-from ppl_cnn.models.cnn import CNN
 from ppl_cnn.models.density import TiltedDensity
-from ppl_cnn.models.networks import ALEXNET, LENET
-from ppl_cnn.models.references import WhiteNoise
+from ppl_cnn.models.networks.catalogue import ALEXNET, LENET
+from ppl_cnn.models.references.noise import WhiteNoise
+from ppl_cnn.models.trained.cnn import CNN
 
 try:
     import tensorflow_probability.substrates.jax as tfp

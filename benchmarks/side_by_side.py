@@ -17,11 +17,12 @@ import time
 
 import numpy as np
 
-from ppl_cnn.inference.blocks import Program, Sampling
-from ppl_cnn.models.cnn import CNN
+from ppl_cnn.inference.sampling.program import Program
+from ppl_cnn.inference.sampling.settings import Sampling
 from ppl_cnn.models.density import TiltedDensity
-from ppl_cnn.models.networks import ALEXNET
-from ppl_cnn.models.references import WhiteNoise
+from ppl_cnn.models.networks.catalogue import ALEXNET
+from ppl_cnn.models.references.noise import WhiteNoise
+from ppl_cnn.models.trained.cnn import CNN
 
 UNITS, CHAINS, WARMUP, ROUNDS = 64, 2, 2, 2
 SINGLES = (0, 21, 42, 63)

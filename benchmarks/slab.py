@@ -18,9 +18,9 @@ import time
 import jax
 import numpy as np
 
-from ppl_cnn.models.cnn import CNN
-from ppl_cnn.models.network import Slab, positions, scaled, shapes
-from ppl_cnn.models.networks import ALEXNET, CAFFENET, VGG16
+from ppl_cnn.models.networks.catalogue import ALEXNET, CAFFENET, VGG16
+from ppl_cnn.models.networks.graph import Slab, positions, scaled, shapes
+from ppl_cnn.models.trained.cnn import CNN
 
 ROUNDS = 9
 CALLS = 4

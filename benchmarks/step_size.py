@@ -31,9 +31,9 @@ import jax.numpy as jnp
 import numpy as np
 from samplers import TARGET, squeezenet
 
-from ppl_cnn.inference.adaptation import StepSize
-from ppl_cnn.inference.kernels import gaussian_step_size
-from ppl_cnn.inference.split import integrate, point_at, van_der_corput
+from ppl_cnn.inference.kernels.adaptation import StepSize
+from ppl_cnn.inference.kernels.kernel import gaussian_step_size
+from ppl_cnn.inference.kernels.split import integrate, point_at, van_der_corput
 
 SIDES = (64, 96, 128, 160, 227)
 WINDOW = 64

@@ -29,12 +29,12 @@ import numpy as np
 from recognition import TUNING, judged, lines, rank_of, real, shown
 
 import ppl_cnn
-from ppl_cnn.densities import RECIPES
-from ppl_cnn.inference.split import Split
-from ppl_cnn.inference.starts import randomize_then_optimize
+from ppl_cnn.inference.kernels.split import Split
+from ppl_cnn.inference.sampling.starts import randomize_then_optimize
 from ppl_cnn.models.density import TiltedDensity
-from ppl_cnn.models.references import parse_reference
-from ppl_cnn.models.views import averaged
+from ppl_cnn.models.references.named import parse_reference
+from ppl_cnn.models.units.views import averaged
+from ppl_cnn.options.densities import RECIPES
 
 COLDNESS = (1, 4, 8, 30, 100, 1000)
 """1/T."""

@@ -33,11 +33,12 @@ import numpy as np
 from PIL import Image
 
 from ppl_cnn.data.readers import open_split, training_batches
-from ppl_cnn.inference.placement import Ahead, data_mesh, put
-from ppl_cnn.inference.recipes import Recipe
-from ppl_cnn.inference.training_step import initial_state, jitted_step, optimizer, state_shardings
-from ppl_cnn.models.layers import Dense
-from ppl_cnn.models.networks import ALEXNET, LENET
+from ppl_cnn.inference.training.batches_ahead import Ahead
+from ppl_cnn.inference.training.placement import data_mesh, put
+from ppl_cnn.inference.training.recipe import Recipe
+from ppl_cnn.inference.training.step import initial_state, jitted_step, optimizer, state_shardings
+from ppl_cnn.models.networks.catalogue import ALEXNET, LENET
+from ppl_cnn.models.networks.layers import Dense
 
 ROUNDS = 7
 

@@ -11,20 +11,22 @@ defines the image density p_u(x) ∝ exp(f_u(x)/T) q(x):
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ppl_cnn.errors import InputError
+
 if TYPE_CHECKING:
-    from ppl_cnn.inference.chains import draw as draw
+    from ppl_cnn.inference.sampling.driver import draw as draw
     from ppl_cnn.models.density import TiltedDensity as TiltedDensity
-    from ppl_cnn.models.gaussian import Gaussian as Gaussian
-    from ppl_cnn.models.module_network import ModuleNetwork as ModuleNetwork
-    from ppl_cnn.models.networks import Preprocessing as Preprocessing
-    from ppl_cnn.models.references import Bounded as Bounded
-    from ppl_cnn.models.references import Uniform as Uniform
-    from ppl_cnn.models.references import WhiteNoise as WhiteNoise
-    from ppl_cnn.models.spectral import Band as Band
-    from ppl_cnn.models.spectral import Spectral as Spectral
-    from ppl_cnn.models.units import Response as Response
-    from ppl_cnn.models.views import Averaged as Averaged
-    from ppl_cnn.models.weights import load as load
+    from ppl_cnn.models.networks.declaration import Preprocessing as Preprocessing
+    from ppl_cnn.models.references.bounded import Bounded as Bounded
+    from ppl_cnn.models.references.gaussian import Gaussian as Gaussian
+    from ppl_cnn.models.references.noise import Uniform as Uniform
+    from ppl_cnn.models.references.noise import WhiteNoise as WhiteNoise
+    from ppl_cnn.models.references.spectral import Band as Band
+    from ppl_cnn.models.references.spectral import Spectral as Spectral
+    from ppl_cnn.models.trained.model_folder import load as load
+    from ppl_cnn.models.trained.module_network import ModuleNetwork as ModuleNetwork
+    from ppl_cnn.models.units.scored import Response as Response
+    from ppl_cnn.models.units.views import Averaged as Averaged
 
 __version__ = "0.1.0"
 __all__ = [
@@ -45,28 +47,20 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Averaged": "ppl_cnn.models.views",
-    "Band": "ppl_cnn.models.spectral",
-    "Bounded": "ppl_cnn.models.references",
-    "Gaussian": "ppl_cnn.models.gaussian",
-    "ModuleNetwork": "ppl_cnn.models.module_network",
-    "Preprocessing": "ppl_cnn.models.networks",
-    "Response": "ppl_cnn.models.units",
-    "Spectral": "ppl_cnn.models.spectral",
+    "Averaged": "ppl_cnn.models.units.views",
+    "Band": "ppl_cnn.models.references.spectral",
+    "Bounded": "ppl_cnn.models.references.bounded",
+    "Gaussian": "ppl_cnn.models.references.gaussian",
+    "ModuleNetwork": "ppl_cnn.models.trained.module_network",
+    "Preprocessing": "ppl_cnn.models.networks.declaration",
+    "Response": "ppl_cnn.models.units.scored",
+    "Spectral": "ppl_cnn.models.references.spectral",
     "TiltedDensity": "ppl_cnn.models.density",
-    "Uniform": "ppl_cnn.models.references",
-    "WhiteNoise": "ppl_cnn.models.references",
-    "draw": "ppl_cnn.inference.chains",
-    "load": "ppl_cnn.models.weights",
+    "Uniform": "ppl_cnn.models.references.noise",
+    "WhiteNoise": "ppl_cnn.models.references.noise",
+    "draw": "ppl_cnn.inference.sampling.driver",
+    "load": "ppl_cnn.models.trained.model_folder",
 }
-
-
-class InputError(ValueError):
-    """What the user gave can't be used.
-
-    The message is one sentence: what is wrong, what would be right. The commands print it and
-    exit with 2.
-    """
 
 
 def __getattr__(name: str) -> Any:

@@ -16,8 +16,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from ppl_cnn.command import run_command
-from ppl_cnn.densities import Densities
+from ppl_cnn.options.command import run_command
+from ppl_cnn.options.densities import Densities
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class Evidence(Densities):
 
 def main(options: Evidence) -> None:
     """Estimates and prints a table."""
-    from ppl_cnn.inference.blocks import Sampling
-    from ppl_cnn.inference.chains import sample_to
-    from ppl_cnn.inference.evidence import estimates
-    from ppl_cnn.models.weights import write_aside
+    from ppl_cnn.files import write_aside
+    from ppl_cnn.inference.sampling.driver import sample_to
+    from ppl_cnn.inference.sampling.log_z import estimates
+    from ppl_cnn.inference.sampling.settings import Sampling
 
     named = options.named()
     options.say_recipe()

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ppl_cnn.command import run_command
-from ppl_cnn.inference.recipes import Recipe
+from ppl_cnn.inference.training.recipe import Recipe
+from ppl_cnn.options.command import run_command
 
 
 @dataclass(frozen=True)
@@ -127,16 +127,16 @@ def main(options: Pretrain) -> None:
         seed=options.seed,
     )
     if options.dry_run:
-        from ppl_cnn.inference.dry_run import dry_run
+        from ppl_cnn.inference.training.dry_run import dry_run
 
         print(dry_run(recipe, options.data_dir, options.accumulate, options.shard_params))
         return
     out = options.out or Path("runs") / Path(options.config).stem
     import jax
 
-    from ppl_cnn.inference.metrics import describe_error
-    from ppl_cnn.inference.placement import join
-    from ppl_cnn.inference.training import train
+    from ppl_cnn.inference.training.loop import train
+    from ppl_cnn.inference.training.metrics import describe_error
+    from ppl_cnn.inference.training.processes import join
 
     join(options.coordinator, options.process_id, options.num_processes)
     result = train(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import tyro
 
-from ppl_cnn.command import run_command
+from ppl_cnn.options.command import run_command
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Report:
 
 def main(config: Report) -> None:
     """Builds the report and prints its path."""
-    from ppl_cnn.inference.page import build_report
+    from ppl_cnn.inference.report.page import build_report
 
     print(build_report(config.folder))
 

@@ -20,8 +20,8 @@ from typing import Annotated
 
 import tyro
 
-from ppl_cnn.command import run_command
-from ppl_cnn.densities import Densities
+from ppl_cnn.options.command import run_command
+from ppl_cnn.options.densities import Densities
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ class Sample(Densities):
 
 def main(options: Sample) -> None:
     """Samples and prints the report's path."""
-    from ppl_cnn.inference.blocks import Sampling
-    from ppl_cnn.inference.chains import sample_to
-    from ppl_cnn.inference.page import build_report
-    from ppl_cnn.inference.starts import Starts
+    from ppl_cnn.inference.report.page import build_report
+    from ppl_cnn.inference.sampling.driver import sample_to
+    from ppl_cnn.inference.sampling.settings import Sampling
+    from ppl_cnn.inference.sampling.starts import Starts
 
     named = options.named()
     options.say_recipe()

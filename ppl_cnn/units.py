@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from ppl_cnn import InputError
-from ppl_cnn.command import run_command
+from ppl_cnn.errors import InputError
+from ppl_cnn.options.command import run_command
 
 if TYPE_CHECKING:
     from jaxtyping import Array
 
-    from ppl_cnn.models.cnn import CNN
-    from ppl_cnn.models.module_network import ModuleNetwork
-    from ppl_cnn.models.networks import Network
-    from ppl_cnn.models.units import LayerUnits
+    from ppl_cnn.models.networks.declaration import Network
+    from ppl_cnn.models.trained.cnn import CNN
+    from ppl_cnn.models.trained.module_network import ModuleNetwork
+    from ppl_cnn.models.units.listing import LayerUnits
 
 type Shares = dict[str, Float[np.ndarray, " channel"]]
 """Layer name -> each channel's share of non-zero responses."""
@@ -61,8 +61,8 @@ class Units:
 def main(options: Units) -> None:
     """Prints a line for each layer that has units, or for each channel of one."""
     network, cnn = _opened(options)
-    from ppl_cnn.models.activity import activity
-    from ppl_cnn.models.units import unit_layers
+    from ppl_cnn.models.units.activity import activity
+    from ppl_cnn.models.units.listing import unit_layers
 
     layers = [each for each in unit_layers(network) if options.layer in (None, each.name)]
     if not layers:
@@ -87,9 +87,9 @@ def main(options: Units) -> None:
 
 def _opened(options: Units) -> "tuple[Network | ModuleNetwork, CNN | None]":
     """The network and, if it is a declared one that has weights, it with these."""
-    from ppl_cnn.models.cnn import CNN
-    from ppl_cnn.models.networks import NETWORKS
-    from ppl_cnn.models.weights import embedded_names, load
+    from ppl_cnn.models.networks.catalogue import NETWORKS
+    from ppl_cnn.models.trained.cnn import CNN
+    from ppl_cnn.models.trained.model_folder import embedded_names, load
 
     trained = options.weights is not None or options.model in embedded_names()
     if options.model in NETWORKS and not trained:
@@ -117,7 +117,7 @@ def _images(
     from tqdm import tqdm
 
     from ppl_cnn.data import batches, open_split
-    from ppl_cnn.models.cnn import preprocess
+    from ppl_cnn.models.trained.cnn import preprocess
 
     if options.images < 1:
         raise InputError(f"The number of images must be positive, not {options.images}.")

@@ -107,22 +107,25 @@ def command(monkeypatch, capsys):
 
 @pytest.fixture
 def refused():
-    """A context whose code must raise an `InputError` of one sentence with the given words.
+    """A context whose code must raise an `InputError` of that kind, whose message has these facts.
 
-    Types are not checked in it, as they are not in a user's program.
+    Facts are names, values and paths, not sentences. Types are not checked in the context, as
+    they are not in a user's program.
     """
     from ppl_cnn import InputError
 
     @contextmanager
-    def context(*words: str):
-        with types_unchecked(), pytest.raises(InputError) as caught:
+    def context(*facts: object, kind: type[InputError] = InputError, **attributes: object):
+        with types_unchecked(), pytest.raises(kind) as caught:
             yield
-        sentence = str(caught.value)
-        assert sentence.endswith(".")
-        assert "\n" not in sentence
-        assert not re.search(r"[.!?] [A-Z]", sentence), f"more than one sentence: {sentence}"
-        for word in words:
-            assert word in sentence
+        said = str(caught.value)
+        assert said.endswith(".")
+        assert "\n" not in said
+        assert len(re.findall(r"[.!?] [A-Z`]", said)) < 2, f"more than two sentences: {said}"
+        for fact in facts:
+            assert str(fact) in said
+        for name, value in attributes.items():
+            assert getattr(caught.value, name) == value
 
     return context
 
@@ -130,7 +133,7 @@ def refused():
 @pytest.fixture
 def random_params():
     """A function of a network to weights: kernels N(0, 2/fan_in), biases N(0, 0.2^2)."""
-    from ppl_cnn.models.network import weight_shapes
+    from ppl_cnn.models.networks.graph import weight_shapes
 
     def params_of(network, seed: int = 0):
         random = np.random.default_rng(seed)

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 import ppl_cnn
-from ppl_cnn.inference.store import open_draws
+from ppl_cnn.inference.runs.store import open_draws
 
 EXAMPLE = Path(__file__).parent / "models"
 

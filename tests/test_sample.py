@@ -11,8 +11,8 @@ import safetensors.numpy
 import xarray as xr
 
 import ppl_cnn
-from ppl_cnn.inference.store import open_draws
-from ppl_cnn.models.weights import EMBEDDED
+from ppl_cnn.inference.runs.store import open_draws
+from ppl_cnn.models.trained.model_folder import EMBEDDED
 
 SETTINGS = ("--unit", "conv3:5", "--chains", "2", "--draws", "120", "--warmup", "60")
 

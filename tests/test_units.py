@@ -3,7 +3,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from ppl_cnn.models.networks import LENET
+from ppl_cnn.models.networks.catalogue import LENET
 
 
 @pytest.fixture

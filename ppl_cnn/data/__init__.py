@@ -6,7 +6,7 @@
 `python -m ppl_cnn.data` prepares the data sets that the package doesn't ship.
 """
 
-from ppl_cnn.data.data_sets import NAMES
+from ppl_cnn.data.catalogue import NAMES
 from ppl_cnn.data.readers import (
     Batch,
     Example,

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import tyro
 
-from ppl_cnn.command import run_command
-from ppl_cnn.data.data_sets import DATA_SETS, FOLDER, Prepared, data_root, prepared, preparing
-from ppl_cnn.data.folders import all_prepared
+from ppl_cnn.data.catalogue import DATA_SETS, FOLDER, Prepared, data_root, prepared, preparing
+from ppl_cnn.data.sources.folders import all_prepared
+from ppl_cnn.options.command import run_command
 
 DESCRIPTION = """Data sets for training and evaluation.
 

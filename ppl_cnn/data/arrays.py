@@ -17,8 +17,8 @@ from jaxtyping import UInt8
 from PIL import Image
 from tqdm import tqdm
 
-from ppl_cnn import InputError
-from ppl_cnn.data.idx import IMAGE_SHAPE
+from ppl_cnn.data.sources.idx import IMAGE_SHAPE
+from ppl_cnn.errors import InputError
 
 Arrays = dict[str, tuple[UInt8[np.ndarray, "n row col"], UInt8[np.ndarray, " n"]]]
 """Images (0..255) and labels by split."""

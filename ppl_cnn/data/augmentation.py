@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ppl_cnn import InputError
+from ppl_cnn.errors import InputError
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ppl_cnn import InputError
-from ppl_cnn.data.data_sets import (
+from ppl_cnn.data.catalogue import (
     DATA_SETS,
     FOLDER,
     KNOWN,
@@ -20,7 +19,8 @@ from ppl_cnn.data.data_sets import (
     Prepared,
     data_root,
 )
-from ppl_cnn.data.folders import Tree, all_prepared, prepared_tree
+from ppl_cnn.data.sources.folders import Tree, all_prepared, prepared_tree
+from ppl_cnn.errors import InputError
 
 
 class Preparation(NamedTuple):
@@ -80,7 +80,7 @@ def prepare_tree(path: Path, data_dir: str | None, short_side: int | None = None
     there = prepared_tree(tree, data_dir)
     if there is not None:
         return Preparation(there, None, {})
-    from ppl_cnn.data.trees import FolderImages
+    from ppl_cnn.data.sources.trees import FolderImages
 
     name = f"{FOLDER}{tree.path}"
     for other in all_prepared(data_dir):

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, TypedDict
 import numpy as np
 from jaxtyping import Int32, Integer, UInt8
 
-from ppl_cnn import InputError
 from ppl_cnn.data.augmentation import (
     DAMAGE,
     Augmentation,
@@ -26,7 +25,8 @@ from ppl_cnn.data.augmentation import (
     TenViews,
     View,
 )
-from ppl_cnn.data.data_sets import DAMAGED_SHARE, FOLDER, find
+from ppl_cnn.data.catalogue import DAMAGED_SHARE, FOLDER, find
+from ppl_cnn.errors import InputError
 
 if TYPE_CHECKING:
     import grain
@@ -205,7 +205,7 @@ def open_split(name: str, split: str, data_dir: str | None = None) -> Split:
         name, folder = find(name, data_dir)
     import tensorflow_datasets as tfds
 
-    from ppl_cnn.data.wordnet import readable
+    from ppl_cnn.data.sources.wordnet import readable
 
     builder = tfds.builder_from_directory(folder)
     try:

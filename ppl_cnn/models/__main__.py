@@ -8,8 +8,8 @@ from typing import Annotated
 
 import tyro
 
-from ppl_cnn import InputError
-from ppl_cnn.command import run_command
+from ppl_cnn.errors import InputError
+from ppl_cnn.options.command import run_command
 
 DESCRIPTION = """Networks with published weights.
 
@@ -48,9 +48,9 @@ def import_weights(config: Import) -> None:
     Raises `InputError` when the file or the names don't fit the network, or the folder holds
     something.
     """
-    from ppl_cnn.models.network import shapes
-    from ppl_cnn.models.networks import network_named
-    from ppl_cnn.models.weights import read_published, save, weights_file
+    from ppl_cnn.models.networks.catalogue import network_named
+    from ppl_cnn.models.networks.graph import shapes
+    from ppl_cnn.models.trained.model_folder import read_published, save, weights_file
 
     network = network_named(config.network)
     if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):

@@ -11,10 +11,10 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.infer.reparam import TransformReparam
 
-from ppl_cnn import InputError
-from ppl_cnn.models.network import Params
-from ppl_cnn.models.references import Reference
-from ppl_cnn.models.units import Scored
+from ppl_cnn.errors import InputError
+from ppl_cnn.models.networks.graph import Params
+from ppl_cnn.models.references.reference import Reference
+from ppl_cnn.models.units.scored import Scored
 
 
 @dataclass(frozen=True)

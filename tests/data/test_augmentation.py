@@ -70,8 +70,8 @@ def test_view_of_an_image_of_that_size_is_the_image():
 
 
 def test_centre_is_the_one_that_networks_cut_of_photographs(photograph):
-    from ppl_cnn.models.cnn import preprocess
-    from ppl_cnn.models.networks import Preprocessing
+    from ppl_cnn.models.networks.declaration import Preprocessing
+    from ppl_cnn.models.trained.cnn import preprocess
 
     # Sizes at which the scaled image and the cut are of whole pixels, as the other has them.
     for width, height, short_side in ((300, 200, 80), (128, 256, None), (50, 40, 80)):
@@ -162,7 +162,7 @@ def test_views_depend_on_seed_epoch_and_position_alone():
 
 
 def test_colour_vectors_are_principal_components_of_natural_colours():
-    from ppl_cnn.models.spectral import Spectral
+    from ppl_cnn.models.references.spectral import Spectral
 
     vectors = np.asarray(COLOUR_VECTORS)
     np.testing.assert_allclose(vectors @ vectors.T, np.eye(3), atol=2e-3)

@@ -7,8 +7,8 @@ import pytest
 
 from ppl_cnn import InputError
 from ppl_cnn.data import batches, open_split, ten_view_batches, training_batches
-from ppl_cnn.data import photographs as preparing_photographs
 from ppl_cnn.data.augmentation import CentreView
+from ppl_cnn.data.sources import photographs as preparing_photographs
 
 AUGMENTED = {"augment": "resized-crop+flip+colour", "image_shape": (24, 24, 3)}
 

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from ppl_cnn import InputError
 from ppl_cnn.data import NAMES, Images, Split, batches, open_split, training_batches
-from ppl_cnn.data.data_sets import find
+from ppl_cnn.data.catalogue import find
 
 
 class Numbered(Images):
@@ -240,7 +240,8 @@ def test_reading_imports_no_tensorflow_and_importing_nothing_heavy(tmp_path):
     script = f"""
 import sys
 sys.path.insert(0, {str(tmp_path)!r})
-from ppl_cnn.data import open_split, training_batches
+from ppl_cnn.data import open_split
+from ppl_cnn.data import training_batches
 heavy = {{"grain", "jax", "tensorflow_datasets", "PIL"}} & set(sys.modules)
 assert not heavy, heavy
 batch = next(training_batches(open_split("fashion-embedded", "train"), 8, seed=0))

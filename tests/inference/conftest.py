@@ -9,7 +9,7 @@ import pytest
 @pytest.fixture(scope="session")
 def write_run():
     """A function that leaves a run's folder as the chain driver does."""
-    from ppl_cnn.inference.store import DrawStore
+    from ppl_cnn.inference.runs.store import DrawStore
 
     def write_run(folder, image, stein=0.0, config=None, record=None, **values):
         """A run's folder of one block; what isn't given is unremarkable.

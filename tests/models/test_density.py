@@ -8,8 +8,8 @@ from numpyro.infer.util import initialize_model, log_density
 from scipy import stats
 
 from ppl_cnn import Band, Bounded, Response, Spectral, TiltedDensity, Uniform, WhiteNoise
-from ppl_cnn.models.networks import ALEXNET, LENET
-from ppl_cnn.models.units import find_units
+from ppl_cnn.models.networks.catalogue import ALEXNET, LENET
+from ppl_cnn.models.units.unit import find_units
 
 SHAPE = (2, 2, 1)
 SLOPE = jnp.asarray([[0.3, -0.2], [0.0, 0.5]])[..., None]

@@ -10,7 +10,7 @@ import pytest
 
 import ppl_cnn
 from ppl_cnn.models.__main__ import Import, import_weights
-from ppl_cnn.models.networks import LENET
+from ppl_cnn.models.networks.catalogue import LENET
 
 
 @pytest.fixture

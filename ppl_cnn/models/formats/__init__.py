@@ -5,7 +5,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from ppl_cnn import InputError
+from ppl_cnn.errors import InputError
 from ppl_cnn.models.formats.archives import Archive
 from ppl_cnn.models.formats.arrays import read_npz, read_safetensors
 from ppl_cnn.models.formats.caffe import read_caffemodel

@@ -5,7 +5,7 @@ import struct
 import zipfile
 import zlib
 
-from ppl_cnn import InputError
+from ppl_cnn.errors import InputError
 from ppl_cnn.models.formats.names import shown
 
 EXPANSION = 16

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ppl_cnn import InputError
+from ppl_cnn.errors import InputError
 from ppl_cnn.models.formats.names import shown
 
 FIELDS = 500_000

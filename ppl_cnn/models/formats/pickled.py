@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 
-from ppl_cnn import InputError
+from ppl_cnn.errors import InputError
 from ppl_cnn.models.formats.names import shown
 
 STEPS = 1_000_000

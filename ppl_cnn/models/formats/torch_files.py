@@ -17,7 +17,7 @@ from functools import cache
 import ml_dtypes
 import numpy as np
 
-from ppl_cnn import InputError
+from ppl_cnn.errors import InputError
 from ppl_cnn.models.formats.archives import Archive
 from ppl_cnn.models.formats.names import shown
 from ppl_cnn.models.formats.pickled import NUMPY, Array, Machine, Pairs, named

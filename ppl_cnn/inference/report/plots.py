@@ -1,0 +1,301 @@
+"""A report's plots: ArviZ's trace, rank, energy, ESS evolution and convergence plots."""
+
+import io
+from collections.abc import Iterable, Mapping
+from html import escape
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from PIL import Image
+from tqdm import tqdm
+
+from ppl_cnn.inference.diagnostics.summary import ESS_DRAWS, by_label, quiet
+from ppl_cnn.inference.diagnostics.verdict import BFMI_GOOD, ESS_GOOD, RHAT_GOOD
+from ppl_cnn.inference.report.pictures import data_address
+
+_COLOURS = ("#0072b2", "#d97706", "#009e73", "#c0478f", "#3a9bd0", "#c83737", "#6a4fc0", "#8a7a00")
+"""Of middling luminance, as the dark page shows the plots inverted."""
+_STYLE: Any = {
+    "axes.edgecolor": "0.35",
+    "axes.labelcolor": "0.25",
+    "axes.labelsize": 9,
+    "axes.linewidth": 0.8,
+    "axes.prop_cycle": f"cycler('color', {list(_COLOURS)})",
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 10,
+    "font.size": 9,
+    "legend.frameon": False,
+    "lines.linewidth": 0.8,
+    "lines.markersize": 3,
+    "text.color": "0.15",
+    "xtick.color": "0.35",
+    "xtick.labelsize": 8,
+    "ytick.color": "0.35",
+    "ytick.labelsize": 8,
+}
+
+
+def plots_html(quantities: xr.DataTree, table: pd.DataFrame) -> str:
+    """The page's plots.
+
+    Args:
+        quantities: of `scalars`.
+        table: of `summary`.
+    """
+    varying = table.index[table["sd"] > 0]
+    every = xr.Dataset(
+        {name: values for name, values in by_label(quantities).items() if name in varying}
+    )
+    if not every.data_vars:
+        return '<p class="note">No quantity is finite and varies, so there is nothing to plot.</p>'
+    import matplotlib
+
+    stats = quantities["sample_stats"].to_dataset()
+    shown = xr.DataTree.from_dict(
+        {
+            "posterior": every[_slowest(list(map(str, every.data_vars)), table)],
+            "sample_stats": stats,
+        }
+    )
+    with matplotlib.rc_context(_STYLE), quiet():
+        steps = tqdm((_traces, _ranks, _energy, _evolution), "plotting", delay=2, leave=False)
+        parts = [step(shown) for step in steps]
+        parts.append(_convergence(every))
+    return _chain_legend(every.sizes["chain"]) + "".join(parts)
+
+
+def _slowest(names: list[str], table: pd.DataFrame) -> list[str]:
+    """Those to plot one by one: response, lp, energy, and the worst of the others."""
+    chosen = [name for name in names if name in ("response", "lp", "energy")]
+    for group, count in (("projections", 2), ("pixels", 1)):
+        own = table.loc[[name for name in names if name.startswith(group)], "ess_bulk"]
+        chosen += own.sort_values().index[:count].tolist()
+    return chosen
+
+
+class Canvas(NamedTuple):
+    """Axes for ArviZ to draw on, each on a figure of its own, which the page then flows.
+
+    They are made here, as ArviZ would make its figures through pyplot and its global state.
+    """
+
+    axes: dict[str, Any]
+    collection: Any
+    """An `arviz.PlotCollection`."""
+
+    @classmethod
+    def by_variable(cls, data: xr.Dataset, aes: Mapping[str, list[str]]) -> "Canvas":
+        """With axes for every variable of `data`."""
+        import arviz
+
+        axes = {str(name): _axes() for name in data.data_vars}
+        children = {"plot": axes, "row_index": dict.fromkeys(axes, 0), "col_index": _count(axes)}
+        viz = xr.DataTree(
+            _objects({"figure": next(iter(axes.values())).figure}),
+            children={key: xr.DataTree(_objects(values)) for key, values in children.items()},
+        )
+        return cls(axes, arviz.PlotCollection(data, viz, aes=aes, backend="matplotlib"))
+
+    @classmethod
+    def by_column(
+        cls, data: xr.Dataset, aes: Mapping[str, list[str]], columns: list[str]
+    ) -> "Canvas":
+        """With axes for every label of a dimension `column`, whatever the variable."""
+        import arviz
+
+        axes = {name: _axes() for name in columns}
+        plots = np.empty(len(columns), object)
+        plots[:] = list(axes.values())
+        places = {
+            "plot": ("column", plots),
+            "row_index": ("column", [0] * len(columns)),
+            "col_index": ("column", list(range(len(columns)))),
+        }
+        viz = xr.DataTree(
+            _objects({"figure": plots[0].figure}).assign(places).assign_coords(column=columns)
+        )
+        return cls(axes, arviz.PlotCollection(data, viz, aes=aes, backend="matplotlib"))
+
+    def html(self, title: str, caption: str) -> str:
+        """The figures, and what they show."""
+        images = "".join(
+            f'<img class="plot" width="640" height="400" alt="{escape(f"{title}: {name}")}" '
+            f'src="{data_address("png", _figure_png(axes.figure))}">\n'
+            for name, axes in self.axes.items()
+        )
+        return (
+            f"<figure><figcaption><strong>{title}</strong> {caption}</figcaption>\n"
+            f'<div class="plots">\n{images}</div></figure>\n'
+        )
+
+
+def _axes() -> Any:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(4, 2.5), layout="constrained").add_subplot()
+
+
+def _objects(values: Mapping[str, Any]) -> xr.Dataset:
+    return xr.Dataset({name: ((), np.array(value, object)) for name, value in values.items()})
+
+
+def _count(names: Iterable[str]) -> dict[str, int]:
+    return {name: number for number, name in enumerate(names)}
+
+
+def _figure_png(figure: Any) -> bytes:
+    drawn, stream = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=160, transparent=True)
+    with Image.open(drawn) as image:
+        # Lines in a few colours: 64 tell their shades apart in a third of the bytes.
+        few = image.quantize(64, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    few.save(stream, "PNG", optimize=True)
+    return stream.getvalue()
+
+
+_BY_CHAIN = {"color": ["chain"], "overlay": ["chain"]}
+
+
+def _traces(shown: xr.DataTree) -> str:
+    import arviz
+
+    canvas = Canvas.by_variable(shown["posterior"].to_dataset(), _BY_CHAIN)
+    arviz.plot_trace(shown, plot_collection=canvas.collection)
+    return canvas.html(
+        "Traces",
+        "Chains that have reached their density wander about one common level. Besides response, "
+        "lp (the log density) and energy, the projections and the pixel of smallest bulk ESS are "
+        "shown, in grey levels. Ticks at the bottom are divergences.",
+    )
+
+
+def _ranks(shown: xr.DataTree) -> str:
+    if shown["posterior"].sizes["chain"] == 1:
+        return ""
+    import arviz
+
+    canvas = Canvas.by_variable(shown["posterior"].to_dataset(), _BY_CHAIN)
+    arviz.plot_rank(shown, plot_collection=canvas.collection)
+    for axes in canvas.axes.values():
+        axes.axhline(0, color="0.6", linewidth=0.6, zorder=0)
+    return canvas.html(
+        "Ranks",
+        "Each chain's ranks among all draws, as the difference of their distribution from the "
+        "uniform one: a chain that agrees with the others stays near the middle line. p is that "
+        "of all ranks being uniform; where it is small, thick points mark the departures.",
+    )
+
+
+def _energy(shown: xr.DataTree) -> str:
+    if "energy" not in shown["posterior"].data_vars:
+        return ""
+    import arviz
+
+    data = xr.Dataset({"Energy": ("energy", [0, 0])}, {"energy": ["marginal", "transition"]})
+    canvas = Canvas.by_column(data, {"color": ["energy"]}, ["energy", "bfmi"])
+    arviz.plot_energy(
+        shown,
+        threshold=BFMI_GOOD,
+        plot_collection=canvas.collection,
+        visuals={"legend": False},
+    )
+    energy, bfmi = canvas.axes.values()
+    energy.legend(energy.lines[:2], ["marginal", "transition"], loc="upper right")
+    energy.set_title("energy")
+    bfmi.set_title("E-BFMI")
+    bfmi.yaxis.get_major_locator().set_params(integer=True)
+    return canvas.html(
+        "Energy",
+        "Transitions much narrower than the marginal distribution mean that the energy is "
+        "explored slowly; E-BFMI compares them in each chain and is good from "
+        f"{BFMI_GOOD} on; in thinned draws it comes out too high.",
+    )
+
+
+def _evolution(shown: xr.DataTree) -> str:
+    draws = shown["posterior"].sizes["draw"]
+    if draws < ESS_DRAWS:
+        return ""
+    import arviz
+
+    points = min(20, draws // ESS_DRAWS)
+    canvas = Canvas.by_variable(shown["posterior"].to_dataset(), {})
+    arviz.plot_ess_evolution(
+        shown,
+        n_points=points,
+        min_ess=ESS_GOOD,
+        plot_collection=canvas.collection,
+    )
+    for axes in canvas.axes.values():
+        axes.legend(axes.lines[:2], ["bulk", "tail"], loc="upper left")
+        axes.set_ylim(bottom=0)
+    return canvas.html(
+        "Effective sample size",
+        f"It grows straight with the draws once the chains mix. The dashed line is {ESS_GOOD}.",
+    )
+
+
+def _convergence(every: xr.Dataset) -> str:
+    import arviz
+
+    bounds: dict[str, tuple[str, float]] = {}
+    if every.sizes["draw"] >= ESS_DRAWS:
+        bounds["ess_bulk"] = ("bulk ESS", ESS_GOOD)
+        bounds["ess_tail"] = ("tail ESS", ESS_GOOD)
+    if every.sizes["chain"] > 1:
+        bounds["rhat"] = ("R-hat", RHAT_GOOD)
+    if not bounds:
+        return ""
+    canvas = Canvas.by_variable(xr.Dataset(dict.fromkeys(bounds, 0)), {})
+    arviz.plot_convergence_dist(
+        every, diagnostics=list(bounds), ref_line=False, plot_collection=canvas.collection
+    )
+    for name, (title, bound) in bounds.items():
+        canvas.axes[name].axvline(bound, color="0.35", linestyle="--")
+        canvas.axes[name].set_title(title)
+    return canvas.html(
+        "All quantities",
+        f"Share of the {len(every.data_vars)} quantities (response, lp, energy, projections, "
+        "pixels) whose diagnostic is at most the value below; dashed, what is good.",
+    )
+
+
+def _chain_legend(chains: int) -> str:
+    items = "".join(
+        f'<li><i class="plot" style="background:{_COLOURS[chain % len(_COLOURS)]}"></i>'
+        f"chain {chain}</li>"
+        for chain in range(chains)
+    )
+    return f'<ul class="legend" aria-label="Colours of the chains">{items}</ul>\n'
+
+
+def summary_html(table: pd.DataFrame) -> str:
+    """The page's table of all quantities, closed at first.
+
+    Args:
+        table: of `summary`.
+    """
+    columns = {
+        "mean": ",.2f",
+        "sd": ",.2f",
+        "ess_bulk": ",.0f",
+        "ess_tail": ",.0f",
+        "r_hat": ".3f",
+    }
+    head = "".join(f'<th scope="col" class="number">{name}</th>' for name in columns)
+    rows = "\n".join(
+        f'<tr><th scope="row">{escape(str(label))}</th>'
+        + "".join(f'<td class="number">{row[name]:{form}}</td>' for name, form in columns.items())
+        + "</tr>"
+        for label, row in table.iterrows()
+    )
+    return f"""<details><summary>Summary of all quantities (also in summary.csv)</summary>
+<div class="scroll" tabindex="0" role="region" aria-label="Summary"><table class="data">
+<thead><tr><td></td>{head}</tr></thead>
+<tbody>
+{rows}
+</tbody></table></div></details>
+"""

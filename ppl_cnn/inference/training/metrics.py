@@ -1,0 +1,257 @@
+"""What a training run tells while it runs: `metrics.jsonl`, TensorBoard's events, progress."""
+
+import json
+import math
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from ppl_cnn.errors import InputError
+from ppl_cnn.files import write_aside
+from ppl_cnn.inference.training.events import Events
+from ppl_cnn.inference.training.stages import Stage
+from ppl_cnn.inference.training.step import StepInfo
+
+FLUSH_EVERY = 20
+"""Steps between two looks at the device's metrics: the only host sync in the loop."""
+_EARLY = (1, 3)
+"""Steps of a session after which it looks, too: one has compiled, and two more tell the pace."""
+DETAILS_EVERY = 100
+"""Steps between two lines that give every class's ESS and every layer's norms."""
+_PACE_STEPS = 10_000
+"""Over which the time left is measured: an epoch of ImageNet with its test, twice."""
+
+
+class Metrics:
+    """`metrics.jsonl`, TensorBoard's events and the progress bar, in one session of a run.
+
+    A line a step: loss, its lower bound, ESS, the norms of gradient, parameters and update; every
+    `DETAILS_EVERY` steps also each class's ESS and each layer's norms. And a line a test, with
+    what `evaluate` gives. Of a run that is repeated or continued, only `seconds` (of all sessions
+    together) and `images_per_second` differ.
+    """
+
+    def __init__(self, folder: Path, batch_size: int, step: int, total: int, bank: int = 0) -> None:
+        """Goes on after `step` of a run of `total` steps; lines past that are dropped.
+
+        `bank` rows of earlier scores widen the batch in the generative loss, and lower its bound.
+        """
+        self._path, self._batch_size, self._first = folder / "metrics.jsonl", batch_size, step
+        self._reference = batch_size + bank
+        self._pending: list[tuple[int, Stage, StepInfo]] = []
+        kept = [text for text, line in _lines(self._path) if _belongs(line, step)]
+        recent = [json.loads(text) for text in kept[-_PACE_STEPS:]]
+        self._pace = Pace(total, recent)
+        tests = [line for line in recent if "test_error" in line]
+        self._tested = _error(tests[-1]) if tests else ""
+        self._events = None
+        if jax.process_index() == 0:
+            write_aside(self._path, "".join(kept).encode())
+            self._events = Events(folder / "tensorboard", step)
+        self._bar = tqdm(
+            total=total,
+            initial=step,
+            disable=self._events is None,
+            dynamic_ncols=True,
+            bar_format="{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps{postfix}",
+        )
+        self._bar.set_postfix_str(self._said())
+        self._since = time.monotonic()
+
+    def add(self, step: int, stage: Stage, info: StepInfo) -> None:
+        """Takes a step's report, without waiting for it."""
+        self._pending.append((step, stage, info))
+        if len(self._pending) >= FLUSH_EVERY or step - self._first in _EARLY:
+            self.flush()
+
+    def flush(self) -> None:
+        """Waits for the steps taken so far and writes their lines.
+
+        Raises:
+            InputError: a loss or a gradient is not finite.
+        """
+        if not self._pending:
+            return
+        infos = jax.device_get([info for _, _, info in self._pending])
+        now = time.monotonic()
+        rate = len(infos) * self._batch_size / max(now - self._since, 1e-9)
+        seconds = self._pace.mark(self._pending[-1][0])
+        lines = []
+        for (step, stage, _), info in zip(self._pending, infos, strict=True):
+            line = _step_line(step, stage, info, self._reference)
+            lines.append(line | {"images_per_second": rate, "seconds": seconds})
+        self._pending, self._since = [], now
+        self._write(lines)
+        self._bar.update(len(lines))
+        last = lines[-1]
+        self._bar.set_description(last["stage"], refresh=False)
+        bound = f" (at least {last['bound']:.2f})" if last["bound"] else ""
+        self._bar.set_postfix_str(
+            f"loss {last['loss']:.3f}{bound}, ESS {last['ess']:.1f}, {rate:.0f} images/s, "
+            f"{self._said()}"
+        )
+        _check_finite(lines)
+
+    def add_result(self, step: int, stage: Stage, result: dict[str, float]) -> None:
+        """Writes the errors after a step."""
+        self.flush()
+        line = {"step": step, "stage": stage.objective, **result}
+        self._write([{**line, "seconds": self._pace.mark(step)}])
+        self._tested = _error(result)
+        self.say(f"step {step}, {stage.objective}: {describe_error(result)}")
+        self._bar.set_postfix_str(self._said())
+        self._since = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Shows a sentence above the bar; none if it is empty."""
+        if text and not self._bar.disable:
+            self._bar.write(text)
+
+    def add_switch(self, step: int, stage: Stage, ess: float) -> None:
+        """Writes that a stage ended after a step because its weights' smoothed ESS had fallen."""
+        self.flush()
+        self._write([{"step": step, "stage": stage.objective, "switched_at_ess": ess}])
+
+    def _said(self) -> str:
+        left = self._pace.seconds_left()
+        return f"{self._tested}{'?' if left is None else tqdm.format_interval(left)} left"
+
+    def _write(self, lines: list[dict[str, Any]]) -> None:
+        if self._events:
+            with open(self._path, "a") as file:
+                file.writelines(json.dumps(line) + "\n" for line in lines)
+            self._events.add(lines)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+        if self._events:
+            self._events.close()
+
+
+class Pace:
+    """How long a run has taken, over all its sessions, and how long it still will.
+
+    The pace is that of the last `_PACE_STEPS` steps, tests included. Of earlier sessions it is
+    taken from their lines, until this one has gone `DETAILS_EVERY` steps at a pace of its own.
+    """
+
+    def __init__(self, total: int, lines: list[dict[str, Any]]) -> None:
+        """Continues where the lines of a run of `total` steps end."""
+        self._total = total
+        marks = [(line["step"], line["seconds"]) for line in lines if "seconds" in line]
+        self._marks = deque[tuple[int, float]](marks)
+        self._before = self._marks[-1] if self._marks else (0, 0.0)
+        self._started = time.monotonic()
+
+    def mark(self, step: int) -> float:
+        """Notes that `step` is done and gives the run's seconds so far."""
+        seconds = self._before[1] + time.monotonic() - self._started
+        self._marks.append((step, seconds))
+        own = step - self._before[0] > DETAILS_EVERY
+        least = max(step - _PACE_STEPS, self._before[0] + 1 if own else 0)
+        while self._marks[0][0] < least:
+            self._marks.popleft()
+        return seconds
+
+    def seconds_left(self) -> float | None:
+        """Until the last step; None before two marks tell the pace."""
+        if not self._marks:
+            return None
+        (first, since), (last, now) = self._marks[0], self._marks[-1]
+        return (self._total - last) * (now - since) / (last - first) if last > first else None
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole lines of a `metrics.jsonl`."""
+    for _, line in _lines(path):
+        yield line
+
+
+def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    if not path.exists():
+        return
+    with open(path) as file:
+        for text in file:
+            try:
+                yield text, json.loads(text)
+            except ValueError:
+                return  # a kill has cut it off
+
+
+def _belongs(line: dict[str, Any], step: int) -> bool:
+    """Whether a line is about what the checkpoint at `step` holds; the test after it is to come."""
+    return line["step"] < step or (line["step"] == step and "loss" in line)
+
+
+def _step_line(step: int, stage: Stage, info: StepInfo, reference: int) -> dict[str, Any]:
+    line = {
+        "step": step,
+        "stage": stage.objective,
+        "loss": float(info.loss),
+        "bound": (stage.share - 1) * math.log(reference),
+        "ess": float(info.ess),
+        "gradient_norm": _norm(info.gradient),
+        "parameter_norm": _norm(info.parameters),
+        "update_norm": _norm(info.update),
+    }
+    if step % DETAILS_EVERY == 0:
+        line["class_ess"] = [float(f"{ess:.4g}") for ess in info.class_ess]
+        for name in ("gradient", "parameters", "update"):
+            norms = getattr(info, name)
+            line[f"{name}_norms"] = {layer: float(norm) for layer, norm in norms.items()}
+    return line
+
+
+def _norm(layers: Mapping[str, Any]) -> float:
+    return float(np.linalg.norm(np.asarray([*layers.values()], np.float64)))
+
+
+def _check_finite(lines: list[dict[str, Any]]) -> None:
+    for line in lines:
+        for key, name in (("loss", "loss"), ("gradient_norm", "gradient's norm")):
+            if not math.isfinite(line[key]):
+                raise InputError(
+                    f"The {name} is {line[key]} at step {line['step']} ({line['stage']}); its last "
+                    f"checkpoint is whole, but a lower rate is needed, in another --out."
+                )
+
+
+def _error(result: dict[str, Any]) -> str:
+    return f"test error {100 * result['test_error']:.2f} %, "
+
+
+def describe_error(result: dict[str, float]) -> str:
+    """What `evaluate` gives, in words."""
+
+    def percent(key: str) -> str:
+        return f"{100 * result[key]:.2f}"
+
+    views = ""
+    if "ten_views_test_error" in result:
+        views = (
+            f"; by ten views {percent('ten_views_test_error')} ± "
+            f"{percent('ten_views_standard_error')} %, top-5 {percent('ten_views_top5_error')} ± "
+            f"{percent('ten_views_top5_standard_error')} %"
+        )
+    return (
+        f"test error {percent('test_error')} ± {percent('standard_error')} % "
+        f"({percent('test_error_without_alpha')} % without alpha), "
+        f"top-5 {percent('top5_error')} ± {percent('top5_standard_error')} %, "
+        f"calibration error {percent('calibration_error')} % "
+        f"({percent('calibration_error_without_alpha')} % without alpha){views}"
+    )

@@ -1,0 +1,345 @@
+import json
+import subprocess
+import sys
+
+import arviz_stats
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+
+import ppl_cnn
+from ppl_cnn import InputError
+from ppl_cnn.inference.kernels.kernel import KERNELS
+from ppl_cnn.inference.runs.store import open_draws
+from ppl_cnn.inference.sampling.driver import sample_to
+from ppl_cnn.inference.sampling.program import Program
+from ppl_cnn.inference.sampling.settings import Sampling
+
+SIGMA, TEMPERATURE = 3.0, 0.5
+# NumPyro's are proved quickly in one closed form, and at length in all.
+NUMPYRO = [pytest.param(name, marks=pytest.mark.long) for name in ("hmc", "nuts")]
+WEIGHTS = np.random.default_rng(1).normal(size=(4, 5, 1)).astype(np.float32) / 10
+
+
+def linear(image):
+    return jnp.sum(jnp.asarray(WEIGHTS) * image)
+
+
+def linear_density():
+    """p = N(sigma^2 w / T, sigma^2 I)."""
+    response = ppl_cnn.Response(linear, WEIGHTS.shape)
+    return ppl_cnn.TiltedDensity(response, ppl_cnn.WhiteNoise(SIGMA), TEMPERATURE)
+
+
+def unit_density(unit, temperature=0.02):
+    network = ppl_cnn.load("alexnet-fashion")
+    return ppl_cnn.TiltedDensity(network.unit(unit), ppl_cnn.WhiteNoise(10.0), temperature)
+
+
+def z_scores(image, truth, moment):
+    """Errors of estimated means or sds in units of their Monte Carlo standard error."""
+    dims = ("chain", "draw")
+    estimate = image.mean(dims) if moment == "mean" else image.std(dims)
+    error = arviz_stats.mcse(xr.Dataset({"x": image}), method=moment)["x"]
+    return ((estimate - truth) / error).values.ravel()
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_linear_response_gives_the_shifted_gaussian(kernel):
+    draws = ppl_cnn.draw(linear_density(), kernel, chains=4, draws=1000, seed=0, progress=False)
+    image = draws["posterior/image"].astype(np.float64)
+    mean = SIGMA**2 * WEIGHTS / TEMPERATURE
+    # The largest of 20 standard normal errors exceeds 4 with probability 0.0013.
+    assert np.abs(z_scores(image, mean, "mean")).max() < 4
+    assert np.abs(z_scores(image, SIGMA, "sd")).max() < 4
+    # The potential is quadratic: lp and response are functions of the image.
+    np.testing.assert_allclose(
+        draws["posterior/response"], (WEIGHTS * image).sum(("row", "col", "channel")), atol=1e-5
+    )
+    d = WEIGHTS.size
+    log_density = (
+        draws["posterior/response"] / TEMPERATURE
+        - (image**2).sum(("row", "col", "channel")) / (2 * SIGMA**2)
+        - d / 2 * np.log(2 * np.pi)
+    )
+    np.testing.assert_allclose(draws["sample_stats/lp"], log_density, rtol=1e-5, atol=1e-4)
+    # E[energy] = E[U] + d/2, and U - lp's constant is chi-square: within five standard errors.
+    kinetic = (draws["sample_stats/energy"] + draws["sample_stats/lp"]).values
+    assert abs(kinetic.mean() - d / 2) < 5 * np.sqrt(d / 2 / 500)
+    # The gradient of a linear response is constant: the Stein mean is exact.
+    np.testing.assert_allclose(
+        draws["stein/image"].values, np.broadcast_to(mean, (4, 20, 4, 5, 1)), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    "kernel", ["split", pytest.param("tempered:3", marks=pytest.mark.long), *NUMPYRO]
+)
+def test_a_band_and_warps_leave_a_linear_response_its_closed_form(kernel):
+    """p = N(R R^T m / T, R R^T), m the mean of the warps' W_k^T w; the store has the images."""
+    response = ppl_cnn.Response(linear, WEIGHTS.shape)
+    unit = ppl_cnn.Averaged(response, 3)
+    reference = ppl_cnn.Band(2, ppl_cnn.Spectral(1.2, contrast=3.0))
+    density = ppl_cnn.TiltedDensity(unit, reference, 0.3)
+    root = np.asarray(jax.jacfwd(density.push)(jnp.zeros((2, 2, 1))), np.float64).reshape(20, 4)
+    m = np.asarray(jax.grad(unit.score, argnums=1)(unit.params, jnp.zeros(WEIGHTS.shape)))
+    mean = (root @ root.T @ m.ravel() / 0.3).reshape(WEIGHTS.shape)
+    deviation = np.sqrt(np.diag(root @ root.T)).reshape(WEIGHTS.shape)
+    draws = ppl_cnn.draw(density, kernel, chains=4, draws=1000, seed=0, progress=False)
+    image = draws["posterior/image"].astype(np.float64)
+    # The largest of 20 standard normal errors exceeds 4 with probability 0.0013.
+    assert np.abs(z_scores(image, mean, "mean")).max() < 4
+    assert np.abs(z_scores(image, deviation, "sd")).max() < 4
+    assert np.abs(mean).max() > deviation.max() / 2
+    # Stein's mean is R of the mean gradient in z, which is constant.
+    stein = draws["stein/image"].values
+    np.testing.assert_allclose(stein, np.broadcast_to(mean, stein.shape), atol=1e-4)
+
+
+@pytest.mark.parametrize("kernel", ["split", "tempered", *NUMPYRO])
+def test_a_quadratic_response_gives_the_other_gaussian(kernel):
+    """f(x) = <w, x> - x'Ax/2: p = N(C w/T, C) with C = (I/sigma^2 + A/T)^-1."""
+    matrix = np.asarray([[2.0, 1.0, 0.0], [1.0, 1.5, -0.4], [0.0, -0.4, 0.3]]) / 10
+    slope = np.asarray([0.5, -1.0, 0.2])
+
+    def quadratic(image):
+        x = image.ravel()
+        return slope.astype(np.float32) @ x - x @ matrix.astype(np.float32) @ x / 2
+
+    density = ppl_cnn.TiltedDensity(
+        ppl_cnn.Response(quadratic, (1, 3, 1)), ppl_cnn.WhiteNoise(SIGMA), TEMPERATURE
+    )
+    draws = ppl_cnn.draw(density, kernel, chains=4, draws=1500, seed=0, progress=False)
+    image = draws["posterior/image"].astype(np.float64)
+    covariance = np.linalg.inv(np.eye(3) / SIGMA**2 + matrix / TEMPERATURE)
+    mean = covariance @ slope / TEMPERATURE
+    # The largest of nine standard normal errors exceeds 4 with probability 6e-4.
+    assert np.abs(z_scores(image, mean.reshape(1, 3, 1), "mean")).max() < 4
+    assert np.abs(z_scores(image, np.sqrt(np.diag(covariance)).reshape(1, 3, 1), "sd")).max() < 4
+    centred = (image - mean.reshape(1, 3, 1)).values.reshape(4, 1500, 3)
+    products = np.stack([centred[..., i] * centred[..., (i + 1) % 3] for i in range(3)], axis=-1)
+    truth = [covariance[i, (i + 1) % 3] for i in range(3)]
+    products = xr.DataArray(products, dims=("chain", "draw", "pair"))
+    assert np.abs(z_scores(products, truth, "mean")).max() < 4
+
+
+@pytest.mark.parametrize(
+    ("kernel", "unit", "temperature"),
+    [
+        ("split", "conv5:12", 0.02),
+        pytest.param("split", "fc8:3", 0.1, marks=pytest.mark.long),
+        pytest.param("hmc", "conv5:12", 0.02, marks=pytest.mark.long),
+        pytest.param("nuts", "conv2:20", 0.05, marks=pytest.mark.long),
+    ],
+)
+def test_steins_identity_holds_on_a_trained_network(kernel, unit, temperature):
+    """E_p[x] = (s^2/T) E_p[grad f]: the draws' mean against the mean of their gradients."""
+    density = unit_density(unit, temperature)
+    draws = ppl_cnn.draw(density, kernel, chains=4, draws=300, seed=1, progress=False)
+    image = draws["posterior/image"].astype(np.float64)
+    stein = draws["stein/image"].weighted(draws["stein/draws"]).mean(("chain", "block"))
+    stein = stein / np.sqrt((stein**2).sum())
+    # Along the Stein mean, where the tilt is strongest, and along random directions.
+    rng = np.random.default_rng(0)
+    directions = rng.normal(size=(8, *stein.shape)) / np.sqrt(stein.size)
+    directions = np.concatenate([stein.values[None], directions])
+    dims = ("direction", "row", "col", "channel")
+    directions = xr.DataArray(directions, dims=dims, coords=stein.coords)
+    along = (image * directions).sum(("row", "col", "channel"))
+    raw = draws["stein/image"].weighted(draws["stein/draws"]).mean(("chain", "block"))
+    truth = (raw * directions).sum(("row", "col", "channel"))
+    # The gradients' own Monte Carlo error is far below the draws' (they vary little): the
+    # largest of 9 errors exceeds 4.5 standard errors with probability 6e-5.
+    assert np.abs(z_scores(along, truth, "mean")).max() < 4.5
+    # And there is something to see: without the tilt it would be 0 within three of these.
+    assert truth[0] > 8 * float(along.std()) / np.sqrt(draws["posterior/response"].size)
+
+
+def test_thinning_keeps_every_second_draw_and_adds_up_the_gradients():
+    density = linear_density()
+    every = ppl_cnn.draw(density, chains=2, draws=40, warmup=20, progress=False)
+    second = ppl_cnn.draw(density, chains=2, draws=20, warmup=20, thin=2, progress=False)
+    np.testing.assert_array_equal(second["posterior/image"], every["posterior/image"][:, 1::2])
+    steps = every["sample_stats/n_steps"].values
+    np.testing.assert_array_equal(second["sample_stats/n_steps"], steps[:, ::2] + steps[:, 1::2])
+    rates = every["sample_stats/acceptance_rate"].values
+    np.testing.assert_allclose(
+        second["sample_stats/acceptance_rate"], (rates[:, ::2] + rates[:, 1::2]) / 2, rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    "kernel", ["split", pytest.param("tempered:3", marks=pytest.mark.long), *NUMPYRO]
+)
+def test_a_run_in_two_parts_is_the_run_in_one(kernel, tmp_path):
+    density, sampling = unit_density("conv2:3"), Sampling(kernel, chains=2, warmup=60)
+    sample_to(tmp_path / "one", [density], sampling, 150, progress=False)
+    sample_to(tmp_path / "two", [density], sampling, 70, progress=False)
+    sample_to(tmp_path / "two", [density], sampling, 150, progress=False)
+    one, two = (open_draws(tmp_path / name / "draws.zarr").load() for name in ("one", "two"))
+    for group in ("posterior", "sample_stats"):
+        xr.testing.assert_identical(one[group].to_dataset(), two[group].to_dataset())
+    one, two = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("one", "two"))
+    assert one["gradients"] == two["gradients"]
+
+
+def test_a_run_killed_anywhere_is_continued_to_the_same_bits(tmp_path, monkeypatch):
+    """Stops after each of the writes in turn: to the store, of the state, of the record."""
+    density, sampling = linear_density(), Sampling(chains=2, warmup=60)
+    sample_to(tmp_path / "whole", [density], sampling, 150, progress=False)
+    whole = open_draws(tmp_path / "whole" / "draws.zarr").load()
+    names = ["DrawStore.write", "Program.save", "RunFolder.update"]
+    for stop in (2, 3, 6, 7, 8, 9):
+        out = tmp_path / f"killed{stop}"
+        calls = 0
+
+        def dying(original, stop=stop):
+            def call(*args, **kwargs):
+                nonlocal calls
+                original(*args, **kwargs)
+                calls += 1
+                if calls == stop:
+                    raise KeyboardInterrupt
+
+            return call
+
+        with monkeypatch.context() as patch:
+            for name in names:
+                owner = getattr(
+                    sys.modules["ppl_cnn.inference.sampling.driver"], name.split(".")[0]
+                )
+                method = name.split(".")[1]
+                patch.setattr(owner, method, dying(getattr(owner, method)))
+            with pytest.raises(KeyboardInterrupt):
+                sample_to(out, [density], sampling, 150, progress=False)
+        sample_to(out, [density], sampling, 150, progress=False)
+        again = open_draws(out / "draws.zarr").load()
+        for group in ("posterior", "sample_stats", "stein"):
+            xr.testing.assert_identical(again[group].to_dataset(), whole[group].to_dataset())
+
+
+def test_blocks_stay_small_whatever_the_image():
+    def block(rows, chains):
+        response = ppl_cnn.Response(jnp.sum, (rows, rows, 3))
+        density = ppl_cnn.TiltedDensity(response, ppl_cnn.WhiteNoise(1.0))
+        return Program([density], Sampling(chains=chains)).block
+
+    assert block(8, 2) == 50
+    assert block(227, 8) == 16 * 2**20 // (8 * 4 * 227 * 227 * 3) == 3
+    assert block(227, 100) == 1
+
+
+def test_two_devices_share_the_chains_and_give_the_same_draws(tmp_path):
+    """The first draws agree to float accuracy; later ones may part, as chaos amplifies that."""
+    script = """
+import sys, jax
+jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
+from tests_shared import density, sampling
+from ppl_cnn.inference.sampling.program import Program
+from ppl_cnn.inference.sampling.driver import sample_to
+from ppl_cnn.inference.kernels.kernel import KERNELS
+import pathlib
+assert len(Program([density], sampling)._mesh.devices) == int(sys.argv[1])
+sample_to(pathlib.Path(sys.argv[2]), [density], sampling, 20, progress=False)
+"""
+    (tmp_path / "tests_shared.py").write_text(
+        "import ppl_cnn\n"
+        "from ppl_cnn.inference.sampling.program import Sampling\n"
+        "unit = ppl_cnn.load('alexnet-fashion').unit('conv1:5')\n"
+        "density = ppl_cnn.TiltedDensity(unit, ppl_cnn.WhiteNoise(10.0), 0.1)\n"
+        "sampling = Sampling(chains=4, warmup=1)\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    for devices in ("1", "2"):
+        subprocess.run([sys.executable, "script.py", devices, devices], cwd=tmp_path, check=True)
+    one, two = (open_draws(tmp_path / name / "draws.zarr") for name in ("1", "2"))
+    images = [tree["posterior/image"].values[:, :5] for tree in (one, two)]
+    np.testing.assert_allclose(images[0], images[1], atol=1e-2)
+    np.testing.assert_array_equal(one["posterior/chain"], two["posterior/chain"])
+
+
+def test_a_run_with_other_settings_or_weights_is_refused(tmp_path):
+    density = linear_density()
+    sample_to(tmp_path, [density], Sampling(chains=2, warmup=5), 5, progress=False)
+    with pytest.raises(InputError, match="chains 2, not 3"):
+        sample_to(tmp_path, [density], Sampling(chains=3, warmup=5), 5, progress=False)
+    with pytest.raises(InputError, match="another --out"):
+        sample_to(tmp_path, [unit_density("conv1:0")], Sampling(chains=2, warmup=5), 5)
+
+
+def test_a_run_is_recorded_with_its_views_and_other_views_are_another_run(tmp_path):
+    units = ppl_cnn.load("alexnet-fashion").units("conv2:3-4")
+    sampling = Sampling(chains=2, warmup=5)
+
+    def densities(warps):
+        return [
+            ppl_cnn.TiltedDensity(ppl_cnn.Averaged(unit, warps, smooth=2.0), ppl_cnn.WhiteNoise(9))
+            for unit in units
+        ]
+
+    for draws in (3, 6):
+        sample_to(tmp_path, densities(2), sampling, draws, progress=False)
+    for folder in (tmp_path, tmp_path / "conv2-3-at-7,7"):
+        config = json.loads((folder / "run.json").read_text())["config"]
+        assert (config["warps"], config["smooth"], config["views_seed"]) == (2, 2.0, 0)
+    with pytest.raises(InputError, match="warps 2, not 3"):
+        sample_to(tmp_path, densities(3), sampling, 3, progress=False)
+
+
+def test_a_run_from_before_the_views_is_continued(tmp_path):
+    """What isn't asked for leaves no trace in the record."""
+    density = unit_density("conv2:3")
+    sample_to(tmp_path, [density], Sampling(chains=2, warmup=5), 3, progress=False)
+    config = json.loads((tmp_path / "run.json").read_text())["config"]
+    assert not {"warps", "smooth", "views_seed", "size"} & config.keys()
+    assert config["target"] == "logit"
+
+
+def test_a_damaged_state_is_refused_and_the_draws_stay(tmp_path):
+    density, sampling = linear_density(), Sampling(chains=2, warmup=5)
+    sample_to(tmp_path, [density], sampling, 5, progress=False)
+    state = (tmp_path / "state.npz").read_bytes()
+    for damaged in (state[: len(state) // 2], b"", b"PK" + bytes(100)):
+        (tmp_path / "state.npz").write_bytes(damaged)
+        with pytest.raises(InputError, match="is damaged"):
+            sample_to(tmp_path, [density], sampling, 10, progress=False)
+    assert open_draws(tmp_path / "draws.zarr")["posterior"].sizes["draw"] == 5
+
+
+def test_a_response_that_is_not_finite_is_refused(tmp_path):
+    response = ppl_cnn.Response(lambda image: jnp.log(-1 - jnp.sum(image**2)), (2, 2, 1))
+    density = ppl_cnn.TiltedDensity(response, ppl_cnn.WhiteNoise(1.0))
+    with pytest.raises(InputError, match="not finite"):
+        ppl_cnn.draw(density, draws=5, progress=False)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"chains": 0},
+        {"draws": 0},
+        {"warmup": 0},
+        {"thin": 0},
+        {"seed": -1},
+        {"kernel": "gibbs"},
+        {"target_accept": 0.0},
+        {"target_accept": 1.0},
+        {"target_accept": float("nan")},
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused_in_a_sentence(settings):
+    with pytest.raises(InputError, match=r"^[^\n]*\.$"):
+        ppl_cnn.draw(linear_density(), progress=False, **settings)
+
+
+def test_the_seed_decides_the_draws():
+    runs = [
+        ppl_cnn.draw(linear_density(), chains=2, draws=3, warmup=3, seed=seed, progress=False)
+        for seed in (0, 0, 1)
+    ]
+    images = [run["posterior/image"].values for run in runs]
+    np.testing.assert_array_equal(images[0], images[1])
+    assert not np.array_equal(images[0], images[2])
+    assert jax.numpy.isfinite(images[2]).all()

@@ -1,0 +1,131 @@
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from ppl_cnn.inference.training.dry_run import compiled_need, declared, dry_run
+from ppl_cnn.inference.training.recipe import Recipe
+from ppl_cnn.inference.training.stages import Stage
+from ppl_cnn.models.networks.catalogue import ALEXNET, LENET
+
+RECIPE = Recipe.read("lenet")
+
+
+def test_the_need_of_a_step_is_that_of_its_layers():
+    """LeNet's, by hand: 20 and 50 maps of 5x5 kernels, 500 and 10 dense units."""
+    (stage,) = Stage.parse_all("generative:1", 0.01, "constant")
+    need = compiled_need(LENET, RECIPE, stage, 93)
+    weights = 5 * 5 * 20 + 5 * 5 * 20 * 50 + 4 * 4 * 50 * 500 + 500 * 10
+    assert need.parameters == weights + 20 + 50 + 500 + 10
+    conv1 = 24 * 24 * 5 * 5 * 20
+    rest = 8 * 8 * 5 * 5 * 20 * 50 + 4 * 4 * 50 * 500 + 500 * 10
+    assert declared(LENET) == 2 * conv1 + 3 * rest
+    # What isn't in the layers, as losses, pooling and updates, is a few per cent.
+    assert 1 < need.multiplications / (64 * declared(LENET)) < 1.1
+    # Weights and momentum of 4 bytes, and the images.
+    least = 2 * 4 * need.parameters + 64 * 28 * 28
+    assert least < need.arguments < least + 50_000
+    # The state is updated in place: little is written elsewhere.
+    assert need.outputs < 10_000
+    # The maps after conv1, of which the way back needs some.
+    assert 4 * 64 * 24 * 24 * 20 < need.temporaries < 40 * 4 * 64 * 24 * 24 * 20
+
+
+def test_alexnets_multiplications_are_the_published_ones():
+    # 724 million of the forward pass with 227x227 images, conv1's 105 million among them.
+    assert declared(ALEXNET) == pytest.approx(3 * 724.4e6 - 105.4e6, rel=1e-3)
+
+
+def test_a_larger_batch_needs_more():
+    (stage,) = Stage.parse_all("discriminative:1", 0.01, "constant")
+    needs = [
+        compiled_need(LENET, replace(RECIPE, batch_size=size), stage, 93) for size in (64, 128)
+    ]
+    assert needs[1].operations == pytest.approx(2 * needs[0].operations, rel=0.05)
+    assert needs[1].temporaries > 1.5 * needs[0].temporaries
+
+
+def test_accumulation_needs_less_memory_and_a_third_more_multiplications():
+    (stage,) = Stage.parse_all("generative:1", 0.01, "constant")
+    recipe = replace(RECIPE, batch_size=512)
+    whole = compiled_need(LENET, recipe, stage, 11)
+    parts = compiled_need(LENET, recipe, stage, 11, accumulate=8)
+    assert parts.temporaries < whole.temporaries / 3
+    assert 1.2 < parts.operations / whole.operations < 1.6
+
+
+def test_the_text_says_it_for_the_whole_run():
+    text = dry_run(RECIPE)
+    assert "lenet on fashion-embedded: 6,000 images in 10 classes, 93 steps an epoch" in text
+    assert "431,080 parameters, 1.6 MiB" in text
+    assert "generative, 744 steps of 64 images:" in text
+    assert "discriminative, 372 steps of 64 images:" in text
+    assert "in all: 1,116 steps, 4.9" in text
+
+
+def test_data_that_is_not_prepared_has_its_published_size(tmp_path):
+    recipe = replace(RECIPE, data="fashion_mnist", stages="discriminative:1")
+    text = dry_run(recipe, str(tmp_path))
+    assert "lenet on fashion_mnist: 60,000 images in 10 classes, 937 steps an epoch" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"network": "resnet"}, "no network 'resnet'"),
+        ({"data": "cifar"}, "no data set 'cifar'"),
+        ({"network": "alexnet"}, "1000 classes"),
+        ({"batch_size": 6001}, "larger than"),
+    ],
+)
+def test_what_does_not_fit_is_refused(changes, words, refused):
+    with refused(words):
+        dry_run(replace(RECIPE, **changes))
+
+
+DEVICES = """
+import json, jax
+jax.config.update("jax_num_cpu_devices", 4)
+from ppl_cnn.inference.training.dry_run import compiled_need
+from ppl_cnn.inference.training.recipe import Recipe
+from ppl_cnn.inference.training.stages import Stage
+from ppl_cnn.models.networks.catalogue import LENET
+(stage,) = Stage.parse_all("generative:1", 0.01, "constant")
+print(json.dumps(compiled_need(LENET, Recipe.read("lenet"), stage, 93)))
+"""
+
+
+def test_devices_share_the_work_and_the_memory():
+    (stage,) = Stage.parse_all("generative:1", 0.01, "constant")
+    alone = compiled_need(LENET, RECIPE, stage, 93)
+    done = subprocess.run(
+        [sys.executable, "-c", DEVICES], capture_output=True, text=True, check=True
+    )
+    quarter = type(alone)(*json.loads(done.stdout))
+    # Norms, weight decay and update are every device's own.
+    assert 0.25 <= quarter.operations / alone.operations < 0.3
+    assert quarter.temporaries < 0.6 * alone.temporaries
+    assert quarter.parameters == alone.parameters
+
+
+@pytest.mark.long
+def test_the_papers_recipe_compiles_in_three_minutes_and_eight_gigabytes(tmp_path):
+    """10 s of computing and 0.5 GB on one core, where there is nothing but CPU."""
+    script = """
+import resource, sys, time
+from ppl_cnn.inference.training.dry_run import dry_run
+from ppl_cnn.inference.training.recipe import Recipe
+before = time.monotonic()
+print(dry_run(Recipe.read("alexnet-imagenet"), sys.argv[1]))
+assert time.monotonic() - before < 180
+assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 8e6  # KB
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert "60,965,224 parameters" in done.stdout
+    assert "generative, 225,180 steps of 256 images:" in done.stdout
+    assert "discriminative, 125,100 steps of 256 images:" in done.stdout
+    assert "in all: 350,280 steps" in done.stdout

@@ -1,0 +1,53 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ppl_cnn
+from ppl_cnn.models.networks.catalogue import LENET, NETWORKS, SQUEEZENET
+from ppl_cnn.models.networks.class_names import class_names
+from ppl_cnn.models.networks.graph import shapes, weight_shapes
+from ppl_cnn.models.units.names import parse_units
+
+
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=lambda network: network.name)
+def test_a_network_of_a_thousand_classes_has_imagenets_names(network):
+    count = shapes(network)[network.layers[-1].name][-1]
+    names = class_names(network)
+    assert len(names) == (1000 if count == 1000 else 0)
+    assert all(name and name == name.strip() and "," not in name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("text", "index"),
+    [("goldfish", 1), ("Tiger Shark", 3), ("zebra", 340), ("toilet tissue", 999), ("517", 517)],
+)
+def test_units_are_named_by_them(text, index):
+    (unit,) = parse_units(f"class:{text}", {"fc8": (1000,)}, class_names(SQUEEZENET))
+    assert (unit.layer, unit.channel) == ("fc8", index)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("crane", "class:134 or class:517"), ("maillot", "class:638 or class:639")],
+)
+def test_two_classes_of_one_name_are_told_apart_by_index(name, words, refused):
+    with refused(f"There are 2 classes {name!r}", words):
+        parse_units(f"class:{name}", {"fc8": (1000,)}, class_names(SQUEEZENET))
+
+
+def test_weights_from_a_file_come_with_the_names(tmp_path):
+    tensors = {
+        f"{layer}.{key}": np.zeros(shape, np.float32)
+        for layer, weights in weight_shapes(SQUEEZENET).items()
+        for key, shape in weights.items()
+    }
+    np.savez(tmp_path / "zeros.npz", **tensors)
+    cnn = ppl_cnn.load("squeezenet1.1", weights=tmp_path / "zeros.npz")
+    goldfish = cnn.unit("class:goldfish")
+    assert str(goldfish) == "pool10:1"
+    assert cnn.classes[1] == "goldfish"
+    assert goldfish.score(goldfish.params, jnp.zeros(goldfish.shape)) == 0
+
+
+def test_other_networks_have_none():
+    assert class_names(LENET) == ()

@@ -1,0 +1,227 @@
+import os
+import subprocess
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ppl_cnn
+from ppl_cnn.models.formats import read_tensors
+from ppl_cnn.models.networks.catalogue import LENET, NETWORKS
+from ppl_cnn.models.networks.declaration import Network, Preprocessing
+from ppl_cnn.models.networks.graph import input_shape, weight_shapes
+from ppl_cnn.models.networks.layers import Conv, Dense, MaxPool
+from ppl_cnn.models.trained.importing import params_from
+
+TORCH_PYTHON = os.environ.get("PPL_CNN_TORCH_PYTHON")
+SOURCE = Path("file")
+NETWORK = Network(
+    name="small",
+    image_shape=(6, 8, 4),
+    preprocessing=Preprocessing((0.0,) * 4, (1.0,) * 4, "RGB"),
+    layers=(
+        Conv("conv1", 6, kernel=3, groups=2),
+        MaxPool("pool1", kernel=2, stride=2),
+        Dense("fc2", 5),
+        Dense("fc3", 3),
+    ),
+    aliases=(("features.0", "conv1"), ("classifier.1", "fc2"), ("ip3", "fc3")),
+)
+
+
+def published(network, params, legacy=False):
+    """Our weights as PyTorch and Caffe have them: OIHW; (out, in) with maps as CHW."""
+    tensors = {}
+    for name, weights in params.items():
+        kernel, bias = np.asarray(weights["kernel"]), np.asarray(weights["bias"])
+        maps = input_shape(network, network.layer(name))
+        if kernel.ndim == 4:
+            weight = np.einsum("rcio->oirc", kernel)
+        elif len(maps) == 3:
+            rows, cols, channels = maps
+            weight = np.empty((kernel.shape[1], channels, rows, cols), np.float32)
+            for place, (row, col, channel) in enumerate(np.ndindex(*maps)):
+                weight[:, channel, row, col] = kernel[place]
+            weight = weight.reshape(kernel.shape[1], -1)
+        else:
+            weight = kernel.T
+        four = (1,) * (4 - weight.ndim) if legacy else ()
+        tensors[f"{name}.weight"] = weight.reshape(four + weight.shape)
+        tensors[f"{name}.bias"] = bias.reshape(((1,) * 3 if legacy else ()) + bias.shape)
+    return tensors
+
+
+def check_same(found, params):
+    assert {name: set(weights) for name, weights in found.items()} == {
+        name: set(weights) for name, weights in params.items()
+    }
+    for name, weights in params.items():
+        for key, array in weights.items():
+            assert found[name][key].dtype == np.float32
+            np.testing.assert_array_equal(found[name][key], array)
+
+
+def ours(params):
+    return {
+        f"{n}.{key}": np.asarray(a) for n, weights in params.items() for key, a in weights.items()
+    }
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_published_layouts_become_ours(legacy, random_params):
+    params = random_params(NETWORK)
+    check_same(params_from(published(NETWORK, params, legacy), NETWORK, SOURCE), params)
+    check_same(params_from(ours(params), NETWORK, SOURCE), params)
+
+
+def test_names_of_published_files_are_known(random_params):
+    params = random_params(NETWORK)
+    names = {own: alias for alias, own in NETWORK.aliases}
+    tensors = {
+        f"{names[name.partition('.')[0]]}.{name.partition('.')[2]}": array
+        for name, array in published(NETWORK, params).items()
+    }
+    assert "classifier.1.weight" in tensors
+    check_same(params_from(tensors, NETWORK, SOURCE), params)
+
+
+def test_every_declared_network_finds_what_its_aliases_name():
+    for network in NETWORKS.values():
+        assert {own for _, own in network.aliases} <= set(weight_shapes(network))
+
+
+def test_doubles_and_halves_become_float32(random_params):
+    tensors = ours(random_params(NETWORK))
+    for dtype in (np.float64, np.float16):
+        cast = {name: array.astype(dtype) for name, array in tensors.items()}
+        found = ours(params_from(cast, NETWORK, SOURCE))
+        for name, array in cast.items():
+            np.testing.assert_array_equal(found[name], array.astype(np.float32))
+
+
+@pytest.fixture
+def tensors(random_params):
+    return published(NETWORK, random_params(NETWORK))
+
+
+def test_what_is_missing_left_over_and_misshapen_is_said_at_once(tensors, refused):
+    del tensors["fc3.bias"]
+    tensors["fc2.weight"] = tensors["fc2.weight"].T
+    tensors |= {f"bn{index}.num_batches_tracked": np.array(index) for index in range(7)}
+    with refused(
+        "file doesn't hold the weights of small",
+        "it lacks the tensor fc3.bias",
+        "bn3.num_batches_tracked, bn4.num_batches_tracked and 2 more, which small doesn't have",
+        "fc2.weight has the shape (36, 5), not (5, 36)",
+    ):
+        params_from(tensors, NETWORK, SOURCE)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("conv1.weight", (6, 2, 3, 3, 1)),
+        ("fc2.weight", (5, 36, 1, 1)),
+        ("fc2.weight", (5, 6, 2, 3)),
+        ("fc2.weight", (1, 5, 36)),
+        ("fc3.bias", (3, 1, 1, 1)),
+        ("conv1.weight", (6, 4, 3, 3)),
+    ],
+)
+def test_other_shapes_are_refused(name, shape, tensors, refused):
+    tensors[name] = np.resize(tensors[name], shape)
+    with refused(f"{name} has the shape {shape}"):
+        params_from(tensors, NETWORK, SOURCE)
+
+
+def test_a_one_by_one_convolution_is_no_dense_layer(refused):
+    network = Network("one", (1, 1, 4), NETWORK.preprocessing, (Conv("conv", 3, kernel=1),))
+    tensors = {"conv.weight": np.zeros((3, 4), np.float32), "conv.bias": np.zeros(3, np.float32)}
+    with refused("(3, 4), not (3, 4, 1, 1)"):
+        params_from(tensors, network, SOURCE)
+
+
+def test_a_one_by_one_convolutions_kernel_is_no_dense_layers(random_params, refused):
+    tensors = ours(random_params(NETWORK))
+    tensors["fc3.kernel"] = tensors["fc3.kernel"][None, None]
+    with refused("(1, 1, 5, 3), not (5, 3)"):
+        params_from(tensors, NETWORK, SOURCE)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_numbers_that_are_not_finite_in_float32_are_refused(value, tensors, refused):
+    tensors["fc2.weight"] = tensors["fc2.weight"].astype(np.float64)
+    tensors["fc2.weight"][1, 2] = value
+    with refused("file: fc2.weight holds NaN or infinite values"):
+        params_from(tensors, NETWORK, SOURCE)
+
+
+def test_integers_are_no_weights(tensors, refused):
+    tensors["fc3.bias"] = np.zeros(3, np.int8)
+    with refused("fc3.bias is of the type int8"):
+        params_from(tensors, NETWORK, SOURCE)
+
+
+def test_one_tensor_under_two_names_is_left_over(tensors, refused):
+    tensors["ip3.bias"] = tensors["fc3.bias"]
+    with refused("it has ip3.bias, which small doesn't have"):
+        params_from(tensors, NETWORK, SOURCE)
+
+
+@pytest.mark.parametrize("form", ["npz", "zip", "legacy", "caffe", "v1"])
+def test_load_reads_every_format(
+    form, tmp_path, random_params, torch_zip, torch_legacy, caffemodel
+):
+    params = random_params(LENET)
+    path = tmp_path / "weights"
+    arrays = published(LENET, params)
+    layers = {name: [arrays[f"{name}.weight"], arrays[f"{name}.bias"]] for name in params}
+    if form == "npz":
+        with open(path, "wb") as file:
+            np.savez(file, **ours(params))
+    elif form in ("zip", "legacy"):
+        write = torch_zip if form == "zip" else torch_legacy
+        path.write_bytes(
+            write({f"module.{name}": np.ascontiguousarray(a) for name, a in arrays.items()})
+        )
+    else:
+        path.write_bytes(caffemodel(layers, v1=form == "v1"))
+    cnn = ppl_cnn.load("lenet", weights=path)
+    check_same(cnn.arrays(), params)
+    assert cnn.classes == ()
+    assert cnn.network == LENET
+
+
+def test_weights_go_with_a_declared_network(tmp_path, refused):
+    with refused("no network 'runs/lenet'", "lenet-advertorch"):
+        ppl_cnn.load("runs/lenet", weights=tmp_path / "weights")
+    with refused("weights is missing"):
+        ppl_cnn.load("lenet", weights=tmp_path / "weights")
+
+
+PEER = """
+import sys, numpy, torch
+torch.manual_seed(3)
+net = torch.nn.Sequential(
+    torch.nn.Conv2d(4, 6, 3, groups=2), torch.nn.MaxPool2d(2), torch.nn.Flatten(),
+    torch.nn.Linear(36, 5), torch.nn.Linear(5, 3))
+names = {"0": "features.0", "3": "classifier.1", "4": "ip3"}
+state = {names[name[0]] + name[1:]: tensor for name, tensor in net.state_dict().items()}
+torch.save(state, sys.argv[1])
+x = torch.randn(10, 4, 6, 8)
+numpy.savez(sys.argv[2], x=x.permute(0, 2, 3, 1).numpy(), scores=net(x).detach().numpy())
+"""
+
+
+@pytest.mark.skipif(TORCH_PYTHON is None, reason="PPL_CNN_TORCH_PYTHON names no Python")
+def test_scores_are_those_of_pytorch(tmp_path):
+    from ppl_cnn.models.trained.cnn import CNN
+
+    weights, expected = tmp_path / "weights.pth", tmp_path / "expected.npz"
+    subprocess.run([TORCH_PYTHON, "-c", PEER, weights, expected], check=True)
+    cnn = CNN(NETWORK, params_from(read_tensors(weights), NETWORK, weights))
+    with np.load(expected) as peer:
+        np.testing.assert_allclose(
+            cnn(jnp.asarray(peer["x"])), peer["scores"], rtol=1e-5, atol=1e-6
+        )

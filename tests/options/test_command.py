@@ -1,0 +1,139 @@
+import dataclasses
+import errno
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from ppl_cnn import InputError
+from ppl_cnn.options.command import run_command
+
+
+@dataclasses.dataclass
+class Nothing:
+    """No options."""
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "said"),
+    [
+        (InputError("Too large; give less."), 2, "error: Too large; give less.\n"),
+        (OSError(errno.ENOSPC, "No space left on device", "draws"), 2, "No space left on device"),
+        (KeyboardInterrupt(), 130, "Interrupted"),
+    ],
+)
+def test_failures_become_a_sentence_and_a_code(failure, code, said, monkeypatch, capsys):
+    def action(options):
+        raise failure
+
+    monkeypatch.setattr(sys, "argv", ["command"])
+    with pytest.raises(SystemExit) as end:
+        run_command(Nothing, action, "command", "A command.")
+    assert end.value.code == code
+    printed = capsys.readouterr().err
+    assert said in printed
+    assert "Traceback" not in printed
+
+
+WORK = """
+import dataclasses, signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background job
+from ppl_cnn.options.command import run_command
+
+@dataclasses.dataclass
+class Nothing:
+    pass
+
+def action(options):
+    try:
+        print("working", flush=True)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        {then}
+
+run_command(Nothing, action, "command", None)
+"""
+
+
+def signalled(then, *signals):
+    """The exit code and stderr of a command at work that gets these signals."""
+    script = [sys.executable, "-c", WORK.format(then=then)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(script, stdout=pipe, stderr=pipe, text=True) as process:
+        for number in signals:
+            assert process.stdout.readline() == "working\n"
+            process.send_signal(number)
+        said = process.communicate(timeout=30)[1]
+    return process.returncode, said
+
+
+def test_signals_stop_a_command_in_an_orderly_way():
+    stopped = "\nStopped; the same command goes on.\n"
+    assert signalled("raise", signal.SIGTERM) == (143, stopped)
+    interrupted = "\nInterrupted; the same command goes on.\n"
+    assert signalled("raise", signal.SIGINT) == (130, interrupted)
+
+
+def test_a_second_signal_kills():
+    hanging = "print('working', flush=True); time.sleep(60)"
+    assert signalled(hanging, signal.SIGTERM, signal.SIGTERM) == (-signal.SIGTERM, "")
+
+
+CUT_OFF = """
+import asyncio, dataclasses
+from ppl_cnn import InputError
+from ppl_cnn.options.command import run_command
+
+@dataclasses.dataclass
+class Nothing:
+    pass
+
+loop = asyncio.new_event_loop()
+
+async def write(turn):
+    async with turn:
+        await asyncio.sleep(60)
+
+def action(options):
+    turn = asyncio.Semaphore(1)
+    loop.tasks = [loop.create_task(write(turn)) for _ in range(2)]
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    raise InputError("Too large.")
+
+run_command(Nothing, action, "command", None)
+"""
+
+
+def test_writes_that_were_cut_off_do_not_complain():
+    """As Zarr's, which wait for each other in an event loop that ends."""
+    done = subprocess.run([sys.executable, "-c", CUT_OFF], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "error: Too large.\n")
+
+
+def test_the_handler_of_signals_is_put_back(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["command"])
+    before = signal.getsignal(signal.SIGTERM)
+    run_command(Nothing, lambda options: None, "command", None)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize("command", ["sample", "pretrain", "units", "report", "data"])
+def test_help_loads_nothing_heavy(command):
+    """What makes `--help` answer at once."""
+    script = (
+        "import runpy, sys\n"
+        "sys.argv[1:] = ['--help']\n"
+        "try:\n"
+        f"    runpy.run_module('ppl_cnn.{command}', run_name='__main__')\n"
+        "except SystemExit as end:\n"
+        "    assert not end.code\n"
+        "heavy = {'jax', 'flax', 'numpyro', 'arviz', 'tensorflow_datasets', 'orbax'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--" in done.stdout

@@ -1,0 +1,94 @@
+"""The rooms of the house, and which of them may import from which."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ppl_cnn
+
+PACKAGE = Path(ppl_cnn.__file__).parent
+
+GROUND = {"errors", "files"}
+MODELS = {
+    "models/formats": set(),
+    "models/networks": set(),
+    "models/units": {"models/networks"},
+    "models/references": {"models/networks"},
+    "models/density": {"models/networks", "models/units", "models/references"},
+    "models/trained": {"models/formats", "models/networks", "models/units"},
+}
+ALL_MODELS = set(MODELS)
+INFERENCE = {
+    "inference/kernels": set(),
+    "inference/runs": set(),
+    "inference/sampling": ALL_MODELS | {"inference/kernels", "inference/runs"},
+    "inference/diagnostics": {"inference/runs"},
+    "inference/report": {"inference/diagnostics", "inference/runs"},
+    "inference/training": ALL_MODELS | {"data", "data/sources", "inference/runs"},
+}
+DATA = {"data": {"data/sources"}, "data/sources": {"data"}}
+MAY_IMPORT = {**MODELS, **INFERENCE, **DATA}
+"""Room -> the rooms that it may import from, besides the ground and itself. Commands may import
+from all of them."""
+
+
+def room_of(module: str) -> str:
+    """`inference/kernels` for ppl_cnn.inference.kernels.split."""
+    parts = module.split(".")[1:]
+    path = "/".join(parts[:2])
+    return path if path in MAY_IMPORT else parts[0] if parts else ""
+
+
+def imported(file: Path) -> Iterator[str]:
+    """The package's modules that a file imports, wherever it does."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("ppl_cnn"):
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (each.name for each in node.names if each.name.startswith("ppl_cnn"))
+
+
+def module_of(file: Path) -> str:
+    return ".".join(("ppl_cnn", *file.relative_to(PACKAGE).with_suffix("").parts))
+
+
+FILES = {module_of(file): file for file in PACKAGE.rglob("*.py")}
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_imports_run_one_way(room):
+    files = {module: file for module, file in FILES.items() if room_of(module) == room}
+    files = {m: f for m, f in files.items() if f.name not in ("__main__.py", "__init__.py")}
+    assert files, f"there is no room {room}"
+    for module, file in files.items():
+        for other in imported(file):
+            allowed = {room, *GROUND, *MAY_IMPORT[room]}
+            assert room_of(other) in allowed, f"{module} imports {other}"
+
+
+@pytest.mark.parametrize("name", sorted(GROUND))
+def test_the_ground_imports_nothing_of_ours(name):
+    assert not list(imported(PACKAGE / f"{name}.py"))
+
+
+def test_no_two_modules_import_each_other_in_a_circle():
+    graph = {module: {m for m in imported(file) if m in FILES} for module, file in FILES.items()}
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, f"a circle: {' -> '.join((*path[path.index(module) :], module))}"
+        if module not in done:
+            for other in sorted(graph[module]):
+                visit(other, (*path, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+@pytest.mark.parametrize("command", ["sample", "pretrain", "evidence", "report", "units"])
+def test_commands_are_imported_by_none(command):
+    for module, file in FILES.items():
+        assert f"ppl_cnn.{command}" not in set(imported(file)), module
