@@ -1,8 +1,9 @@
 """The convolution of every network here, with an input gradient that stays fast inside loops."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar, cast, override
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +11,13 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from ppl_cnn.models.networks.multilinear import Form, derivative
+
 type Padding = tuple[tuple[int, int], tuple[int, int]]
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
 def convolve(
     x: Float[Array, "n row col c_in"],
     kernel: Float[Array, "k_row k_col c_group c_out"],
@@ -26,12 +28,12 @@ def convolve(
 ) -> Float[Array, "n row_out col_out c_out"]:
     """Cross-correlates images with a kernel, as every deep-learning library's "convolution" does.
 
-    The value is that of `lax.conv_general_dilated`. So is the gradient, but its input part is
-    written as a plain convolution with the flipped kernel, or as a matrix product: XLA's CPU
-    backend runs the transposed convolution that autodiff would emit 14 to 20 times slower inside
-    a loop than outside one (jax-ml/jax#12868), and samplers live in loops. On CPU, the kernel's
-    part is matrix products, for the same reason. The price: it can be differentiated in reverse
-    mode, once.
+    Value and gradients are those of `lax.conv_general_dilated`, in reverse mode, in forward mode
+    and of any order. The gradient for x is computed as a plain convolution with the flipped
+    kernel, or as a matrix product: XLA's CPU backend runs the transposed convolution that autodiff
+    would emit 14 to 20 times slower inside a loop than outside one (jax-ml/jax#12868), and
+    samplers live in loops. On CPU, the gradient for the kernel is matrix products, for the same
+    reason.
 
     Args:
         x: images or feature maps.
@@ -41,62 +43,64 @@ def convolve(
         dilation: from one of the kernel's rows, and columns, to the next.
         groups: of input channels, each read by a group of output channels.
     """
-    return _plain(x, kernel, stride, padding, dilation, groups)
-
-
-def _plain(
-    x: Array,
-    kernel: Array,
-    stride: int | tuple[int, int],
-    padding: Padding,
-    dilation: tuple[int, int],
-    groups: int,
-) -> Array:
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        _pair(stride),
-        padding,
-        rhs_dilation=dilation,
-        dimension_numbers=_LAYOUT,
-        feature_group_count=groups,
-    )
+    form = _Convolution(x.shape, kernel.shape, _pair(stride), padding, dilation, groups)
+    return derivative(form, 2, x, kernel)
 
 
 def _pair(stride: int | tuple[int, int]) -> tuple[int, int]:
     return (stride, stride) if isinstance(stride, int) else stride
 
 
-def _forward(x: Array, kernel: Array, *settings: Any) -> tuple[Array, Any]:
-    return convolve(x, kernel, *settings), (x, kernel)
+@dataclass(frozen=True)
+class _Convolution(Form):
+    """The trilinear form <g, x * kernel> of images, a kernel and a response."""
 
+    image: tuple[int, ...]
+    """The shape of x."""
+    window: tuple[int, ...]
+    """The shape of the kernel."""
+    stride: tuple[int, int]
+    padding: Padding
+    dilation: tuple[int, int]
+    groups: int
+    slots: ClassVar[int] = 3
 
-def _backward(
-    stride: int | tuple[int, int],
-    padding: Padding,
-    dilation: tuple[int, int],
-    groups: int,
-    residuals: tuple[Array, Array],
-    g: Array,
-) -> tuple[Array, Array]:
-    x, kernel = residuals
-    places, inputs = g.shape[1] * g.shape[2], x.shape[1] * x.shape[2]
-    # A correlation multiplies once an input and a product once an output, of which slabs have
-    # far fewer; at AlexNet's conv3 behind a unit of conv5, 25 for 49, that takes half the time.
-    simple = _pair(stride) == dilation == (1, 1) and groups == 1
-    if simple and inputs > 1.3 * places:
-        dx = _spread(g, kernel, padding, x)
-    else:
-        dx = _correlate(g, kernel, stride, padding, dilation, groups, x)
+    @override
+    def derivative(self, slot: int, *operands: Array) -> Array:
+        """The gradient for x (0) or the kernel (1), or the convolution itself (2)."""
+        return (self._for_image, self._for_kernel, self._convolved)[slot](*operands)
 
-    def autodiff(x: Array, g: Array) -> Array:
-        _, vjp = jax.vjp(lambda w: _plain(x, w, stride, padding, dilation, groups), kernel)
-        return vjp(g)[0]
+    def _convolved(self, x: Array, kernel: Array) -> Array:
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            self.stride,
+            self.padding,
+            rhs_dilation=self.dilation,
+            dimension_numbers=_LAYOUT,
+            feature_group_count=self.groups,
+        )
 
-    if dilation != (1, 1) or groups > 1:
-        return dx, autodiff(x, g)
-    products = partial(_kernel_products, kernel.shape, _pair(stride), padding)
-    return dx, lax.platform_dependent(x, g, cpu=products, default=autodiff)
+    def _for_image(self, kernel: Array, g: Array) -> Array:
+        places, inputs = g.shape[1] * g.shape[2], self.image[1] * self.image[2]
+        # A correlation multiplies once an input and a product once an output, of which slabs have
+        # far fewer; at AlexNet's conv3 behind a unit of conv5, 25 for 49, that takes half the time.
+        simple = self.stride == self.dilation == (1, 1) and self.groups == 1
+        if simple and inputs > 1.3 * places:
+            return _spread(g, kernel, self.padding, self.image)
+        return _correlate(
+            g, kernel, self.stride, self.padding, self.dilation, self.groups, self.image
+        )
+
+    def _for_kernel(self, x: Array, g: Array) -> Array:
+        def autodiff(x: Array, g: Array) -> Array:
+            kernel = jax.ShapeDtypeStruct(self.window, x.dtype)
+            return cast(Array, jax.linear_transpose(partial(self._convolved, x), kernel)(g)[0])
+
+        if self.dilation != (1, 1) or self.groups > 1:
+            return autodiff(x, g)
+        products = partial(_kernel_products, self.window, self.stride, self.padding)
+        return cast(Array, lax.platform_dependent(x, g, cpu=products, default=autodiff))
 
 
 def _kernel_products(
@@ -140,7 +144,7 @@ def _correlate(
     padding: Padding,
     dilation: tuple[int, int],
     groups: int,
-    x: Array,
+    image: tuple[int, ...],
 ) -> Array:
     """The gradient with regard to x as a full correlation of g with the flipped kernel."""
     # Output o reads inputs o*stride - before ... o*stride - before + reach, in steps of the
@@ -151,7 +155,7 @@ def _correlate(
         reach, before = (kernel.shape[axis] - 1) * dilation[axis], padding[axis][0]
         dilated = (g.shape[1 + axis] - 1) * _pair(stride)[axis] + 1
         start = reach - before
-        pads.append((start, x.shape[1 + axis] + reach - dilated - start))
+        pads.append((start, image[1 + axis] + reach - dilated - start))
     return lax.conv_general_dilated(
         g,
         _transposed(kernel, groups),
@@ -164,11 +168,11 @@ def _correlate(
     )
 
 
-def _spread(g: Array, kernel: Array, padding: Padding, x: Array) -> Array:
+def _spread(g: Array, kernel: Array, padding: Padding, image: tuple[int, ...]) -> Array:
     """The same for a stride of 1: what g sends to each input of its windows, put in place."""
     parts = lax.dot_general(g, kernel, (((3,), (3,)), ((), ())))  # n row col k_row k_col c_in
     for axis in (2, 1):
-        start, room = -padding[axis - 1][0], x.shape[axis] - g.shape[axis]
+        start, room = -padding[axis - 1][0], image[axis] - g.shape[axis]
         placed = []
         for shift, part in enumerate(jnp.unstack(parts, axis=axis + 2), start):
             pads = [(0, 0, 0)] * part.ndim
@@ -184,8 +188,6 @@ def _transposed(kernel: Array, groups: int) -> Array:
     grouped = jnp.flip(kernel, (0, 1)).reshape(rows, cols, inputs, groups, outputs // groups)
     return grouped.transpose(0, 1, 4, 3, 2).reshape(rows, cols, outputs // groups, -1)
 
-
-convolve.defvjp(_forward, _backward)
 
 
 def conv_general_dilated(
