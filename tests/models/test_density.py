@@ -92,7 +92,7 @@ def test_only_a_spectral_field_is_larger_than_the_units_image(random_params):
         density = TiltedDensity(unit, reference)
         spectral = "spectral" in str(reference)
         assert density.latent_shape == ((28, 28, 1) if spectral else (5, 5, 1))
-        assert density.linear == (type(reference) in (WhiteNoise, Spectral))
+        assert density.has_stein_mean == (type(reference) in (WhiteNoise, Spectral))
         z = jax.random.normal(jax.random.key(0), (2, 3, *density.latent_shape))
         images = density.push(z)
         assert images.shape == (2, 3, 5, 5, 1)
