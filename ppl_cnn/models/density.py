@@ -49,7 +49,7 @@ class TiltedDensity:
     def field_shape(self) -> tuple[int, int, int]:
         """(row, col, channel) of the field R(z): the unit's image or, where the reference ties
         its pixels to those outside, the network's whole image."""
-        return self.unit.image_shape if self.reference.whole else self.unit.shape
+        return self.unit.image_shape if self.reference.needs_whole_image else self.unit.shape
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -60,7 +60,7 @@ class TiltedDensity:
     @property
     def linear(self) -> bool:
         """Whether x is linear in z; then E_p[x] = push(E_p[grad_z f(push(z))/T]) (Stein)."""
-        return self.reference.linear
+        return self.reference.push_is_linear
 
     @property
     def field(self) -> dist.TransformedDistribution:
@@ -89,7 +89,7 @@ class TiltedDensity:
     def _crop(
         self, field: Float[Array, "*batch field_row field_col channel"]
     ) -> Float[Array, "*batch row col channel"]:
-        if not self.reference.whole:
+        if not self.reference.needs_whole_image:
             return field
         rows, cols = self.unit.rows, self.unit.cols
         return field[..., rows.start : rows.stop, cols.start : cols.stop, :]
