@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ppl_cnn.models.references.gaussian import Gaussian as Gaussian
     from ppl_cnn.models.references.noise import Uniform as Uniform
     from ppl_cnn.models.references.noise import WhiteNoise as WhiteNoise
-    from ppl_cnn.models.references.spectral import Band as Band
+    from ppl_cnn.models.references.band import Band as Band
     from ppl_cnn.models.references.spectral import Spectral as Spectral
     from ppl_cnn.models.trained.model_folder import load as load
     from ppl_cnn.models.trained.module_network import ModuleNetwork as ModuleNetwork
@@ -48,7 +48,7 @@ __all__ = [
 
 _HOMES = {
     "Averaged": "ppl_cnn.models.units.views",
-    "Band": "ppl_cnn.models.references.spectral",
+    "Band": "ppl_cnn.models.references.band",
     "Bounded": "ppl_cnn.models.references.bounded",
     "Gaussian": "ppl_cnn.models.references.gaussian",
     "ModuleNetwork": "ppl_cnn.models.trained.module_network",

@@ -72,7 +72,7 @@ class TiltedDensity:
         That is the unit's image or, where the reference correlates its pixels with those outside,
         the network's whole image.
         """
-        return self.unit.image_shape if self.reference.whole else self.unit.shape
+        return self.unit.image_shape if self.reference.needs_whole_image else self.unit.shape
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -86,7 +86,7 @@ class TiltedDensity:
 
         This identity (Stein) holds where x is linear in z.
         """
-        return self.reference.linear
+        return self.reference.push_is_linear
 
     @property
     def field(self) -> dist.TransformedDistribution:
@@ -118,7 +118,7 @@ class TiltedDensity:
     def _crop(
         self, field: Float[Array, "*batch field_row field_col channel"]
     ) -> Float[Array, "*batch row col channel"]:
-        if not self.reference.whole:
+        if not self.reference.needs_whole_image:
             return field
         rows, cols = self.unit.rows, self.unit.cols
         return field[..., rows.start : rows.stop, cols.start : cols.stop, :]
