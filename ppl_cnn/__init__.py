@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ppl_cnn.models.references.noise import WhiteNoise as WhiteNoise
     from ppl_cnn.models.references.band import Band as Band
     from ppl_cnn.models.references.spectral import Spectral as Spectral
-    from ppl_cnn.models.trained.model_folder import load as load
+    from ppl_cnn.models.trained.loading import load as load
     from ppl_cnn.models.trained.module_network import ModuleNetwork as ModuleNetwork
     from ppl_cnn.models.units.scored import Response as Response
     from ppl_cnn.models.units.views import Averaged as Averaged
@@ -59,7 +59,7 @@ _HOMES = {
     "Uniform": "ppl_cnn.models.references.noise",
     "WhiteNoise": "ppl_cnn.models.references.noise",
     "draw": "ppl_cnn.inference.sampling.driver",
-    "load": "ppl_cnn.models.trained.model_folder",
+    "load": "ppl_cnn.models.trained.loading",
 }
 
 
