@@ -11,9 +11,12 @@ from jaxtyping import Array, Float, UInt8
 
 from ppl_cnn.errors import InputError
 from ppl_cnn.models.networks.declaration import Network, Preprocessing
-from ppl_cnn.models.networks.graph import Params, he_normal, scores, shapes, weight_shapes
+from ppl_cnn.models.networks.forward import scores
+from ppl_cnn.models.networks.graph import Params, shapes, weight_shapes
+from ppl_cnn.models.networks.initialization import he_normal
 from ppl_cnn.models.networks.layers import Shape
 from ppl_cnn.models.units.names import UnitName
+from ppl_cnn.models.units.targets import Target
 from ppl_cnn.models.units.unit import Side, Unit, find_units, only
 
 
@@ -99,7 +102,7 @@ class CNN(nnx.Module):
         x = preprocess(np.asarray(pixels), self.network.preprocessing, shape)
         return self(x) + self.alpha[...][None, :]
 
-    def unit(self, text: str, response: Side = "pre", target: str = "logit") -> Unit:
+    def unit(self, text: str, response: Side = "pre", target: Target | str = "logit") -> Unit:
         """The unit that a text such as "conv5:12", "conv5:12@0,3" or "class:Trouser" names.
 
         Args:
@@ -117,10 +120,18 @@ class CNN(nnx.Module):
         scores = unit.layer == self.network.layers[-1].name
         return self.classes[unit.channel] if scores and self.classes else None
 
-    def units(self, text: str, response: Side = "pre", target: str = "logit") -> list[Unit]:
+    def units(
+        self, text: str, response: Side = "pre", target: Target | str = "logit"
+    ) -> list[Unit]:
         """The units that a text such as "conv5:0-15,conv5:40" names; see `unit`."""
         return find_units(
-            text, self.network, self.arrays(), self.alpha[...], self.classes, response, target
+            text,
+            self.network,
+            self.arrays(),
+            alpha=self.alpha[...],
+            classes=self.classes,
+            response=response,
+            target=target,
         )
 
 

@@ -17,15 +17,16 @@ from jaxtyping import Array, Float, UInt8
 from ppl_cnn.errors import InputError
 from ppl_cnn.models.networks.convolution import conv_general_dilated
 from ppl_cnn.models.networks.declaration import Preprocessing
-from ppl_cnn.models.networks.graph import Params, Region, scaled
+from ppl_cnn.models.networks.forward import scaled
+from ppl_cnn.models.networks.graph import Params, Region
 from ppl_cnn.models.networks.layers import Shape
 from ppl_cnn.models.networks.receptive_field import Images, Weights, receptive_fields
 from ppl_cnn.models.trained.cnn import preprocess
 from ppl_cnn.models.units.listing import LayerUnits
 from ppl_cnn.models.units.names import Place, UnitName, parse_units
 from ppl_cnn.models.units.scored import Image
-from ppl_cnn.models.units.targets import needs_classes, parse_target
-from ppl_cnn.models.units.unit import NetworkUnit, Side, only
+from ppl_cnn.models.units.targets import Target, parse_target
+from ppl_cnn.models.units.unit import NetworkUnit, Side, no_probabilities, only
 
 OUTPUT = "output"
 """The layer of the module's own output, which has the classes."""
@@ -134,7 +135,9 @@ class ModuleNetwork:
         """The scores of uint8 photographs, RGB or grey, of any size."""
         return self(preprocess(np.asarray(pixels), self.preprocessing, self.image_shape))
 
-    def unit(self, text: str, response: Side = "pre", target: str = "logit") -> "ModuleUnit":
+    def unit(
+        self, text: str, response: Side = "pre", target: Target | str = "logit"
+    ) -> "ModuleUnit":
         """The unit that a text such as "blocks.0.conv:12", "conv2:3@0,3" or "class:cat" names.
 
         Args:
@@ -147,7 +150,9 @@ class ModuleNetwork:
         """
         return only(self.units(text, response, target), text)
 
-    def units(self, text: str, response: Side = "pre", target: str = "logit") -> list["ModuleUnit"]:
+    def units(
+        self, text: str, response: Side = "pre", target: Target | str = "logit"
+    ) -> list["ModuleUnit"]:
         """The units that a text such as "conv1:0-15,conv2:3" names, in its order; see `unit`."""
         if response != "pre":
             raise InputError(
@@ -155,15 +160,13 @@ class ModuleNetwork:
                 f"--response post, name the layer after it, which a module or "
                 f"`self.sow(nnx.Intermediate, NAME, x)` makes."
             )
+        target = parse_target(target)
         names = parse_units(text, self.layers, self.classes)
         found: dict[UnitName, ModuleUnit] = {}
         for layer, group in groupby(sorted(names, key=_layer), key=_layer):
             members = list(group)
-            if needs_classes(target) and layer != OUTPUT:
-                raise InputError(
-                    f"{layer} of {self.name} has no probabilities: --target {target} is for its "
-                    f"classes, {OUTPUT}."
-                )
+            if target.compares_classes and layer != OUTPUT:
+                raise no_probabilities(layer, self.name, target, OUTPUT)
             places = list({name.place for name in members})
             fields = dict(zip(places, self._receptive_fields(layer, places), strict=True))
             for name in members:
@@ -308,7 +311,7 @@ class ModuleUnit(NetworkUnit):
             response = jnp.mean(response, axis=(0, 1))
         elif place is not None:
             response = response[place]
-        response = parse_target(self.target)(response)
+        response = self.target(response)
         return jax.lax.dynamic_index_in_dim(response, params["unit"]["channel"], keepdims=False)
 
 
