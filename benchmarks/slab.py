@@ -19,7 +19,9 @@ import jax
 import numpy as np
 
 from ppl_cnn.models.networks.catalogue import ALEXNET, CAFFENET, VGG16
-from ppl_cnn.models.networks.graph import Slab, positions, scaled, shapes
+from ppl_cnn.models.networks.forward import scaled
+from ppl_cnn.models.networks.graph import positions, shapes
+from ppl_cnn.models.networks.slab import Slab
 from ppl_cnn.models.trained.cnn import CNN
 
 ROUNDS = 9

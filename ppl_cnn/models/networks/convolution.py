@@ -1,4 +1,4 @@
-"""The convolution of every network here, with an input gradient that stays fast inside loops."""
+"""The convolution of all networks here, whose gradients stay fast inside loops."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,10 +38,10 @@ def convolve(
     Args:
         x: images or feature maps.
         kernel: square or rectangular, HWIO.
-        stride: in both directions, or in each.
-        padding: zeros before and after the rows and the columns.
-        dilation: from one of the kernel's rows, and columns, to the next.
-        groups: of input channels, each read by a group of output channels.
+        stride: the step of the windows, one for both directions or (row, col).
+        padding: the zeros before and after the rows and the columns.
+        dilation: the step (row, col) from a kernel's entry to the next.
+        groups: the number of groups of input channels, each read by its own output channels.
     """
     form = _Convolution(x.shape, kernel.shape, _pair(stride), padding, dilation, groups)
     return derivative(form, 2, x, kernel)
@@ -106,7 +106,7 @@ class _Convolution(Form):
 def _kernel_products(
     shape: tuple[int, ...], stride: tuple[int, int], padding: Padding, x: Array, g: Array
 ) -> Array:
-    """The gradient with regard to the kernel as matrix products.
+    """The gradient for the kernel as matrix products.
 
     Strides become channels first: blocks of stride x stride pixels, of which the kernel has a few
     places, with a product for each. At AlexNet's first layer, 9 products of 48 channels for 121
@@ -146,7 +146,7 @@ def _correlate(
     groups: int,
     image: tuple[int, ...],
 ) -> Array:
-    """The gradient with regard to x as a full correlation of g with the flipped kernel."""
+    """The gradient for the image as a full correlation of g with the flipped kernel."""
     # Output o reads inputs o*stride - before ... o*stride - before + reach, in steps of the
     # dilation, so that input i collects from a full correlation of the stride-dilated g, shifted
     # by reach - before.
@@ -169,7 +169,7 @@ def _correlate(
 
 
 def _spread(g: Array, kernel: Array, padding: Padding, image: tuple[int, ...]) -> Array:
-    """The same for a stride of 1: what g sends to each input of its windows, put in place."""
+    """The gradient for the image at a stride of 1: products of g with the kernel, put in place."""
     parts = lax.dot_general(g, kernel, (((3,), (3,)), ((), ())))  # n row col k_row k_col c_in
     for axis in (2, 1):
         start, room = -padding[axis - 1][0], image[axis] - g.shape[axis]
@@ -183,11 +183,10 @@ def _spread(g: Array, kernel: Array, padding: Padding, image: tuple[int, ...]) -
 
 
 def _transposed(kernel: Array, groups: int) -> Array:
-    """The kernel flipped, from each group's output channels to its input channels."""
+    """The kernel flipped in space, its input and output channels exchanged within each group."""
     rows, cols, inputs, outputs = kernel.shape
     grouped = jnp.flip(kernel, (0, 1)).reshape(rows, cols, inputs, groups, outputs // groups)
     return grouped.transpose(0, 1, 4, 3, 2).reshape(rows, cols, outputs // groups, -1)
-
 
 
 def conv_general_dilated(
@@ -201,10 +200,10 @@ def conv_general_dilated(
     feature_group_count: int = 1,
     **others: Any,
 ) -> Array:
-    """What `nnx.Conv` calls `lax.conv_general_dilated` for, by `convolve` where that can do it.
+    """A replacement for `lax.conv_general_dilated` in `nnx.Conv`, with `convolve`'s fast gradients.
 
-    One can give it to an `nnx.Conv` as its `conv_general_dilated`. Convolutions of images at
-    the default precision are `convolve`'s; others are left as they are.
+    Give it to an `nnx.Conv` as `conv_general_dilated`. Convolutions of images at the default
+    precision use `convolve`; all others use `lax`.
     """
     given = {name for name, value in others.items() if value is not None}
     if lhs.ndim != 4 or set(lhs_dilation) != {1} or given - {"dimension_numbers"}:
@@ -222,5 +221,5 @@ def conv_general_dilated(
         sizes = [(k - 1) * d + 1 for k, d in zip(rhs.shape[:2], rhs_dilation, strict=True)]
         padding = lax.padtype_to_pads(lhs.shape[1:3], sizes, window_strides, padding)
     rows, cols = ((int(before), int(after)) for before, after in padding)
-    stride, dilation = tuple(window_strides), tuple(rhs_dilation)
+    stride, dilation = (window_strides[0], window_strides[1]), (rhs_dilation[0], rhs_dilation[1])
     return convolve(lhs, rhs, stride, (rows, cols), dilation, feature_group_count)

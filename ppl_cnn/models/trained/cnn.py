@@ -12,7 +12,9 @@ from jaxtyping import Array, Float, UInt8
 
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.models.networks.declaration import Network, Preprocessing
-from ppl_cnn.models.networks.graph import Params, he_normal, scores, shapes, weight_shapes
+from ppl_cnn.models.networks.forward import scores
+from ppl_cnn.models.networks.graph import Params, shapes, weight_shapes
+from ppl_cnn.models.networks.initialization import he_normal
 from ppl_cnn.models.networks.layers import Shape
 from ppl_cnn.models.units.activity import activity
 from ppl_cnn.models.units.listing import LayerUnits, unit_layers

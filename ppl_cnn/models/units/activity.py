@@ -9,7 +9,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ppl_cnn.models.networks.declaration import Network
-from ppl_cnn.models.networks.graph import Params, Slab, scaled
+from ppl_cnn.models.networks.forward import scaled
+from ppl_cnn.models.networks.graph import Params
+from ppl_cnn.models.networks.slab import Slab
 from ppl_cnn.models.units.listing import nonlinearities
 
 

@@ -4,8 +4,9 @@ from functools import cache
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from ppl_cnn.models.networks.declaration import IMAGE, Network
-from ppl_cnn.models.networks.graph import Slab, positions, shapes, sources
+from ppl_cnn.models.networks.graph import positions, shapes, sources
 from ppl_cnn.models.networks.layers import Conv, Dense, Layer, ReLU
+from ppl_cnn.models.networks.slab import Slab
 
 
 def _channels_step(slab: Slab) -> int | None:

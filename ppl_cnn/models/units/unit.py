@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import jax.numpy as jnp
 from jax import lax
@@ -11,8 +11,10 @@ from jaxtyping import Array, Float
 
 from ppl_cnn.errors import ArgumentError, MismatchError
 from ppl_cnn.models.networks.declaration import Network, Preprocessing
-from ppl_cnn.models.networks.graph import Params, Slab, positions, scaled, shapes
+from ppl_cnn.models.networks.forward import scaled
+from ppl_cnn.models.networks.graph import Params, positions, shapes
 from ppl_cnn.models.networks.layers import Conv, Dense, Layer, Weights
+from ppl_cnn.models.networks.slab import Slab
 from ppl_cnn.models.units.listing import _channels_step, nonlinearities, unit_layers
 from ppl_cnn.models.units.names import UnitName, parse_units
 from ppl_cnn.models.units.scored import Image
@@ -106,7 +108,8 @@ class Unit(NetworkUnit):
             # The slab of a unit at a place ends in a map of that place alone.
             response = jnp.mean(response, axis=(0, 1))
         response = self.target(response)
-        return lax.dynamic_index_in_dim(response, params["unit"]["channel"], keepdims=False)
+        channel = params["unit"]["channel"]
+        return cast(Array, lax.dynamic_index_in_dim(response, channel, keepdims=False))
 
 
 def only[U: NetworkUnit](units: Sequence[U], text: str) -> U:

@@ -39,8 +39,9 @@ _FINENESS = 2.0**20
 class Warp(NamedTuple):
     """An affine map of images: mirror, then turn, magnify and shift about the centre.
 
-    Beyond the border the image is reflected, and between pixels it is bilinear. The pixel at p of the warped image is the image at c + A (p - c - t), with c the centre, t the
-    shift and A a rotation divided by the scale.
+    Beyond the border the image is reflected, and between pixels it is bilinear. The pixel at p of
+    the warped image is the image at c + A (p - c - t), with c the centre, t the shift and A a
+    rotation divided by the scale.
     """
 
     angle: float
@@ -106,7 +107,8 @@ def _rounded(value: float) -> float:
 def _reflected(index: Int[np.ndarray, " pixel"], size: int) -> Int[np.ndarray, " pixel"]:
     """The pixels of a b c d at indices of the endless row d c b a | a b c d | d c b a."""
     index = index % (2 * size)
-    return np.minimum(index, 2 * size - 1 - index)
+    reflected: Int[np.ndarray, " pixel"] = np.minimum(index, 2 * size - 1 - index)
+    return reflected
 
 
 def taps_of(warps: Sequence[Warp], rows: int, cols: int) -> dict[str, Array]:
@@ -156,9 +158,7 @@ def warped(image: Image, taps: Mapping[str, Array]) -> Float[Array, "warp row co
         image: (row, col, channel), in any unit.
         taps: what `taps_of` returns for images of that size.
     """
-    return derivative(
-        _Warping(), 1, image, taps["from"], taps["weight"], taps["to"], taps["share"]
-    )
+    return derivative(_Warping(), 1, image, taps["from"], taps["weight"], taps["to"], taps["share"])
 
 
 @dataclass(frozen=True)

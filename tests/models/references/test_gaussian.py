@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ppl_cnn import Bounded, Gaussian, Response, TiltedDensity
+from ppl_cnn import Bounded, Gaussian, ScoreFunction, TiltedDensity
 from ppl_cnn.errors import ArgumentError, FileError, MismatchError
 from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.references.named import parse_reference
@@ -87,7 +87,7 @@ def test_a_linear_tilt_moves_the_mean_by_the_covariance(fitted, images):
     """p = N(m + C w/T, C), whose mean is R(w_z/T) with w_z the gradient in z (Stein)."""
     mean, covariance = moments(images)
     weights = np.random.default_rng(2).normal(0, 0.01, SHAPE)
-    response = Response(lambda x: jnp.sum(x * jnp.asarray(weights, x.dtype)), SHAPE, (20.0,))
+    response = ScoreFunction(lambda x: jnp.sum(x * jnp.asarray(weights, x.dtype)), SHAPE, (20.0,))
     density = TiltedDensity(response, fitted, temperature=0.5)
     gradient = jax.grad(density.tilt)(jnp.zeros(SHAPE))
     expected = mean - 20.0 + covariance @ weights.ravel() / 0.5

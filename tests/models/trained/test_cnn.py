@@ -10,7 +10,7 @@ from flax import nnx
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.models.networks.catalogue import ALEXNET, LENET, SQUEEZENET
 from ppl_cnn.models.networks.declaration import Network, Preprocessing
-from ppl_cnn.models.networks.graph import scores
+from ppl_cnn.models.networks.forward import scores
 from ppl_cnn.models.networks.layers import Dense
 from ppl_cnn.models.trained.cnn import CNN, preprocess
 from ppl_cnn.models.trained.network import TrainedNetwork

@@ -15,7 +15,7 @@ import pytest
 
 import ppl_cnn
 from ppl_cnn.models.networks.catalogue import ALEXNET_TORCHVISION, VGG16
-from ppl_cnn.models.networks.graph import Slab
+from ppl_cnn.models.networks.slab import Slab
 
 PEER = Path(__file__).with_name("torch_peer.py")
 
