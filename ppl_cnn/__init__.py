@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ppl_cnn.models.references.noise import Uniform as Uniform
     from ppl_cnn.models.references.noise import WhiteNoise as WhiteNoise
     from ppl_cnn.models.references.spectral import Spectral as Spectral
-    from ppl_cnn.models.trained.model_folder import load as load
+    from ppl_cnn.models.trained.loading import load as load
     from ppl_cnn.models.trained.module_network import ModuleNetwork as ModuleNetwork
     from ppl_cnn.models.units.scored import ScoreFunction as ScoreFunction
     from ppl_cnn.models.units.views import Averaged as Averaged
@@ -60,7 +60,7 @@ _HOMES = {
     "Uniform": "ppl_cnn.models.references.noise",
     "WhiteNoise": "ppl_cnn.models.references.noise",
     "draw": "ppl_cnn.inference.sampling.driver",
-    "load": "ppl_cnn.models.trained.model_folder",
+    "load": "ppl_cnn.models.trained.loading",
 }
 
 _RENAMED = {"Response": "ScoreFunction"}

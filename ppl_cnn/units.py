@@ -73,8 +73,8 @@ def main(options: Units) -> None:
         )
     shares = None
     if cnn is not None and options.data is not None:
-        images = _images(options, options.data, cnn.network)
-        shares = activity(cnn.network, cnn.arrays(), images)
+        images = _images(options, options.data, cnn.declaration)
+        shares = activity(cnn.declaration, cnn.arrays(), images)
     rows, cols, channels = network.image_shape
     print(f"{network.name}, images of {rows} x {cols} x {channels}")
     print(_layers(layers, shares))
@@ -89,7 +89,8 @@ def _opened(options: Units) -> "tuple[Network | ModuleNetwork, CNN | None]":
     """The network and, if it is a declared one that has weights, it with these."""
     from ppl_cnn.models.networks.catalogue import NETWORKS
     from ppl_cnn.models.trained.cnn import CNN
-    from ppl_cnn.models.trained.model_folder import embedded_names, load
+    from ppl_cnn.models.trained.loading import load
+    from ppl_cnn.models.trained.model_folder import embedded_names
 
     trained = options.weights is not None or options.model in embedded_names()
     if options.model in NETWORKS and not trained:
@@ -99,9 +100,9 @@ def _opened(options: Units) -> "tuple[Network | ModuleNetwork, CNN | None]":
                 f"nothing: give a file of them with --weights."
             )
         return NETWORKS[options.model], None
-    opened = load(options.model, options.weights)
+    opened = load(options.model, weights=options.weights)
     if isinstance(opened, CNN):
-        return opened.network, opened
+        return opened.declaration, opened
     if options.data is not None:
         raise InputError(
             f"{opened.name} doesn't tell which nonlinearity follows a layer, so that --data can't "

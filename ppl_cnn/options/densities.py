@@ -112,10 +112,10 @@ class Densities:
         from ppl_cnn.models.references.named import parse_reference
         from ppl_cnn.models.references.photographs import measure
         from ppl_cnn.models.references.spectral import Spectral
-        from ppl_cnn.models.trained.model_folder import load
+        from ppl_cnn.models.trained.loading import load
         from ppl_cnn.models.units.views import averaged
 
-        network = load(self.model, self.weights)
+        network = load(self.model, weights=self.weights)
         if self.size is not None:
             network = network.resized(self.size)
         units = network.units(self.unit, self.response, self.target)
@@ -124,7 +124,7 @@ class Densities:
         reference = parse_reference(self.reference, photographs=photographs)
         fitted = None if photographs is None else Spectral(*photographs())
         description = {
-            "network": network.network.name,
+            "network": network.name,
             "preprocessing": asdict(units[0].preprocessing),
             "classes": {str(unit): name for unit in units if (name := network.class_of(unit.name))},
         }

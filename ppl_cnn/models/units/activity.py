@@ -17,7 +17,7 @@ from ppl_cnn.models.units.listing import nonlinearities
 
 def activity(
     network: Network, params: Params, batches: Iterable[Float[Array, "_ row col channel"]]
-) -> dict[str, Float[np.ndarray, " channel"]]:
+) -> dict[str, Float[np.ndarray, " _"]]:
     """Each channel's share of non-zero responses after the nonlinearity.
 
     A channel whose share is 0 is dead on these images: its responses have no gradient there.

@@ -137,7 +137,7 @@ def lenet(random_params):
 
 def scores_of(network, split):
     batch = next(iter(batches(split, len(split))))
-    mean = np.asarray(network.network.preprocessing.mean, np.float32)
+    mean = np.asarray(network.preprocessing.mean, np.float32)
     return np.asarray(network(jnp.asarray(batch["image"] - mean)), np.float64), batch["label"]
 
 

@@ -1,6 +1,6 @@
 """torchvision's networks and files against PyTorch itself, in an environment that has PyTorch.
 
-PPL_CNN_TORCH_PYTHON=/path/to/python python -m pytest tests/models/test_torch_networks.py
+PPL_CNN_TORCH_PYTHON=/path/to/python python -m pytest tests/models/trained/test_torch_networks.py
 """
 
 import os
