@@ -1,7 +1,7 @@
 """The units of a network, layer by layer: maps, receptive fields and cost."""
 
 from functools import cache
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 from ppl_cnn.models.networks.declaration import IMAGE, Network
 from ppl_cnn.models.networks.graph import positions, shapes, sources
@@ -38,27 +38,9 @@ class LayerUnits(NamedTuple):
     """The multiplications for the unit at the map's centre; None if they are unknown."""
 
 
-@runtime_checkable
-class ListsUnits(Protocol):
-    """A network that lists its units itself, as it is not declared layer by layer."""
-
-    @property
-    def name(self) -> str:
-        """The network's name."""
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """The shape (row, col, channel) of its images."""
-
-    def unit_layers(self) -> tuple[LayerUnits, ...]:
-        """The layers whose channels are units; the last has the classes."""
-
-
 @cache
-def unit_layers(network: Network | ListsUnits) -> tuple[LayerUnits, ...]:
+def unit_layers(network: Network) -> tuple[LayerUnits, ...]:
     """The layers whose channels are units, in the network's order; the last has the classes."""
-    if not isinstance(network, Network):
-        return network.unit_layers()
     fields, strides = {IMAGE: 1}, {IMAGE: 1}
     found = []
     for layer in network.layers:

@@ -98,7 +98,7 @@ def test_fields_and_responses_are_those_of_a_declared_network(both):
 
 def test_layers_are_listed_as_a_declared_networks_are(both):
     network, _, module = both
-    listed = {layer.name: layer for layer in unit_layers(module)}
+    listed = {layer.name: layer for layer in module.unit_layers()}
     for declared in unit_layers(network):
         layer = listed[declared.name]
         assert layer[:3] == declared[:3]
