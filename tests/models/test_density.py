@@ -1,14 +1,19 @@
+import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import pytest
 from numpyro.diagnostics import effective_sample_size
-from numpyro.infer import HMC, MCMC, NUTS
+from numpyro.infer import HMC, MCMC, NUTS, SVI, Trace_ELBO
+from numpyro.infer.autoguide import AutoLaplaceApproximation
 from numpyro.infer.util import initialize_model, log_density
 from scipy import stats
 
-from ppl_cnn import Band, Bounded, Response, Spectral, TiltedDensity, Uniform, WhiteNoise
+from ppl_cnn import Band, Bounded, ScoreFunction, Spectral, TiltedDensity, Uniform, WhiteNoise, load
+from ppl_cnn.errors import ArgumentError
 from ppl_cnn.models.networks.catalogue import ALEXNET, LENET
+from ppl_cnn.models.networks.convolution import convolve
 from ppl_cnn.models.units.unit import find_units
 
 SHAPE = (2, 2, 1)
@@ -24,7 +29,7 @@ def curved(image):
 
 
 def test_log_density_is_the_tilt_plus_the_references():
-    density = TiltedDensity(Response(curved, SHAPE), WhiteNoise(3.0), temperature=0.5)
+    density = TiltedDensity(ScoreFunction(curved, SHAPE), WhiteNoise(3.0), temperature=0.5)
     image = jax.random.normal(jax.random.key(0), SHAPE)
     actual, _ = log_density(density.model, (), {}, {"image": image})
     expected = curved(image) / 0.5 + stats.norm(0, 3).logpdf(image).sum()
@@ -60,7 +65,7 @@ REFERENCES = [
 @pytest.mark.parametrize("reference", REFERENCES, ids=str)
 @pytest.mark.parametrize("shape", [SHAPE, (3, 2, 3)])
 def test_the_potential_is_the_whitened_models_up_to_the_normals_constant(reference, shape):
-    response = Response(lambda x: jnp.sum(jnp.sin(x / 30)), shape, mean=(100.0,) * shape[2])
+    response = ScoreFunction(lambda x: jnp.sum(jnp.sin(x / 30)), shape, mean=(100.0,) * shape[2])
     density = TiltedDensity(response, reference, temperature=2.0)
     model = initialize_model(jax.random.key(0), density.whitened)
     assert list(model.param_info.z) == ["image_base"]
@@ -75,7 +80,7 @@ def test_the_potential_is_the_whitened_models_up_to_the_normals_constant(referen
 def test_the_models_density_is_the_potentials_by_the_jacobian(reference):
     """log p(R(z)) + log |det dR/dz| = -U(z) + constant."""
     shape = (2, 3, 3)
-    response = Response(lambda x: jnp.sum(jnp.sin(x / 30)), shape, mean=(90.0, 120.0, 140.0))
+    response = ScoreFunction(lambda x: jnp.sum(jnp.sin(x / 30)), shape, mean=(90.0, 120.0, 140.0))
     density = TiltedDensity(response, reference, temperature=0.7)
     for seed in range(3):
         z = jax.random.normal(jax.random.key(seed), shape)
@@ -92,7 +97,7 @@ def test_only_a_spectral_field_is_larger_than_the_units_image(random_params):
         density = TiltedDensity(unit, reference)
         spectral = "spectral" in str(reference)
         assert density.latent_shape == ((28, 28, 1) if spectral else (5, 5, 1))
-        assert density.linear == (type(reference) in (WhiteNoise, Spectral))
+        assert density.has_stein_mean == (type(reference) in (WhiteNoise, Spectral))
         z = jax.random.normal(jax.random.key(0), (2, 3, *density.latent_shape))
         images = density.push(z)
         assert images.shape == (2, 3, 5, 5, 1)
@@ -104,7 +109,7 @@ def test_only_a_spectral_field_is_larger_than_the_units_image(random_params):
 def test_a_units_receptive_field_has_the_crop_of_the_spectral_covariance(random_params):
     """Exactly, by R's matrix; and so wherever the unit's place is."""
     params, spectral = random_params(LENET), Spectral(1.1)
-    whole = Response(jnp.sum, LENET.image_shape)
+    whole = ScoreFunction(jnp.sum, LENET.image_shape)
     root = np.asarray(jax.jacfwd(TiltedDensity(whole, spectral).push)(jnp.zeros((28, 28, 1))))
     root = root.reshape(28, 28, 28 * 28).astype(np.float64)
     covariances = []
@@ -141,12 +146,12 @@ def test_references_stand_where_the_networks_mean_is(random_params):
 
 def test_references_that_do_not_fit_the_images_are_refused(refused):
     with refused("1 or 3 channels"):
-        TiltedDensity(Response(jnp.sum, (4, 4, 2)), Spectral())
+        TiltedDensity(ScoreFunction(jnp.sum, (4, 4, 2)), Spectral())
 
 
 def test_a_linear_scores_potential_is_the_closed_form():
     # U(z) = -s <w, z>/T + |z|^2/2: its gradient is z - s w/T, its minimum -s^2 |w|^2/(2 T^2).
-    density = TiltedDensity(Response(linear, SHAPE), WhiteNoise(3.0), temperature=1.5)
+    density = TiltedDensity(ScoreFunction(linear, SHAPE), WhiteNoise(3.0), temperature=1.5)
     z = jax.random.normal(jax.random.key(0), SHAPE)
     mode = 3.0 * SLOPE / 1.5
     np.testing.assert_allclose(jax.grad(density.potential)(z), z - mode, atol=1e-6)
@@ -156,7 +161,7 @@ def test_a_linear_scores_potential_is_the_closed_form():
 
 def test_numpyros_own_nuts_recovers_a_linear_scores_mean_and_variance():
     sigma, temperature = 2.0, 0.8
-    density = TiltedDensity(Response(linear, SHAPE), WhiteNoise(sigma), temperature)
+    density = TiltedDensity(ScoreFunction(linear, SHAPE), WhiteNoise(sigma), temperature)
     mcmc = MCMC(
         NUTS(density.model),
         num_warmup=200,
@@ -178,6 +183,136 @@ def test_numpyros_own_nuts_recovers_a_linear_scores_mean_and_variance():
     assert (error < 0.2 * sigma).all()
     assert (abs(draws.mean((0, 1)) - mean) < 5 * error).all()
     assert (abs(squares.mean((0, 1)) - sigma**2) < 5 * square_error).all()
+
+
+def test_blackjax_recovers_a_linear_scores_mean_and_variance_from_the_log_density():
+    sigma, temperature = 2.0, 0.8
+    density = TiltedDensity(ScoreFunction(linear, SHAPE), WhiteNoise(sigma), temperature)
+    sampler = blackjax.nuts(density.log_density, step_size=0.8, inverse_mass_matrix=jnp.ones(4))
+
+    def move(state, key):
+        state, _ = sampler.step(key, state)
+        return state, density.push(state.position)
+
+    def chain(key):
+        first, key = jax.random.split(key)
+        state = sampler.init(jax.random.normal(first, density.latent_shape))
+        return jax.lax.scan(move, state, jax.random.split(key, 600))[1]
+
+    with jax.numpy_dtype_promotion("standard"):
+        draws = jax.jit(jax.vmap(chain))(jax.random.split(jax.random.key(0), 4))
+    draws = np.asarray(draws, np.float64)[:, 100:]
+    mean = sigma**2 * np.asarray(SLOPE) / temperature
+    squares = (draws - mean) ** 2
+    error = sigma / np.sqrt(effective_sample_size(draws))
+    square_error = 2**0.5 * sigma**2 / np.sqrt(effective_sample_size(squares))
+    assert (error < 0.2 * sigma).all()
+    assert (abs(draws.mean((0, 1)) - mean) < 5 * error).all()
+    assert (abs(squares.mean((0, 1)) - sigma**2) < 5 * square_error).all()
+
+
+def test_the_log_density_is_the_negative_potential():
+    density = TiltedDensity(ScoreFunction(curved, SHAPE), WhiteNoise(3.0), temperature=0.5)
+    z = jax.random.normal(jax.random.key(0), SHAPE)
+    value, gradient = jax.value_and_grad(density.log_density)(z)
+    # z is standard normal but for the tilt: log N(z; 0, I) without its constant.
+    expected = curved(3 * z) / 0.5 + (stats.norm.logpdf(z) - stats.norm.logpdf(0)).sum()
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(gradient, -jax.grad(density.potential)(z), rtol=1e-6)
+    assert value == -density.potential(z)
+
+
+# Forward mode and second derivatives.
+
+
+@pytest.fixture
+def filter_density():
+    """A filter of the embedded network, with convolutions, ReLU, LRN and pooling before it."""
+    return TiltedDensity(load("alexnet-fashion").unit("conv2:3"), WhiteNoise(10.0))
+
+
+def test_the_hessian_of_a_small_density_is_that_of_differences():
+    """A convolution and a nonlinearity on images of 4 x 4."""
+    random = np.random.default_rng(0)
+    kernel = jnp.asarray(random.standard_normal((3, 3, 1, 2)) / 3, jnp.float32)
+
+    def score(image):
+        maps = convolve(image[None], kernel, 1, ((1, 1), (0, 0)))
+        return jnp.sum(jnp.tanh(maps) * jnp.arange(1.0, 3.0)[None, None, None, :])
+
+    density = TiltedDensity(ScoreFunction(score, (4, 4, 1)), WhiteNoise(1.0), temperature=0.5)
+    z = jnp.asarray(random.standard_normal((4, 4, 1)), jnp.float32)
+    hessian = jax.hessian(density.log_density)(z).reshape(16, 16)
+    slope = jax.jit(jax.grad(density.log_density))
+    step = 0.01
+    differences = [
+        (slope(z + step * direction) - slope(z - step * direction)).ravel() / (2 * step)
+        for direction in jnp.eye(16).reshape(16, *z.shape)
+    ]
+    assert np.abs(np.asarray(hessian) + np.eye(16)).max() > 0.5  # more than the reference's
+    # float32's rounding over the step, and a third derivative of some tens times its square.
+    np.testing.assert_allclose(hessian, np.stack(differences), atol=3e-3)
+    np.testing.assert_allclose(hessian, hessian.T, atol=1e-5)
+
+
+def test_a_networks_directional_derivatives_are_the_gradients(filter_density):
+    key_z, key_v = jax.random.split(jax.random.key(0))
+    z = jax.random.normal(key_z, filter_density.latent_shape)
+    direction = jax.random.normal(key_v, filter_density.latent_shape)
+    log_density, params = filter_density.log_density, filter_density.unit.params
+
+    @jax.jit
+    def derivatives(z, params):
+        gradient = jax.grad(log_density)(z, params)
+        _, slope = jax.jvp(lambda z: log_density(z, params), (z,), (direction,))
+        return gradient, slope, jax.jacfwd(log_density)(z, params)
+
+    gradient, slope, forward = derivatives(z, params)
+    scale = float(jnp.linalg.norm(gradient))
+    np.testing.assert_allclose(slope, jnp.sum(gradient * direction), atol=1e-4 * scale)
+    np.testing.assert_allclose(forward, gradient, atol=1e-5 * scale)
+
+
+def test_numpyros_laplace_approximation_fits_a_filter(filter_density):
+    guide = AutoLaplaceApproximation(filter_density.whitened)
+    svi = SVI(filter_density.whitened, guide, numpyro.optim.Adam(0.05), Trace_ELBO())
+    with jax.numpy_dtype_promotion("standard"):
+        result = svi.run(jax.random.key(0), 20, progress_bar=False)
+        assert result.losses[-1] < result.losses[0]
+        posterior = guide.get_posterior(result.params)
+    # The precision is minus the Hessian of the log-density at the mode.
+    mode = posterior.mean.reshape(filter_density.latent_shape)
+    hessian = jax.jit(jax.hessian(filter_density.log_density))(mode)
+    covariance = np.asarray(posterior.covariance_matrix, np.float64)
+    precision = -np.asarray(hessian, np.float64).reshape(covariance.shape)
+    np.testing.assert_allclose(covariance @ precision, np.eye(len(covariance)), atol=1e-2)
+
+
+def test_numpyros_nuts_runs_in_forward_mode(filter_density):
+    kernel = NUTS(
+        filter_density.whitened,
+        step_size=0.2,
+        max_tree_depth=2,
+        adapt_step_size=False,
+        adapt_mass_matrix=False,
+        forward_mode_differentiation=True,
+    )
+    reverse = NUTS(
+        filter_density.whitened,
+        step_size=0.2,
+        max_tree_depth=2,
+        adapt_step_size=False,
+        adapt_mass_matrix=False,
+    )
+    found = []
+    for each in (kernel, reverse):
+        mcmc = MCMC(each, num_warmup=0, num_samples=2, progress_bar=False)
+        with jax.numpy_dtype_promotion("standard"):
+            mcmc.run(jax.random.key(0))
+        found.append(mcmc.get_samples()["image_base"])
+    assert found[0].shape == (2, *filter_density.latent_shape)
+    # The same draws but for rounding.
+    np.testing.assert_allclose(*found, atol=1e-2)
 
 
 # A band: z has fewer dimensions than the image.
@@ -205,7 +340,9 @@ def test_a_bands_latent_is_smaller_than_the_field(reference, random_params):
 
 def test_a_band_has_a_density_of_its_own_fields_alone():
     """log p(R(z)) + log |det R| = -U(z) + constant, R as a map onto the band."""
-    response = Response(lambda x: jnp.sum(jnp.sin(x / 30)), (4, 5, 3), mean=(90.0, 120.0, 140.0))
+    response = ScoreFunction(
+        lambda x: jnp.sum(jnp.sin(x / 30)), (4, 5, 3), mean=(90.0, 120.0, 140.0)
+    )
     density = TiltedDensity(response, Band(2), temperature=0.7)
     z = jax.random.normal(jax.random.key(0), density.latent_shape)
     root = np.asarray(jax.jacfwd(density.push)(z), np.float64).reshape(60, 12)
@@ -224,7 +361,7 @@ TILT = np.random.default_rng(2).normal(size=(4, 4, 3)).astype(np.float32) / 4
 
 def tilted_field(reference):
     """p = N(C w / T, C) of a linear score, C = R R^T the field's covariance."""
-    response = Response(lambda image: jnp.sum(jnp.asarray(TILT) * image), TILT.shape)
+    response = ScoreFunction(lambda image: jnp.sum(jnp.asarray(TILT) * image), TILT.shape)
     density = TiltedDensity(response, reference, temperature=1.25)
     zero = jnp.zeros(density.latent_shape)
     root = np.asarray(jax.jacfwd(density.push)(zero), np.float64).reshape(48, zero.size)
@@ -283,7 +420,7 @@ def test_hmc_recovers_the_tilted_field(reference, whitened):
 
 def test_hmc_recovers_a_bounded_pixels_tilted_mean():
     """One pixel, s(60 z + 40) tilted by itself: against a sum over a fine grid."""
-    response = Response(lambda image: jnp.sum(image) / 40, (1, 1, 1), mean=(40.0,))
+    response = ScoreFunction(lambda image: jnp.sum(image) / 40, (1, 1, 1), mean=(40.0,))
     density = TiltedDensity(response, Bounded(WhiteNoise(60.0)))
     grid = jnp.linspace(-8, 8, 4001)
     images = density.push(grid[:, None, None, None]).ravel()
@@ -309,5 +446,5 @@ def test_hmc_recovers_a_bounded_pixels_tilted_mean():
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
 def test_temperatures_that_are_not_positive_and_finite_are_refused(temperature, refused):
-    with refused("temperature", "positive and finite"):
-        TiltedDensity(Response(linear, SHAPE), WhiteNoise(1.0), temperature)
+    with refused(temperature, "positive", kind=ArgumentError, argument="temperature"):
+        TiltedDensity(ScoreFunction(linear, SHAPE), WhiteNoise(1.0), temperature)

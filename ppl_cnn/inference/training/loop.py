@@ -178,7 +178,7 @@ def train(
             "command": command,
             "versions": versions(),
         }
-        cnn = CNN(network, local(state.params, mesh), local(state.alpha, mesh), data.classes)
+        cnn = CNN(network, local(state.params, mesh), local(state.alpha, mesh), classes=data.classes)
         if first:
             draw_curves(out)
             save(out, cnn, description)

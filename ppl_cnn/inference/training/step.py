@@ -17,7 +17,9 @@ from ppl_cnn.inference.training.placement import in_parts
 from ppl_cnn.inference.training.recipe import Recipe
 from ppl_cnn.inference.training.stages import Stage
 from ppl_cnn.models.networks.declaration import Network
-from ppl_cnn.models.networks.graph import Params, dropout_masks, he_normal, scores, shapes
+from ppl_cnn.models.networks.forward import dropout_masks, scores
+from ppl_cnn.models.networks.graph import Params, shapes
+from ppl_cnn.models.networks.initialization import he_normal
 from ppl_cnn.models.trained.cnn import preprocess
 
 type LayerNorms = dict[str, Float[Array, ""]]

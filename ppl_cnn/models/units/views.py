@@ -1,8 +1,8 @@
-"""A unit's response averaged over fixed views of the image: warped, and with noise added.
+"""A unit's score averaged over fixed views of the image: warped, and with noise added.
 
 What a network sees in one view only, such as an adversarial pattern of pixels, averages out. The
-views are a part of the density: they are drawn once, from a seed of their own, and so exactly
-that all machines have the same ones.
+views are a part of the density. They are drawn once, from a seed of their own, and rounded so that
+all machines have the same ones.
 """
 
 import math
@@ -10,16 +10,17 @@ import random
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, override
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ppl_cnn.errors import InputError
+from ppl_cnn.errors import ArgumentError
 from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.networks.graph import Params
+from ppl_cnn.models.networks.multilinear import Form, derivative
 from ppl_cnn.models.units.scored import Image, Scored
 
 TURN = 25.0
@@ -32,29 +33,31 @@ SHIFT = 0.3
 type Traced = Float[Array, ""]
 
 _FINENESS = 2.0**20
-"""What is computed by a machine's own library is rounded to parts of this."""
+"""Results of a machine's own sine and cosine are rounded to multiples of 1 over this."""
 
 
 class Warp(NamedTuple):
-    """An image, mirrored or not, then turned, magnified and shifted about its centre; what lies
-    beyond the border is the image reflected, and between pixels it is bilinear.
+    """An affine map of images: mirror, then turn, magnify and shift about the centre.
 
-    The pixel at p of the warped image is the image at c + A (p - c - t), with c the centre, t the
-    shift and A a rotation divided by the scale.
+    Beyond the border the image is reflected, and between pixels it is bilinear. The pixel at p of
+    the warped image is the image at c + A (p - c - t), with c the centre, t the shift and A a
+    rotation divided by the scale.
     """
 
     angle: float
-    """In degrees, clockwise as images are shown."""
+    """The rotation in degrees, clockwise as images are shown."""
     scale: float
     shift: tuple[float, float]
-    """(row, col), as parts of the image's rows and columns."""
+    """The shift (row, col), as fractions of the image's rows and columns."""
     mirrored: bool = False
-    """Left and right exchanged first."""
+    """Whether left and right are exchanged first."""
 
     @classmethod
     def drawn(cls, count: int, seed: int) -> list["Warp"]:
-        """Random ones: angle and shift uniform, the scale in its logarithm; every second one is
-        mirrored. A larger count begins with the same ones."""
+        """Random warps: angle, shift and the logarithm of the scale are uniform.
+
+        Every second warp is mirrored. A larger count begins with the same warps.
+        """
         draw = random.Random(seed).uniform
         least, largest = map(math.log, SCALES)
         return [
@@ -70,8 +73,10 @@ class Warp(NamedTuple):
     def taps(
         self, rows: int, cols: int
     ) -> tuple[Int[np.ndarray, "4 pixel"], Float[np.ndarray, "4 pixel"]]:
-        """The four pixels, counted row by row, that each pixel of the warped image is made of, and
-        their weights."""
+        """The four pixels that each pixel of the warped image is made of, and their weights.
+
+        Pixels are counted row by row.
+        """
         turn = math.radians(self.angle)
         along, across = _rounded(math.cos(turn) / self.scale), _rounded(math.sin(turn) / self.scale)
         centre = (rows - 1) / 2, (cols - 1) / 2
@@ -100,13 +105,14 @@ def _rounded(value: float) -> float:
 
 
 def _reflected(index: Int[np.ndarray, " pixel"], size: int) -> Int[np.ndarray, " pixel"]:
-    """Of the endless row d c b a | a b c d | d c b a, the place of each pixel in the middle."""
+    """The pixels of a b c d at indices of the endless row d c b a | a b c d | d c b a."""
     index = index % (2 * size)
-    return np.minimum(index, 2 * size - 1 - index)
+    reflected: Int[np.ndarray, " pixel"] = np.minimum(index, 2 * size - 1 - index)
+    return reflected
 
 
 def taps_of(warps: Sequence[Warp], rows: int, cols: int) -> dict[str, Array]:
-    """What `warped` needs: the taps of all warps, and those of the transposed map.
+    """The taps of all warps and of their transposed map, as `warped` needs them.
 
     Both are lists of gathers, each of one pixel for every pixel: `from` and `weight` (warp, tap,
     pixel) make the warped images; `to` and `share` (tap, pixel) collect what a pixel has given to
@@ -129,7 +135,7 @@ def taps_of(warps: Sequence[Warp], rows: int, cols: int) -> dict[str, Array]:
 def _transposed(
     index: Int[np.ndarray, "4 pixel"], weight: Float[np.ndarray, "4 pixel"]
 ) -> tuple[Int[np.ndarray, "tap pixel"], Float[np.ndarray, "tap pixel"]]:
-    """Which warped pixels each pixel is in and with which weights, filled up with weights of 0."""
+    """The warped pixels that each pixel goes into, and their weights, padded with weights of 0."""
     taps, pixels = index.shape
     order = np.argsort(index, axis=None, kind="stable")
     source = index.ravel()[order]
@@ -141,46 +147,51 @@ def _transposed(
     return to, share
 
 
-@jax.custom_vjp
 def warped(image: Image, taps: Mapping[str, Array]) -> Float[Array, "warp row col channel"]:
     """The warped images.
 
-    Its gradient, in reverse mode, is made of gathers as well, one after another: with 192x192
-    pixels and 4 warps, 3 ms on a CPU core for the 5 of the scatter that autodiff would emit; and
-    it adds in one order, as a GPU's scatter doesn't.
+    Its gradient is made of gathers as well, one after another: with 192x192 pixels and 4 warps, it
+    takes 3 ms on a CPU core, and the scatter that autodiff would emit 5. It also adds in one
+    order, as a GPU's scatter does not. It is linear in the image; the taps have no gradient.
 
     Args:
-        image: of any kind.
-        taps: of `taps_of`, for images of that size.
+        image: (row, col, channel), in any unit.
+        taps: what `taps_of` returns for images of that size.
     """
-    pixels = image.reshape(-1, image.shape[-1])
-    index, weight = taps["from"], taps["weight"]
-    parts = [pixels[index[:, tap]] * weight[:, tap, :, None] for tap in range(4)]
-    return sum(parts[1:], parts[0]).reshape(-1, *image.shape)
+    return derivative(_Warping(), 1, image, taps["from"], taps["weight"], taps["to"], taps["share"])
 
 
-def _forward(image: Image, taps: Mapping[str, Array]) -> tuple[Array, Mapping[str, Array]]:
-    return warped(image, taps), taps
+@dataclass(frozen=True)
+class _Warping(Form):
+    """The bilinear form <g, warped(image)> of an image and of an image for each warp."""
 
+    slots: ClassVar[int] = 2
 
-def _backward(taps: Mapping[str, Array], g: Array) -> tuple[Array, None]:
-    rows, cols, channels = g.shape[1:]
-    given = g.reshape(-1, channels)
+    @override
+    def derivative(self, slot: int, *operands: Array) -> Array:
+        """Collects an image from given views (0), or warps an image (1)."""
+        return (self._collected, self._warped)[slot](*operands)
 
-    def collect(total: Array, tap: tuple[Array, Array]) -> tuple[Array, None]:
-        to, share = tap
-        return total + given[to] * share[:, None], None
+    def _warped(self, image: Array, index: Array, weight: Array, to: Array, share: Array) -> Array:
+        pixels = image.reshape(-1, image.shape[-1])
+        parts = [pixels[index[:, tap]] * weight[:, tap, :, None] for tap in range(4)]
+        return sum(parts[1:], parts[0]).reshape(-1, *image.shape)
 
-    nothing = jnp.zeros((rows * cols, channels), g.dtype)
-    total, _ = jax.lax.scan(collect, nothing, (taps["to"], taps["share"]))
-    return total.reshape(rows, cols, channels), None
+    def _collected(self, g: Array, index: Array, weight: Array, to: Array, share: Array) -> Array:
+        rows, cols, channels = g.shape[1:]
+        given = g.reshape(-1, channels)
 
+        def collect(total: Array, tap: tuple[Array, Array]) -> tuple[Array, None]:
+            to, share = tap
+            return total + given[to] * share[:, None], None
 
-warped.defvjp(_forward, _backward)
+        nothing = jnp.zeros((rows * cols, channels), g.dtype)
+        total, _ = jax.lax.scan(collect, nothing, (to, share))
+        return total.reshape(rows, cols, channels)
 
 
 def traced_warp(key: Array) -> tuple[Traced, Traced, tuple[Traced, Traced], Bool[Array, ""]]:
-    """The numbers of a random warp, distributed as those of `Warp.drawn`."""
+    """The five numbers of a random warp (see `Warp`), distributed as those of `Warp.drawn`."""
     turn, size, down, right, side = jax.random.uniform(key, (5,), minval=-1.0)
     least, largest = map(math.log, SCALES)
     scale = jnp.exp((least + largest + size * (largest - least)) / 2)
@@ -194,7 +205,7 @@ def warped_by(
     shift: tuple[Traced, Traced],
     mirrored: Bool[Array, ""],
 ) -> Image:
-    """The image under one warp (see `Warp`), whose numbers may be traced: `warped` without taps."""
+    """The image under one warp (see `Warp`), whose numbers may be traced."""
     rows, cols = image.shape[:2]
     centre = (rows - 1) / 2, (cols - 1) / 2
     turn = jnp.deg2rad(angle)
@@ -214,23 +225,33 @@ def warped_by(
 
 @dataclass(frozen=True)
 class Averaged:
-    """A unit whose response is averaged over fixed random warps of its image.
+    """A unit whose score is averaged over fixed random warps of its image.
 
         f(x) = 1/K sum_k f_unit(W_k x + sigma n_k)
 
-    W_k are `Warp.drawn`: up to 25 degrees, 0.45 to 2 times, 30 % of the image, every second
-    one mirrored; n_k is standard normal noise. A target of a class is taken of each view before
-    the mean. Of a filter, its own receptive field is warped. Source of the noise: Cohen, Rosenfeld,
-    Kolter, Certified adversarial robustness via randomized smoothing, ICML 2019.
+    The warps W_k are `Warp.drawn`: up to 25 degrees, 0.45 to 2 times, 30 % of the image, every
+    second one mirrored; n_k is standard normal noise. A class's target is taken of each view
+    before the mean. A filter's receptive field is warped, not the whole image.
+
+    Source of the noise: Cohen, Rosenfeld, Kolter, Certified adversarial robustness via randomized
+    smoothing, ICML 2019.
 
     Args:
-        unit: of a network, or a `Response`.
+        unit: a unit of a network, or a `ScoreFunction`.
         warps: K, at least 2.
-        smooth: sigma, in pixel units; 0 for none.
-        seed: of warps and noise.
+        smooth: sigma, in pixel units; 0 for no noise.
+        seed: the seed of warps and noise.
 
     Raises:
-        InputError: there are too few warps, or sigma can't be used.
+        ArgumentError: there are fewer than 2 warps, or sigma is negative or not finite.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from ppl_cnn.models.units.scored import ScoreFunction
+        >>> brightness = ScoreFunction(jnp.mean, (8, 8, 3))
+        >>> views = Averaged(brightness, warps=4)
+        >>> round(float(views.score(views.params, jnp.ones(views.shape))), 3)
+        1.0
     """
 
     unit: Scored
@@ -240,10 +261,13 @@ class Averaged:
 
     def __post_init__(self) -> None:
         if self.warps < 2:
-            raise InputError(f"A mean is over at least 2 warps, not {self.warps}.")
+            raise ArgumentError(
+                f"`warps` must be at least 2 for an average, not {self.warps}.", argument="warps"
+            )
         if not 0 <= self.smooth < float("inf"):
-            raise InputError(
-                f"The noise that smooths must have a finite sigma of at least 0, not {self.smooth}."
+            raise ArgumentError(
+                f"`smooth`, the noise's sigma, must be finite and at least 0, not {self.smooth}.",
+                argument="smooth",
             )
 
     def __str__(self) -> str:
@@ -251,58 +275,58 @@ class Averaged:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """The unit's."""
+        """The shape (row, col, channel) of the unit's images."""
         return self.unit.shape
 
     @property
     def rows(self) -> range:
-        """The unit's."""
+        """The rows of the network's image that the unit's images are."""
         return self.unit.rows
 
     @property
     def cols(self) -> range:
-        """The unit's."""
+        """The columns of the network's image that the unit's images are."""
         return self.unit.cols
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """The unit's."""
+        """The shape (row, col, channel) of the network's image."""
         return self.unit.image_shape
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """The unit's."""
+        """The network's preprocessing."""
         return self.unit.preprocessing
 
     @property
     def params(self) -> Params:
-        """The unit's and, as `views`, what makes the views."""
+        """The unit's weights and, under `views`, the taps and the noise of the views."""
         views = _views(self.shape, self.warps, self.smooth, self.seed)
         return {**self.unit.params, "views": views}
 
     @property
     def program(self) -> Hashable:
-        """The unit's, and the views."""
+        """The unit's program, and what the views are drawn from."""
         return self.unit.program, self.warps, self.smooth, self.seed
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The unit's, and the views."""
+        """The unit's settings, and those of the views."""
         views = {"warps": self.warps, "smooth": self.smooth, "views_seed": self.seed}
         return {**self.unit.settings, **views}
 
     def score(self, params: Params, image: Image) -> Float[Array, ""]:
-        """f(image)."""
+        """The score f(image): the mean of the unit's scores of all views."""
         views = warped(image, params["views"])
         if self.smooth:
             views = views + params["views"]["noise"]
         return jnp.mean(jax.vmap(partial(self.unit.score, params))(views))
 
     def glimpse(self, params: Params, image: Image, key: Array) -> Float[Array, ""]:
-        """The unit's response to one random view, at the cost of one.
+        """The unit's score of one new random view.
 
-        Its mean over keys is what f comes to as the number of warps grows: an ascent by a new
-        key each step doesn't learn the few fixed warps by heart.
+        Its mean over keys is the limit of f as the number of warps grows. An ascent with a new
+        key at each step doesn't overfit the few fixed warps.
         """
         key_warp, key_noise = jax.random.split(key)
         view = warped_by(image, *traced_warp(key_warp))
@@ -315,7 +339,7 @@ class Averaged:
 def _views(
     shape: tuple[int, int, int], warps: int, smooth: float, seed: int
 ) -> Mapping[str, Array]:
-    """Taps and noise; the same arrays for all units with images of that shape."""
+    """The taps and noise of the views; the same arrays for all units of that shape."""
     # It may be asked for first in a function that is being traced.
     with jax.ensure_compile_time_eval():
         views = taps_of(Warp.drawn(warps, seed), *shape[:2])
@@ -327,18 +351,18 @@ def _views(
 
 
 def averaged(unit: Scored, warps: int, smooth: float = 0.0) -> Scored:
-    """The unit over that many warps; itself for 0 or 1, the image as it is.
+    """The unit averaged over that many warps; the unit itself for 0 or 1.
 
     Raises:
-        InputError: noise is asked for without warps, or a number can't be used.
+        ArgumentError: noise is given without warps, or a number is out of its range.
     """
     if warps < 0:
-        raise InputError(f"The number of warps must be at least 0, not {warps}.")
+        raise ArgumentError(f"`warps` must be at least 0, not {warps}.", argument="warps")
     if warps > 1:
         return Averaged(unit, warps, smooth)
     if smooth:
-        raise InputError(
-            f"Noise smooths over the views of warps, and there are none: give --warps 2 or more "
-            f"with --smooth {smooth:g}."
+        raise ArgumentError(
+            f"`smooth={smooth:g}` adds noise to the views of warps. Give `warps=2` or more.",
+            argument="smooth",
         )
     return unit

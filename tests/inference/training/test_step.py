@@ -21,7 +21,7 @@ from ppl_cnn.inference.training.step import (
     training_step,
 )
 from ppl_cnn.models.networks.catalogue import LENET
-from ppl_cnn.models.networks.graph import dropout_masks, scores
+from ppl_cnn.models.networks.forward import dropout_masks, scores
 from ppl_cnn.models.networks.layers import LRN, Conv, Dense, Dropout, ReLU
 from ppl_cnn.models.trained.cnn import preprocess
 
@@ -252,7 +252,8 @@ import numpy as np
 from jax.sharding import Mesh
 from ppl_cnn.inference.training.placement import data_mesh
 from ppl_cnn.inference.training.step import gradient_of
-from ppl_cnn.models.networks.graph import dropout_masks, he_normal
+from ppl_cnn.models.networks.forward import dropout_masks
+from ppl_cnn.models.networks.initialization import he_normal
 spec = importlib.util.spec_from_file_location("this", sys.argv[1])
 this = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(this)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
+from ppl_cnn.errors import MismatchError, UnknownNameError
 from ppl_cnn.models.networks.catalogue import (
     ALEXNET,
     ALEXNET_FASHION,
@@ -22,17 +23,9 @@ from ppl_cnn.models.networks.catalogue import (
     network_named,
 )
 from ppl_cnn.models.networks.declaration import IMAGE, Network, Preprocessing
-from ppl_cnn.models.networks.graph import (
-    Slab,
-    dropout_masks,
-    he_normal,
-    input_shape,
-    positions,
-    scores,
-    shapes,
-    sources,
-    weight_shapes,
-)
+from ppl_cnn.models.networks.forward import dropout_masks, scores
+from ppl_cnn.models.networks.graph import input_shape, positions, shapes, sources, weight_shapes
+from ppl_cnn.models.networks.initialization import he_normal
 from ppl_cnn.models.networks.layers import (
     LRN,
     Concat,
@@ -43,6 +36,7 @@ from ppl_cnn.models.networks.layers import (
     MaxPool,
     ReLU,
 )
+from ppl_cnn.models.networks.slab import Slab
 
 # Not all is read: conv1 leaves a row over at the bottom, pool1 one of conv1's, pool2 hangs over.
 UNEVEN = Network(
@@ -297,38 +291,39 @@ def test_a_layer_reads_the_one_before_it_unless_it_says_after_which():
 
 
 @pytest.mark.parametrize(
-    ("layers", "words"),
+    ("layers", "kind", "words"),
     [
-        ((ReLU("a"), ReLU("a")), ["no free name 'a'"]),
-        ((ReLU("image"),), ["no free name 'image'"]),
-        ((ReLU("unit"),), ["no free name 'unit'"]),
-        ((ReLU("class"),), ["no free name 'class'"]),
-        ((ReLU("a", after=("b",)), ReLU("b")), ["a of broken reads b", "declared before"]),
-        ((ReLU("a", after=("a",)),), ["a of broken reads a", "declared before"]),
-        ((Concat("a", after=("z", "image", "y")),), ["reads y, z", "declared before"]),
+        ((ReLU("a"), ReLU("a")), MismatchError, ["'a'", "already used"]),
+        ((ReLU("image"),), MismatchError, ["'image'", "reserved"]),
+        ((ReLU("unit"),), MismatchError, ["'unit'", "reserved"]),
+        ((ReLU("class"),), MismatchError, ["'class'", "reserved"]),
+        ((ReLU("a", after=("b",)), ReLU("b")), UnknownNameError, ["a of broken reads b", "before"]),
+        ((ReLU("a", after=("a",)),), UnknownNameError, ["a of broken reads a", "before"]),
+        ((Concat("a", after=("z", "image", "y")),), UnknownNameError, ["reads y, z", "before"]),
     ],
     ids=str,
 )
-def test_a_declaration_that_is_no_graph_in_order_is_refused(layers, words, refused):
-    with refused("broken", *words):
+def test_a_declaration_that_is_no_graph_in_order_is_refused(layers, kind, words, refused):
+    with refused("broken", *words, kind=kind):
         Network("broken", (4, 4, 1), Preprocessing((0.0,), (1.0,)), layers)
 
 
 def test_maps_of_different_sizes_cannot_be_read_side_by_side(refused):
     layers = (Conv("a", 2, kernel=2), Conv("b", 2, kernel=3, after=(IMAGE,)))
-    for mixed in (
-        (*layers, Concat("c", after=("a", "b"))),
-        (Dense("d", 3), ReLU("e", after=("d", IMAGE))),
+    for mixed, sizes in (
+        ((*layers, Concat("c", after=("a", "b"))), "(3, 3, 2), (2, 2, 2)"),
+        ((Dense("d", 3), ReLU("e", after=("d", IMAGE))), "(3,), (4, 4, 1)"),
     ):
         network = Network("broken", (4, 4, 1), Preprocessing((0.0,), (1.0,)), mixed)
-        with refused(f"{mixed[-1].name} of broken reads maps of different sizes"):
+        with refused(mixed[-1].name, "broken", sizes, kind=MismatchError):
             shapes(network)
 
 
 def test_unknown_networks_and_layers_are_refused(refused):
-    with refused("'vgg'", "lenet, lenet-advertorch, alexnet"):
+    with refused("lenet, lenet-advertorch", kind=UnknownNameError, name="vgg", known=(*NETWORKS,)):
         network_named("vgg")
-    with refused("'conv9'", "conv1"):
+    layers = ("conv1", "pool1", "conv2", "pool2", "fc3", "relu3", "fc4")
+    with refused("lenet", kind=UnknownNameError, name="conv9", known=layers):
         LENET.layer("conv9")
 
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ppl_cnn.errors import ArgumentError, MismatchError
 from ppl_cnn.models.networks.catalogue import (
     ALEXNET,
     ALEXNET_FASHION,
@@ -18,11 +19,12 @@ from ppl_cnn.models.networks.catalogue import (
     ZFNET,
 )
 from ppl_cnn.models.networks.declaration import IMAGE, Network, Preprocessing
-from ppl_cnn.models.networks.graph import scaled, scores, sources
+from ppl_cnn.models.networks.forward import scaled, scores
+from ppl_cnn.models.networks.graph import sources
 from ppl_cnn.models.networks.layers import Concat, Conv, GlobalMean, ReLU
 from ppl_cnn.models.units.listing import unit_layers
 from ppl_cnn.models.units.names import UnitName
-from ppl_cnn.models.units.scored import Response, Scored
+from ppl_cnn.models.units.scored import Scored, ScoreFunction
 from ppl_cnn.models.units.unit import Unit, find_units
 
 # Up to its last convolution, which spares the 58 million weights of the dense layers.
@@ -264,7 +266,7 @@ def test_the_response_after_the_nonlinearity_is_the_positive_part(network, texts
 def test_layers_without_a_nonlinearity_have_no_response_after_it(
     network, text, random_params, refused
 ):
-    with refused(text.partition(":")[0], "no nonlinearity", "post"):
+    with refused(text.partition(":")[0], network.name, "`response=pre`", kind=MismatchError):
         find_units(text, network, random_params(network), response="post")
 
 
@@ -303,7 +305,7 @@ def test_log_probabilities_are_the_classifiers(network, random_params):
     names = f"class:0-2,class:{count - 1}"
     for offsets in (None, alpha):
         expected = jax.nn.log_softmax(F if offsets is None else F + offsets)
-        units = find_units(names, network, params, offsets, target="log-prob")
+        units = find_units(names, network, params, alpha=offsets, target="log-prob")
         actual = [score(unit, image) for unit in units]
         atol = tolerance(np.abs(F).max() + 10)
         np.testing.assert_allclose(actual, expected[jnp.asarray([0, 1, 2, -1])], rtol=0, atol=atol)
@@ -318,10 +320,15 @@ def test_alpha_is_no_part_of_a_class_score(random_params):
 
 
 def test_only_classes_have_probabilities(random_params, refused):
-    with refused("conv1", "no probabilities", "fc4"):
+    with refused("conv1", "lenet", "fc4", "`target=log-prob`", kind=MismatchError):
         find_units("conv1:0", LENET, random_params(LENET), target="log-prob")
-    with refused("fc4", "no nonlinearity"):
+    with refused("fc4", "lenet", "`response=pre`", kind=MismatchError):
         find_units("fc4:0", LENET, random_params(LENET), response="post", target="log-prob")
+
+
+def test_a_response_is_before_or_after_the_nonlinearity(random_params, refused):
+    with refused("'after'", "pre or post", kind=ArgumentError, argument="response"):
+        find_units("conv1:0", LENET, random_params(LENET), response="after")
 
 
 # Several units side by side.
@@ -453,8 +460,8 @@ def brightness(image):
     return jnp.mean(image)
 
 
-def test_a_response_stands_in_for_a_unit():
-    response = Response(brightness, (2, 3, 1))
+def test_a_score_function_stands_in_for_a_unit():
+    response = ScoreFunction(brightness, (2, 3, 1))
     assert isinstance(response, Scored)
     assert (str(response), response.shape, response.params) == ("brightness", (2, 3, 1), {})
     assert (response.rows, response.cols) == (range(2), range(3))
@@ -462,8 +469,8 @@ def test_a_response_stands_in_for_a_unit():
     assert (response.image_shape, response.preprocessing.mean) == ((2, 3, 1), (0.0,))
 
 
-def test_a_responses_images_stand_where_it_says():
-    response = Response(brightness, (2, 3, 3), mean=(104.0, 117.0, 123.0), order="BGR")
+def test_a_score_functions_images_stand_where_it_says():
+    response = ScoreFunction(brightness, (2, 3, 3), mean=(104.0, 117.0, 123.0), order="BGR")
     assert response.preprocessing == Preprocessing((104.0, 117.0, 123.0), (1.0, 1.0, 1.0), "BGR")
 
 
@@ -473,11 +480,11 @@ def test_a_units_images_stand_where_the_networks_do(random_params):
 
 
 def test_means_and_orders_that_do_not_fit_are_refused(refused):
-    with refused("mean", "3 channels", "(1.0, 2.0)"):
-        Response(brightness, (2, 3, 3), mean=(1.0, 2.0))
-    with refused("RGB or BGR", "'grey'"):
-        Response(brightness, (2, 3, 3), order="grey")
+    with refused("3 channels", "(1.0, 2.0)", kind=ArgumentError, argument="mean"):
+        ScoreFunction(brightness, (2, 3, 3), mean=(1.0, 2.0))
+    with refused("RGB or BGR", "'grey'", kind=ArgumentError, argument="order"):
+        ScoreFunction(brightness, (2, 3, 3), order="grey")
 
 
-def test_a_response_without_a_name_is_shown_by_its_class():
-    assert str(Response(partial(brightness), (2, 3, 1))) == "partial"
+def test_a_score_function_without_a_name_is_shown_by_its_class():
+    assert str(ScoreFunction(partial(brightness), (2, 3, 1))) == "partial"

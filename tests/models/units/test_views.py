@@ -8,7 +8,8 @@ from flax import nnx
 from scipy import ndimage
 from scipy.stats import ks_2samp
 
-from ppl_cnn import Averaged, ModuleNetwork, Response, TiltedDensity, WhiteNoise
+from ppl_cnn import Averaged, ModuleNetwork, ScoreFunction, TiltedDensity, WhiteNoise
+from ppl_cnn.errors import ArgumentError
 from ppl_cnn.models.networks.catalogue import LENET
 from ppl_cnn.models.units.scored import Scored
 from ppl_cnn.models.units.unit import find_units
@@ -117,6 +118,26 @@ def test_the_gradient_is_the_transposed_map():
         np.testing.assert_allclose(each, expected, atol=1e-4 * np.abs(expected).max())
 
 
+def test_the_second_derivative_of_a_function_of_warps_is_that_of_autodiff():
+    """In forward mode over reverse mode, and mapped over images."""
+    taps = taps_of(Warp.drawn(2, 0), 3, 4)
+    images = jnp.asarray(noise(2, 3, 4, 2)) / 50
+
+    def height(views):
+        return jnp.sum(jnp.sin(views))
+
+    def plain(image):
+        pixels = image.reshape(-1, 2)[taps["from"]]
+        return height(jnp.sum(pixels * taps["weight"][..., None], axis=1))
+
+    def ours(image):
+        return height(warped(image, taps))
+
+    actual, expected = (jax.jit(jax.vmap(jax.hessian(f)))(images) for f in (ours, plain))
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+
 def test_the_same_seed_gives_the_same_warps_on_all_machines():
     """Written down where Python 3.13 had made them."""
     warps = Warp.drawn(2, seed=0)
@@ -160,7 +181,7 @@ def units(random_params):
     classes = find_units("class:4,conv2:3", LENET, random_params(LENET), target="logit")
     network = ModuleNetwork(Small(), (12, 12, 3))
     own = network.unit("class:1", target="soft-log-prob:3")
-    response = Response(lambda image: jnp.sum(jnp.sin(image / 20)), (5, 6, 2))
+    response = ScoreFunction(lambda image: jnp.sum(jnp.sin(image / 20)), (5, 6, 2))
     return [*classes, own, response]
 
 
@@ -223,7 +244,7 @@ def test_the_views_may_be_asked_for_while_a_program_is_traced(random_params):
 def test_steins_identity_is_exact_for_a_linear_response():
     """f(x) = mean_k <w, W_k x>: p = N(s^2 m / T, s^2 I), m the mean of W_k^T w."""
     slope, shape = jnp.asarray(noise(6, 5, 1)) / 100, (6, 5, 1)
-    unit = Averaged(Response(lambda image: jnp.sum(slope * image), shape), 3)
+    unit = Averaged(ScoreFunction(lambda image: jnp.sum(slope * image), shape), 3)
     density = TiltedDensity(unit, WhiteNoise(2.0), temperature=0.5)
     rows = [
         np.mean([warp_one(basis.reshape(shape), *warp) for warp in Warp.drawn(3, 0)], axis=0)
@@ -239,21 +260,21 @@ def test_steins_identity_is_exact_for_a_linear_response():
 
 
 def test_no_warp_and_one_are_the_image_itself():
-    response = Response(jnp.sum, (2, 2, 1))
+    response = ScoreFunction(jnp.sum, (2, 2, 1))
     assert averaged(response, 0) is averaged(response, 1) is response
     assert averaged(response, 2, 3.0) == Averaged(response, 2, 3.0)
 
 
 def test_views_that_cannot_be_are_refused(refused):
-    response = Response(jnp.sum, (2, 2, 1))
-    with refused("at least 2", "1"):
+    response = ScoreFunction(jnp.sum, (2, 2, 1))
+    with refused("at least 2", "1", kind=ArgumentError, argument="warps"):
         Averaged(response, 1)
-    with refused("at least 0", "-1"):
+    with refused("at least 0", "-1", kind=ArgumentError, argument="warps"):
         averaged(response, -1)
-    with refused("--warps 2", "--smooth 3"):
+    with refused("`warps=2`", "`smooth=3`", kind=ArgumentError, argument="smooth"):
         averaged(response, 1, 3.0)
     for sigma in (-1.0, float("nan"), float("inf")):
-        with refused("sigma", "at least 0"):
+        with refused(sigma, "at least 0", kind=ArgumentError, argument="smooth"):
             averaged(response, 2, sigma)
 
 
@@ -282,7 +303,7 @@ def test_traced_warps_are_distributed_as_the_fixed_ones():
 
 
 def test_glimpses_average_to_the_response_over_many_warps():
-    unit = Response(
+    unit = ScoreFunction(
         lambda image: jnp.sum(image * jnp.arange(75.0).reshape(5, 5, 3)) / 75, (5, 5, 3)
     )
     view, image = Averaged(unit, 4_000, smooth=3.0), jnp.asarray(noise(5, 5, 3))
