@@ -20,7 +20,7 @@ from scipy.special import logsumexp
 
 from ppl_cnn.errors import InputError
 from ppl_cnn.inference.kernels.adaptation import LONGEST, Tuned
-from ppl_cnn.inference.kernels.split import (
+from ppl_cnn.inference.kernels.trajectory import (
     FIRST_ANGLE,
     FIRST_STEP,
     Point,
