@@ -284,7 +284,7 @@ class Batch:
                 sizes["rung"] = range(replicas(self._sampling.kernel) + 1)
             start = None if starts is None else starts[self._program.chains_of(index)]
             folder.path.mkdir(exist_ok=True)
-            store.create(sizes, types, folder.record, density.linear, start)
+            store.create(sizes, types, folder.record, stein=density.linear, start=start)
             folder.update()
 
     def _write(self, before: Position, position: Position, kept: Kept) -> None:
