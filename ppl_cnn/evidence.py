@@ -45,19 +45,23 @@ class Evidence(Densities):
 def main(options: Evidence) -> None:
     """Estimates and prints a table."""
     from ppl_cnn.files import write_aside
-    from ppl_cnn.inference.sampling.driver import sample_to
+    from ppl_cnn.inference.kernels.tempered import Tempered
+    from ppl_cnn.inference.sampling.driver import Origin, sample_to
     from ppl_cnn.inference.sampling.log_z import estimates
     from ppl_cnn.inference.sampling.settings import Sampling
 
     named = options.named()
     options.say_recipe()
-    kernel = f"tempered:{options.rungs}"
-    sampling = Sampling(kernel, options.chains, options.warmup, seed=options.seed)
+    sampling = Sampling(
+        kernel=Tempered(rungs=options.rungs),
+        chains=options.chains,
+        warmup=options.warmup,
+        seed=options.seed,
+    )
     out = options.out or options.folder("evidence")
     command = shlex.join(["python", "-m", "ppl_cnn.evidence", *sys.argv[1:]])
-    sample_to(
-        out, named.densities, sampling, options.draws, options.model, named.description, command
-    )
+    origin = Origin(options.model, named.description, command)
+    sample_to(named.densities, sampling, out, draws=options.draws, origin=origin)
     found = estimates(out, named.densities, options.particles, options.temperatures, options.seed)
     print(f"{'unit':24}{'integration':>20}{'reweighting':>20}{'annealing':>20}  weights' ESS")
     for unit, each in found.items():

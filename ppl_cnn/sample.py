@@ -69,34 +69,32 @@ class Sample(Densities):
 
 def main(options: Sample) -> None:
     """Samples and prints the report's path."""
+    from ppl_cnn.inference.kernels.named import parse_kernel
     from ppl_cnn.inference.report.page import build_report
-    from ppl_cnn.inference.sampling.driver import sample_to
+    from ppl_cnn.inference.sampling.driver import Origin, sample_to
     from ppl_cnn.inference.sampling.settings import Sampling
-    from ppl_cnn.inference.sampling.starts import Starts
+    from ppl_cnn.inference.sampling.starts.named import parse_start
 
+    settings = Sampling(
+        kernel=parse_kernel(options.kernel),
+        chains=options.chains,
+        warmup=options.warmup,
+        thin=options.thin,
+        target_accept=options.target_accept,
+        seed=options.seed,
+        start=parse_start(options.starts),
+    )
     named = options.named()
     options.say_recipe()
-    starts = Starts(options.starts)
-    sampling = Sampling(
-        options.kernel,
-        options.chains,
-        options.warmup,
-        options.thin,
-        options.target_accept,
-        options.seed,
-        starts.text,
-    )
     out = options.out or options.folder(options.kernel)
+    command = shlex.join(["python", "-m", "ppl_cnn.sample", *sys.argv[1:]])
     sample_to(
-        out,
         named.densities,
-        sampling,
-        options.draws,
-        options.model,
-        named.description,
-        shlex.join(["python", "-m", "ppl_cnn.sample", *sys.argv[1:]]),
-        options.side_by_side,
-        starts,
+        settings,
+        out,
+        draws=options.draws,
+        origin=Origin(options.model, named.description, command),
+        side_by_side=options.side_by_side,
     )
     if named.fitted is not None:
         named.fitted.save(out / "spectral.json")

@@ -7,7 +7,7 @@ driver, for `ppl_cnn.draw`. A subclass gives the first state and the next one.
 import copy
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, Self, cast
+from typing import Any, NamedTuple, Protocol, Self, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -137,6 +137,7 @@ def first_chain(tilt: Tilt, key: Array, z: Latent, tuned: Tuned) -> ChainState:
     )
 
 
+@runtime_checkable
 class HasChain(Protocol):
     """What a state of a `TiltKernel` must have; `ChainState` has it."""
 

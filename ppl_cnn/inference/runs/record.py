@@ -37,6 +37,7 @@ _NOW_CALLED = {
     ("init", "two-sided"): "two-sided:rto",
     ("init", "anneal:16"): "anneal",
     ("init", "two-sided:anneal:16"): "two-sided:anneal",
+    ("kernel", "tempered:16"): "tempered",
 }
 """Settings that earlier versions recorded by another text."""
 

@@ -5,7 +5,6 @@ from collections.abc import Hashable, Sequence
 from itertools import islice
 
 from ppl_cnn.errors import InputError
-from ppl_cnn.inference.kernels.kernel import replicas
 from ppl_cnn.inference.sampling.settings import Sampling
 from ppl_cnn.models.density import TiltedDensity, gradient_bytes
 
@@ -56,4 +55,4 @@ def together(
 def _fitting(density: TiltedDensity, sampling: Sampling) -> int:
     """How many units like this one `BATCH_BYTES` hold."""
     chain = gradient_bytes(density) + _STATE * 4 * math.prod(density.latent_shape)
-    return max(1, BATCH_BYTES // (sampling.chains * replicas(sampling.kernel) * chain))
+    return max(1, BATCH_BYTES // (sampling.chains * sampling.kernel.replicas * chain))

@@ -6,7 +6,7 @@ from typing import Any
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.kernels.kernel import Kernel, check_acceptance
 from ppl_cnn.inference.kernels.split import Split
-from ppl_cnn.inference.sampling.starts.moved import Prior
+from ppl_cnn.inference.sampling.starts.drawn import Prior
 from ppl_cnn.inference.sampling.starts.start import Start
 
 
