@@ -72,11 +72,11 @@ def main(options: Sample) -> None:
     from ppl_cnn.inference.report.page import build_report
     from ppl_cnn.inference.sampling.driver import sample_to
     from ppl_cnn.inference.sampling.settings import Sampling
-    from ppl_cnn.inference.sampling.starts import Starts
+    from ppl_cnn.inference.sampling.starts.named import parse_start
 
     named = options.named()
     options.say_recipe()
-    starts = Starts(options.starts)
+    starts = parse_start(options.starts)
     sampling = Sampling(
         options.kernel,
         options.chains,
@@ -84,7 +84,7 @@ def main(options: Sample) -> None:
         options.thin,
         options.target_accept,
         options.seed,
-        starts.text,
+        str(starts),
     )
     out = options.out or options.folder(options.kernel)
     sample_to(

@@ -19,10 +19,12 @@ from ppl_cnn.inference.kernels.kernel import replicas, statistics
 from ppl_cnn.inference.runs.folder import RunFolder
 from ppl_cnn.inference.runs.record import read_record, unit_folder
 from ppl_cnn.inference.runs.store import DrawStore, open_draws
-from ppl_cnn.inference.sampling.grouping import together
+from ppl_cnn.inference.sampling import grouping
 from ppl_cnn.inference.sampling.program import Kept, Position, Program, draws_before
 from ppl_cnn.inference.sampling.settings import Sampling
-from ppl_cnn.inference.sampling.starts import Starts
+from ppl_cnn.inference.sampling.starts.drawn import Prior
+from ppl_cnn.inference.sampling.starts.named import as_start
+from ppl_cnn.inference.sampling.starts.start import Start
 from ppl_cnn.models.density import TiltedDensity
 
 
@@ -35,7 +37,7 @@ def draw(
     thin: int = 1,
     target_accept: float = 0.8,
     seed: int = 0,
-    start: str = "prior",
+    start: str | Start | np.ndarray = "prior",
     out: str | Path | None = None,
     progress: bool = True,
 ) -> xr.DataTree:
@@ -50,9 +52,9 @@ def draw(
         thin: transitions per kept draw.
         target_accept: mean acceptance probability aimed at.
         seed: the same seed gives the same draws.
-        start: where the chains start: each at its own draw of the reference ("prior"), as `Starts`
-            says ("rto", "anneal", "zero", "image:FILE", "run:FOLDER"), or half of them each way
-            ("two-sided:rto").
+        start: where the chains start: a text for `parse_start` ("prior", "rto", "anneal", "zero",
+            "image:FILE", "run:FOLDER", "two-sided:rto"), a start object, or an array of images
+            (image, row, col, channel) in pixel units minus the mean.
         out: a folder for them. The same call continues a run that was stopped, and one with more
             draws adds to it. Without it, the draws are held in memory.
         progress: whether to show a bar.
@@ -68,8 +70,8 @@ def draw(
     Raises:
         InputError: the settings can't be used, or `out` holds another run.
     """
-    starts = Starts(start)
-    sampling = Sampling(kernel, chains, warmup, thin, target_accept, seed, starts.text)
+    starts = as_start(start)
+    sampling = Sampling(kernel, chains, warmup, thin, target_accept, seed, str(starts))
     if out is not None:
         sample_to(Path(out), [density], sampling, draws, starts=starts, progress=progress)
         return open_draws(Path(out) / "draws.zarr")
@@ -89,7 +91,7 @@ def sample_to(
     description: Mapping[str, Any] | None = None,
     command: str = "ppl_cnn.draw",
     side_by_side: int | None = None,
-    starts: Starts | None = None,
+    starts: Start | None = None,
     progress: bool = True,
 ) -> None:
     """Samples into a folder: `draws.zarr`, `run.json` and, to continue from, `state.npz`.
@@ -104,7 +106,7 @@ def sample_to(
         model: whose units they are, for the record.
         description: what else the record should say.
         command: how the run was started, for the record.
-        side_by_side: units sampled in one batch at most; by default what `together` finds.
+        side_by_side: units sampled in one batch at most; by default what `grouping` finds.
         starts: where chains start, for a `sampling.init` other than "prior".
         progress: whether to show a bar.
 
@@ -114,7 +116,7 @@ def sample_to(
     if draws < 1:
         raise InputError(f"draws must be at least 1, not {draws}.")
     recorded = None if side_by_side is not None else _recorded(out, densities)
-    batches = together(densities, sampling, side_by_side, recorded)
+    batches = grouping.side_by_side(densities, sampling, most=side_by_side, sizes=recorded)
     programs = [Program(batch, sampling) for batch in batches]
     config = _config(densities, sampling, model)
     if len(densities) > 1:
@@ -132,7 +134,7 @@ def sample_to(
             _say_found(out, runs, draws, len(densities))
         with Progress(sampling, draws, len(densities), progress) as bar:
             for run in runs:
-                run.sample(draws, starts or Starts("prior"), bar)
+                run.sample(draws, starts or Prior(), bar)
 
 
 def _say_found(out: Path, runs: Sequence["Batch"], draws: int, units: int) -> None:
@@ -217,7 +219,7 @@ class Batch:
         """Draws per chain that its units' folders hold, all together."""
         return draws_before(self._state) * len(self._program.densities)
 
-    def sample(self, draws: int, starts: Starts, bar: "Progress") -> None:
+    def sample(self, draws: int, starts: Start, bar: "Progress") -> None:
         """Goes on to that many draws per chain, block by block.
 
         Raises:
@@ -239,10 +241,10 @@ class Batch:
             self._report(position)
             bar.show(position, kept)
 
-    def _begin(self, starts: Starts, made: Sequence[bool]) -> Position:
+    def _begin(self, starts: Start, made: Sequence[bool]) -> Position:
         """The start, which the stores that aren't there are made with."""
         program = self._program
-        started = starts(program.densities, self._sampling)
+        started = starts.latents(program.densities, self._sampling)
         position = program.begin(started.latents, started.gradients)
         self._create(made, np.asarray(program.images(position)))
         for folder, note in zip(self._folders, started.notes, strict=True):

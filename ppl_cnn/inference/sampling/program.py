@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
-from zlib import crc32
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Key
+from jaxtyping import Array
 
 from ppl_cnn.errors import InputError
 from ppl_cnn.files import write_aside
@@ -37,6 +36,7 @@ from ppl_cnn.inference.kernels.kernel import (
     tilt_gradient,
 )
 from ppl_cnn.inference.kernels.tempered import TemperedState
+from ppl_cnn.inference.sampling.keys import chain_keys
 from ppl_cnn.inference.sampling.settings import Sampling
 from ppl_cnn.models.density import TiltedDensity, gradient_bytes
 from ppl_cnn.models.networks.graph import Params
@@ -396,14 +396,6 @@ class Program:
                 f"{path} is damaged, so the run can't be continued; its draws remain readable, "
                 f"and another --out starts a new one."
             ) from None
-
-
-def chain_keys(densities: Sequence[TiltedDensity], seed: int, chains: int) -> Key[Array, " chain"]:
-    """One for each chain; those of a unit don't depend on which others are beside it."""
-    units = [crc32(str(density.unit).encode()) for density in densities]
-    fold = partial(jax.random.fold_in, jax.random.key(seed))
-    keys = jax.vmap(fold)(np.asarray(units, np.uint32))
-    return jax.vmap(lambda key: jax.random.split(key, chains))(keys).ravel()
 
 
 def draws_before(path: Path) -> int:
