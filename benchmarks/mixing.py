@@ -48,7 +48,8 @@ from ppl_cnn.inference.diagnostics.two_sides import AGREED, two_sides
 from ppl_cnn.inference.kernels.kernel import evidence_of, first_tuning, retuned
 from ppl_cnn.inference.kernels.split import Split
 from ppl_cnn.inference.kernels.tempered import Tempered
-from ppl_cnn.inference.sampling.starts import ASCENT, randomize_then_optimize
+from ppl_cnn.inference.sampling.starts.optimum import STEPS as ASCENT
+from ppl_cnn.inference.sampling.starts.optimum import randomize_then_optimize
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.networks.catalogue import LENET
 from ppl_cnn.models.networks.graph import he_normal, scores

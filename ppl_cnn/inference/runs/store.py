@@ -127,7 +127,7 @@ class DrawStore:
                     self._array(group, dim, (dim,), np.int64, sizes)
             self._array(root, name, dims, kind, sizes)
         for name, known in values.items():
-            cast(zarr.Array, root[name])[:] = known
+            cast("zarr.Array[Any]", root[name])[:] = known
         _publish(path)
 
     def _array(
@@ -185,7 +185,7 @@ class DrawStore:
             if f"{group}/{dim}" in root
         }
         for path, values in {**variables, **coordinates}.items():
-            array = cast(zarr.Array, root[path])
+            array = cast("zarr.Array[Any]", root[path])
             dims = cast(ArrayV3Metadata, array.metadata).dimension_names or ()
             axis, dim = next((i, str(dim)) for i, dim in enumerate(dims) if dim in _GROWING)
             end = begin[dim] + added[dim]

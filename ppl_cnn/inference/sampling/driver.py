@@ -18,13 +18,12 @@ from ppl_cnn.inference.kernels.named import parse_kernel
 from ppl_cnn.inference.runs.folder import RunFolder
 from ppl_cnn.inference.runs.record import read_record
 from ppl_cnn.inference.runs.store import open_draws
+from ppl_cnn.inference.sampling import grouping
 from ppl_cnn.inference.sampling.group import Group
-from ppl_cnn.inference.sampling.grouping import together
 from ppl_cnn.inference.sampling.program import Program
 from ppl_cnn.inference.sampling.progress import Progress
 from ppl_cnn.inference.sampling.settings import Sampling, check_count
-from ppl_cnn.inference.sampling.starts.images import Images
-from ppl_cnn.inference.sampling.starts.named import parse_start
+from ppl_cnn.inference.sampling.starts.named import as_start
 from ppl_cnn.inference.sampling.starts.start import Start
 from ppl_cnn.models.density import TiltedDensity
 
@@ -98,7 +97,7 @@ def draw(
         thin=thin,
         target_accept=kernel.target_accept_prob if target_accept is None else target_accept,
         seed=seed,
-        start=_start_of(start),
+        start=as_start(start),
     )
     if out is not None:
         sample_to([density], settings, Path(out), draws=draws, progress=progress)
@@ -108,13 +107,6 @@ def draw(
         tree = open_draws(Path(folder) / "draws.zarr").load()
         tree.close()
         return tree
-
-
-def _start_of(start: Start | Float[Array | np.ndarray, "image row col channel"] | str) -> Start:
-    """The start object that a user's `start` stands for."""
-    if isinstance(start, Start):
-        return start
-    return parse_start(start) if isinstance(start, str) else Images(start)
 
 
 @dataclass(frozen=True)
@@ -150,7 +142,7 @@ def sample_to(
         out: the folder.
         draws: kept draws per chain, in all.
         origin: where the run comes from, for the record.
-        side_by_side: largest number of units sampled in one batch; by default `together` decides.
+        side_by_side: largest number of units sampled in one batch; by default `grouping` decides.
         progress: whether to show a bar.
 
     Raises:
@@ -161,7 +153,7 @@ def sample_to(
     """
     check_count("draws", draws)
     recorded = None if side_by_side is not None else _recorded(out, densities)
-    groups = together(densities, settings, side_by_side, recorded)
+    groups = grouping.side_by_side(densities, settings, most=side_by_side, sizes=recorded)
     programs = [Program(group, settings) for group in groups]
     config = _config(densities, settings, origin.model)
     several = len(densities) > 1

@@ -14,7 +14,7 @@ from ppl_cnn.inference.report.page import build_report
 from ppl_cnn.inference.report.section import Section
 from ppl_cnn.inference.sampling.driver import sample_to
 from ppl_cnn.inference.sampling.settings import Sampling
-from ppl_cnn.inference.sampling.starts import Starts
+from ppl_cnn.inference.sampling.starts.named import parse_start
 
 LIMIT = 2**20
 
@@ -146,8 +146,8 @@ def test_halves_too_short_for_effective_draws_show_no_drift():
 
 
 def section_of(folder, density, text, draws=300, kernel="split", chains=8):
-    sampling = Sampling(kernel, chains=chains, warmup=200, init=Starts(text).text)
-    sample_to(folder, [density], sampling, draws, starts=Starts(text), progress=False)
+    sampling = Sampling(kernel, chains=chains, warmup=200, init=str(parse_start(text)))
+    sample_to(folder, [density], sampling, draws, starts=parse_start(text), progress=False)
     return Section.of(folder, LIMIT)
 
 

@@ -9,11 +9,12 @@ import pytest
 import xarray as xr
 
 import ppl_cnn
+from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.runs.record import unit_folder
 from ppl_cnn.inference.runs.store import open_draws
 from ppl_cnn.inference.sampling import grouping as batches
 from ppl_cnn.inference.sampling.driver import sample_to
-from ppl_cnn.inference.sampling.grouping import together
+from ppl_cnn.inference.sampling.grouping import side_by_side
 from ppl_cnn.inference.sampling.program import Program
 from ppl_cnn.inference.sampling.settings import Sampling
 from ppl_cnn.models.density import gradient_bytes
@@ -123,20 +124,20 @@ def test_the_records_name_all_units_and_each(tmp_path):
 
 def test_batches_hold_units_of_one_layer_and_place():
     densities = trained_densities("conv3:0-4,conv2:1,conv3:7@0,0,conv3:9")
-    sizes = [len(batch) for batch in together(densities, Sampling(chains=2))]
+    sizes = [len(batch) for batch in side_by_side(densities, Sampling(chains=2))]
     assert sizes == [6, 1, 1]
-    sizes = [len(batch) for batch in together(densities, Sampling(chains=2), 4)]
+    sizes = [len(batch) for batch in side_by_side(densities, Sampling(chains=2), most=4)]
     assert sizes == [3, 3, 1, 1]
 
 
 def test_batches_are_as_large_as_memory_lets_them(monkeypatch):
     densities = trained_densities("conv3:0-15")
-    assert [len(batch) for batch in together(densities, Sampling())] == [16]
+    assert [len(batch) for batch in side_by_side(densities, Sampling())] == [16]
     fitting = batches._fitting(densities[0], Sampling())
-    monkeypatch.setattr(batches, "BATCH_BYTES", batches.BATCH_BYTES * 5 // fitting)
-    assert max(len(batch) for batch in together(densities, Sampling())) <= 5
-    monkeypatch.setattr(batches, "BATCH_BYTES", 1)
-    assert [len(batch) for batch in together(densities, Sampling())] == [1] * 16
+    monkeypatch.setattr(batches, "GROUP_BYTES", batches.GROUP_BYTES * 5 // fitting)
+    assert max(len(batch) for batch in side_by_side(densities, Sampling())) <= 5
+    monkeypatch.setattr(batches, "GROUP_BYTES", 1)
+    assert [len(batch) for batch in side_by_side(densities, Sampling())] == [1] * 16
 
 
 @pytest.mark.long
@@ -144,7 +145,7 @@ def test_a_run_goes_on_in_the_batches_that_it_began_in(tmp_path, monkeypatch):
     """Also where another machine would choose others."""
     densities, sampling = trained_densities("conv1:0-3,conv2:0-1"), Sampling(chains=1, warmup=5)
     sample_to(tmp_path, densities, sampling, 3, progress=False)
-    monkeypatch.setattr(batches, "BATCH_BYTES", 1)
+    monkeypatch.setattr(batches, "GROUP_BYTES", 1)
     sample_to(tmp_path, densities, sampling, 5, progress=False)
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["config"]["side_by_side"] == [4, 2]
@@ -154,12 +155,12 @@ def test_a_run_goes_on_in_the_batches_that_it_began_in(tmp_path, monkeypatch):
 def test_other_temperatures_are_other_batches():
     first, second = linear_densities("fc:0-1")
     second = replace(second, temperature=1.0)
-    assert [len(batch) for batch in together([first, second], Sampling())] == [1, 1]
+    assert [len(batch) for batch in side_by_side([first, second], Sampling())] == [1, 1]
 
 
 def test_no_units_at_a_time_is_refused(refused):
-    with refused("At least 1 unit", "not 0"):
-        together(linear_densities(), Sampling(), 0)
+    with refused("at least 1", "0", kind=ArgumentError, argument="side_by_side"):
+        side_by_side(linear_densities(), Sampling(), most=0)
 
 
 def test_units_share_their_weights_in_a_batch():

@@ -25,7 +25,7 @@ from ppl_cnn.inference.runs.store import open_draws
 from ppl_cnn.inference.sampling.driver import sample_to
 from ppl_cnn.inference.sampling.program import draws_before
 from ppl_cnn.inference.sampling.settings import Sampling
-from ppl_cnn.inference.sampling.starts import Starts
+from ppl_cnn.inference.sampling.starts.named import parse_start
 
 DRAWS, BLOCK = 40, 10
 UNITS = ("conv1-0-at-14,14", "conv1-1-at-14,14")
@@ -350,7 +350,7 @@ def test_a_folder_that_a_run_is_writing_to_is_refused(ended, refused):
     config = json.loads((run / "run.json").read_text())["config"]
     with RunFolder.claim(run, config, "command"), refused("Another run is writing to"):
         go(run, "each")
-    with refused("is a unit's folder of", "continue that run", "another --out"):
+    with refused("is a unit's folder of", "Resume that run", "another `out`"):
         go(run / UNITS[0])
     go(run, "each")  # the lock's file stays, but nobody holds it
 
@@ -374,7 +374,7 @@ def test_starts_at_a_run_that_cannot_be_used_are_refused(ended, refused, tmp_pat
     run = ended()
 
     def start(folder):
-        return Starts(f"run:{folder}")([density], Sampling(chains=2))
+        return parse_start(f"run:{folder}").latents([density], Sampling(chains=2))
 
     assert start(run).latents.shape == (2, *unit.shape)
     with refused("holds no draws yet"):
