@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from ppl_cnn.inference.kernels.kernel import statistics
+from ppl_cnn.inference.kernels.named import parse_kernel
 from ppl_cnn.inference.runs.store import DrawStore
 from ppl_cnn.inference.sampling.program import Program
 from ppl_cnn.inference.sampling.settings import Sampling
@@ -23,7 +24,7 @@ from ppl_cnn.models.trained.cnn import CNN
 
 
 def main():
-    sampling = Sampling("hmc", chains=8, warmup=10)
+    sampling = Sampling(kernel=parse_kernel("hmc"), chains=8, warmup=10)
     density = TiltedDensity(CNN.random(ALEXNET).unit("fc8:0"), WhiteNoise(10.0))
     program = Program([density], sampling)
     # Trajectories of a few leapfrogs: their length takes time, but no memory.

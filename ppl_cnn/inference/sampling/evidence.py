@@ -33,7 +33,7 @@ def evidence(
     temperatures: int = 200,
     seed: int = 0,
     out: str | Path | None = None,
-    origin: Origin = Origin(command="ppl_cnn.evidence"),
+    origin: Origin | None = None,
     progress: bool = True,
 ) -> dict[str, LogZ]:
     """Estimates log Z of tilted densities, Z = E_q[exp(f/T)], in three ways that must agree.
@@ -75,6 +75,7 @@ def evidence(
     """
     check_counts(chains=chains, particles=particles, temperatures=temperatures)
     settings = Sampling(kernel=Tempered(rungs=rungs), chains=chains, warmup=warmup, seed=seed)
+    origin = origin or Origin(command="ppl_cnn.evidence")
     with TemporaryDirectory() as temporary:
         folder = Path(temporary if out is None else out)
         sample_to(densities, settings, folder, draws=draws, origin=origin, progress=progress)

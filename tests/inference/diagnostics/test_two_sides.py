@@ -76,10 +76,8 @@ def test_a_two_sided_run_says_so_in_its_report(tmp_path):
     response = ppl_cnn.Response(jnp.sum, (3, 3, 1))
     density = ppl_cnn.TiltedDensity(response, ppl_cnn.WhiteNoise(1.0))
     for init in ("prior", "two-sided"):
-        sampling = Sampling(chains=2, warmup=50, init=init)
-        sample_to(
-            tmp_path / init, [density], sampling, 20, starts=parse_start(init), progress=False
-        )
+        sampling = Sampling(chains=2, warmup=50, start=parse_start(init))
+        sample_to([density], sampling, tmp_path / init, draws=20, progress=False)
     assert "Two sides" not in build_report(tmp_path / "prior").read_text()
     page = build_report(tmp_path / "two-sided").read_text()
     assert "<h2>Two sides</h2>" in page

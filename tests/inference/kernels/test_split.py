@@ -335,7 +335,7 @@ def rank_histograms(kernel, replicas):
 
         def draw(state, _):
             state = jax.lax.fori_loop(0, 8, lambda _, state: kernel.sample(state, (y,), {}), state)
-            return state, (state.z, state.tilt)
+            return state, (state.z, state.chain.tilt)
 
         _, (z, tilt) = jax.lax.scan(draw, state, length=KEPT + 5)
         entries = (z[5:] < truth[None]).sum(axis=0)

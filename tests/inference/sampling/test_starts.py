@@ -16,7 +16,6 @@ from ppl_cnn.errors import (
     RunFolderError,
     UnknownNameError,
 )
-from ppl_cnn.inference.kernels.kernel import SITE
 from ppl_cnn.inference.runs.store import open_draws
 from ppl_cnn.inference.sampling.driver import sample_to
 from ppl_cnn.inference.sampling.program import Program
@@ -54,14 +53,14 @@ def started(start, found, chains=4):
     """The images at which the chains of a program start."""
     z = latents(start, found, chains)
     position = Program(found, Sampling(chains=chains)).begin(z)
-    return np.asarray(found[0].push(position.chains.states.z[SITE]))
+    return np.asarray(found[0].push(position.chains.states.z))
 
 
 def run(out, found, start="prior", draws=4, chains=2):
     """Samples to a folder; its record."""
     begin = as_start(start)
-    sampling = Sampling(chains=chains, warmup=5, init=str(begin))
-    sample_to(out, found, sampling, draws, starts=begin, progress=False)
+    sampling = Sampling(chains=chains, warmup=5, start=begin)
+    sample_to(found, sampling, out, draws=draws, progress=False)
     return json.loads((out / "run.json").read_text())
 
 
@@ -129,7 +128,7 @@ def test_zero_is_the_mean_image():
 def test_by_default_chains_start_at_draws_of_the_reference():
     assert latents("prior", densities()) is None
     sampling = Sampling(chains=64)
-    z = Program(densities(), sampling).begin().chains.states.z[SITE]
+    z = Program(densities(), sampling).begin().chains.states.z
     # 64 x 196 normals: mean and variance within five of their standard errors.
     assert abs(float(jnp.mean(z))) < 5 / np.sqrt(z.size)
     assert abs(float(jnp.var(z)) - 1) < 5 * np.sqrt(2 / z.size)
@@ -268,7 +267,7 @@ def test_optimised_starts_respond_more_than_draws_of_the_reference():
     responses = {}
     for text in ("prior", "rto"):
         z = latents(text, found, chains=3)
-        z = Program(found, Sampling(chains=3)).begin(z).chains.states.z[SITE]
+        z = Program(found, Sampling(chains=3)).begin(z).chains.states.z
         responses[text] = [
             float(density.tilt(z[3 * index + chain]))
             for index, density in enumerate(found)
