@@ -249,7 +249,8 @@ def placed_evenly(
         known, at = (jnp.pad(values, (1, 0)) for values in (barrier, strengths))
         return jnp.interp(share * barrier[-1], known, at).at[-1].set(1.0)
 
-    return jnp.vectorize(place, signature="(r),(r)->(r)")(strengths, refused)
+    placed: Array = jnp.vectorize(place, signature="(r),(r)->(r)")(strengths, refused)
+    return placed
 
 
 class Tuned(NamedTuple):

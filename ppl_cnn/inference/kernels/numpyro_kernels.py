@@ -69,7 +69,7 @@ def gaussian_step_size(dimensions: int) -> float:
     Args:
         dimensions: d.
     """
-    return min(1.0, 1.42 * dimensions**-0.25)
+    return min(1.0, 1.42 * math.pow(dimensions, -0.25))
 
 
 class _OfNumPyro(Kernel):
@@ -122,12 +122,14 @@ class _OfNumPyro(Kernel):
 
     def latent(self, state: HMCState) -> Float[Array, "..."]:
         """Where the chain is: z."""
-        return state.z[SITE]
+        z: Array = state.z[SITE]
+        return z
 
     def tilt_gradient(self, state: HMCState) -> Float[Array, "..."]:
         """The gradient of g where the chain is."""
         # The state holds the potential's gradient, z - grad g(z).
-        return state.z[SITE] - state.z_grad[SITE]
+        gradient: Array = state.z[SITE] - state.z_grad[SITE]
+        return gradient
 
     def transition(self, state: HMCState) -> Transition:
         """The statistics of the last transition."""

@@ -203,11 +203,13 @@ class TiltKernel[S: HasChain](MCMCKernel, Kernel):
 
     def latent(self, state: S) -> Float[Array, "..."]:
         """Where the chain is: z."""
-        return state.chain.z
+        z: Array = state.chain.z
+        return z
 
     def tilt_gradient(self, state: S) -> Float[Array, "..."]:
         """The gradient of g where the chain is."""
-        return state.chain.tilt_grad
+        gradient: Array = state.chain.tilt_grad
+        return gradient
 
     def transition(self, state: S) -> Transition:
         """The statistics of the last transition."""

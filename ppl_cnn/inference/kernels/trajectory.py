@@ -73,7 +73,8 @@ def point_at(tilt: Tilt, z: Latent) -> Point:
 def potential_at(point: Point) -> Float[Array, ""]:
     """-g(z) - log N(z; 0, I)."""
     dimensions = sum(leaf.size for leaf in jax.tree.leaves(point.z))
-    return (_dot(point.z, point.z) + dimensions * math.log(2 * math.pi)) / 2 - point.tilt
+    potential: Array = (_dot(point.z, point.z) + dimensions * math.log(2 * math.pi)) / 2
+    return potential - point.tilt
 
 
 def integrate(
@@ -114,7 +115,8 @@ def integrate(
         return Trajectory(reached, p, at.energy_change + change)
 
     start = Trajectory(point, momentum, jnp.zeros_like(point.tilt))
-    return jax.lax.fori_loop(0, steps, step, start)
+    end: Trajectory = jax.lax.fori_loop(0, steps, step, start)
+    return end
 
 
 def _kicked(
@@ -127,7 +129,7 @@ def _kicked(
 
 
 def _dot(a: Latent, b: Latent) -> Float[Array, ""]:
-    products = jax.tree.leaves(jax.tree.map(lambda a, b: jnp.sum(a * b), a, b))
+    products: list[Array] = jax.tree.leaves(jax.tree.map(lambda a, b: jnp.sum(a * b), a, b))
     return reduce(operator.add, products)
 
 

@@ -96,7 +96,7 @@ def _at_once(density: TiltedDensity, chains: int, replicas: int, platform: str) 
     cores = os.cpu_count() or 1
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(density.unit.params))
     room = max(cores * CACHE_PER_CORE, weights)
-    fitting = room // max(1, gradient_bytes(density))
+    fitting: int = room // max(1, gradient_bytes(density))
     images = min(cores * CHAINS_PER_CORE[platform], fitting)
     return max(1, images // replicas)
 

@@ -133,10 +133,11 @@ class Program:
         states = jax.vmap(begin, in_axes=(self.placement.axes, 0, 0))(params, keys, z)
         each = jax.tree.map(lambda leaf: leaf[:: self._sampling.chains], states)
         # A Python number's weak type isn't stored: the block would be another program later.
-        return jax.tree.map(
+        chains: Chains = jax.tree.map(
             lambda leaf: leaf.astype(leaf.dtype),
             Chains(states, Tuning.around(self.kernel.tuned(each))),
         )
+        return chains
 
     def begin(self, z: Array | None = None, spent: Sequence[int] = ()) -> Position:
         """The position at the start of a run.
@@ -270,7 +271,8 @@ class Program:
 
         def pooled(each: Array) -> Array:
             total = jax.ops.segment_sum(each, members, len(self.densities))
-            return jax.lax.psum(total, "chain") / self._sampling.chains
+            summed: Array = jax.lax.psum(total, "chain")
+            return summed / self._sampling.chains
 
         feedback = jax.tree.map(pooled, self.kernel.feedback(states))
         tuning = tuning.update(feedback, self._sampling.target_accept)
