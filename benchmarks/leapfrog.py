@@ -56,7 +56,7 @@ def driver_and_gradient(density, chains):
     for _ in range(ROUNDS):
         before = position.seconds["sampling"]
         position, kept = program.advance(position, position.draws + DRAWS)
-        leapfrogs = int(np.max(kept.transition.n_steps, axis=0).sum())
+        leapfrogs = int(np.max(kept.transition["n_steps"], axis=0).sum())
         leapfrogs_per_draw.append(leapfrogs / DRAWS)
         inside.append((position.seconds["sampling"] - before) / leapfrogs)
         bare.append(np.mean([seconds(gradient, z, density.unit.params) for _ in range(6)]))
