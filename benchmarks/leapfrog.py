@@ -21,6 +21,7 @@ from jax import lax
 from numpyro.infer import HMC, MCMC
 
 import ppl_cnn.models.networks.layers as layers
+from ppl_cnn.inference.kernels.named import parse_kernel
 from ppl_cnn.inference.sampling.program import Program
 from ppl_cnn.inference.sampling.settings import Sampling
 from ppl_cnn.models.density import TiltedDensity
@@ -44,7 +45,7 @@ def seconds(function, *arguments):
 
 def driver_and_gradient(density, chains):
     """Seconds per leapfrog in the driver and per bare gradient, in turn; leapfrogs per draw."""
-    program = Program([density], Sampling("hmc", chains, warmup=WARMUP))
+    program = Program([density], Sampling(kernel=parse_kernel("hmc"), chains=chains, warmup=WARMUP))
     position = program.begin()
     while position.warmup < WARMUP:
         position, _ = program.advance(position, 1)
@@ -55,7 +56,7 @@ def driver_and_gradient(density, chains):
     for _ in range(ROUNDS):
         before = position.seconds["sampling"]
         position, kept = program.advance(position, position.draws + DRAWS)
-        leapfrogs = int(np.max(kept.transition.n_steps, axis=0).sum())
+        leapfrogs = int(np.max(kept.transition["n_steps"], axis=0).sum())
         leapfrogs_per_draw.append(leapfrogs / DRAWS)
         inside.append((position.seconds["sampling"] - before) / leapfrogs)
         bare.append(np.mean([seconds(gradient, z, density.unit.params) for _ in range(6)]))

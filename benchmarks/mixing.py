@@ -45,10 +45,11 @@ from PIL import Image, ImageDraw, ImageFont
 import ppl_cnn
 from ppl_cnn.inference.diagnostics.scan import Scan
 from ppl_cnn.inference.diagnostics.two_sides import AGREED, two_sides
-from ppl_cnn.inference.kernels.kernel import evidence_of, first_tuning, retuned
+from ppl_cnn.inference.kernels.adaptation import Tuning
 from ppl_cnn.inference.kernels.split import Split
 from ppl_cnn.inference.kernels.tempered import Tempered
-from ppl_cnn.inference.sampling.starts import ASCENT, randomize_then_optimize
+from ppl_cnn.inference.sampling.starts.optimum import STEPS as ASCENT
+from ppl_cnn.inference.sampling.starts.optimum import randomize_then_optimize
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.networks.catalogue import LENET
 from ppl_cnn.models.networks.forward import scores
@@ -244,7 +245,7 @@ def program(folder, text, target, kernel, chains, warmup, draws):
     density = TiltedDensity(unit("robust", target), reference(folder, text))
     tilted = Tilted(density)
     kind, _, rungs = kernel.partition(":")
-    made = Tempered(tilted.tilt, int(rungs)) if kind == "tempered" else Split(tilted.tilt)
+    made = Tempered(tilted.tilt, rungs=int(rungs)) if kind == "tempered" else Split(tilted.tilt)
     members = jnp.repeat(CLASSES, chains)
     moved = np.flatnonzero(np.arange(len(members)) % chains >= chains // 2)
     shape = density.latent_shape
@@ -269,17 +270,17 @@ def program(folder, text, target, kernel, chains, warmup, draws):
         states = jax.vmap(move)(states, members)
         pooled = jax.tree.map(
             lambda each: jax.ops.segment_sum(each, members, len(CLASSES)) / chains,
-            jax.vmap(evidence_of)(states),
+            made.feedback(states),
         )
         adapting = count < warmup
         tuning = jax.tree.map(partial(jnp.where, adapting), tuning.update(pooled, 0.8), tuning)
         tuned = tuning.current(count + 1 >= warmup)
-        states = retuned(states, jax.tree.map(lambda leaf: leaf[members], tuned))
+        states = made.retuned(states, jax.tree.map(lambda leaf: leaf[members], tuned))
         images = jax.vmap(density.push)(states.z)
         step = states.adapt_state.step_size
         kept = Kept(
             states.z,
-            states.tilt / strength,
+            states.chain.tilt / strength,
             images.reshape(len(members), -1) @ directions,
             states.num_steps,
             states.accept_prob,
@@ -296,7 +297,8 @@ def program(folder, text, target, kernel, chains, warmup, draws):
         z = z.at[moved].set(ascend(z[moved], members[moved]))
         keys = jax.random.split(key_chain, len(members))
         states = jax.vmap(partial(begin, params, strength))(keys, z, members)
-        tuning = first_tuning(jax.tree.map(lambda leaf: leaf[::chains], states))
+        each = jax.tree.map(lambda leaf: leaf[::chains], states)
+        tuning = Tuning.around(made.tuned(each))
         step = partial(transition, params, strength)
         start = (states, tuning, jnp.zeros((), jnp.int32))
         return jax.lax.scan(step, start, length=warmup + draws)[1]

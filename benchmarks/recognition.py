@@ -49,7 +49,8 @@ from tqdm import tqdm
 
 import ppl_cnn
 from ppl_cnn.inference.kernels.split import Split
-from ppl_cnn.inference.sampling.starts import ASCENT, randomize_then_optimize
+from ppl_cnn.inference.sampling.starts.optimum import STEPS as ASCENT
+from ppl_cnn.inference.sampling.starts.optimum import randomize_then_optimize
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.references.named import parse_reference
 from ppl_cnn.models.references.spectral import Spectral

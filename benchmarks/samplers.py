@@ -45,17 +45,9 @@ from tqdm import tqdm
 
 import ppl_cnn
 from ppl_cnn.inference.diagnostics.summary import ESS_DRAWS
-from ppl_cnn.inference.kernels.adaptation import Evidence, Tuned, Tuning
-from ppl_cnn.inference.kernels.kernel import (
-    SITE,
-    Transition,
-    evidence_of,
-    first_tuning,
-    gaussian_step_size,
-    make_kernel,
-    retuned,
-    start,
-)
+from ppl_cnn.inference.kernels.adaptation import Feedback, Tuned, Tuning
+from ppl_cnn.inference.kernels.named import parse_kernel
+from ppl_cnn.inference.kernels.numpyro_kernels import gaussian_step_size
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.networks.catalogue import ALEXNET, LENET
 from ppl_cnn.models.references.noise import WhiteNoise
@@ -158,26 +150,27 @@ class Kernel(NamedTuple):
     told: Callable[[Any], Told]
     tuning: Callable[[Any], Tuning]
     """Where adaptation starts."""
-    evidence: Callable[[Any], Evidence]
+    feedback: Callable[[Any], Feedback]
     tuned: Callable[[Any, Tuned], Any]
 
 
 def ours(name, density):
     """Of the chain driver, NumPyro's too."""
-    kernel = make_kernel(name, density)
+    kernel = parse_kernel(name).bind(density)
 
     def told(state):
-        transition = Transition.of(state)
-        count, acceptance = transition.n_steps, transition.acceptance_rate
-        return Told(state.z[SITE], count, acceptance, transition.step_size)
+        found = kernel.transition(state)
+        count, acceptance = found["n_steps"], found["acceptance_rate"]
+        return Told(kernel.latent(state), count, acceptance, found["step_size"])
 
     return Kernel(
-        begin=lambda params, key, z: start(kernel, density, params, key, z),
-        move=lambda params, state: kernel.sample(state, (params,), {}),
+        # The second key, as in the chain driver, whose first one draws from the reference.
+        begin=lambda params, key, z: kernel.start(jax.random.split(key)[1], z, params),
+        move=lambda params, state: kernel.move(state, params),
         told=told,
-        tuning=first_tuning,
-        evidence=evidence_of,
-        tuned=retuned,
+        tuning=lambda state: Tuning.around(kernel.tuned(state)),
+        feedback=kernel.feedback,
+        tuned=kernel.retuned,
     )
 
 
@@ -220,7 +213,7 @@ def theirs(density, init, advance):
         move=move,
         told=lambda state: state.told,
         tuning=lambda state: Tuning.around(Tuned(state.told.step_size)),
-        evidence=lambda state: Evidence(state.told.acceptance),
+        feedback=lambda state: Feedback(state.told.acceptance),
         tuned=lambda state, found: state._replace(
             told=state.told._replace(step_size=found.step_size)
         ),
@@ -343,9 +336,9 @@ class Run:
             states, tuning = carry
             states = jax.vmap(self.kernel.move, (None, 0))(params, states)
             if adapting:
-                evidence = jax.vmap(self.kernel.evidence)(states)
+                feedback = jax.vmap(self.kernel.feedback)(states)
                 tuning = tuning.update(
-                    jax.tree.map(lambda leaf: leaf.mean(axis=0), evidence), TARGET
+                    jax.tree.map(lambda leaf: leaf.mean(axis=0), feedback), TARGET
                 )
                 states = self._tuned(states, tuning, settled=False)
             return (states, tuning), jax.vmap(self._report, (None, 0))(params, states)

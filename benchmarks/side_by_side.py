@@ -17,6 +17,7 @@ import time
 
 import numpy as np
 
+from ppl_cnn.inference.kernels.numpyro_kernels import HMC
 from ppl_cnn.inference.sampling.program import Program
 from ppl_cnn.inference.sampling.settings import Sampling
 from ppl_cnn.models.density import TiltedDensity
@@ -31,7 +32,7 @@ SINGLES = (0, 21, 42, 63)
 
 def begun(densities):
     """A program and its position after the warmup."""
-    program = Program(densities, Sampling("hmc", CHAINS, warmup=WARMUP))
+    program = Program(densities, Sampling(kernel=HMC(), chains=CHAINS, warmup=WARMUP))
     position = program.begin()
     while position.warmup < WARMUP:
         position, _ = program.advance(position, 1)
@@ -43,7 +44,7 @@ def drawn(program, position):
     began = time.perf_counter()
     position, kept = program.advance(position, position.draws + 1)
     seconds = time.perf_counter() - began
-    return position, seconds, np.asarray(kept.transition.n_steps)[:, 0]
+    return position, seconds, np.asarray(kept.transition["n_steps"])[:, 0]
 
 
 def main():

@@ -32,8 +32,8 @@ import numpy as np
 from samplers import TARGET, squeezenet
 
 from ppl_cnn.inference.kernels.adaptation import StepSize
-from ppl_cnn.inference.kernels.kernel import gaussian_step_size
-from ppl_cnn.inference.kernels.split import integrate, point_at, van_der_corput
+from ppl_cnn.inference.kernels.numpyro_kernels import gaussian_step_size
+from ppl_cnn.inference.kernels.trajectory import integrate, point_at, van_der_corput
 
 SIDES = (64, 96, 128, 160, 227)
 WINDOW = 64

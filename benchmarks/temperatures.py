@@ -30,7 +30,7 @@ from recognition import TUNING, judged, lines, rank_of, real, shown
 
 import ppl_cnn
 from ppl_cnn.inference.kernels.split import Split
-from ppl_cnn.inference.sampling.starts import randomize_then_optimize
+from ppl_cnn.inference.sampling.starts.optimum import randomize_then_optimize
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.references.named import parse_reference
 from ppl_cnn.models.units.views import averaged

@@ -1,16 +1,14 @@
 """Estimates log Z of units' densities, Z = E_q[exp(f/T)], and the class offsets that follow.
 
-Three estimates, which must agree: thermodynamic integration and reweighting (MBAR), both from the
-replicas of a tempered run, and annealed importance sampling along the same ladder. The run's folder
-holds that run and evidence.json; the same command continues one that was stopped.
+Three estimates must agree: thermodynamic integration and reweighting (MBAR), both from the replicas
+of a tempered run, and annealed importance sampling along the same ladder. The run's folder holds
+that run and evidence.json. The same command resumes a run that was stopped.
 
 Examples:
     python -m ppl_cnn.evidence --model runs/lenet --unit fc4:0-9
     python -m ppl_cnn.evidence --unit conv5:12 --temperature 0.1 --rungs 24
 """
 
-import json
-import math
 import shlex
 import sys
 from dataclasses import dataclass
@@ -25,17 +23,17 @@ class Evidence(Densities):
     """Options."""
 
     rungs: int = 16
-    """Of the ladder from the reference to the density; more for larger log Z."""
+    """Rungs of the ladder from the reference to the density. A larger log Z needs more."""
     chains: int = 8
-    """Of replicas, at least 4: the standard errors are those between chains."""
+    """Chains of each density, at least 4: standard errors come from their differences."""
     draws: int = 300
-    """Of each chain, on all rungs."""
+    """Draws per chain on each rung."""
     warmup: int = 300
     """Transitions at the start that adapt step sizes and place the rungs."""
     particles: int = 64
-    """Of annealed importance sampling."""
+    """Particles of annealed importance sampling."""
     temperatures: int = 200
-    """That each of them goes through."""
+    """Strengths that each particle climbs through."""
     seed: int = 0
     """The same seed gives the same numbers."""
     out: Path | None = None
@@ -44,21 +42,26 @@ class Evidence(Densities):
 
 def main(options: Evidence) -> None:
     """Estimates and prints a table."""
-    from ppl_cnn.files import write_aside
-    from ppl_cnn.inference.sampling.driver import sample_to
-    from ppl_cnn.inference.sampling.log_z import estimates
-    from ppl_cnn.inference.sampling.settings import Sampling
+    from ppl_cnn.inference.sampling.driver import Origin
+    from ppl_cnn.inference.sampling.evidence import evidence
+    from ppl_cnn.inference.sampling.log_z import class_offsets
 
     named = options.named()
     options.say_recipe()
-    kernel = f"tempered:{options.rungs}"
-    sampling = Sampling(kernel, options.chains, options.warmup, seed=options.seed)
     out = options.out or options.folder("evidence")
     command = shlex.join(["python", "-m", "ppl_cnn.evidence", *sys.argv[1:]])
-    sample_to(
-        out, named.densities, sampling, options.draws, options.model, named.description, command
+    found = evidence(
+        named.densities,
+        rungs=options.rungs,
+        chains=options.chains,
+        draws=options.draws,
+        warmup=options.warmup,
+        particles=options.particles,
+        temperatures=options.temperatures,
+        seed=options.seed,
+        out=out,
+        origin=Origin(options.model, named.description, command),
     )
-    found = estimates(out, named.densities, options.particles, options.temperatures, options.seed)
     print(f"{'unit':24}{'integration':>20}{'reweighting':>20}{'annealing':>20}  weights' ESS")
     for unit, each in found.items():
         numbers = "".join(
@@ -66,14 +69,11 @@ def main(options: Evidence) -> None:
         )
         print(f"{unit:24}{numbers}  {each.annealed.effective:.1f} of {options.particles}")
         if not each.agree:
-            print(f"{'':24}they differ: give more --rungs, --draws or --temperatures")
-    record = {unit: each.record() for unit, each in found.items()}
-    write_aside(out / "evidence.json", (json.dumps(record, indent=2) + "\n").encode())
+            print(f"{'':24}The estimates differ. Give more --rungs, --draws or --temperatures.")
     classes = named.description["classes"]
     if len(classes) == len(found) > 1:
         print("\nalpha = -log Z - log of the number of classes, for equal class priors:")
-        for unit, each in found.items():
-            alpha = -each.reweighted.value - math.log(len(found))
+        for unit, alpha in class_offsets(found).items():
             print(f"{classes[unit]:24}{alpha:20.4f}")
     print(out / "evidence.json")
 

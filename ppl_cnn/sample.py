@@ -1,8 +1,8 @@
 """Samples the image density of units of a trained CNN, and reports the draws with diagnostics.
 
 The density is p(x) ∝ exp(f(x)/T) q(x): f is the unit's response, q the reference. The run's
-folder holds draws.zarr (ArviZ's layout), run.json, report.html, images/ and summary.csv; of
-several units, a folder each, and one report.html.
+folder holds draws.zarr (ArviZ's layout), run.json, report.html, images/ and summary.csv. Several
+units get a folder each, and one report.html.
 
 Examples:
     python -m ppl_cnn.sample --unit conv5:12 --chains 8
@@ -29,74 +29,72 @@ class Sample(Densities):
     """Options."""
 
     kernel: str = "split"
-    """split is HMC that solves the reference exactly, so that its step doesn't shrink as images
-    grow; tempered (or tempered:R, of R rungs) exchanges replicas between the reference and the
-    density, at R times the cost, for densities whose chains stay where they started; hmc is
-    NumPyro's, with trajectories of jittered length, and nuts its NUTS."""
+    """The transition kernel. split is HMC that solves the reference exactly, so that larger images
+    need no shorter step. tempered (or tempered:R, with R rungs, by default 16) exchanges replicas
+    between the reference and the density, at R times the cost, for densities whose chains stay
+    where they started. hmc is NumPyro's HMC with trajectories of jittered length, nuts its NUTS."""
     chains: int = 8
-    """Of each unit, run side by side."""
+    """Chains of each unit; they run side by side."""
     start: Annotated[str | None, tyro.conf.arg(aliases=["--init"])] = None
-    """Where chains start: prior (each at its own draw of the reference, the default), rto (at the
-    optimum next to such a draw), anneal (or anneal:M; at an approximate draw of the density, by M
-    particles that climb to it from the reference), zero (the mean image), image:FILE (or
-    image:FILE,FILE,..., in turn) or run:FOLDER (another run's last draws)."""
+    """Where chains start. prior: each at its own draw of the reference, the default. rto: at the
+    optimum next to such a draw. anneal or anneal:M: at an approximate draw of the density, found by
+    M particles (by default 16) that climb from the reference. zero: at the mean image. image:FILE
+    or image:FILE,FILE,...: at photographs, in turn. run:FOLDER: at another run's last draws."""
     two_sided: bool = False
-    """Start half of the chains at draws of the reference and half as --start says, by default rto:
-    the report tells whether both sides have come to the same."""
+    """Start half of the chains at draws of the reference, the other half as --start says, by
+    default rto. The report then tells whether both halves agree."""
     draws: int = 500
-    """Kept per chain. More than before adds to a run that has ended."""
+    """Kept draws per chain. A run that has ended is extended by giving more."""
     warmup: int = 200
-    """Transitions at the start that adapt step size and, of split, trajectory; not kept."""
+    """Transitions at the start that adapt the kernel. They are not kept."""
     thin: int = 1
     """Transitions per kept draw."""
     target_accept: float = 0.8
     """Mean acceptance probability that the step size is adapted to."""
     side_by_side: int | None = None
-    """Units sampled in one batch, at most; by default as many as about 4 GB hold."""
+    """Largest number of units sampled in one batch; by default as many as fit into about 4 GB."""
     seed: int = 0
     """The same seed gives the same bits."""
     out: Path | None = None
-    """The run's folder (default: runs/MODEL-UNIT-KERNEL). The same command continues a run that
-    was stopped."""
+    """The run's folder (default: runs/MODEL-UNIT-KERNEL). The same command resumes a run that was
+    stopped."""
 
     @property
     def starts(self) -> str:
-        """The text of both options."""
+        """The start that --start and --two-sided name together."""
         if self.two_sided:
             return f"two-sided:{self.start or 'rto'}"
         return self.start or "prior"
 
 
 def main(options: Sample) -> None:
-    """Samples and prints the report's path."""
+    """Samples, writes the report and prints its path."""
+    from ppl_cnn.inference.kernels.named import parse_kernel
     from ppl_cnn.inference.report.page import build_report
-    from ppl_cnn.inference.sampling.driver import sample_to
+    from ppl_cnn.inference.sampling.driver import Origin, sample_to
     from ppl_cnn.inference.sampling.settings import Sampling
-    from ppl_cnn.inference.sampling.starts import Starts
+    from ppl_cnn.inference.sampling.starts.named import parse_start
 
+    settings = Sampling(
+        kernel=parse_kernel(options.kernel),
+        chains=options.chains,
+        warmup=options.warmup,
+        thin=options.thin,
+        target_accept=options.target_accept,
+        seed=options.seed,
+        start=parse_start(options.starts),
+    )
     named = options.named()
     options.say_recipe()
-    starts = Starts(options.starts)
-    sampling = Sampling(
-        options.kernel,
-        options.chains,
-        options.warmup,
-        options.thin,
-        options.target_accept,
-        options.seed,
-        starts.text,
-    )
     out = options.out or options.folder(options.kernel)
+    command = shlex.join(["python", "-m", "ppl_cnn.sample", *sys.argv[1:]])
     sample_to(
-        out,
         named.densities,
-        sampling,
-        options.draws,
-        options.model,
-        named.description,
-        shlex.join(["python", "-m", "ppl_cnn.sample", *sys.argv[1:]]),
-        options.side_by_side,
-        starts,
+        settings,
+        out,
+        draws=options.draws,
+        origin=Origin(options.model, named.description, command),
+        side_by_side=options.side_by_side,
     )
     if named.fitted is not None:
         named.fitted.save(out / "spectral.json")

@@ -1,4 +1,8 @@
-"""Adaptation of step size, trajectory angle and ladder of rungs, pooled over a unit's chains."""
+"""Adaptation of step size, trajectory angle and ladder of rungs, pooled over a unit's chains.
+
+Each adapted quantity is a NamedTuple with `around`, its state before the first transition, and
+`update`, its state after another. A leading axis of units is allowed everywhere.
+"""
 
 import math
 from typing import NamedTuple
@@ -7,13 +11,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 SHRINKAGE = 0.2
-"""Nesterov's gamma. Stan's 0.05 lets a single chain's step swing by factors of ten in the first
-transitions; all chains would then wait for the one with the smallest. Pooled acceptances are less
-noisy and want less."""
+"""Nesterov's gamma. With Stan's 0.05 a single chain's step swings by factors of ten in the first
+transitions, and all chains would wait for the smallest. Pooled acceptances are less noisy and
+want less."""
 DELAY = 10.0
-"""t_0: transitions that the first few count as."""
+"""t_0: it damps the first updates."""
 FORGETTING = 0.75
-"""kappa: how fast the average forgets the first steps."""
+"""kappa: decay of the averages' weights; the larger, the longer the first steps count."""
 
 
 class StepSize(NamedTuple):
@@ -27,26 +31,26 @@ class StepSize(NamedTuple):
     log_centre: Float[Array, "*unit"]
     log_step: Float[Array, "*unit"]
     log_average: Float[Array, "*unit"]
-    """Of the steps so far; what the chains keep after warmup."""
+    """Average of the log steps so far; the chains keep it after the warmup."""
     error: Float[Array, "*unit"]
-    """Running mean of target minus acceptance."""
+    """Running mean of target minus acceptance probability."""
     transitions: Float[Array, "*unit"]
 
     @classmethod
     def around(cls, step: Float[Array, "*unit"]) -> "StepSize":
-        """Before the first transition."""
+        """The state before the first transition, which uses this step."""
         log, zero = jnp.log(step), jnp.zeros_like(step)
         return cls(log, log, log, zero, zero)
 
     def update(
         self, acceptance: Float[Array, "*unit"], target: float, longest: float = math.inf
     ) -> "StepSize":
-        """After a transition.
+        """The state after a transition.
 
         Args:
             acceptance: mean acceptance probability of all chains, for each unit.
-            target: what it should be.
-            longest: step that makes sense.
+            target: the acceptance probability that is wanted.
+            longest: largest step allowed.
         """
         count = self.transitions + 1
         weight = 1 / (count + DELAY)
@@ -59,59 +63,72 @@ class StepSize(NamedTuple):
 
 
 LONGEST = math.pi
-"""Radians of a trajectory; beyond half a turn, a Gaussian comes back."""
+"""Largest angle of a trajectory, in radians: beyond half a turn, a Gaussian comes back."""
 SHORTEST = 0.02
+"""Smallest angle of a trajectory, in radians."""
 FADING = 0.95
-"""What a transition leaves of the evidence before it in its round."""
+"""Factor by which a transition's feedback has faded at the next transition of its round."""
 FIRST_ROUND = 16
-"""Transitions of the first round of adaptation; each other one is as long as all before it."""
+"""Transitions of the first round of adaptation; each later round is as long as all before it."""
 
 
 def ends_round(count: Float[Array, "*unit"]) -> Bool[Array, "*unit"]:
     """Whether a round of adaptation ends with a transition.
 
     Args:
-        count: of the transitions so far, that one included.
+        count: number of transitions so far, that one included.
     """
     rounds = jnp.log2(count / FIRST_ROUND)
     return (count >= FIRST_ROUND) & (rounds == jnp.round(rounds))
 
 
-class Evidence(NamedTuple):
-    """What transitions tell the adaptation; over several chains, the mean of each.
+FUNCTIONS = 2
+"""Number of functions of z whose squared jumps decide on the angle: |z|^2/2 and the tilt."""
 
-    Of replicas on a ladder, each rung has its own step size and angle: a unit's axis is followed
-    by one of rungs.
+
+class Feedback(NamedTuple):
+    """What a transition tells the adaptation; pooled over chains, the mean of each field.
+
+    With replicas on a ladder each rung has its own step size and angle, and every field has an
+    axis of rungs.
     """
 
     acceptance: Float[Array, "*unit"]
     squared: Float[Array, "*unit function"] | None = None
-    """Squared jumps of some functions of the chain, times the acceptance probability."""
+    """Squared jumps of some functions of z, times the acceptance probability."""
     slope: Float[Array, "*unit function"] | None = None
-    """Their derivatives with respect to the log of the angle."""
+    """Derivatives of the squared jumps with respect to the log of the angle."""
     several: Float[Array, "*unit"] | None = None
     """1 where the trajectory had more than one step, so that a longer one costs more gradients."""
     refused: Float[Array, "*unit"] | None = None
     """Probability that a swap of each rung with the one below is refused."""
 
     @classmethod
-    def none(cls, functions: int) -> "Evidence":
-        """Of no transition."""
-        one, each = jnp.zeros(()), jnp.zeros(functions)
-        return cls(one, each, each, one)
+    def none(cls, tuned: "Tuned") -> "Feedback":
+        """The feedback of no transition, with the fields that are adapted.
+
+        Args:
+            tuned: what the kernel adapts.
+        """
+        shape = jnp.shape(tuned.step_size)
+        zero, each = jnp.zeros(shape), jnp.zeros((*shape, FUNCTIONS))
+        if tuned.angle is None:
+            return cls(zero)
+        return cls(zero, each, each, zero, None if tuned.strengths is None else zero)
 
 
 class Angle(NamedTuple):
     """Ascent of the log angle to the largest expected squared jump per gradient.
 
-    The derivative of the logarithm of that ratio is, of each function phi,
+    For a function phi, the derivative of the logarithm of that ratio is
 
         E[a d/dlog(angle) (phi(z') - phi(z))^2] / E[a (phi(z') - phi(z))^2] - 1
 
-    with the acceptance probability a, as gradients grow like the angle. Each expectation is a
-    fading average over the chains and the transitions of a round, and the ascent is the mean over
-    the functions. A new round forgets: chains that come from far off jump so far at first that
-    their evidence would outweigh all that follows, the more so the shorter it makes the angle.
+    with the acceptance probability a, as the number of gradients grows like the angle. Each
+    expectation is a fading average over the chains and the transitions of a round, and the ascent
+    is the mean over the functions. A new round forgets the last: chains that come from far off jump
+    so far at first that their feedback would outweigh all that follows, the more so the shorter it
+    makes the angle.
 
     Source: after Hoffman, Radul, Sountsov, An adaptive-MCMC scheme for setting trajectory lengths
     in Hamiltonian Monte Carlo, AISTATS 2021, which takes the function |z - E z|^2 and no cost.
@@ -119,31 +136,39 @@ class Angle(NamedTuple):
 
     log_angle: Float[Array, "*unit"]
     log_average: Float[Array, "*unit"]
-    """Of the angles so far; what the chains keep after warmup."""
+    """Average of the log angles so far; the chains keep it after the warmup."""
     squared: Float[Array, "*unit function"]
+    """Fading sum of the round's squared jumps."""
     slope: Float[Array, "*unit function"]
+    """Fading sum of their derivatives."""
     several: Float[Array, "*unit"]
-    evidence: Float[Array, "*unit"]
-    """How many transitions the sums are of, faded as they are."""
+    """Fading sum of the transitions with more than one step."""
+    weight: Float[Array, "*unit"]
+    """Fading number of the transitions that the sums are over."""
     transitions: Float[Array, "*unit"]
+    """Number of transitions so far."""
 
     @classmethod
     def around(cls, angle: Float[Array, "*unit"]) -> "Angle":
-        """Before the first transition."""
+        """The state before the first transition, which uses this angle."""
         log, zero = jnp.log(angle), jnp.zeros_like(angle)
-        none = jnp.zeros((*angle.shape, 2))
+        none = jnp.zeros((*angle.shape, FUNCTIONS))
         return cls(log, log, none, none, zero, zero, zero)
 
-    def update(self, evidence: Evidence) -> "Angle":
-        """After a transition."""
-        assert evidence.squared is not None
-        assert evidence.slope is not None
-        assert evidence.several is not None
+    def update(self, feedback: Feedback) -> "Angle":
+        """The state after a transition.
+
+        Args:
+            feedback: mean of all chains, for each unit.
+        """
+        assert feedback.squared is not None
+        assert feedback.slope is not None
+        assert feedback.several is not None
         count = self.transitions + 1
-        squared = FADING * self.squared + evidence.squared
-        slope = FADING * self.slope + evidence.slope
-        several = FADING * self.several + evidence.several
-        total = FADING * self.evidence + 1
+        squared = FADING * self.squared + feedback.squared
+        slope = FADING * self.slope + feedback.slope
+        several = FADING * self.several + feedback.several
+        total = FADING * self.weight + 1
         cost = several / total
         jumps = squared > 0
         gains = jnp.where(jumps, slope / jnp.where(jumps, squared, 1.0), 0.0)
@@ -167,14 +192,14 @@ class Angle(NamedTuple):
 
 
 _LEAST_REFUSED = 1e-3
-"""A swap counts as refused at least so often, so that no two rungs become one."""
+"""Smallest probability of a refusal that counts, so that no two rungs become one."""
 
 
-class Ladder(NamedTuple):
+class LadderTuning(NamedTuple):
     """Rungs b_1 < ... < b_R = 1 of densities N(0, I) exp(b g) above the reference, b_0 = 0.
 
     A round's mean refusals of swaps between neighbours add up to a function of b, the
-    communication barrier. In the round's end, the rungs are placed at equal distances in it.
+    communication barrier. At the end of the round, the rungs are placed at equal distances in it.
 
     Source: Syed, Bouchard-Côté, Deligiannidis, Doucet, Non-reversible parallel tempering: a
     scalable highly parallel MCMC scheme, JRSS B 84, 2022, sections 5.1 to 5.4.
@@ -182,31 +207,41 @@ class Ladder(NamedTuple):
 
     strengths: Float[Array, "*unit_rung"]
     refused: Float[Array, "*unit_rung"]
-    """Mean over the round so far, of swaps with the rung below."""
+    """Mean refusal of swaps with the rung below, over the round so far."""
     transitions: Float[Array, "*unit_rung"]
+    """Number of transitions so far."""
 
     @classmethod
-    def around(cls, strengths: Float[Array, "*unit_rung"]) -> "Ladder":
-        """Before the first transition."""
+    def around(cls, strengths: Float[Array, "*unit_rung"]) -> "LadderTuning":
+        """The state before the first transition, which uses these strengths."""
         zero = jnp.zeros_like(strengths)
         return cls(strengths, zero, zero)
 
-    def update(self, refused: Float[Array, "*unit_rung"]) -> "Ladder":
-        """After a transition."""
+    def update(self, refused: Float[Array, "*unit_rung"]) -> "LadderTuning":
+        """The state after a transition.
+
+        Args:
+            refused: probability that a swap with the rung below is refused, mean of all chains.
+        """
         count = self.transitions + 1
         ended = ends_round(count)
-        # The transitions of this round: those since the last power of two.
+        # This round's transitions are those since the last round's end, at a power of two.
         rounds = jnp.ceil(jnp.log2(count / FIRST_ROUND))
         begun = jnp.where(count <= FIRST_ROUND, 0.0, FIRST_ROUND * 2 ** (rounds - 1))
         mean = self.refused + (refused - self.refused) / (count - begun)
         placed = jnp.where(ended, placed_evenly(self.strengths, mean), self.strengths)
-        return Ladder(placed, jnp.where(ended, 0.0, mean), count)
+        return LadderTuning(placed, jnp.where(ended, 0.0, mean), count)
 
 
 def placed_evenly(
     strengths: Float[Array, "*unit_rung"], refused: Float[Array, "*unit_rung"]
 ) -> Float[Array, "*unit_rung"]:
-    """The strengths at equal distances in the barrier that these refusals add up to."""
+    """The strengths at equal distances in the barrier that these refusals add up to.
+
+    Args:
+        strengths: b_1 to b_R.
+        refused: probability that a swap with the rung below is refused.
+    """
 
     def place(strengths: Array, refused: Array) -> Array:
         barrier = jnp.cumsum(jnp.clip(refused, _LEAST_REFUSED, 1.0))
@@ -214,58 +249,64 @@ def placed_evenly(
         known, at = (jnp.pad(values, (1, 0)) for values in (barrier, strengths))
         return jnp.interp(share * barrier[-1], known, at).at[-1].set(1.0)
 
-    return jnp.vectorize(place, signature="(r),(r)->(r)")(strengths, refused)
+    placed: Array = jnp.vectorize(place, signature="(r),(r)->(r)")(strengths, refused)
+    return placed
 
 
 class Tuned(NamedTuple):
-    """What adaptation has found, for a chain or, with a leading axis, several."""
+    """What adaptation has found, for a chain or, with a leading axis, for several."""
 
     step_size: Float[Array, "*rung"]
-    """Radians between kicks, at most."""
+    """Largest step: radians between kicks, or leapfrog's step."""
     angle: Float[Array, "*rung"] | None = None
-    """Radians of a trajectory; lengths spread evenly over 0.5 to 1.5 times that."""
+    """Radians of a trajectory; lengths spread evenly over 0.5 to 1.5 times that. None for kernels
+    whose trajectories have no angle."""
     strengths: Float[Array, "*rung"] | None = None
-    """Of the rungs of a ladder."""
+    """Strengths b of a ladder's rungs; None for kernels without replicas."""
     tuning: "Tuning | None" = None
-    """Where it stands, if the kernel itself adapts."""
+    """State of the adaptation, if the kernel itself adapts."""
 
 
 class Tuning(NamedTuple):
-    """All that is adapted for a unit's chains."""
+    """State of all that is adapted for a unit's chains."""
 
     step: StepSize
     angle: Angle | None = None
-    """None for kernels whose trajectories it doesn't suit."""
-    ladder: Ladder | None = None
-    """None for kernels without one."""
+    """None for kernels whose trajectories have no angle."""
+    ladder: LadderTuning | None = None
+    """None for kernels without replicas."""
 
     @classmethod
     def around(cls, first: Tuned) -> "Tuning":
-        """Before the first transition."""
+        """The state before the first transition, which uses what is given here."""
         return cls(
             StepSize.around(first.step_size),
             None if first.angle is None else Angle.around(first.angle),
-            None if first.strengths is None else Ladder.around(first.strengths),
+            None if first.strengths is None else LadderTuning.around(first.strengths),
         )
 
-    def update(self, evidence: Evidence, target: float) -> "Tuning":
-        """After a transition.
+    def update(self, feedback: Feedback, target: float) -> "Tuning":
+        """The state after a transition.
 
         Args:
-            evidence: the mean of all chains, for each unit.
-            target: mean acceptance probability.
+            feedback: mean of all chains, for each unit.
+            target: mean acceptance probability that is wanted.
         """
         if self.angle is None:
-            return Tuning(self.step.update(evidence.acceptance, target))
+            return Tuning(self.step.update(feedback.acceptance, target))
         # One step may be the whole of a trajectory, but no more.
-        step = self.step.update(evidence.acceptance, target, LONGEST)
+        step = self.step.update(feedback.acceptance, target, LONGEST)
         if self.ladder is None:
-            return Tuning(step, self.angle.update(evidence))
-        assert evidence.refused is not None
-        return Tuning(step, self.angle.update(evidence), self.ladder.update(evidence.refused))
+            return Tuning(step, self.angle.update(feedback))
+        assert feedback.refused is not None
+        return Tuning(step, self.angle.update(feedback), self.ladder.update(feedback.refused))
 
     def current(self, settled: Bool[Array, "*unit"]) -> Tuned:
-        """What chains are to use; once settled, the averages."""
+        """What the chains use next.
+
+        Args:
+            settled: whether the warmup has ended, so that the averages are used.
+        """
         step = jnp.where(settled, self.step.log_average, self.step.log_step)
         if self.angle is None:
             return Tuned(jnp.exp(step))

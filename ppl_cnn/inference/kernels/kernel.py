@@ -1,225 +1,250 @@
-"""The kernels for whitened tilted densities, ours and NumPyro's, and what their states report."""
+"""The interface of a transition kernel: what the chain driver asks of it, and nothing else.
 
-import math
-from typing import Any, NamedTuple
+A kernel draws z from p(z) ∝ exp(g(z)) N(z; 0, I). It is an object of settings until it is bound to
+a target, which gives it the tilt g. `tilt_kernel.TiltKernel` does most of the work for kernels that
+are written here; `named.KERNELS` lists the kernels that have a name on the command line.
+"""
 
-import jax
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, runtime_checkable
+
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
-from numpyro.infer import HMC, NUTS
-from numpyro.infer.hmc import HMCState
-from numpyro.infer.mcmc import MCMCKernel
+from jaxtyping import Array, Float, PyTree
 
-from ppl_cnn.errors import InputError
-from ppl_cnn.inference.kernels.adaptation import Evidence, Tuned, Tuning
-from ppl_cnn.inference.kernels.split import Split, SplitState, van_der_corput
-from ppl_cnn.inference.kernels.tempered import RUNGS, Tempered, TemperedState
-from ppl_cnn.models.density import TiltedDensity
-from ppl_cnn.models.networks.graph import Params
+from ppl_cnn.errors import ArgumentError
+from ppl_cnn.inference.kernels.adaptation import Feedback, Tuned
 
-KERNELS = ("split", "tempered", "hmc", "nuts")
-SITE = "image_base"
-"""The whitened model's site, z."""
-
-type State = SplitState | TemperedState | HMCState
+type State = PyTree
+"""A kernel's state, of one chain or of several with a leading axis. Only the kernel reads it."""
+type Transition = dict[str, Array]
+"""Statistic's name -> its value for the last transition."""
 
 
-class JitteredHMC(HMC):
-    """HMC whose trajectory lengths spread evenly over 0.5 to 1.5 times the given one.
+@runtime_checkable
+class Target(Protocol):
+    """A density p(z) ∝ exp(g(z)) N(z; 0, I), z an array; a `TiltedDensity` is one.
 
-    On a Gaussian, trajectories of one length resonate with some direction, and those of
-    NumPyro's default 2 pi return to their start. The lengths follow the van der Corput
-    sequence of the iteration: chains that run side by side have the same ones and needn't
-    wait for the longest.
-
-    Source: Hoffman, Radul, Sountsov, An adaptive-MCMC scheme for setting trajectory lengths in
-    Hamiltonian Monte Carlo, AISTATS 2021, section 3.1.
+    The tilt and the model take the target's parameters (a network's weights) as an argument, so
+    that compiled programs need not hold them as constants.
     """
 
-    def sample(self, state: HMCState, model_args: Any, model_kwargs: Any) -> HMCState:
-        """One transition."""
-        length = self._trajectory_length * (0.5 + van_der_corput(state.i))
-        return super().sample(state._replace(trajectory_length=length), model_args, model_kwargs)
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """The shape of z."""
+        ...
+
+    @property
+    def whitened(self) -> Callable[..., None]:
+        """A NumPyro model of the parameters, whose one site `image_base` is z."""
+        ...
+
+    def tilt(self, z: Float[Array, "..."], params: Any = None) -> Float[Array, ""]:
+        """g(z), up to a constant the log-density of z relative to N(0, I)."""
+        ...
 
 
-def make_kernel(name: str, density: TiltedDensity) -> MCMCKernel:
-    """A kernel for the density in z; it is given the unit's weights as the model's argument.
+class Ladder(NamedTuple):
+    """The rungs of a kernel with replicas, the reference first."""
 
-    The reference is standard normal in z, so the mass matrix is the identity and stays so: a
-    diagonal estimated from a few hundred draws would only add noise. The step size is that of
-    the reference, for the driver to adapt (`StepSize`).
+    strength: Float[Array, "*chain rung"]
+    """How much of the tilt each rung's density has, from 0 to 1."""
+    step_size: Float[Array, "*chain rung"]
+    """Largest step in radians. The reference is drawn anew, as after a quarter turn."""
+    angle: Float[Array, "*chain rung"]
+    """Length of a trajectory in radians."""
 
-    Args:
-        name: one of `KERNELS`; tempered:R has R rungs.
-        density: the target.
 
-    Raises:
-        InputError: there is no such kernel.
+class Statistic(NamedTuple):
+    """A number that each transition of a chain reports, as ArviZ's `sample_stats` have them."""
+
+    dtype: type[np.generic]
+    """Its type in the store."""
+    over: Literal["last", "sum", "any", "mean"] = "last"
+    """What a kept draw records of the transitions since the draw before."""
+
+
+COMMON: Mapping[str, Statistic] = {
+    "lp": Statistic(np.float32),  # log-density of z, up to log Z
+    "energy": Statistic(np.float32),
+    "acceptance_rate": Statistic(np.float32, "mean"),
+    "diverging": Statistic(np.bool_, "any"),
+    "n_steps": Statistic(np.int32, "sum"),  # gradients
+    "step_size": Statistic(np.float32),
+}
+"""The statistics that every kernel reports."""
+
+
+class Kernel(ABC):
+    """A transition kernel with its settings; `bind` gives it a target.
+
+    Methods that read a state take that of one chain, or of several with a leading axis.
     """
-    if name == "split":
-        return Split(lambda z, params: density.tilt(z[SITE], params))
-    if name.partition(":")[0] == "tempered":
-        return Tempered(lambda z, params: density.tilt(z[SITE], params), replicas(name))
-    common = {
-        "model": density.whitened,
-        "adapt_mass_matrix": False,
-        "adapt_step_size": False,
-        "step_size": gaussian_step_size(math.prod(density.latent_shape)),
-    }
-    if name == "hmc":
-        # A quarter turn of the Gaussian's rotation forgets the start.
-        return JitteredHMC(**common, trajectory_length=math.pi / 2)
-    if name == "nuts":
-        return NUTS(**common)
-    raise InputError(f"There is no kernel {name!r}; give one of {', '.join(KERNELS)}.")
 
-
-def replicas(name: str) -> int:
-    """How many images a chain of that kernel moves at once.
-
-    Raises:
-        InputError: it says no number of rungs.
-    """
-    kind, colon, rungs = name.partition(":")
-    if kind != "tempered" or not colon:
-        return RUNGS if kind == "tempered" else 1
-    if not (rungs.isascii() and rungs.isdigit() and int(rungs) > 0):
-        raise InputError(f"{name!r} is no kernel: write tempered:R with R rungs, at least 1.")
-    return int(rungs)
-
-
-def gaussian_step_size(dimensions: int) -> float:
-    """The leapfrog step that accepts 0.8 of long trajectories on N(0, I), at most 1.
-
-    On N(0, 1) leapfrog conserves p^2/2 + (1 - h^2/4) q^2/2 to leading order, so that the energy
-    changes by h^2/8 (q'^2 - q^2). Between independent states of d dimensions that is normal
-    with variance v = h^4 d/16 and mean v/2; the mean acceptance 2 Phi(-sqrt(v)/2) is 0.8 where
-    h^2 = 2.03/sqrt(d).
-    """
-    return min(1.0, 1.42 * dimensions**-0.25)
-
-
-class Transition(NamedTuple):
-    """What the last transition of one chain reports, under ArviZ's names."""
-
-    lp: Float[Array, ""]
-    """Log density in z, up to log Z."""
-    energy: Float[Array, ""]
-    acceptance_rate: Float[Array, ""]
-    diverging: Array
-    n_steps: Array
-    """Gradients."""
-    step_size: Float[Array, ""]
-    tree_depth: Array
-    """Of NUTS; for HMC, of a tree with that many steps."""
-    restarts: Array
-    """Of tempered: how many replicas came to the top that have climbed from the reference."""
+    name: ClassVar[str]
+    """Its name on the command line and in records."""
+    own_statistics: ClassVar[Mapping[str, Statistic]] = {}
+    """The statistics that this kernel reports beside `COMMON`."""
+    target_accept_prob: float = 0.8
+    """Mean acceptance probability that the step size is adapted to."""
 
     @classmethod
-    def of(cls, state: State) -> "Transition":
-        """From a kernel's state; of tempered, the step size on the top rung."""
-        step = state.adapt_state.step_size
-        return cls(
-            lp=-state.potential_energy,
-            energy=state.energy,
-            acceptance_rate=state.accept_prob,
-            diverging=state.diverging,
-            n_steps=state.num_steps,
-            step_size=step if step.ndim == 0 else step[-1],
-            tree_depth=jnp.floor(jnp.log2(state.num_steps)).astype(jnp.int32) + 1,
-            restarts=state.restarts
-            if isinstance(state, TemperedState)
-            else jnp.zeros((), jnp.int32),
+    def parse(cls, value: str) -> Self:
+        """The kernel that the text NAME:VALUE stands for; most have no value.
+
+        Args:
+            value: what follows the colon.
+
+        Raises:
+            ArgumentError: the kernel takes no value, or not that one.
+        """
+        raise ArgumentError(
+            f"Kernel {cls.name!r} takes no value, but {cls.name + ':' + value!r} was given.",
+            argument="kernel",
         )
 
-    def then(self, later: "Transition") -> "Transition":
-        """Both in a row: counts and acceptance rates add up, the rest is last."""
-        return later._replace(
-            n_steps=self.n_steps + later.n_steps,
-            diverging=self.diverging | later.diverging,
-            acceptance_rate=self.acceptance_rate + later.acceptance_rate,
-            restarts=self.restarts + later.restarts,
-        )
+    @property
+    def replicas(self) -> int:
+        """How many latents a chain moves at once."""
+        return 1
 
-    def averaged(self, count: Array) -> "Transition":
-        """With the mean acceptance rate of `count` transitions."""
-        return self._replace(acceptance_rate=self.acceptance_rate / count)
+    @property
+    def statistics(self) -> Mapping[str, Statistic]:
+        """All statistics that a transition reports."""
+        return {**COMMON, **self.own_statistics}
 
+    def __str__(self) -> str:
+        """The text that records have; settings that affect draws are part of it."""
+        return self.name
 
-def tilt_gradient(state: State) -> Float[Array, "row col channel"]:
-    """grad_z f(R(z))/T."""
-    if isinstance(state, SplitState | TemperedState):
-        return state.tilt_grad[SITE]
-    # NumPyro's states hold the potential's gradient, z - grad_z f(R(z))/T.
-    return state.z[SITE] - state.z_grad[SITE]
+    def __repr__(self) -> str:
+        return f"<kernel {self}>"
 
+    @abstractmethod
+    def bind(self, target: Target) -> Self:
+        """A kernel of the same settings that draws from a target."""
 
-class Rungs(NamedTuple):
-    """The ladder of replicas, the reference first."""
+    @abstractmethod
+    def start(self, key: Array, z: Float[Array, "..."], params: Any) -> State:
+        """One chain's first state.
 
-    strength: Float[Array, "chain rung"]
-    """How much of the tilt each has, from 0 to 1."""
-    step_size: Float[Array, "chain rung"]
-    """In radians, at most; the reference is drawn anew, as after a quarter turn."""
-    angle: Float[Array, "chain rung"]
-    """Of trajectories, in radians."""
+        Args:
+            key: the chain's random key.
+            z: where the chain starts.
+            params: the target's parameters.
+        """
 
+    @abstractmethod
+    def move(self, state: State, params: Any) -> State:
+        """One chain's state after another transition, without adaptation.
 
-def rungs_of(states: State) -> Rungs | None:
-    """The ladders of these chains; None if they have none."""
-    if not isinstance(states, TemperedState):
+        Args:
+            state: the chain's.
+            params: the target's parameters.
+        """
+
+    @abstractmethod
+    def latent(self, state: State) -> Float[Array, "..."]:
+        """Where the chain is: z."""
+
+    @abstractmethod
+    def tilt_gradient(self, state: State) -> Float[Array, "..."]:
+        """The gradient of g where the chain is."""
+
+    @abstractmethod
+    def transition(self, state: State) -> Transition:
+        """The `statistics` of the last transition."""
+
+    @abstractmethod
+    def feedback(self, state: State) -> Feedback:
+        """What the last transition tells the adaptation."""
+
+    @abstractmethod
+    def tuned(self, state: State) -> Tuned:
+        """Step size, and what else is adapted, that the state moves with."""
+
+    @abstractmethod
+    def retuned(self, state: State, tuned: Tuned) -> State:
+        """The state with what adaptation has found."""
+
+    def ladder(self, state: State) -> Ladder | None:
+        """The rungs of the chain's replicas; None for a kernel without."""
         return None
-    tuned = states.adapt_state
-    assert tuned.strengths is not None
-    assert tuned.angle is not None
-    first = ((0, 0), (1, 0))
-    step, angle = (
-        jnp.pad(leaf, first, constant_values=math.pi / 2) for leaf in (tuned.step_size, tuned.angle)
-    )
-    return Rungs(jnp.pad(tuned.strengths, first), step, angle)
+
+    def replica_tilts(self, state: State) -> Float[Array, "*chain rung"] | None:
+        """g of the chain's replicas, the reference's first; None for a kernel without."""
+        return None
 
 
-def statistics(kernel: str) -> dict[str, type[np.generic]]:
-    """The names of the `sample_stats` that a kernel has, and their types."""
-    types: dict[str, type[np.generic]] = dict.fromkeys(Transition._fields, np.float32)
-    types |= {"diverging": np.bool_, "n_steps": np.int32, "tree_depth": np.int32}
-    types["restarts"] = np.int32
-    if kernel != "nuts":
-        del types["tree_depth"]
-    if kernel.partition(":")[0] != "tempered":
-        del types["restarts"]
-    return types
+def reported(state: Any) -> Transition:
+    """The common statistics of a state whose fields have the names of NumPyro's `HMCState`."""
+    return {
+        "lp": -state.potential_energy,
+        "energy": state.energy,
+        "acceptance_rate": state.accept_prob,
+        "diverging": state.diverging,
+        "n_steps": state.num_steps,
+        "step_size": state.adapt_state.step_size,
+    }
 
 
-def start(
-    kernel: MCMCKernel,
-    density: TiltedDensity,
-    params: Params,
-    key: Array,
-    z: Float[Array, "row col channel"] | None = None,
-) -> State:
-    """One chain's first state, at z or at a draw of the reference."""
-    key_start, key_chain = jax.random.split(key)
-    if z is None:
-        z = jax.random.normal(key_start, density.latent_shape)
-    return kernel.init(key_chain, 0, {SITE: z}, model_args=(params,), model_kwargs={})
+def joined(statistics: Mapping[str, Statistic], first: Transition, later: Transition) -> Transition:
+    """The report on two transitions in a row; means are sums until `averaged`.
+
+    Args:
+        statistics: how each is joined.
+        first: the report before.
+        later: the report on the transition that follows.
+    """
+
+    def one(over: str, first: Array, later: Array) -> Array:
+        if over == "last":
+            return later
+        return first | later if over == "any" else first + later
+
+    return {name: one(kind.over, first[name], later[name]) for name, kind in statistics.items()}
 
 
-def first_tuning(states: State) -> Tuning:
-    """Where the adaptation of chains begins that have just started."""
-    adapted = states.adapt_state
-    return Tuning.around(adapted if isinstance(adapted, Tuned) else Tuned(adapted.step_size))
+def averaged(statistics: Mapping[str, Statistic], total: Transition, count: Array) -> Transition:
+    """The report on `count` transitions that were `joined`: sums of means become means."""
+    return {
+        name: total[name] / count if kind.over == "mean" else total[name]
+        for name, kind in statistics.items()
+    }
 
 
-def evidence_of(state: State) -> Evidence:
-    """What a chain's last transition tells the adaptation."""
-    if isinstance(state, SplitState | TemperedState):
-        return state.evidence
-    return Evidence(state.accept_prob)
+def with_settings(name: str, settings: Mapping[str, tuple[float, float]]) -> str:
+    """A kernel's text: its name, and the settings that are not the defaults.
+
+    Args:
+        name: the kernel's.
+        settings: name -> value and default.
+    """
+    changed = [f"{key}={value}" for key, (value, default) in settings.items() if value != default]
+    return f"{name}({', '.join(changed)})" if changed else name
 
 
-def retuned(states: State, tuned: Tuned) -> State:
-    """The states of several chains with what adaptation has found for each."""
-    found = {name: value for name, value in tuned._asdict().items() if value is not None}
-    return states._replace(adapt_state=states.adapt_state._replace(**found))
+def check_positive(name: str, value: float) -> None:
+    """Refuses a setting that is not a positive finite number.
+
+    Raises:
+        ArgumentError: with the setting's name.
+    """
+    if not 0 < value < float("inf"):
+        raise ArgumentError(f"`{name}` must be positive and finite, not {value}.", argument=name)
+
+
+def check_acceptance(name: str, value: float) -> None:
+    """Refuses an acceptance probability that is not between 0 and 1.
+
+    Raises:
+        ArgumentError: with the argument's name.
+    """
+    if not 0 < value < 1:
+        raise ArgumentError(f"`{name}` must be between 0 and 1, not {value}.", argument=name)
+
+
+def zeros_of(transition: Transition) -> Transition:
+    """A report on no transition."""
+    return {name: jnp.zeros_like(value) for name, value in transition.items()}

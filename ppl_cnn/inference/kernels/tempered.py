@@ -1,29 +1,32 @@
 """The tempered kernel: replica exchange from the reference up to the tilted density.
 
-Each chain is a ladder of replicas: the one on rung r has the density N(z; 0, I) exp(b_r g(z)). On
-the lowest, b_0 = 0, every transition is a new, independent draw of the reference; on the highest,
-b_R = 1, is the density that is wanted. Replicas on neighbouring rungs are swapped, so that what
+Each chain is a ladder of replicas. The replica on rung r has the density N(z; 0, I) exp(b_r g(z)).
+On the lowest rung, b_0 = 0, every transition is a new, independent draw of the reference; the
+highest, b_R = 1, has the density that is wanted. Replicas on neighbouring rungs are swapped: what
 the reference has found climbs to the top, past hills that a trajectory there would not cross.
 """
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ppl_cnn.errors import InputError
-from ppl_cnn.inference.kernels.adaptation import Evidence, Tuned
-from ppl_cnn.inference.kernels.split import (
+from ppl_cnn.errors import ArgumentError
+from ppl_cnn.inference.kernels.adaptation import Tuned
+from ppl_cnn.inference.kernels.kernel import Ladder, Statistic, Transition
+from ppl_cnn.inference.kernels.tilt_kernel import ChainState, TiltKernel, first_chain
+from ppl_cnn.inference.kernels.trajectory import (
     FIRST_ANGLE,
     FIRST_STEP,
     Latent,
     Point,
-    Split,
     Tilt,
     divided,
-    jump_evidence,
+    jump_feedback,
     metropolis,
     normal_like,
     point_at,
@@ -31,145 +34,237 @@ from ppl_cnn.inference.kernels.split import (
 )
 
 RUNGS = 16
-"""Above the reference."""
+"""Rungs above the reference."""
 _CROWDING = 4
 """The first strengths are (r/R)^4: the barrier to the tilt is near the reference."""
 
 
 class TemperedState(NamedTuple):
-    """A chain, or several with a leading axis; where a name is `SplitState`'s, of the top rung."""
+    """The state of a chain with its replicas, or of several chains with a leading axis."""
 
-    i: Int[Array, ""]
-    z: Latent
-    tilt: Float[Array, ""]
-    tilt_grad: Latent
-    potential_energy: Float[Array, ""]
-    energy: Float[Array, ""]
-    num_steps: Int[Array, ""]
-    """Gradients of the last transition, of all rungs."""
-    accept_prob: Float[Array, ""]
-    mean_accept_prob: Float[Array, ""]
-    diverging: Bool[Array, ""]
-    evidence: Evidence
-    """Of each rung but the reference."""
-    adapt_state: Tuned
-    """Likewise."""
-    rng_key: Array
+    top: ChainState
+    """The replica on the top rung. Its gradients are those of all replicas; its feedback and what
+    is tuned have an axis of rungs, the reference left out."""
     below: Point
     """The replicas on the rungs between the reference and the top, the weakest first."""
-    tilts: Float[Array, " rung"]
+    tilts: Float[Array, "*chain rung"]
     """g of all replicas, the reference's first."""
-    climbed: Bool[Array, " rung"]
+    climbed: Bool[Array, "*chain rung"]
     """Whether the replica on a rung has been at the reference since it was at the top."""
-    restarts: Int[Array, ""]
-    """1 if the last transition brought such a replica to the top."""
+    restarts: Int[Array, "*chain"]
+    """1 if the last transition brought such a replica to the top, otherwise 0."""
+
+    @property
+    def chain(self) -> ChainState:
+        """The chain on the top rung."""
+        return self.top
+
+    def with_chain(self, chain: ChainState) -> "TemperedState":
+        """The state with another chain on the top rung."""
+        return self._replace(top=chain)
+
+    # NumPyro's MCMC and ArviZ collect these by name.
+
+    @property
+    def z(self) -> Latent:
+        """Where the replica on the top rung is."""
+        return self.top.z
+
+    @property
+    def i(self) -> Int[Array, "*chain"]:
+        """Number of transitions done."""
+        return self.top.i
+
+    @property
+    def potential_energy(self) -> Float[Array, "*chain"]:
+        """-g(z) - log N(z; 0, I) on the top rung."""
+        return self.top.potential_energy
+
+    @property
+    def energy(self) -> Float[Array, "*chain"]:
+        """Potential and kinetic energy on the top rung."""
+        return self.top.energy
+
+    @property
+    def num_steps(self) -> Int[Array, "*chain"]:
+        """Gradients of the last transition, of all replicas."""
+        return self.top.num_steps
+
+    @property
+    def accept_prob(self) -> Float[Array, "*chain"]:
+        """Acceptance probability of the last trajectory on the top rung."""
+        return self.top.accept_prob
+
+    @property
+    def mean_accept_prob(self) -> Float[Array, "*chain"]:
+        """Its mean since the start or, after the warmup, since its end."""
+        return self.top.mean_accept_prob
+
+    @property
+    def diverging(self) -> Bool[Array, "*chain"]:
+        """Whether a trajectory of the last transition diverged, on any rung."""
+        return self.top.diverging
+
+    @property
+    def adapt_state(self) -> Tuned:
+        """Step sizes, angles and strengths of the rungs above the reference."""
+        return self.top.adapt_state
+
+    @property
+    def rng_key(self) -> Array:
+        """Random key of the next transition."""
+        return self.top.rng_key
 
 
-class Tempered(Split):
+class Tempered(TiltKernel[TemperedState]):
     """Replica exchange of `Split` chains, for p(z) ∝ exp(g(z)) N(z; 0, I).
 
     In each transition, all replicas move by a trajectory, in one batch and with a common number
-    of gradients; then even pairs of neighbours, or in turn odd ones, may be swapped. Taking turns
-    rather than choosing at random, replicas travel instead of diffusing. Step sizes and angles
-    are adapted for each rung, and the rungs placed so that all swaps are refused equally often
-    (`adaptation.Ladder`).
+    of gradients; then even pairs of neighbours, or in turn odd ones, may be swapped. Because pairs
+    take turns instead of being chosen at random, replicas travel instead of diffusing. The warmup
+    adapts step size and angle of each rung, and places the rungs so that all swaps are refused
+    equally often (`adaptation.LadderTuning`). With `MCMC.run` give `init_params` as for `Split`.
 
     Args:
         tilt: g, a function of z (an array or a tree of arrays) and of the arguments that `run`
-            is given, to a scalar.
-        rungs: R, above the reference.
-        target_accept_prob: of trajectories.
+            is given, to a scalar. Leave it out for `ppl_cnn.draw`, which takes the density's.
+        rungs: R, the number of rungs above the reference, at least 1.
+        target_accept_prob: mean acceptance probability of trajectories, on each rung.
+
+    Raises:
+        ArgumentError: a setting is out of range.
 
     Source: Syed, Bouchard-Côté, Deligiannidis, Doucet, Non-reversible parallel tempering: a
     scalable highly parallel MCMC scheme, JRSS B 84, 2022.
+
+    Examples:
+        >>> print(Tempered(rungs=4))
+        tempered:4
     """
 
-    def __init__(self, tilt: Tilt, rungs: int = RUNGS, target_accept_prob: float = 0.8) -> None:
-        super().__init__(tilt, target_accept_prob)
+    name = "tempered"
+    own_statistics: ClassVar[Mapping[str, Statistic]] = {"restarts": Statistic(np.int32, "sum")}
+
+    def __init__(
+        self, tilt: Tilt | None = None, *, rungs: int = RUNGS, target_accept_prob: float = 0.8
+    ) -> None:
+        super().__init__(tilt, target_accept_prob=target_accept_prob)
         if rungs < 1:
-            raise InputError(f"A ladder has at least 1 rung above the reference, not {rungs}.")
+            raise ArgumentError(f"`rungs` must be at least 1, not {rungs}.", argument="rungs")
         self._rungs = rungs
 
-    def _begin(
-        self, key: Array, z: Latent, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> TemperedState:
-        def tilt(z: Latent) -> Float[Array, ""]:
-            return self._tilt(z, *args, **kwargs)
+    @classmethod
+    def parse(cls, value: str) -> Self:
+        """The kernel with that many rungs.
 
+        Raises:
+            ArgumentError: the text is no positive whole number.
+        """
+        if not (value.isascii() and value.isdigit() and int(value) > 0):
+            raise ArgumentError(
+                f"Kernel {'tempered:' + value!r} has no number of rungs. Write tempered:R with R "
+                f"at least 1, for example tempered:16.",
+                argument="kernel",
+            )
+        return cls(rungs=int(value))
+
+    @property
+    def replicas(self) -> int:
+        """The replicas that move by trajectories: one on each rung above the reference."""
+        return self._rungs
+
+    def __str__(self) -> str:
+        """`tempered`, or `tempered:R` where R is not the default."""
+        return self.name if self._rungs == RUNGS else f"{self.name}:{self._rungs}"
+
+    def first_state(self, tilt: Tilt, key: Array, z: Latent) -> TemperedState:
+        """One chain's first state: all its replicas start at z."""
         count = self._rungs
-        point = point_at(tilt, z)
-
-        def everywhere(leaf: Array, count: int = count) -> Array:
-            return jnp.broadcast_to(leaf, (count, *leaf.shape))
-
         strengths = jnp.linspace(0.0, 1.0, count + 1)[1:] ** _CROWDING
         first = Tuned(jnp.full(count, FIRST_STEP), jnp.full(count, FIRST_ANGLE), strengths)
-        potential, zero = potential_at(point), jnp.zeros(())
-        refused = everywhere(zero)
-        evidence = jax.tree.map(everywhere, Evidence.none(functions=2))._replace(refused=refused)
+        top = first_chain(tilt, key, z, first)
+
+        def everywhere(leaf: Array) -> Array:
+            return jnp.broadcast_to(leaf, (count - 1, *leaf.shape))
+
         return TemperedState(
-            i=jnp.zeros((), jnp.int32),
-            z=z,
-            tilt=point.tilt,
-            tilt_grad=point.tilt_grad,
-            potential_energy=potential,
-            energy=potential,
-            num_steps=jnp.zeros((), jnp.int32),
-            accept_prob=zero,
-            mean_accept_prob=zero,
-            diverging=jnp.zeros((), bool),
-            evidence=evidence,
-            adapt_state=self._tuned(first),
-            rng_key=key,
-            below=jax.tree.map(partial(everywhere, count=count - 1), point),
-            tilts=jnp.full(count + 1, point.tilt),
+            top=top,
+            below=jax.tree.map(everywhere, top.point),
+            tilts=jnp.full(count + 1, top.tilt),
             climbed=jnp.zeros(count + 1, bool),
             restarts=jnp.zeros((), jnp.int32),
         )
 
-    def _move(self, tilt: Tilt, state: TemperedState) -> TemperedState:
+    def next_state(self, tilt: Tilt, state: TemperedState) -> TemperedState:
+        """One chain's state after another transition."""
         return exchange(tilt, state)
+
+    def transition(self, state: TemperedState) -> Transition:
+        """The statistics of the last transition; the step size is that of the top rung."""
+        common = super().transition(state)
+        return {
+            **common,
+            "step_size": common["step_size"][..., -1],
+            "restarts": state.restarts,
+        }
+
+    def ladder(self, state: TemperedState) -> Ladder:
+        """The rungs of the chain's replicas, the reference's first."""
+        tuned = state.adapt_state
+        assert tuned.strengths is not None
+        assert tuned.angle is not None
+        first = [(0, 0)] * (tuned.step_size.ndim - 1) + [(1, 0)]
+        step, angle = (
+            jnp.pad(leaf, first, constant_values=FIRST_ANGLE)
+            for leaf in (tuned.step_size, tuned.angle)
+        )
+        return Ladder(jnp.pad(tuned.strengths, first), step, angle)
+
+    def replica_tilts(self, state: TemperedState) -> Float[Array, "*chain rung"]:
+        """g of the chain's replicas, the reference's first."""
+        return state.tilts
 
 
 def exchange(tilt: Tilt, state: TemperedState) -> TemperedState:
-    """One trajectory of each replica and one round of swaps; without adaptation."""
-    key, key_move, key_reference, key_swap = jax.random.split(state.rng_key, 4)
-    strengths = state.adapt_state.strengths
+    """One trajectory of each replica and one round of swaps, without adaptation.
+
+    Args:
+        tilt: g.
+        state: of one chain.
+    """
+    before = state.top
+    key, key_move, key_reference, key_swap = jax.random.split(before.rng_key, 4)
+    strengths = before.adapt_state.strengths
     assert strengths is not None
     rungs = len(strengths)
-    top = Point(state.z, state.tilt, state.tilt_grad)
-    start = _joined(state.below, jax.tree.map(lambda leaf: leaf[None], top))
-    needed, step_size = divided(state.adapt_state, state.i)
+    start = _joined(state.below, jax.tree.map(lambda leaf: leaf[None], before.point))
+    needed, step_size = divided(before.adapt_state, before.i)
     steps = needed.max()
     move = jax.vmap(partial(metropolis, tilt), (0, 0, 0, None, 0))
     moved = move(start, jax.random.split(key_move, rungs), step_size, steps, strengths)
-    evidence = jax.vmap(jump_evidence, (0, 0, 0, None))(start, moved, step_size, steps)
-    assert evidence.several is not None
-    # Only where trajectories need the most steps do longer ones cost more.
-    dear = evidence.several * (needed == steps).astype(jnp.float32)
-    drawn = point_at(tilt, normal_like(key_reference, state.z))
+    feedback = jax.vmap(jump_feedback, (0, 0, 0, None))(start, moved, step_size, steps)
+    assert feedback.several is not None
+    # Longer trajectories cost more only on rungs that need the most steps.
+    dear = feedback.several * (needed == steps).astype(jnp.float32)
+    drawn = point_at(tilt, normal_like(key_reference, before.z))
     replicas = _joined(jax.tree.map(lambda leaf: leaf[None], drawn), moved.point)
-    order, acceptance = swaps(key_swap, strengths, replicas.tilt, state.i % 2)
+    order, acceptance = swaps(key_swap, strengths, replicas.tilt, before.i % 2)
     replicas = jax.tree.map(lambda leaf: leaf[order], replicas)
     climbed = state.climbed.at[0].set(True)[order]
-    top = jax.tree.map(lambda leaf: leaf[-1], replicas)
-    potential = potential_at(top)
+    point = jax.tree.map(_last, replicas)
     change = _last(moved.kinetic_energy) + _last(moved.energy_change)
     stayed = potential_at(jax.tree.map(_last, moved.point))
-    return TemperedState(
-        i=state.i + 1,
-        z=top.z,
-        tilt=top.tilt,
-        tilt_grad=top.tilt_grad,
-        potential_energy=potential,
-        energy=potential + (state.potential_energy - stayed + change),
+    top = before.after(
+        point,
+        key,
+        acceptance=_last(moved.acceptance),
+        energy=potential_at(point) + (before.potential_energy - stayed + change),
         num_steps=rungs * steps + 1,
-        accept_prob=_last(moved.acceptance),
-        mean_accept_prob=state.mean_accept_prob,
         diverging=moved.diverging.any(),
-        evidence=evidence._replace(several=dear, refused=1 - acceptance),
-        adapt_state=state.adapt_state,
-        rng_key=key,
+        feedback=feedback._replace(several=dear, refused=1 - acceptance),
+    )
+    return TemperedState(
+        top=top,
         below=jax.tree.map(lambda leaf: leaf[1:-1], replicas),
         tilts=replicas.tilt,
         climbed=climbed.at[-1].set(False),
@@ -183,19 +278,19 @@ def swaps(
     tilts: Float[Array, " rung_and_reference"],
     parity: Int[Array, ""],
 ) -> tuple[Int[Array, " rung_and_reference"], Float[Array, " rung"]]:
-    """Which replica each rung gets, and the probability of accepting each pair's swap.
+    """The replica that each rung gets, and the probability of accepting each pair's swap.
 
-    A swap of rungs r and r + 1 has the probability min(1, exp((b_{r+1} - b_r) (g_r - g_{r+1}))).
+    A swap of rungs r and r + 1 is accepted with min(1, exp((b_{r+1} - b_r) (g_r - g_{r+1}))).
 
     Args:
-        key: for the decisions.
+        key: random key of the decisions.
         strengths: b_1 to b_R; the reference's is 0.
         tilts: g of the replicas, the reference's first.
         parity: 0 for swaps of the rungs 0 and 1, 2 and 3, ...; 1 for 1 and 2, 3 and 4, ...
     """
     gaps = jnp.diff(strengths, prepend=0.0)
     log = gaps * (tilts[:-1] - tilts[1:])
-    # NaN, of a replica whose tilt isn't finite, is no acceptance.
+    # A replica whose tilt isn't finite is never swapped.
     acceptance = jnp.where(jnp.isnan(log), 0.0, jnp.exp(jnp.minimum(log, 0.0)))
     pairs = jnp.arange(len(strengths))
     swapped = (pairs % 2 == parity) & (jax.random.uniform(key, pairs.shape) < acceptance)

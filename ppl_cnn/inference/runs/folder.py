@@ -1,22 +1,27 @@
-"""A run's folder: its lock, and who may write to it."""
+"""A run's folder: who may write to it, and its record, `run.json`."""
 
 import contextlib
-import fcntl
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from ppl_cnn.errors import InputError
+from ppl_cnn.errors import RunFolderError
 from ppl_cnn.files import write_aside
-from ppl_cnn.inference.runs.record import read_record, versions
+from ppl_cnn.inference.runs.lock import locked
+from ppl_cnn.inference.runs.record import read_record, same_setting, versions
 
-_NOW_CALLED = {("init", "two-sided"): "two-sided:rto"}
-"""Settings that earlier versions recorded by another text."""
+_ARGUMENTS = {"init": "start"}
+"""Settings whose key in the record is not the argument's name."""
 
 
 class RunFolder:
-    """A folder that one run at a time writes to, with `run.json` saying what made it."""
+    """A folder that one run at a time writes to, with `run.json` saying what made it.
+
+    Args:
+        path: the folder.
+        record: the content of its `run.json`.
+    """
 
     def __init__(self, path: Path, record: dict[str, Any]) -> None:
         self.path = path
@@ -25,32 +30,29 @@ class RunFolder:
     @classmethod
     @contextlib.contextmanager
     def claim(
-        cls, path: Path, config: Mapping[str, Any], command: str, writer: bool = True
+        cls, path: Path, config: Mapping[str, Any], command: str, *, writer: bool = True
     ) -> Iterator["RunFolder"]:
-        """Makes the folder, or opens the one that the same run has left, and keeps others out.
+        """Makes the folder, or opens the one that the same run has left, and locks it.
 
         Args:
             path: the folder.
-            config: what determines the run's result; a folder made by another is refused.
+            config: what determines the run's result, as JSON. A folder with another is refused.
             command: how the run was started, for the record.
-            writer: whether this process writes the record; of several processes, one does.
+            writer: whether this process writes the record; one of several processes does.
 
         Raises:
-            InputError: the folder holds something else, can't be written to, or a run is
-                writing to it now.
+            RunFolderError: the folder holds another run or other files, can't be written to, or
+                another process is writing to it.
         """
         if not writer:
             yield cls(path, {})
             return
         config = json.loads(json.dumps(config))
-        with _locked(path):
+        _check_free(path)
+        with locked(path):
             if (path / "run.json").exists():
                 record = read_record(path)
-                if "part_of" in record["config"] and "part_of" not in config:
-                    raise InputError(
-                        f"{path} is a unit's folder of {path.absolute().parent}: continue that "
-                        f"run of several units, or give another --out."
-                    )
+                _check_whole(path, record["config"], config)
                 _check_same(path, record["config"], config)
             else:
                 record = {"config": config, "command": command, "versions": versions()}
@@ -59,52 +61,52 @@ class RunFolder:
             yield folder
 
     def made(self, attributes: Mapping[Any, Any]) -> bool:
-        """Whether a store with these attributes is of this run, that may have been renamed."""
+        """Whether this run made a store with these attributes.
+
+        Their field `part_of` may differ: the folder of a run of several units may be renamed.
+        """
         config = attributes.get("config")
         if not isinstance(config, dict):
             return False
         return {**config, "part_of": ""} == {**self.record["config"], "part_of": ""}
 
     def update(self, **fields: Any) -> None:
-        """Adds fields to `run.json`."""
+        """Sets fields of the record and writes `run.json`."""
         self.record |= fields
         write_aside(self.path / "run.json", json.dumps(self.record, indent=2).encode())
 
 
-def _lock_file(path: Path) -> IO[str]:
-    """Makes the folder, unless it holds something else, and opens its lock."""
+def _check_free(path: Path) -> None:
+    """Refuses a folder that holds files, but no run. Hidden files don't count."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        others = [item.name for item in path.iterdir() if not item.name.startswith(".")]
-        if others and "run.json" not in others:
-            raise InputError(
-                f"{path} holds no run, but other files ({others[0]}); give another --out."
-            )
-        return open(path / ".lock", "w")
+        names = [item.name for item in path.iterdir()] if path.is_dir() else []
     except OSError as error:
-        raise InputError(
-            f"{path} can't be written to ({error.strerror}); give another --out."
+        raise RunFolderError(
+            f"{path} can't be read ({error.strerror}). Give another `out`.", path=path
         ) from None
+    others = [name for name in names if not name.startswith(".")]
+    if others and "run.json" not in others:
+        raise RunFolderError(
+            f"{path} holds no run, but other files ({others[0]}). Give another `out`.", path=path
+        )
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds the folder's lock."""
-    with _lock_file(path) as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"Another run is writing to {path}; wait for it or give another --out."
-            ) from None
-        yield
+def _check_whole(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Refuses a unit's folder of a run of several units: only that run may resume it."""
+    if "part_of" in old and "part_of" not in new:
+        raise RunFolderError(
+            f"{path} is a unit's folder of {path.absolute().parent}. Resume that run of several "
+            f"units, or give another `out`.",
+            path=path,
+        )
 
 
 def _check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    old = {key: _NOW_CALLED.get((key, str(value)), value) for key, value in old.items()}
     for key in {**old, **new}:
-        if old.get(key) != new.get(key):
-            raise InputError(
-                f"{path} holds a run with {key} {old.get(key)}, not {new.get(key)}: "
-                f"give the same settings to continue it, or another --out."
+        if not same_setting(key, old.get(key), new.get(key)):
+            name = _ARGUMENTS.get(key, key)
+            raise RunFolderError(
+                f"{path} holds a run with {name} {old.get(key)}, not {new.get(key)}. Give the "
+                f"same settings to resume it, or another `out`.",
+                path=path,
             )

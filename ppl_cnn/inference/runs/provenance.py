@@ -1,4 +1,4 @@
-"""Where and with what a run was made: what one needs to repeat it, besides its configuration."""
+"""What is needed to repeat a run besides its configuration: source, versions, devices, host."""
 
 import contextlib
 import hashlib
@@ -16,11 +16,16 @@ import jax
 from ppl_cnn.inference.runs.record import versions
 
 _SETTINGS = ("JAX_", "XLA_", "TF_XLA_", "LIBTPU_", "NCCL_", "CUDA_VISIBLE_DEVICES", "OMP_NUM_")
-"""How environment variables begin that change what JAX computes, or where."""
+"""Prefixes of the environment variables that change what JAX computes, or where."""
 
 
 def session(step: int, command: str) -> dict[str, Any]:
-    """One start of a run: what has run it from `step` on."""
+    """One start of a run, as JSON: the source, packages, devices, host and environment it had.
+
+    Args:
+        step: the step that it started from; 0 unless it resumed.
+        command: how it was started.
+    """
     devices = jax.devices()
     return {
         "step": step,
@@ -33,7 +38,7 @@ def session(step: int, command: str) -> dict[str, Any]:
         "host": {
             "system": platform.platform(),
             "processor": _processor(),
-            "cores": len(os.sched_getaffinity(0)),
+            "cores": _cores(),
         },
         "environment": {
             name: value for name, value in sorted(os.environ.items()) if name.startswith(_SETTINGS)
@@ -45,7 +50,7 @@ def session(step: int, command: str) -> dict[str, Any]:
 
 @cache
 def source() -> dict[str, str]:
-    """The package's code: a digest of its modules and, in a checkout, the commit."""
+    """The package's code: a SHA-256 digest of its modules and, in a git checkout, the commit."""
     folder = Path(__file__).parents[2]
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
@@ -53,15 +58,22 @@ def source() -> dict[str, str]:
     found = {"sha256": digest.hexdigest()}
     if (folder.parent / ".git").exists():
         command = ["git", "-C", str(folder.parent), "describe", "--always", "--dirty"]
-        # Without git, or in another user's checkout, the digest says it alone.
+        # Without git, or in another user's checkout, there is the digest alone.
         with contextlib.suppress(OSError, subprocess.CalledProcessError):
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             found["commit"] = done.stdout.strip()
     return found
 
 
+def _cores() -> int:
+    """The cores that this process may use; where the system doesn't tell (macOS), all."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _processor() -> str:
-    """The processor's name, as far as the system tells."""
+    """The processor's name; empty if the system doesn't tell."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

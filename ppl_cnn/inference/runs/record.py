@@ -1,4 +1,19 @@
-"""The record of a run, `run.json`: what made it, and where its units' folders are."""
+"""A run's record, `run.json`: what made the run, and where its units' folders are.
+
+Its fields, as JSON:
+
+    config        what determines the result: kind ("sampling" or "training"), model, unit or units,
+                  reference, temperature and the settings; init is where chains start
+    command       how the run was started
+    versions      Python and the packages that determine the numbers
+    draws         wanted per chain
+    network, preprocessing, classes, recipe       what else describes a sampling run
+    gradients, seconds    spent so far on start, warmup and sampling
+    annealing     how the chains' starts were annealed, if they were
+    data, sessions        the data and the starts of a training run
+
+The folder of one unit of several has a record of its own, whose config says `part_of`.
+"""
 
 import contextlib
 import hashlib
@@ -9,19 +24,26 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ppl_cnn.errors import InputError
+from ppl_cnn.errors import RunFolderError
 
 _PACKAGES = (
     *("ppl_cnn", "jax", "jaxlib", "numpyro", "flax", "optax", "orbax-checkpoint", "arviz", "zarr"),
     *("grain", "tensorflow-datasets", "array_record", "pillow", "numpy"),
 )
 
-
 _LONGEST_NAME = 60
+
+_NOW_CALLED = {
+    ("init", "two-sided"): "two-sided:rto",
+    ("init", "anneal:16"): "anneal",
+    ("init", "two-sided:anneal:16"): "two-sided:anneal",
+    ("kernel", "tempered:16"): "tempered",
+}
+"""Settings that earlier versions recorded by another text."""
 
 
 def versions() -> dict[str, str]:
-    """Of Python and the packages that determine a run's numbers."""
+    """The versions of Python and of the packages that determine a run's numbers."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
@@ -30,10 +52,17 @@ def versions() -> dict[str, str]:
 
 
 def unit_folder(text: str) -> str:
-    """The name of a unit's folder in a run of several units: `conv5:12@0,3` is `conv5-12-at-0,3`.
+    """The name of a unit's folder in a run of several units.
 
-    Other signs than those of such a text are replaced too, and a digest then keeps the names of
-    different units different.
+    Letters, digits and `_.,-` are kept, `@` becomes `-at-`, anything else `-`. A name that this
+    could make equal to another unit's, or that is too long, ends with a digest of the text.
+
+    Args:
+        text: the unit, such as `conv5:12@0,3`.
+
+    Examples:
+        >>> unit_folder("conv5:12@0,3")
+        'conv5-12-at-0,3'
     """
     name = re.sub(r"[^\w.,-]+", "-", text.replace("@", "-at-"))
     if re.fullmatch(r"\w[\w.,:@]*", text) and len(name) <= _LONGEST_NAME:
@@ -42,23 +71,43 @@ def unit_folder(text: str) -> str:
     return f"{name[:_LONGEST_NAME].lstrip('.-')}-{digest}"
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """The content of a run's `run.json`.
+def read_record(folder: Path) -> dict[str, Any]:
+    """The content of a run's `run.json`; its field `config` is a dict.
 
     Raises:
-        InputError: there is none, or it is damaged.
+        RunFolderError: there is no `run.json`, or it is damaged.
     """
     try:
-        record = json.loads((path / "run.json").read_text())
+        record: dict[str, Any] = json.loads((folder / "run.json").read_text())
         if not isinstance(record["config"], dict):
             raise TypeError("no configuration")
     except FileNotFoundError:
-        raise InputError(f"{path} is no run's folder: it holds no run.json.") from None
+        raise RunFolderError(
+            f"{folder} holds no run.json. Give the folder of a run.", path=folder
+        ) from None
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path / 'run.json'} is damaged; give another folder.") from None
+        raise RunFolderError(
+            f"{folder / 'run.json'} is damaged. Give another folder.", path=folder
+        ) from None
     return record
 
 
-def is_two_sided(text: str) -> bool:
-    """Whether a start's text, as it is recorded, has half of the chains at the reference."""
-    return text.partition(":")[0] == "two-sided"
+def same_setting(key: str, old: Any, new: Any) -> bool:
+    """Whether two recorded values of a setting mean the same, also if an older version wrote one.
+
+    Args:
+        key: the setting's name in the record's config.
+        old: its value in one record.
+        new: its value in the other.
+    """
+    one, other = (_NOW_CALLED.get((key, str(value)), value) for value in (old, new))
+    return bool(one == other)
+
+
+def is_two_sided(start: str) -> bool:
+    """Whether half of the chains start at draws of the reference.
+
+    Args:
+        start: where chains start, as the record's config says in `init`.
+    """
+    return start.partition(":")[0] == "two-sided"

@@ -1,10 +1,11 @@
-"""The Zarr store of a run's draws: grows block by block, and is whole at every moment.
+"""The Zarr store of a run's draws, `draws.zarr`: it grows block by block.
 
-The layout is ArviZ's: groups `posterior` and `sample_stats` with dimensions (chain, draw, ...),
-and `stein` with (chain, block, ...); `tempering`, of replicas on a ladder, has both; `start` has
-the images at which the chains start. A block's chunks are written first; rewriting the root's
-consolidated metadata, a single file, then makes them part of the data. Whoever opens the store,
-while it grows or after a kill, sees whole blocks only.
+The layout is ArviZ's. The groups `posterior` and `sample_stats` have dimensions (chain, draw, ...),
+`stein` has (chain, block, ...), and `tempering`, of a tempered run's replicas, has both; `start`
+has the images at which the chains start.
+
+A block's chunks are written first. Then one rename publishes them: that of the root's consolidated
+metadata, a single file. So a reader sees whole blocks only, while the store grows and after a kill.
 """
 
 import shutil
@@ -20,9 +21,10 @@ import zarr
 from zarr.codecs import ZstdCodec
 from zarr.core.metadata import ArrayV3Metadata
 
-from ppl_cnn.errors import InputError
+from ppl_cnn.errors import RunFolderError
 
 IMAGE = ("row", "col", "channel")
+"""An image's dimensions."""
 _GROWING = ("draw", "block")
 _WRITING = {
     # Each of Zarr's threads would keep the buffers of the largest chunk that it has written.
@@ -32,25 +34,27 @@ _WRITING = {
     "array.write_empty_chunks": True,
 }
 DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError)
-"""What zarr and its codecs raise on damaged files."""
+"""What Zarr and its codecs raise on damaged files."""
 
 
 class DrawStore:
-    """Where a run's draws go.
+    """The store that a run writes its draws to.
 
     Args:
         path: the store's folder.
-        block: draws per block; one chunk of every array.
+        block: draws per chain in a block, which is a chunk of every array.
     """
 
     def __init__(self, path: Path, block: int) -> None:
         self._path, self._block = path, block
 
     def resume(self) -> xr.DataTree | None:
-        """What it holds; None if it isn't there. Files that a kill left half written go.
+        """The draws that the store holds, or None if there is no store.
+
+        Deletes files that a kill has left half written.
 
         Raises:
-            InputError: what is there is no store, or a damaged one.
+            RunFolderError: the path holds no store, or a damaged one.
         """
         if not self._path.exists():
             return None
@@ -64,21 +68,23 @@ class DrawStore:
         sizes: Mapping[str, range],
         statistics: Mapping[str, Any],
         config: Mapping[str, Any],
+        *,
         stein: bool = True,
         start: np.ndarray | None = None,
     ) -> None:
-        """Makes the store without draws, aside and renamed.
+        """Makes the store, without draws. It is written aside and renamed.
 
         Args:
-            sizes: coordinates of the dimensions chain, row, col and channel; and, if the draws
-                are of replicas on a ladder, rung.
-            statistics: name and type of each of the `sample_stats`.
-            config: the root's attributes, JSON.
-            stein: whether the blocks have Stein means.
-            start: the images at which the chains start, (chain, row, col, channel), if known.
+            sizes: coordinates of the dimensions chain, row, col and channel; and rung, for a
+                tempered run.
+            statistics: name and dtype of each of the `sample_stats`.
+            config: the root's attributes, as JSON.
+            stein: whether each block has a Stein mean.
+            start: the images at which the chains start, (chain, row, col, channel), in pixel
+                units minus the mean, if they are known.
 
         Raises:
-            OSError: there is one already, or no room for it.
+            OSError: there is a store already, or the disk is full.
         """
         variables: dict[str, tuple[tuple[str, ...], Any]] = {
             "posterior/image": (("chain", "draw", *IMAGE), np.float32),
@@ -121,7 +127,7 @@ class DrawStore:
                     self._array(group, dim, (dim,), np.int64, sizes)
             self._array(root, name, dims, kind, sizes)
         for name, known in values.items():
-            cast(zarr.Array, root[name])[:] = known
+            cast("zarr.Array[Any]", root[name])[:] = known
         _publish(path)
 
     def _array(
@@ -146,16 +152,16 @@ class DrawStore:
             array[:] = np.asarray(sizes[name])
 
     def write(self, draws: int, blocks: int, variables: Mapping[str, np.ndarray]) -> None:
-        """Adds a block, or writes it again if the run was killed right after it did.
+        """Adds a block. A block that was written right before a kill is written again.
 
         Args:
-            draws: per chain, before it.
-            blocks: before it.
+            draws: draws per chain before the block.
+            blocks: blocks before it.
             variables: "group/name" -> the block's values.
 
         Raises:
-            InputError: what it holds is damaged.
-            OSError: the disk is full; what was published before stays.
+            RunFolderError: the store is damaged.
+            OSError: the disk is full. The blocks before stay readable.
         """
         try:
             with zarr.config.set(_WRITING):
@@ -163,9 +169,10 @@ class DrawStore:
         except OSError:
             raise
         except DAMAGE:
-            raise InputError(
-                f"{self._path} is damaged, so the run can't be continued; another --out starts "
-                f"a new one."
+            raise RunFolderError(
+                f"{self._path} is damaged, so the run can't be resumed. Give another `out` to "
+                f"start a new one.",
+                path=self._path,
             ) from None
 
     def _write(self, draws: int, blocks: int, variables: Mapping[str, np.ndarray]) -> None:
@@ -178,7 +185,7 @@ class DrawStore:
             if f"{group}/{dim}" in root
         }
         for path, values in {**variables, **coordinates}.items():
-            array = cast(zarr.Array, root[path])
+            array = cast("zarr.Array[Any]", root[path])
             dims = cast(ArrayV3Metadata, array.metadata).dimension_names or ()
             axis, dim = next((i, str(dim)) for i, dim in enumerate(dims) if dim in _GROWING)
             end = begin[dim] + added[dim]
@@ -189,50 +196,66 @@ class DrawStore:
 
 
 def _publish(path: Path) -> None:
-    """Makes all that was written to a store part of it, by one rename."""
+    """Makes all chunks that were written part of the store, by one rename."""
     with warnings.catch_warnings():
-        # That version 3 of the format doesn't specify it yet: every reader here knows it.
+        # Zarr's version 3 doesn't specify consolidated metadata yet; all readers here know it.
         warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
         zarr.consolidate_metadata(path)
 
 
 def open_draws(path: Path) -> xr.DataTree:
-    """The draws of a store, read when used.
+    """The draws of a store, as ArviZ's tree. Arrays are read when they are used.
+
+    Args:
+        path: the store, `draws.zarr` in a run's folder.
 
     Raises:
-        InputError: there is none, it is not of this package, or a part of it is lost.
+        RunFolderError: there is no store, it is not of this package, or a part of it is lost.
     """
     if not path.exists():
-        raise InputError(f"{path} holds no draws yet.")
+        raise RunFolderError(
+            f"{path.parent} holds no draws yet. Give the folder of a run that has drawn.",
+            path=path,
+        )
     try:
         tree = xr.open_datatree(path, engine="zarr", consolidated=True)
         lost = _lost(path)
     except DAMAGE:
         tree = xr.DataTree()
     if not {"posterior", "sample_stats"} <= set(tree.children):
-        raise InputError(f"{path} is no intact store of ppl_cnn's draws.")
+        raise RunFolderError(
+            f"{path} is no intact store of ppl_cnn's draws. Restore it, or make a new run.",
+            path=path,
+        )
     if "image" not in tree["posterior"].data_vars:
-        raise InputError(f"{path} is no store of ppl_cnn's draws: it lacks posterior/image.")
+        raise RunFolderError(
+            f"{path} is no store of ppl_cnn's draws: it lacks posterior/image. Give a run of "
+            f"ppl_cnn.",
+            path=path,
+        )
     dims = tree["posterior/image"].dims
     if dims != ("chain", "draw", *IMAGE):
-        raise InputError(
-            f"{path} is no store of ppl_cnn's draws: posterior/image must have the dimensions "
-            f"chain, draw, row, col and channel, not {', '.join(map(str, dims))}."
+        raise RunFolderError(
+            f"{path} is no store of ppl_cnn's draws: posterior/image has the dimensions "
+            f"{', '.join(map(str, dims))}. It must have chain, draw, row, col and channel.",
+            path=path,
         )
     if lost is not None:
-        raise InputError(f"{path} is damaged: {lost.relative_to(path)} is lost; put it back.")
+        raise RunFolderError(
+            f"{path} is damaged: {lost.relative_to(path)} is lost. Restore that file.", path=path
+        )
     return tree
 
 
 def _lost(path: Path) -> Path | None:
-    """A chunk of the published data that isn't there, which Zarr reads as zeros, or is empty."""
+    """A published chunk whose file is missing, which Zarr would read as zeros, or empty."""
     root = zarr.open_group(path, mode="r", use_consolidated=True)
     for name, array in root.members(max_depth=None):
         if not isinstance(array, zarr.Array):
             continue
         metadata = cast(ArrayV3Metadata, array.metadata)
-        # Other programs that copy a store leave out chunks of zeros, which are common in
-        # coordinates and flags; a lost coordinate does no harm, and a lost flag reads as set.
+        # Programs that copy a store may leave out chunks of zeros. Those are common in coordinates,
+        # whose loss does no harm, and in flags, which read as set when they are lost.
         if name.rpartition("/")[2] in (metadata.dimension_names or ()) or array.dtype.kind == "b":
             continue
         for index in np.ndindex(array.cdata_shape):

@@ -1,10 +1,12 @@
 """Annealing: particles that climb from the reference to the tilted density.
 
-At the strength b the density is proportional to exp(b g(z)) N(z; 0, I), g = f/T: the reference at
-0, where draws are exact, and the tilted density at 1. On the way up particles gather weights, which
-make up for what their moves don't reach. With resampling (sequential Monte Carlo) their end is an
-approximate draw of the density, where chains start; without it (annealed importance sampling)
-the mean weight is an estimate of log Z that `evidence` takes. Both move particles by `moved`.
+At the strength b the density is proportional to exp(b g(z)) N(z; 0, I) with g = f/T. At b = 0 it is
+the reference, where draws are exact; at b = 1 it is the tilted density. On the way up, particles
+gather weights, which make up for what their moves don't reach.
+
+With resampling (sequential Monte Carlo), one of the particles is an approximate draw of the
+density, where a chain starts. Without it (annealed importance sampling), the mean weight is an
+estimate of log Z. Both move particles by `step`.
 """
 
 import math
@@ -20,10 +22,11 @@ from scipy.special import logsumexp
 
 from ppl_cnn.errors import InputError
 from ppl_cnn.inference.kernels.adaptation import LONGEST, Tuned
-from ppl_cnn.inference.kernels.split import (
+from ppl_cnn.inference.kernels.trajectory import (
     FIRST_ANGLE,
     FIRST_STEP,
     Point,
+    Proposal,
     divided,
     metropolis,
     point_at,
@@ -32,33 +35,42 @@ from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.networks.graph import Params
 
 PARTICLES = 16
-"""Of each chain that starts by annealing."""
+"""Particles of each chain that starts by annealing."""
 _KEPT = 0.9
-"""What a rung leaves of the effective number of particles: its log weights have a variance of
-about 0.1."""
+"""The share of the particles' effective number that a schedule's next strength leaves: the log
+weights then vary by about 0.1."""
 RESAMPLED = 0.5
-"""From this share of the particles' effective number down, they are resampled."""
+"""Particles are resampled when their effective number falls below this share."""
 _ACCEPTANCE = 0.8
+"""The mean acceptance probability that step sizes of a schedule aim at."""
 _MOST_KICKS = 32
-"""Of a trajectory of middle length; where steps are so small that a quarter turn needs more, it
-turns less."""
+"""Steps of a trajectory of middle length, at most. Where steps are so small that a quarter turn
+needs more, it turns less."""
 _MOVED = 0.5
-"""Trajectories that a particle is expected to accept on each rung, at least."""
+"""Trajectories that a particle is expected to accept at each strength, at least."""
 _MOST_TRIES = 20
+"""Trajectories at each strength, at most."""
 
 
 class Estimate(NamedTuple):
-    """A number and its standard error."""
+    """A number with its standard error."""
 
     value: float
     error: float
+    """One standard error."""
 
     def __str__(self) -> str:
         return f"{self.value:.4f} ± {self.error:.2g}"
 
 
 def mean_weight(logs: Float[np.ndarray, " particle"]) -> tuple[Estimate, float]:
-    """The log of the mean of independent weights with these logs, and their effective number."""
+    """The log of the mean of independent weights, and the weights' effective number.
+
+        effective = (sum w)^2 / sum w^2
+
+    Args:
+        logs: the weights' logarithms, two at least.
+    """
     largest = logs.max()
     relative = np.exp(logs - largest)
     mean = relative.mean()
@@ -68,27 +80,33 @@ def mean_weight(logs: Float[np.ndarray, " particle"]) -> tuple[Estimate, float]:
 
 
 class Particles(NamedTuple):
-    """Climbing side by side."""
+    """Weighted particles at one strength."""
 
     points: Point
     logs: Float[Array, " particle"]
-    """Log weights; the log of their mean estimates log Z of the density that they have reached."""
+    """Log weights; the log of the mean weight estimates log Z of the density reached."""
 
 
-class Ladder(NamedTuple):
-    """The strengths that particles go through, each by a trajectory; some more than once."""
+class AnnealingSchedule(NamedTuple):
+    """The strengths that particles climb through, with a trajectory's length at each."""
 
-    strengths: Float[np.ndarray, " rung_and_reference"]
-    """b, from 0 to 1."""
-    step_sizes: Float[np.ndarray, " rung"]
-    """Radians, of the trajectory at each strength above the reference."""
-    angles: Float[np.ndarray, " rung"]
-    """Likewise."""
+    strengths: Float[np.ndarray, " step_and_reference"]
+    """b, from 0 to 1; some strengths come more than once."""
+    step_sizes: Float[np.ndarray, " step"]
+    """The integrator's step at each strength above the reference, in radians."""
+    angles: Float[np.ndarray, " step"]
+    """The trajectory's whole turn at each strength above the reference, in radians."""
 
 
 @partial(jax.jit, static_argnums=0)
-def begun(density: TiltedDensity, params: Params, keys: Array) -> Particles:
-    """Particles at draws of the reference."""
+def first_particles(density: TiltedDensity, params: Params, keys: Array) -> Particles:
+    """Particles at draws of the reference, with equal weights.
+
+    Args:
+        density: the target, or one with the same program.
+        params: the network's weights.
+        keys: a key for each particle.
+    """
 
     def begin(key: Array) -> Point:
         z = jax.random.normal(key, density.latent_shape)
@@ -98,7 +116,7 @@ def begun(density: TiltedDensity, params: Params, keys: Array) -> Particles:
 
 
 @partial(jax.jit, static_argnums=0)
-def risen(
+def step(
     density: TiltedDensity,
     params: Params,
     particles: Particles,
@@ -108,21 +126,21 @@ def risen(
     tuned: Tuned,
     fewest: Float[Array, ""],
 ) -> tuple[Particles, Float[Array, ""], Int[Array, ""]]:
-    """Particles on the next rung: weighed, perhaps resampled, and moved by a trajectory.
+    """Takes particles to the next strength: weights them, may resample them, and moves them.
 
     Args:
-        density: of whose program the unit is.
-        params: the unit's weights.
-        particles: with the density of the rung below.
-        keys: of each, the same on all rungs.
-        index: the rung's number.
-        strengths: b below and here.
-        tuned: step size and angle here.
-        fewest: effective particles; if there are fewer, they are resampled, and each then has
-            the mean of the weights. 0 for never.
+        density: the target, or one with the same program.
+        params: the network's weights.
+        particles: those at the strength before.
+        keys: a key for each particle, the same at all strengths.
+        index: the number of the step.
+        strengths: b before and now.
+        tuned: step size and angle of the trajectory.
+        fewest: particles are resampled if their effective number is less than this; each then
+            has the mean weight. 0 never resamples.
 
     Returns:
-        The particles, their mean acceptance probability, and the gradients of each.
+        The particles, their mean acceptance probability, and the gradients that each took.
     """
     tilt = partial(density.tilt, params=params)
     points, logs = particles
@@ -131,22 +149,28 @@ def risen(
     poor = 1 / (jax.nn.softmax(logs) ** 2).sum() < fewest
     # A key of its own: `metropolis` splits 0 and 1 off the same.
     offset = jax.random.uniform(jax.random.fold_in(keys[0], 2))
-    order = jnp.where(poor, resampled(logs, offset), jnp.arange(len(logs)))
+    order = jnp.where(poor, systematic_resampling(logs, offset), jnp.arange(len(logs)))
     points = jax.tree.map(lambda leaf: leaf[order], points)
     logs = jnp.where(poor, jax.nn.logsumexp(logs) - math.log(len(logs)), logs)
     steps, step_size = divided(tuned, index)
-    move = jax.vmap(lambda point, key: metropolis(tilt, point, key, step_size, steps, strengths[1]))
+    move: Callable[..., Proposal] = jax.vmap(
+        lambda point, key: metropolis(tilt, point, key, step_size, steps, strengths[1])
+    )
     proposal = move(points, keys)
     acceptance = jnp.nan_to_num(proposal.acceptance).mean()
     return Particles(proposal.point, logs), acceptance, steps
 
 
-def resampled(logs: Float[Array, " particle"], offset: Array) -> Int[Array, " particle"]:
-    """Which particle each is replaced by, systematically: each is expected as often as it weighs.
+def systematic_resampling(
+    logs: Float[Array, " particle"], offset: Array
+) -> Int[Array, " particle"]:
+    """The index of the particle that each is replaced by.
+
+    Each particle is expected in proportion to its weight.
 
     Args:
         logs: log weights.
-        offset: uniform in [0, 1).
+        offset: a draw of the uniform distribution on [0, 1).
     """
     places = (jnp.arange(len(logs)) + offset) / len(logs)
     ends = jnp.cumsum(jax.nn.softmax(logs))
@@ -157,94 +181,98 @@ def climb(
     density: TiltedDensity,
     params: Params,
     keys: Array,
-    ladder: Ladder,
+    schedule: AnnealingSchedule,
+    *,
     fewest: float = 0.0,
-    told: Callable[[float], object] = lambda strength: None,
+    show: Callable[[float], object] = lambda strength: None,
 ) -> tuple[Particles, int]:
-    """Particles that have gone up a ladder from the reference, and the gradients of them all.
+    """Particles that climb a schedule from the reference, and the gradients that all took.
 
     Args:
-        density: of whose program the unit is; what was compiled for one serves all.
-        params: the unit's weights.
-        keys: of the particles.
-        ladder: on which the weights depend in no way, so that their mean is an unbiased estimate.
-        fewest: effective particles, below which they are resampled; 0 for independent ones.
-        told: each strength.
+        density: the target, or one with the same program, for which functions are compiled.
+        params: the network's weights.
+        keys: a key for each particle.
+        schedule: made without these particles; then their mean weight is unbiased.
+        fewest: particles are resampled if their effective number is less than this; 0 leaves
+            them independent.
+        show: called with each strength.
     """
-    particles, gradients = begun(density, params, keys), len(keys)
-    for index, (step, angle) in enumerate(zip(ladder.step_sizes, ladder.angles, strict=True)):
-        strengths = np.asarray(ladder.strengths[index : index + 2], np.float32)
-        tuned = Tuned(jnp.float32(step), jnp.float32(angle))
+    particles, gradients = first_particles(density, params, keys), len(keys)
+    for index, (size, angle) in enumerate(zip(schedule.step_sizes, schedule.angles, strict=True)):
+        strengths = np.asarray(schedule.strengths[index : index + 2], np.float32)
+        tuned = Tuned(jnp.float32(size), jnp.float32(angle))
         at = (keys, np.int32(index), strengths, tuned, np.float32(fewest))
-        particles, _, steps = risen(density, params, particles, *at)
-        gradients += len(keys) * int(steps)
-        told(float(strengths[1]))
+        particles, _, taken = step(density, params, particles, *at)
+        gradients += len(keys) * int(taken)
+        show(float(strengths[1]))
     return particles, gradients
 
 
-def scouted(
+def find_schedule(
     density: TiltedDensity,
     params: Params,
     keys: Array,
-    told: Callable[[float], object] = lambda strength: None,
-) -> tuple[Ladder, int]:
-    """A ladder for a unit, found by particles that go up and aren't used again; their gradients.
+    *,
+    show: Callable[[float], object] = lambda strength: None,
+) -> tuple[AnnealingSchedule, int]:
+    """A schedule for a density, and the gradients that finding it took.
 
-    The next strength is where the incremental weights leave 0.9 of the particles' effective
-    number, and at most twice the last. At each they move by trajectories of about a quarter
-    turn, of 32 steps at most, until each is expected to have accepted half a one; the step follows
-    their acceptance.
+    Particles climb to find it and are not used again. The next strength is where the incremental
+    weights leave 0.9 of the particles' effective number, and at most twice the last. At each
+    strength the particles move by trajectories of about a quarter turn, of 32 steps at most, until
+    each is expected to have accepted half a trajectory. The step size follows their acceptance.
 
     Args:
-        density: of whose program the unit is; what was compiled for one serves all.
-        params: the unit's weights.
-        keys: of the particles.
-        told: each strength.
+        density: the target, or one with the same program, for which functions are compiled.
+        params: the network's weights.
+        keys: a key for each particle.
+        show: called with each strength.
 
     Raises:
-        InputError: the response of one isn't finite.
+        InputError: a particle's score is not finite.
 
     Source: Zhou, Johansen, Aston, Toward automatic model comparison: an adaptive sequential Monte
     Carlo approach, JCGS 25, 2016.
     """
-    particles, gradients = begun(density, params, keys), len(keys)
-    strengths, steps, angles = [0.0], list[float](), list[float]()
-    step, fewest = FIRST_STEP, np.float32(RESAMPLED * len(keys))
+    particles, gradients = first_particles(density, params, keys), len(keys)
+    strengths, sizes, angles = [0.0], list[float](), list[float]()
+    size, fewest = FIRST_STEP, np.float32(RESAMPLED * len(keys))
     while strengths[-1] < 1:
         strength = strengths[-1] + next_gap(particles, strengths[-1])
         if not math.isfinite(strength):
             raise InputError(
-                "The response at a draw of the reference, or near one, is not finite: the "
-                "network's weights or preprocessing can't be right."
+                "The score at or near a draw of the reference is not finite. Check the weights "
+                "and the preprocessing."
             )
         accepted, tries = 0.0, 0
         while accepted < _MOVED and tries < _MOST_TRIES:
-            steps.append(step)
-            angles.append(min(FIRST_ANGLE, _MOST_KICKS * step))
+            sizes.append(size)
+            angles.append(min(FIRST_ANGLE, _MOST_KICKS * size))
             strengths.append(min(1.0, strength))
             pair = np.asarray(strengths[-2:], np.float32)
-            tuned = Tuned(jnp.float32(steps[-1]), jnp.float32(angles[-1]))
-            at = (keys, np.int32(len(steps) - 1), pair, tuned, fewest)
-            particles, acceptance, taken = risen(density, params, particles, *at)
-            step = min(step * math.exp(float(acceptance) - _ACCEPTANCE), LONGEST)
+            tuned = Tuned(jnp.float32(sizes[-1]), jnp.float32(angles[-1]))
+            at = (keys, np.int32(len(sizes) - 1), pair, tuned, fewest)
+            particles, acceptance, taken = step(density, params, particles, *at)
+            size = min(size * math.exp(float(acceptance) - _ACCEPTANCE), LONGEST)
             accepted, tries = accepted + float(acceptance), tries + 1
             gradients += len(keys) * int(taken)
-        told(strengths[-1])
-    return Ladder(np.asarray(strengths), np.asarray(steps), np.asarray(angles)), gradients
+        show(strengths[-1])
+    found = AnnealingSchedule(np.asarray(strengths), np.asarray(sizes), np.asarray(angles))
+    return found, gradients
 
 
 def next_gap(particles: Particles, strength: float) -> float:
-    """How much stronger the next rung is: as much as the incremental weights bear.
+    """The gap to the next strength: the largest that leaves 0.9 of the effective number.
 
-    These are w = exp(gap g). With the particles' normalised weights W, the share that they leave
-    of the effective number is (sum W w)^2 / sum W w^2.
+    The incremental weights are w = exp(gap g). With the particles' normalised weights W they leave
+    the share (sum W w)^2 / sum W w^2 of the effective number.
 
     Args:
-        particles: on the rung before.
-        strength: there.
+        particles: those at the strength before.
+        strength: b there.
 
     Returns:
-        NaN if a tilt isn't finite.
+        The gap, at most 1 - b and at most b (if b > 0); NaN if a tilt isn't finite.
     """
     logs, tilts = (np.asarray(each, np.float64) for each in (particles.logs, particles.points.tilt))
     if not np.isfinite(tilts).all():
@@ -255,7 +283,7 @@ def next_gap(particles: Particles, strength: float) -> float:
         first, second = (float(logsumexp(logs + power * gap * tilts)) for power in (1, 2))
         return math.exp(2 * first - second)
 
-    # Draws of the reference say how far; later particles may lag behind, so at most twice as far.
+    # Draws of the reference are exact. Later particles may lag behind, so b at most doubles.
     low, high = 0.0, min(1 - strength, strength or 1.0)
     if left(high) >= _KEPT:
         return high
@@ -266,40 +294,44 @@ def next_gap(particles: Particles, strength: float) -> float:
 
 
 class Arrival(NamedTuple):
-    """What a chain's particles have come to."""
+    """Where a chain's particles have arrived."""
 
     z: Float[Array, "row col channel"]
-    """Of one of them, an approximate draw of the density."""
+    """The latent of one particle, an approximate draw of the density."""
     log_z: float
     """The log of an unbiased estimate of Z."""
     gradients: int
-    """Of all particles."""
+    """Gradients that all particles took."""
 
 
 def anneal(
     density: TiltedDensity,
     params: Params,
     key: Array,
-    ladder: Ladder,
+    schedule: AnnealingSchedule,
+    *,
     particles: int = PARTICLES,
-    told: Callable[[float], object] = lambda strength: None,
+    show: Callable[[float], object] = lambda strength: None,
 ) -> Arrival:
-    """A chain's start by sequential Monte Carlo.
+    """An approximate draw of a density by sequential Monte Carlo, where a chain can start.
+
+    Particles are resampled when their effective number falls below half of them. The error in the
+    distribution of the draw is of the order of 1/particles.
 
     Args:
-        density: of whose program the unit is; what was compiled for one serves all.
-        params: the unit's weights.
-        key: of the chain.
-        ladder: as `scouted` finds it.
-        particles: resampled below a half of their effective number; the error in the start's
-            distribution is of the order of their inverse.
-        told: each strength.
+        density: the target, or one with the same program, for which functions are compiled.
+        params: the network's weights.
+        key: the chain's.
+        schedule: from `find_schedule`.
+        particles: how many climb.
+        show: called with each strength.
 
     Source: Del Moral, Doucet, Jasra, Sequential Monte Carlo samplers, JRSS B 68, 2006.
     """
     key_climb, key_choice = jax.random.split(key)
     keys = jax.random.split(key_climb, particles)
-    end, gradients = climb(density, params, keys, ladder, RESAMPLED * particles, told)
+    fewest = RESAMPLED * particles
+    end, gradients = climb(density, params, keys, schedule, fewest=fewest, show=show)
     chosen = jax.random.categorical(key_choice, end.logs)
     log_z = float(logsumexp(np.asarray(end.logs, np.float64)) - math.log(particles))
     return Arrival(end.points.z[chosen], log_z, gradients)

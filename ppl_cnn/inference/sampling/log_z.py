@@ -1,16 +1,15 @@
-"""Log Z of tilted densities: thermodynamic integration and reweighting of replicas, and AIS.
+"""Estimates of log Z: thermodynamic integration, reweighting, annealed importance sampling (AIS).
 
     log Z(T) = log E_q[exp(f/T)] = integral over b from 0 to 1 of E_b[f/T]
 
 where E_b is the mean under the density proportional to exp(b f/T) q. The tempered kernel draws
-from such densities on all rungs of its ladder; annealed importance sampling goes up the same
-ladder once, and needs no equilibrium there.
+from such densities on all rungs of its ladder. Annealed importance sampling climbs the same ladder
+once, and needs no equilibrium there.
 """
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -21,44 +20,51 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 from tqdm import tqdm
 
-from ppl_cnn.errors import InputError
-from ppl_cnn.inference.runs.record import unit_folder
-from ppl_cnn.inference.runs.store import open_draws
-from ppl_cnn.inference.sampling.annealing import Estimate, Ladder, climb, mean_weight
+from ppl_cnn.errors import ArgumentError, MismatchError
+from ppl_cnn.inference.sampling.annealing import AnnealingSchedule, Estimate, climb, mean_weight
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.networks.graph import Params
 
 FEWEST_CHAINS = 4
-"""Standard errors come from the differences between chains."""
+"""Chains that a standard error, which comes from their differences, needs."""
 MOST_AT_ONCE = 16
-"""Particles that move side by side."""
+"""Particles that move side by side, at most."""
 
 
 class Replicas(NamedTuple):
-    """What a tempered run has drawn on its rungs."""
+    """The draws of a tempered run on all rungs of its ladder."""
 
     strengths: Float[np.ndarray, " rung"]
     """b, from 0 to 1."""
     tilts: Float[np.ndarray, "chain draw rung"]
-    """g = f/T."""
+    """g = f/T of each draw."""
     step_sizes: Float[np.ndarray, " rung"]
+    """The integrator's step on each rung, in radians."""
     angles: Float[np.ndarray, " rung"]
+    """A trajectory's whole turn on each rung, in radians."""
 
     @classmethod
     def of(cls, tree: xr.DataTree) -> "Replicas":
-        """From a run's draws.
+        """The replicas in a run's draws.
+
+        Args:
+            tree: the draws, as `draw` returns or `open_draws` reads them.
 
         Raises:
-            InputError: they aren't of the tempered kernel, or of too few chains.
+            MismatchError: the draws are not the tempered kernel's.
+            ArgumentError: there are too few chains, or no draws.
         """
         if "tempering" not in tree.children:
-            raise InputError("Only draws of the tempered kernel have replicas to estimate Z from.")
+            raise MismatchError(
+                "Only draws of the tempered kernel give log Z. Sample with `kernel=tempered`."
+            )
         group = tree["tempering"].to_dataset()
         tilts = group["tilt"].values.astype(np.float64)
         if len(tilts) < FEWEST_CHAINS or not tilts.shape[1]:
-            raise InputError(
-                f"An estimate of Z needs draws of at least {FEWEST_CHAINS} chains, which its "
-                f"standard error comes from, not {len(tilts)} of {tilts.shape[1]} draws."
+            raise ArgumentError(
+                f"The standard error of log Z needs draws of at least {FEWEST_CHAINS} `chains`, "
+                f"not {tilts.shape[1]} draws of {len(tilts)} chains.",
+                argument="chains",
             )
         last = group.isel(block=-1)
         names = ("strength", "step_size", "angle")
@@ -67,12 +73,18 @@ class Replicas(NamedTuple):
 
 
 def thermodynamic_integration(replicas: Replicas) -> Estimate:
-    """Log Z by the trapezoidal rule, corrected with the variances, which are E_b[g]'s derivative.
+    """Log Z by the trapezoidal rule over the rungs' mean tilts, corrected with their variances.
 
         log Z = sum over rungs of d/2 (m_r + m_{r+1}) - d^2/12 (v_{r+1} - v_r),  d = b_{r+1} - b_r
 
-    The error is that of the chains' own estimates. Source: Friel, Hurn, Wyse, Improving power
-    posterior estimation of statistical evidence, Statistics and Computing 24, 2014.
+    with the mean m_r and the variance v_r of g on rung r; v_r is the derivative of E_b[g] there.
+    The error is the standard error of the chains' own estimates.
+
+    Args:
+        replicas: of one density, from four chains at least.
+
+    Source: Friel, Hurn, Wyse, Improving power posterior estimation of statistical evidence,
+    Statistics and Computing 24, 2014.
     """
     gaps = np.diff(replicas.strengths)
 
@@ -87,10 +99,15 @@ def thermodynamic_integration(replicas: Replicas) -> Estimate:
 
 
 def reweighting(replicas: Replicas) -> Estimate:
-    """Log Z from all replicas of all rungs, each weighted by the mixture of the rungs' densities.
+    """Log Z from the replicas of all rungs, weighted by the mixture of the rungs' densities (MBAR).
 
-    The error is the jackknife's over chains. Source: Shirts, Chodera, Statistically optimal
-    analysis of samples from multiple equilibrium states, J. Chem. Phys. 129, 2008 (MBAR).
+    The error is the jackknife's over chains.
+
+    Args:
+        replicas: of one density, from four chains at least.
+
+    Source: Shirts, Chodera, Statistically optimal analysis of samples from multiple equilibrium
+    states, J. Chem. Phys. 129, 2008.
     """
     chains = len(replicas.tilts)
     first = np.zeros(len(replicas.strengths))
@@ -110,9 +127,14 @@ def _log_normalisers(
     strengths: Float[np.ndarray, " rung"],
     first: Float[np.ndarray, " rung"],
 ) -> Float[np.ndarray, " rung"]:
-    """Log Z of each rung's density, from where a search begins; the reference's is 0.
+    """Log Z of each rung's density, with 0 for the reference.
 
-    They are where the convex function mean_n log sum_k exp(b_k g_n - F_k) + mean_k F_k is least.
+    These F_k minimise the convex function mean_n log sum_k exp(b_k g_n - F_k) + mean_k F_k.
+
+    Args:
+        tilts: g of all replicas.
+        strengths: b of the rungs.
+        first: where the search begins; zeros for the trapezoidal rule's estimate.
     """
     values = tilts.ravel()
     exponents = values[:, None] * strengths[None]
@@ -124,7 +146,7 @@ def _log_normalisers(
         slope = 1 / len(strengths) - np.exp(logs - total[:, None]).mean(axis=0)
         return float(total.mean() + normalisers.mean()), slope[1:]
 
-    # Neighbours differ by about the mean tilt there; in those differences the search is quick.
+    # Neighbours differ by about the mean tilt between them, so the search starts close to its end.
     steps = np.diff(strengths) * (tilts.mean((0, 1))[:-1] + tilts.mean((0, 1))[1:]) / 2
     begin = first[1:] if first.any() else np.cumsum(steps)
     options = {"maxiter": 2000, "ftol": 1e-14, "gtol": 1e-9}
@@ -132,67 +154,86 @@ def _log_normalisers(
     return np.concatenate([[0.0], found.x])
 
 
-class Annealed(NamedTuple):
-    """Annealed importance sampling's estimate."""
+def check_counts(*, chains: int = FEWEST_CHAINS, particles: int = 2, temperatures: int = 1) -> None:
+    """Refuses numbers that give no estimate or no standard error, before any work is done.
+
+    Raises:
+        ArgumentError: there are fewer than 4 chains, 2 particles or 1 temperature.
+    """
+    least = {"chains": FEWEST_CHAINS, "particles": 2, "temperatures": 1}
+    given = {"chains": chains, "particles": particles, "temperatures": temperatures}
+    for name, value in given.items():
+        if value < least[name]:
+            raise ArgumentError(
+                f"`{name}` must be at least {least[name]}, not {value}.", argument=name
+            )
+
+
+class AnnealedEstimate(NamedTuple):
+    """Annealed importance sampling's estimate of log Z."""
 
     log_z: Estimate
     effective: float
-    """Effective number of the particles' weights; the error is no use below about 10."""
+    """The effective number of the particles' weights; below about 10 the error means little."""
     gradients: int
+    """Gradients that all particles took."""
 
 
 def annealed_importance_sampling(
     density: TiltedDensity,
     params: Params,
     replicas: Replicas,
+    *,
     particles: int,
     temperatures: int,
     seed: int,
-) -> Annealed:
-    """Log Z by particles that go up the ladder.
+) -> AnnealedEstimate:
+    """Log Z by independent particles that climb from the reference to the density.
 
-    Each begins at a draw of the reference and moves by one Metropolis-corrected trajectory at
-    each of the strengths between, with step sizes and angles that the ladder's rungs had. Its
-    log weight is the sum of (b_{k+1} - b_k) g(z_k); the mean weight is an unbiased estimate of Z.
+    Each begins at a draw of the reference and takes one Metropolis-corrected trajectory at each
+    strength, with step sizes and angles interpolated between the ladder's rungs. Its log weight is
+    the sum of (b_{k+1} - b_k) g(z_k). The mean weight is an unbiased estimate of Z.
 
     Args:
-        density: of whose program the unit is; what was compiled for one serves all.
-        params: the unit's weights.
-        replicas: of a tempered run of it, that the strengths are interpolated from.
-        particles: independent ones.
-        temperatures: strengths above the reference.
-        seed: of the particles.
+        density: the target, or one with the same program, for which functions are compiled.
+        params: the network's weights.
+        replicas: of a tempered run of the density; the strengths are interpolated from its rungs.
+        particles: how many climb, at least 2.
+        temperatures: strengths above the reference, at least 1.
+        seed: the particles'.
+
+    Raises:
+        ArgumentError: there are too few particles or temperatures.
 
     Source: Neal, Annealed importance sampling, Statistics and Computing 11, 2001.
     """
-    if particles < 2 or temperatures < 1:
-        raise InputError(
-            f"Annealed importance sampling needs at least 2 particles and 1 temperature, not "
-            f"{particles} and {temperatures}."
-        )
+    check_counts(particles=particles, temperatures=temperatures)
     place = np.linspace(0, len(replicas.strengths) - 1, temperatures + 1)
     rungs = np.arange(len(replicas.strengths))
     between = partial(np.interp, place, rungs)
     steps, angles = (
         np.exp(between(np.log(values)))[1:] for values in (replicas.step_sizes, replicas.angles)
     )
-    ladder = Ladder(np.asarray(between(replicas.strengths)), steps, angles)
+    schedule = AnnealingSchedule(np.asarray(between(replicas.strengths)), steps, angles)
     keys = jax.random.split(jax.random.key(seed), particles)
     part = max(size for size in range(1, MOST_AT_ONCE + 1) if particles % size == 0)
     found, gradients = [], 0
     for each in tqdm(keys.reshape(-1, part), "annealing", unit="batch", delay=2, leave=False):
-        end, count = climb(density, params, each, ladder)
+        end, count = climb(density, params, each, schedule)
         found.append(np.asarray(end.logs, np.float64))
         gradients += count
-    return Annealed(*mean_weight(np.concatenate(found)), gradients)
+    return AnnealedEstimate(*mean_weight(np.concatenate(found)), gradients)
 
 
-class Estimates(NamedTuple):
-    """Of one density's log Z."""
+class LogZ(NamedTuple):
+    """Three estimates of one density's log Z, which must agree."""
 
     integrated: Estimate
+    """By thermodynamic integration."""
     reweighted: Estimate
-    annealed: Annealed
+    """By reweighting (MBAR)."""
+    annealed: AnnealedEstimate
+    """By annealed importance sampling."""
 
     @property
     def agree(self) -> bool:
@@ -201,7 +242,7 @@ class Estimates(NamedTuple):
         return abs(one.value - other.value) <= 3 * math.hypot(one.error, other.error)
 
     def record(self) -> dict[str, Any]:
-        """As JSON."""
+        """The estimates as JSON."""
         return {
             "thermodynamic integration": self.integrated._asdict(),
             "reweighting": self.reweighted._asdict(),
@@ -213,32 +254,13 @@ class Estimates(NamedTuple):
         }
 
 
-def estimates(
-    out: Path, densities: Sequence[TiltedDensity], particles: int, temperatures: int, seed: int
-) -> dict[str, Estimates]:
-    """Unit -> log Z of its density, from a tempered run's folder.
+def class_offsets(found: Mapping[str, LogZ]) -> dict[str, float]:
+    """Class -> alpha = -log Z - log C, for C classes of equal prior probability.
+
+    With these offsets, softmax(f + alpha) is the posterior of the classes whose images the tilted
+    densities draw.
 
     Args:
-        out: the run's folder.
-        densities: of the run.
-        particles: of annealed importance sampling.
-        temperatures: that each goes through.
-        seed: of the particles.
-
-    Raises:
-        InputError: the run is of another kernel, or has too few chains.
+        found: class -> log Z of its density. The estimate taken is that by reweighting.
     """
-    found = {}
-    like: dict[Hashable, TiltedDensity] = {}
-    for density in densities:
-        same = like.setdefault(density.unit.program, density)
-        folder = out / unit_folder(str(density.unit)) if len(densities) > 1 else out
-        replicas = Replicas.of(open_draws(folder / "draws.zarr"))
-        found[str(density.unit)] = Estimates(
-            thermodynamic_integration(replicas),
-            reweighting(replicas),
-            annealed_importance_sampling(
-                same, density.unit.params, replicas, particles, temperatures, seed
-            ),
-        )
-    return found
+    return {name: -each.reweighted.value - math.log(len(found)) for name, each in found.items()}

@@ -1,32 +1,67 @@
-"""How a density is sampled: what, beside it, determines the draws."""
+"""The settings of a run: everything beside the densities that determines the draws."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
-from ppl_cnn.errors import InputError
+from ppl_cnn.errors import ArgumentError
+from ppl_cnn.inference.kernels.kernel import Kernel, check_acceptance
+from ppl_cnn.inference.kernels.split import Split
+from ppl_cnn.inference.sampling.starts.drawn import Prior
+from ppl_cnn.inference.sampling.starts.start import Start
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """What, beside the density, determines the draws."""
+    """How each density of a run is sampled.
 
-    kernel: str = "split"
+    Args:
+        kernel: the transition kernel, for example `Split()` or `Tempered(rungs=4)`.
+        chains: number of chains of each density.
+        warmup: transitions at the start that adapt the kernel and are not kept.
+        thin: transitions per kept draw.
+        target_accept: mean acceptance probability that the step size is adapted to.
+        seed: the same seed gives the same bits.
+        start: where chains start; by default each at its own draw of the reference.
+
+    Raises:
+        ArgumentError: a setting is out of range.
+    """
+
+    kernel: Kernel = field(default_factory=Split)
     chains: int = 8
     warmup: int = 200
-    """Transitions in which the step size is adapted, not kept."""
     thin: int = 1
-    """Transitions per kept draw."""
     target_accept: float = 0.8
     seed: int = 0
-    init: str = "prior"
-    """Where chains start, for the record; see `ppl_cnn.inference.sampling.starts`."""
+    start: Start = field(default_factory=Prior)
 
     def __post_init__(self) -> None:
         for name in ("chains", "warmup", "thin"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if not 0 < self.target_accept < 1:
-            raise InputError(
-                f"The target acceptance must be between 0 and 1, not {self.target_accept}."
-            )
+            check_count(name, getattr(self, name))
+        check_acceptance("target_accept", self.target_accept)
         if not 0 <= self.seed < 2**63:
-            raise InputError(f"The seed must be a non-negative integer, not {self.seed}.")
+            raise ArgumentError(
+                f"`seed` must be at least 0 and below 2^63, not {self.seed}.", argument="seed"
+            )
+
+    def record(self) -> dict[str, Any]:
+        """The settings as the run's record has them; equal records give equal draws."""
+        return {
+            "kernel": str(self.kernel),
+            "chains": self.chains,
+            "warmup": self.warmup,
+            "thin": self.thin,
+            "target_accept": self.target_accept,
+            "seed": self.seed,
+            "init": str(self.start),
+        }
+
+
+def check_count(name: str, value: int) -> None:
+    """Refuses a count below 1.
+
+    Raises:
+        ArgumentError: with the argument's name.
+    """
+    if value < 1:
+        raise ArgumentError(f"`{name}` must be at least 1, not {value}.", argument=name)

@@ -90,7 +90,9 @@ def train(
     key = jax.random.key(recipe.seed)
     first = jax.process_index() == 0
     with (
-        RunFolder.claim(out, {"kind": "training", **asdict(recipe)}, command, first) as folder,
+        RunFolder.claim(
+            out, {"kind": "training", **asdict(recipe)}, command, writer=first
+        ) as folder,
         ExitStack() as closed_after,
     ):
         if (out / "model.json").is_file():

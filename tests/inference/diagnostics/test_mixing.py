@@ -10,11 +10,12 @@ import ppl_cnn
 from ppl_cnn.inference.diagnostics.mixing import Mixing, closeness, low_pass, mixing_html, trend
 from ppl_cnn.inference.diagnostics.scan import read
 from ppl_cnn.inference.diagnostics.summary import Extreme, scalars
+from ppl_cnn.inference.kernels.named import parse_kernel
 from ppl_cnn.inference.report.page import build_report
 from ppl_cnn.inference.report.section import Section
 from ppl_cnn.inference.sampling.driver import sample_to
 from ppl_cnn.inference.sampling.settings import Sampling
-from ppl_cnn.inference.sampling.starts import Starts
+from ppl_cnn.inference.sampling.starts.named import parse_start
 
 LIMIT = 2**20
 
@@ -146,8 +147,10 @@ def test_halves_too_short_for_effective_draws_show_no_drift():
 
 
 def section_of(folder, density, text, draws=300, kernel="split", chains=8):
-    sampling = Sampling(kernel, chains=chains, warmup=200, init=Starts(text).text)
-    sample_to(folder, [density], sampling, draws, starts=Starts(text), progress=False)
+    sampling = Sampling(
+        kernel=parse_kernel(kernel), chains=chains, warmup=200, start=parse_start(text)
+    )
+    sample_to([density], sampling, folder, draws=draws, progress=False)
     return Section.of(folder, LIMIT)
 
 

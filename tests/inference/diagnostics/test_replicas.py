@@ -8,6 +8,7 @@ import ppl_cnn
 from ppl_cnn.inference.diagnostics.replicas import Climbs, climbs_html
 from ppl_cnn.inference.diagnostics.scan import read
 from ppl_cnn.inference.diagnostics.verdict import Findings
+from ppl_cnn.inference.kernels.named import parse_kernel
 from ppl_cnn.inference.report.page import build_report
 from ppl_cnn.inference.sampling.driver import sample_to
 from ppl_cnn.inference.sampling.settings import Sampling
@@ -20,8 +21,8 @@ def linear_density(length):
 
 
 def climbs_of(length, rungs, folder, draws=300):
-    sampling = Sampling(f"tempered:{rungs}", chains=2, warmup=150)
-    sample_to(folder, [linear_density(length)], sampling, draws, progress=False)
+    sampling = Sampling(kernel=parse_kernel(f"tempered:{rungs}"), chains=2, warmup=150)
+    sample_to([linear_density(length)], sampling, folder, draws=draws, progress=False)
     return Climbs.of(read(folder))
 
 
@@ -57,7 +58,7 @@ def test_other_kernels_have_none():
 
 def test_a_replica_that_is_not_finite_is_never_swapped():
     draws = ppl_cnn.draw(
-        linear_density(1.0), "tempered:2", chains=1, draws=5, warmup=5, progress=False
+        linear_density(1.0), kernel="tempered:2", chains=1, draws=5, warmup=5, progress=False
     )
     draws["tempering/tilt"][:, :, 0] = jnp.nan
     first, second = Climbs.of(draws).swapped

@@ -9,7 +9,7 @@ from ppl_cnn.inference.diagnostics.two_sides import sides_html, two_sides
 from ppl_cnn.inference.report.page import build_report
 from ppl_cnn.inference.sampling.driver import sample_to
 from ppl_cnn.inference.sampling.settings import Sampling
-from ppl_cnn.inference.sampling.starts import Starts
+from ppl_cnn.inference.sampling.starts.named import parse_start
 
 SHAPE = (4, 200, 5, 5, 1)
 
@@ -76,8 +76,8 @@ def test_a_two_sided_run_says_so_in_its_report(tmp_path):
     response = ppl_cnn.ScoreFunction(jnp.sum, (3, 3, 1))
     density = ppl_cnn.TiltedDensity(response, ppl_cnn.WhiteNoise(1.0))
     for init in ("prior", "two-sided"):
-        sampling = Sampling(chains=2, warmup=50, init=init)
-        sample_to(tmp_path / init, [density], sampling, 20, starts=Starts(init), progress=False)
+        sampling = Sampling(chains=2, warmup=50, start=parse_start(init))
+        sample_to([density], sampling, tmp_path / init, draws=20, progress=False)
     assert "Two sides" not in build_report(tmp_path / "prior").read_text()
     page = build_report(tmp_path / "two-sided").read_text()
     assert "<h2>Two sides</h2>" in page

@@ -13,8 +13,8 @@ import pytest
 import xarray as xr
 
 import ppl_cnn
-from ppl_cnn.inference.kernels.split import _kicked as kicked
-from ppl_cnn.inference.kernels.split import metropolis
+from ppl_cnn.inference.kernels.trajectory import _kicked as kicked
+from ppl_cnn.inference.kernels.trajectory import metropolis
 from ppl_cnn.models.networks.catalogue import LENET
 from ppl_cnn.models.trained.cnn import CNN
 
@@ -24,7 +24,6 @@ QUICK, LONG = 600, 6000
 ALARM = 4.5
 """Standard errors. The largest of 416 differences, four kernels' from split in 104 means, exceeds
 it with probability 0.003 if all are standard normal."""
-DIRECTIONS = np.random.default_rng(0).standard_normal((28 * 28, 50), np.float32) / 28
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +35,15 @@ def density():
 
 def quantities(response, lp, image):
     """Response, lp and 50 projections of the image: (chain, draw, quantity)."""
-    along = np.asarray(image).reshape(*image.shape[:2], -1) @ DIRECTIONS
+    directions = np.random.default_rng(0).standard_normal((28 * 28, 50), np.float32) / 28
+    along = np.asarray(image).reshape(*image.shape[:2], -1) @ directions
     scalars = np.stack([np.asarray(response), np.asarray(lp)], axis=-1)
     return np.concatenate([scalars, along], axis=-1).astype(np.float64)
 
 
 def drawn(density, kernel, count, **settings):
-    draws = ppl_cnn.draw(density, kernel, CHAINS, count, WARMUP, progress=False, **settings)
+    settings |= {"chains": CHAINS, "draws": count, "warmup": WARMUP, "progress": False}
+    draws = ppl_cnn.draw(density, kernel=kernel, **settings)
     response, image = draws["posterior/response"], draws["posterior/image"]
     return quantities(response, draws["sample_stats/lp"], image)
 
@@ -139,7 +140,7 @@ def signs_in_turn():
 def test_a_kernel_with_a_wrong_sign_is_found_out(density, split, monkeypatch):
     """With short trajectories: no step suits it, and longer ones would have a thousand."""
     ours = split(QUICK)
-    monkeypatch.setattr("ppl_cnn.inference.kernels.split._kicked", signs_in_turn())
+    monkeypatch.setattr("ppl_cnn.inference.kernels.trajectory._kicked", signs_in_turn())
     monkeypatch.setattr("ppl_cnn.inference.kernels.adaptation.LONGEST", 0.05)
     assert largest_difference(ours, drawn(density, "split", QUICK, target_accept=0.3)) > ALARM
 

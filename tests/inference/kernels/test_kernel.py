@@ -1,23 +1,20 @@
+"""What every kernel tells the chain driver."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numpyro.infer import NUTS
 
 import ppl_cnn
-from ppl_cnn.inference.kernels.kernel import (
-    KERNELS,
-    JitteredHMC,
-    Transition,
-    make_kernel,
-    start,
-    statistics,
-    tilt_gradient,
-)
-from ppl_cnn.inference.kernels.split import Split, van_der_corput
+from ppl_cnn.errors import ArgumentError
+from ppl_cnn.inference.kernels.kernel import COMMON, Statistic, Target, averaged, joined
+from ppl_cnn.inference.kernels.named import KERNELS, parse_kernel
+from ppl_cnn.inference.kernels.numpyro_kernels import HMC, NUTS
+from ppl_cnn.inference.kernels.split import Split
 from ppl_cnn.inference.kernels.tempered import Tempered
+from ppl_cnn.inference.kernels.trajectory import van_der_corput
 
-SLOPE = jnp.asarray([[0.3, -0.2], [0.0, 0.5]])[..., None]
+SLOPE = np.asarray([[0.3, -0.2], [0.0, 0.5]], np.float32)[..., None]
 
 
 def linear(image):
@@ -40,73 +37,126 @@ def test_van_der_corput_fills_the_unit_interval_evenly():
     np.testing.assert_array_equal(values, np.arange(256) / 256)
 
 
-def transition(**changes) -> Transition:
+# Statistics
+
+STATISTICS = {
+    **COMMON,
+    **{"tree_depth": Statistic(np.int32), "restarts": Statistic(np.int32, "sum")},
+}
+
+
+def report(**changes):
     values = {
-        "lp": jnp.asarray(-1.0),
-        "energy": jnp.asarray(2.0),
-        "acceptance_rate": jnp.asarray(0.5),
-        "diverging": jnp.asarray(False),
-        "n_steps": jnp.asarray(3),
-        "step_size": jnp.asarray(0.1),
-        "tree_depth": jnp.asarray(2),
-        "restarts": jnp.asarray(1),
+        "lp": -1.0,
+        "energy": 2.0,
+        "acceptance_rate": 0.5,
+        "diverging": False,
+        "n_steps": 3,
+        "step_size": 0.1,
+        "tree_depth": 2,
+        "restarts": 1,
     }
-    return Transition(**values | {key: jnp.asarray(value) for key, value in changes.items()})
+    return {name: jnp.asarray(value) for name, value in (values | changes).items()}
 
 
 def test_transitions_in_a_row_add_up_costs_and_keep_the_last_place():
-    first = transition(diverging=True)
-    later = transition(lp=-4.0, energy=7.0, acceptance_rate=1.0, n_steps=5, step_size=0.2)
-    both = first.then(later)
-    assert both.n_steps == 8
-    assert both.diverging
-    assert both.acceptance_rate == 1.5
-    assert both.restarts == 2
-    assert (both.lp, both.energy, both.tree_depth) == (-4, 7, 2)
-    assert both.step_size == later.step_size
-    assert not later.then(later).diverging
+    first = report(diverging=True)
+    later = report(lp=-4.0, energy=7.0, acceptance_rate=1.0, n_steps=5, step_size=0.2)
+    both = joined(STATISTICS, first, later)
+    assert both["n_steps"] == 8
+    assert both["diverging"]
+    assert both["acceptance_rate"] == 1.5
+    assert both["restarts"] == 2
+    assert (both["lp"], both["energy"], both["tree_depth"]) == (-4, 7, 2)
+    assert both["step_size"] == later["step_size"]
+    assert not joined(STATISTICS, later, later)["diverging"]
 
 
 def test_the_mean_acceptance_is_over_the_transitions_in_between():
-    three = transition(acceptance_rate=0.3).then(transition(acceptance_rate=0.6))
-    three = three.then(transition(acceptance_rate=0.9, n_steps=4)).averaged(jnp.asarray(3))
-    assert three.acceptance_rate == pytest.approx(0.6)
-    assert three.n_steps == 10
+    three = joined(STATISTICS, report(acceptance_rate=0.3), report(acceptance_rate=0.6))
+    three = joined(STATISTICS, three, report(acceptance_rate=0.9, n_steps=4))
+    three = averaged(STATISTICS, three, jnp.asarray(3))
+    assert three["acceptance_rate"] == pytest.approx(0.6)
+    assert three["n_steps"] == 10
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [("split", Split), ("tempered", Tempered), ("hmc", JitteredHMC), ("nuts", NUTS)],
-)
-def test_a_kernels_transition_is_that_of_its_state(name, kind):
+def test_statistics_are_the_common_ones_and_what_is_one_kernels_alone():
+    assert set(NUTS().statistics) - set(COMMON) == {"tree_depth"}
+    assert set(Tempered(rungs=3).statistics) - set(COMMON) == {"restarts"}
+    for kernel in (Split(), HMC()):
+        assert kernel.statistics == COMMON
+    assert HMC().statistics["diverging"].dtype is np.bool_
+
+
+# States
+
+
+def test_a_density_is_a_target():
+    assert isinstance(linear_density(), Target)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_kernels_report_is_that_of_its_state(name):
     density = linear_density()
-    kernel = make_kernel(name, density)
-    assert isinstance(kernel, kind)
+    kernel = parse_kernel(name).bind(density)
+    assert type(kernel) is KERNELS[name]
 
     @jax.jit
     def one(key):
-        state = start(kernel, density, {}, key)
-        return kernel.sample(state, ({},), {})
+        key_start, key_chain = jax.random.split(key)
+        z = jax.random.normal(key_start, density.latent_shape)
+        return kernel.move(kernel.start(key_chain, z, {}), {})
 
     state = one(jax.random.key(0))
-    z = state.z["image_base"]
-    found = Transition.of(state)
+    z, found = kernel.latent(state), kernel.transition(state)
+    assert set(found) == set(kernel.statistics)
     assert z.shape == (2, 2, 1)
     # The model's density in z holds the constant of the standard normal; float32.
     constant = 4 / 2 * np.log(2 * np.pi)
-    np.testing.assert_allclose(found.lp, -density.potential(z) - constant, rtol=1e-5)
-    assert found.energy >= -found.lp
-    assert 0 <= found.acceptance_rate <= 1
-    assert found.tree_depth == int(np.log2(found.n_steps)) + 1
+    np.testing.assert_allclose(found["lp"], -density.potential(z) - constant, rtol=1e-5)
+    assert found["energy"] >= -found["lp"]
+    assert 0 <= found["acceptance_rate"] <= 1
+    if "tree_depth" in found:
+        assert found["tree_depth"] == int(np.log2(found["n_steps"])) + 1
     # R(z) = 3 z and T = 0.5, so that the tilt's gradient is 3 w / 0.5.
-    np.testing.assert_allclose(tilt_gradient(state), 6 * SLOPE, atol=1e-5)
+    np.testing.assert_allclose(kernel.tilt_gradient(state), 6 * SLOPE, atol=1e-5)
+    assert (kernel.ladder(state) is None) == (name != "tempered")
+    assert (kernel.replica_tilts(state) is None) == (name != "tempered")
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_what_adaptation_finds_is_what_a_state_moves_with(name):
+    kernel = parse_kernel(name).bind(linear_density())
+    state = kernel.start(jax.random.key(0), jnp.zeros((2, 2, 1)), {})
+    first = kernel.tuned(state)
+    found = first._replace(step_size=first.step_size / 2)
+    np.testing.assert_array_equal(
+        kernel.tuned(kernel.retuned(state, found)).step_size, found.step_size
+    )
+    step = kernel.transition(kernel.retuned(state, found))["step_size"]
+    assert float(step) == float(jnp.ravel(found.step_size)[-1])
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_kernel_without_a_target_is_refused(name, refused):
+    with refused(f"'{name}'", "ppl_cnn.draw", kind=ArgumentError):
+        parse_kernel(name).start(jax.random.key(0), jnp.zeros(2), {})
+
+
+def test_binding_leaves_the_settings_as_they_are():
+    settings = Split(step_size=0.3)
+    bound = settings.bind(linear_density())
+    assert str(bound) == str(settings) == "split(step_size=0.3)"
+    assert bound is not settings
+
+
+# NumPyro's kernels
 
 
 def test_trajectory_lengths_spread_over_half_to_one_and_a_half_quarter_turns():
-    density = linear_density()
-    kernel = make_kernel("hmc", density)
-    state = jax.jit(lambda key: start(kernel, density, {}, key))(jax.random.key(0))
-    step = jax.jit(lambda state: kernel.sample(state, ({},), {}))
+    kernel = HMC().bind(linear_density())
+    state = jax.jit(lambda key: kernel.start(key, jnp.zeros((2, 2, 1)), {}))(jax.random.key(0))
+    step = jax.jit(lambda state: kernel.move(state, {}))
     quarter, lengths = np.pi / 2, []
     for _ in range(8):
         state = step(state)
@@ -114,14 +164,19 @@ def test_trajectory_lengths_spread_over_half_to_one_and_a_half_quarter_turns():
     np.testing.assert_allclose(sorted(lengths), np.arange(8) / 8, atol=1e-6)
 
 
-def test_statistics_are_the_transitions_but_for_what_is_one_kernels_alone():
-    assert set(Transition._fields) - set(statistics("nuts")) == {"restarts"}
-    assert set(Transition._fields) - set(statistics("tempered:3")) == {"tree_depth"}
-    for kernel in ("split", "hmc"):
-        assert set(Transition._fields) - set(statistics(kernel)) == {"tree_depth", "restarts"}
-    assert statistics("hmc")["diverging"] is np.bool_
+def test_the_deepest_tree_is_the_one_that_is_given():
+    kernel = NUTS(max_tree_depth=2).bind(linear_density())
+    state = kernel.start(jax.random.key(0), jnp.zeros((2, 2, 1)), {})
+    state = kernel.retuned(state, kernel.tuned(state)._replace(step_size=jnp.asarray(1e-3)))
+    state = jax.jit(lambda state: kernel.move(state, {}))(state)
+    assert state.num_steps == 3
 
 
-def test_unknown_kernels_are_refused(refused):
-    with refused("'gibbs'", ", ".join(KERNELS)):
-        make_kernel("gibbs", linear_density())
+def test_bad_settings_are_refused(refused):
+    with refused("0", kind=ArgumentError, argument="max_tree_depth"):
+        NUTS(max_tree_depth=0)
+    with refused("inf", kind=ArgumentError, argument="trajectory_length"):
+        HMC(trajectory_length=np.inf)
+    for kind in (HMC, NUTS):
+        with refused("0.0", kind=ArgumentError, argument="target_accept_prob"):
+            kind(target_accept_prob=0.0)

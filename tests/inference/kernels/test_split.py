@@ -10,12 +10,14 @@ import xarray as xr
 from numpyro.infer import MCMC
 from scipy import stats
 
-from ppl_cnn.inference.kernels.adaptation import Angle, Evidence
-from ppl_cnn.inference.kernels.split import Point, Split, integrate, metropolis, transition
+from ppl_cnn.errors import ArgumentError
+from ppl_cnn.inference.kernels.adaptation import Angle, Feedback
+from ppl_cnn.inference.kernels.split import Split, transition
 from ppl_cnn.inference.kernels.tempered import Tempered
+from ppl_cnn.inference.kernels.trajectory import Point, integrate, metropolis
 
-MATRIX = jnp.asarray([[3.0, 1.0, 0.0], [1.0, 2.0, 0.5], [0.0, 0.5, 0.2]])
-SLOPE = jnp.asarray([1.0, -2.0, 0.5])
+MATRIX = np.asarray([[3.0, 1.0, 0.0], [1.0, 2.0, 0.5], [0.0, 0.5, 0.2]], np.float32)
+SLOPE = np.asarray([1.0, -2.0, 0.5], np.float32)
 
 
 def quadratic(z):
@@ -191,20 +193,27 @@ def test_nan_is_never_accepted_and_diverges():
         assert state.z[0] <= 0
         assert np.isfinite(state.potential_energy)
         assert state.diverging == (state.accept_prob == 0)
-        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.evidence))
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.feedback))
         diverged += int(state.diverging)
     assert 0 < diverged < 40
 
 
 def test_bad_settings_and_no_start_are_refused(refused):
-    with refused("step size", "0.0"):
+    with refused("0.0", kind=ArgumentError, argument="step_size"):
         Split(quadratic, step_size=0.0)
-    with refused("angle", "nan"):
+    with refused("nan", kind=ArgumentError, argument="angle"):
         Split(quadratic, angle=math.nan)
-    with refused("between 0 and 1", "1.5"):
+    with refused("1.5", kind=ArgumentError, argument="target_accept_prob"):
         Split(quadratic, target_accept_prob=1.5)
-    with refused("init_params"):
+    with refused("split", kind=ArgumentError, argument="init_params"):
         Split(quadratic).init(jax.random.key(0), 10, None, (), {})
+
+
+def test_a_kernel_without_a_tilt_is_refused(refused):
+    with refused("split", "ppl_cnn.draw", kind=ArgumentError, argument="tilt"):
+        MCMC(Split(), num_warmup=2, num_samples=2, progress_bar=False).run(
+            jax.random.key(0), init_params=jnp.zeros(2)
+        )
 
 
 def test_energies_are_those_of_the_state():
@@ -239,7 +248,7 @@ def test_the_angle_climbs_to_the_largest_jump_per_gradient():
         current = jnp.full(16, jnp.exp(angle.log_angle))
         states = states._replace(adapt_state=states.adapt_state._replace(angle=current))
         states = jax.vmap(lambda state: transition(lambda z: jnp.zeros(()) * z[0], state))(states)
-        return states, angle.update(jax.tree.map(lambda leaf: leaf.mean(axis=0), states.evidence))
+        return states, angle.update(jax.tree.map(lambda leaf: leaf.mean(axis=0), states.feedback))
 
     for _ in range(600):
         states, angle = step(states, angle)
@@ -257,20 +266,20 @@ def test_a_few_huge_jumps_do_not_make_the_angle_collapse():
         if count < 4:
             squared, slope = jnp.asarray(400.0), jnp.asarray(-400.0)
         each = jnp.stack([squared, squared]), jnp.stack([slope, slope])
-        angle = angle.update(Evidence(one, *each, none))
+        angle = angle.update(Feedback(one, *each, none))
     # Without a cost, the longest jump on average is that of half a turn.
     assert float(jnp.exp(angle.log_average)) == pytest.approx(math.pi, rel=0.2)
 
 
 def test_while_a_single_step_will_do_a_longer_angle_costs_nothing():
     angle = Angle.around(jnp.asarray(0.5))
-    evidence = Evidence(jnp.asarray(1.0), jnp.ones(2), jnp.full(2, 0.5), jnp.asarray(0.0))
-    assert angle.update(evidence).log_angle > angle.log_angle
-    costly = evidence._replace(several=jnp.asarray(1.0))
+    feedback = Feedback(jnp.asarray(1.0), jnp.ones(2), jnp.full(2, 0.5), jnp.asarray(0.0))
+    assert angle.update(feedback).log_angle > angle.log_angle
+    costly = feedback._replace(several=jnp.asarray(1.0))
     assert angle.update(costly).log_angle < angle.log_angle
 
 
-def test_the_evidence_is_the_derivative_of_the_squared_jump():
+def test_the_feedback_is_the_derivative_of_the_squared_jump():
     """Finite differences in the angle, of one trajectory in double precision."""
     with jax.enable_x64(True):
         z = jnp.asarray([0.3, -1.0, 2.0])
@@ -281,16 +290,15 @@ def test_the_evidence_is_the_derivative_of_the_squared_jump():
             transition(bent, state._replace(adapt_state=state.adapt_state._replace(angle=angle)))
             for angle in (jnp.asarray(0.6 - 2e-3), jnp.asarray(0.6), jnp.asarray(0.6 + 2e-3))
         ]
-        squared = [np.asarray(each.evidence.squared / each.accept_prob) for each in reached]
+        squared = [np.asarray(each.feedback.squared / each.accept_prob) for each in reached]
         numeric = (squared[2] - squared[0]) / (math.log(0.602) - math.log(0.598))
-        slope = reached[1].evidence.slope / reached[1].accept_prob
+        slope = reached[1].feedback.slope / reached[1].accept_prob
         np.testing.assert_allclose(slope, numeric, rtol=1e-3)
 
 
 # Simulation-based calibration
 
 POINTS, DIMENSIONS, KEPT = 12, 4, 15
-DESIGN = jax.random.normal(jax.random.key(7), (POINTS, DIMENSIONS)) * 1.5
 ALARM = 0.002
 """Five histograms, each refused wrongly in 0.2 % of all cases: together 1 %."""
 KERNELS = {
@@ -299,9 +307,14 @@ KERNELS = {
 }
 
 
+def design():
+    """The covariates of a logistic regression."""
+    return jax.random.normal(jax.random.key(7), (POINTS, DIMENSIONS)) * 1.5
+
+
 def log_likelihood(z, y):
-    """Of logistic regression, whose prior is N(0, I): the tilt."""
-    logits = DESIGN @ z
+    """The tilt of logistic regression, whose prior is N(0, I)."""
+    logits = design() @ z
     return jnp.sum(y * jax.nn.log_sigmoid(logits) + (1 - y) * jax.nn.log_sigmoid(-logits))
 
 
@@ -316,13 +329,13 @@ def rank_histograms(kernel, replicas):
     def ranks(key):
         key_truth, key_data, key_chain, key_start = jax.random.split(key, 4)
         truth = jax.random.normal(key_truth, (DIMENSIONS,))
-        chances = jax.nn.sigmoid(DESIGN @ truth)
+        chances = jax.nn.sigmoid(design() @ truth)
         y = (jax.random.uniform(key_data, (POINTS,)) < chances).astype(jnp.float32)
         state = kernel.init(key_chain, 0, jax.random.normal(key_start, (DIMENSIONS,)), (y,), {})
 
         def draw(state, _):
             state = jax.lax.fori_loop(0, 8, lambda _, state: kernel.sample(state, (y,), {}), state)
-            return state, (state.z, state.tilt)
+            return state, (state.z, state.chain.tilt)
 
         _, (z, tilt) = jax.lax.scan(draw, state, length=KEPT + 5)
         entries = (z[5:] < truth[None]).sum(axis=0)

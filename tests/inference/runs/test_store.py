@@ -4,7 +4,7 @@ import pytest
 import xarray as xr
 import zarr
 
-from ppl_cnn import InputError
+from ppl_cnn.errors import RunFolderError
 from ppl_cnn.inference.runs.store import DrawStore, open_draws
 
 SIZES = {"chain": range(2), "row": range(3, 6), "col": range(4), "channel": range(1)}
@@ -78,9 +78,27 @@ def test_a_block_not_yet_published_is_not_seen(store, tmp_path, monkeypatch):
     assert open_draws(tmp_path / "draws.zarr")["posterior"].sizes["draw"] == 10
 
 
-def test_what_is_no_store_is_refused(tmp_path):
-    with pytest.raises(InputError, match="no draws yet"):
-        open_draws(tmp_path / "draws.zarr")
-    zarr.open_group(tmp_path / "other.zarr", mode="w").create_group("posterior")
-    with pytest.raises(InputError, match="no intact store"):
-        open_draws(tmp_path / "other.zarr")
+def test_what_is_no_store_is_refused(tmp_path, refused):
+    path = tmp_path / "draws.zarr"
+    with refused(tmp_path, "no draws", kind=RunFolderError, path=path):
+        open_draws(path)
+    other = tmp_path / "other.zarr"
+    zarr.open_group(other, mode="w").create_group("posterior")
+    with refused(other, kind=RunFolderError, path=other):
+        open_draws(other)
+
+
+def test_a_store_that_lost_a_chunk_is_refused(store, tmp_path, refused):
+    store.write(0, 0, block(1.0))
+    path = tmp_path / "draws.zarr"
+    chunk = "posterior/image/c/0/0/0/0/0"
+    (path / chunk).unlink()
+    with refused(path, chunk, "lost", kind=RunFolderError, path=path):
+        open_draws(path)
+
+
+def test_a_damaged_store_takes_no_block(store, tmp_path, refused):
+    path = tmp_path / "draws.zarr"
+    (path / "posterior" / "image" / "zarr.json").write_text("{")
+    with refused(path, "damaged", "`out`", kind=RunFolderError, path=path):
+        store.write(0, 0, block(1.0))

@@ -10,32 +10,38 @@ import ppl_cnn
 from ppl_cnn.inference.kernels.adaptation import Tuned
 from ppl_cnn.inference.kernels.split import Point
 from ppl_cnn.inference.sampling.annealing import (
-    Ladder,
+    AnnealingSchedule,
     Particles,
     anneal,
-    begun,
     climb,
+    find_schedule,
+    first_particles,
     mean_weight,
     next_gap,
-    resampled,
-    risen,
-    scouted,
+    step,
+    systematic_resampling,
 )
 
 SHAPE = (2, 3, 1)
-SLOPE = np.random.default_rng(0).normal(size=6)
-ROOT = np.random.default_rng(1).normal(size=(6, 6))
-MATRIX = ROOT @ ROOT.T / 6
 SIGMA, TEMPERATURE = 2.0, 0.4
 CHAINS = 100
 
 
+def slope():
+    return np.random.default_rng(0).normal(size=6)
+
+
+def matrix():
+    root = np.random.default_rng(1).normal(size=(6, 6))
+    return root @ root.T / 6
+
+
 def linear(x):
-    return jnp.asarray(SLOPE, jnp.float32) @ x.ravel()
+    return jnp.asarray(slope(), jnp.float32) @ x.ravel()
 
 
 def quadratic(x):
-    return linear(x) - x.ravel() @ jnp.asarray(MATRIX, jnp.float32) @ x.ravel() / 2
+    return linear(x) - x.ravel() @ jnp.asarray(matrix(), jnp.float32) @ x.ravel() / 2
 
 
 def density_of(function, temperature=TEMPERATURE):
@@ -50,16 +56,15 @@ def keys_of(count, seed=0):
 @pytest.mark.parametrize("function", [linear, quadratic])
 def test_starts_are_draws_and_weights_give_log_z(function):
     """In z, p = N(C b, C) with C^-1 = I + s^2 A/T, b = s w/T; Z = |C|^(1/2) exp(b C b / 2)."""
-    matrix = MATRIX if function is quadratic else 0 * MATRIX
-    precision = np.eye(6) + SIGMA**2 * matrix / TEMPERATURE
+    precision = np.eye(6) + SIGMA**2 * matrix() / TEMPERATURE * (function is quadratic)
     covariance = np.linalg.inv(precision)
-    slope = SIGMA * SLOPE / TEMPERATURE
-    mean = covariance @ slope
-    truth = slope @ mean / 2 - np.linalg.slogdet(precision)[1] / 2
+    along = SIGMA * slope() / TEMPERATURE
+    mean = covariance @ along
+    truth = along @ mean / 2 - np.linalg.slogdet(precision)[1] / 2
 
     density = density_of(function)
-    ladder, _ = scouted(density, {}, keys_of(32))
-    found = [anneal(density, {}, key, ladder, 32) for key in keys_of(CHAINS, 1)]
+    schedule, _ = find_schedule(density, {}, keys_of(32))
+    found = [anneal(density, {}, key, schedule, particles=32) for key in keys_of(CHAINS, 1)]
     z = np.asarray([each.z for each in found], np.float64).reshape(CHAINS, 6)
     white = (z - mean) @ np.linalg.cholesky(precision)
     assert np.abs(white.mean(axis=0)).max() < 4 / math.sqrt(CHAINS)
@@ -72,7 +77,7 @@ def test_starts_are_draws_and_weights_give_log_z(function):
 
 
 def test_two_hills_are_found_as_often_as_they_weigh():
-    """A chain's moves don't cross between them; its particles have come up on both sides."""
+    """A chain's moves don't cross between the hills; its particles climb both."""
 
     def hills(x):
         # exp(f) N(x; 0, 1) is a mixture of N(+-3, 1/4), e times as often above.
@@ -83,19 +88,21 @@ def test_two_hills_are_found_as_often_as_they_weigh():
 
     response = ppl_cnn.ScoreFunction(hills, (1, 1, 1))
     density = ppl_cnn.TiltedDensity(response, ppl_cnn.WhiteNoise(1.0))
-    ladder, _ = scouted(density, {}, keys_of(32))
-    z = np.asarray([anneal(density, {}, key, ladder, 32).z for key in keys_of(CHAINS, 1)]).ravel()
+    schedule, _ = find_schedule(density, {}, keys_of(32))
+    z = np.asarray(
+        [anneal(density, {}, key, schedule, particles=32).z for key in keys_of(CHAINS, 1)]
+    ).ravel()
     share = 1 / (1 + math.exp(-1))
     assert abs((z > 0).mean() - share) < 4 * math.sqrt(share * (1 - share) / CHAINS)
     np.testing.assert_allclose(np.abs(z), 3, atol=4 * 0.5)
 
 
 def test_resampling_leaves_log_z_unbiased():
-    """With too few rungs and particles that are resampled on every one."""
+    """With too few strengths and particles that are resampled at every one."""
     density = density_of(linear, temperature=4.0)
-    truth = SIGMA**2 * (SLOPE**2).sum() / (2 * 4.0**2)
-    ladder = Ladder(np.asarray([0.0, 0.5, 1.0]), np.full(2, 0.7), np.full(2, 1.5))
-    ends = [climb(density, {}, keys, ladder, fewest=5.0)[0] for keys in keys_of((300, 4))]
+    truth = SIGMA**2 * (slope() ** 2).sum() / (2 * 4.0**2)
+    schedule = AnnealingSchedule(np.asarray([0.0, 0.5, 1.0]), np.full(2, 0.7), np.full(2, 1.5))
+    ends = [climb(density, {}, keys, schedule, fewest=5.0)[0] for keys in keys_of((300, 4))]
     logs = np.asarray([end.logs for end in ends])
     # Resampled at the strength 1: all have the mean weight.
     np.testing.assert_allclose(logs, logs[:, :1].repeat(4, axis=1))
@@ -105,17 +112,17 @@ def test_resampling_leaves_log_z_unbiased():
 
 
 def test_moves_owe_nothing_to_the_resampling():
-    """Of many pairs, resampled and then refused one time in six on each rung, the mean weight and
-    the weighted mean are exact: Z = exp(1/2), N(1, 1)."""
-    pairs, rungs = 200_000, (0.0, 0.3, 0.6, 1.0)
-    response = ppl_cnn.ScoreFunction(lambda x: x[0, 0, 0], (1, 1, 1))
+    """Pairs are resampled at each strength, and then refused one time in six. Over many pairs, the
+    mean weight and the weighted mean are exact: Z = exp(1/2), N(1, 1)."""
+    pairs, every = 200_000, (0.0, 0.3, 0.6, 1.0)
+    response = ppl_cnn.Response(lambda x: x[0, 0, 0], (1, 1, 1))
     density = ppl_cnn.TiltedDensity(response, ppl_cnn.WhiteNoise(1.0))
     keys = keys_of((pairs, 2))
-    particles = jax.vmap(lambda keys: begun(density, {}, keys))(keys)
+    particles = jax.vmap(lambda keys: first_particles(density, {}, keys))(keys)
     tuned, always = Tuned(jnp.float32(2.5), jnp.float32(2.5)), jnp.float32(3.0)
-    for index, strengths in enumerate(itertools.pairwise(rungs)):
+    for index, strengths in enumerate(itertools.pairwise(every)):
         at = (jnp.int32(index), jnp.asarray(strengths), tuned, always)
-        rise = jax.vmap(lambda particles, keys, at=at: risen(density, {}, particles, keys, *at))
+        rise = jax.vmap(lambda particles, keys, at=at: step(density, {}, particles, keys, *at))
         particles, acceptance, _ = rise(particles, keys)
     assert acceptance.mean() < 0.9
     weights = np.exp(np.asarray(particles.logs, np.float64)).mean(axis=1) / math.exp(0.5)
@@ -126,24 +133,25 @@ def test_moves_owe_nothing_to_the_resampling():
         assert abs(values.mean()) < 4 * error
 
 
-def test_the_ladder_keeps_the_weights_together():
-    """Of g = L z the log weights' variance is (gap L)^2, and exp(-that) is left: gap L = 0.32."""
+def test_a_schedule_keeps_the_weights_together():
+    """For g = L z, the log weights' variance is (gap L)^2, which leaves exp(-that) of the effective
+    number: gap L = 0.32."""
     density = density_of(linear)
-    length = SIGMA / TEMPERATURE * np.linalg.norm(SLOPE)
-    ladder, gradients = scouted(density, {}, keys_of(200))
-    gaps = np.diff(ladder.strengths)
+    length = SIGMA / TEMPERATURE * np.linalg.norm(slope())
+    schedule, gradients = find_schedule(density, {}, keys_of(200))
+    gaps = np.diff(schedule.strengths)
     assert (gaps >= 0).all()
-    assert (ladder.strengths[0], ladder.strengths[-1]) == (0, 1)
+    assert (schedule.strengths[0], schedule.strengths[-1]) == (0, 1)
     rising = gaps[(gaps > 0)][:-1] * length
     assert np.median(rising) == pytest.approx(math.sqrt(-math.log(0.9)), rel=0.15)
-    assert gradients >= 200 * len(ladder.strengths)
+    assert gradients >= 200 * len(schedule.strengths)
 
 
-def test_no_tilt_takes_one_rung_and_a_strong_one_at_most_doubles():
-    flat, _ = scouted(density_of(lambda x: 0.0 * jnp.sum(x)), {}, keys_of(8))
+def test_no_tilt_takes_one_step_and_a_strong_one_at_most_doubles():
+    flat, _ = find_schedule(density_of(lambda x: 0.0 * jnp.sum(x)), {}, keys_of(8))
     np.testing.assert_array_equal(flat.strengths, [0, 1])
-    ladder, _ = scouted(density_of(linear, 0.01), {}, keys_of(8))
-    strengths = np.unique(ladder.strengths)[1:]
+    schedule, _ = find_schedule(density_of(linear, 0.01), {}, keys_of(8))
+    strengths = np.unique(schedule.strengths)[1:]
     assert (strengths[1:] / strengths[:-1]).max() < 2.001
 
 
@@ -162,7 +170,7 @@ def test_resampling_takes_each_as_often_as_it_weighs():
     logs = jnp.log(jnp.asarray([0.5, 0.25, 0.125, 0.125]))
     counts = np.zeros(4)
     for offset in np.linspace(0.0005, 0.9995, 1000):
-        order = np.asarray(resampled(logs, jnp.float32(offset)))
+        order = np.asarray(systematic_resampling(logs, jnp.float32(offset)))
         here = np.bincount(order, minlength=4)
         # Systematically: the whole part at least, and at most one more.
         assert (here >= [2, 1, 0, 0]).all()
@@ -173,4 +181,4 @@ def test_resampling_takes_each_as_often_as_it_weighs():
 
 def test_a_response_that_is_not_finite_is_refused(refused):
     with refused("not finite"):
-        scouted(density_of(lambda x: jnp.sum(x) * jnp.nan), {}, keys_of(4))
+        find_schedule(density_of(lambda x: jnp.sum(x) * jnp.nan), {}, keys_of(4))

@@ -10,8 +10,9 @@ import pytest
 import xarray as xr
 
 import ppl_cnn
-from ppl_cnn import InputError
-from ppl_cnn.inference.kernels.kernel import KERNELS
+from ppl_cnn.errors import ArgumentError, MismatchError, RunFolderError, UnknownNameError
+from ppl_cnn.inference.kernels.named import KERNELS, parse_kernel
+from ppl_cnn.inference.kernels.split import Split
 from ppl_cnn.inference.runs.store import open_draws
 from ppl_cnn.inference.sampling.driver import sample_to
 from ppl_cnn.inference.sampling.program import Program
@@ -48,7 +49,9 @@ def z_scores(image, truth, moment):
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_a_linear_response_gives_the_shifted_gaussian(kernel):
-    draws = ppl_cnn.draw(linear_density(), kernel, chains=4, draws=1000, seed=0, progress=False)
+    draws = ppl_cnn.draw(
+        linear_density(), kernel=kernel, chains=4, draws=1000, seed=0, progress=False
+    )
     image = draws["posterior/image"].astype(np.float64)
     mean = SIGMA**2 * WEIGHTS / TEMPERATURE
     # The largest of 20 standard normal errors exceeds 4 with probability 0.0013.
@@ -87,7 +90,7 @@ def test_a_band_and_warps_leave_a_linear_response_its_closed_form(kernel):
     m = np.asarray(jax.grad(unit.score, argnums=1)(unit.params, jnp.zeros(WEIGHTS.shape)))
     mean = (root @ root.T @ m.ravel() / 0.3).reshape(WEIGHTS.shape)
     deviation = np.sqrt(np.diag(root @ root.T)).reshape(WEIGHTS.shape)
-    draws = ppl_cnn.draw(density, kernel, chains=4, draws=1000, seed=0, progress=False)
+    draws = ppl_cnn.draw(density, kernel=kernel, chains=4, draws=1000, seed=0, progress=False)
     image = draws["posterior/image"].astype(np.float64)
     # The largest of 20 standard normal errors exceeds 4 with probability 0.0013.
     assert np.abs(z_scores(image, mean, "mean")).max() < 4
@@ -111,7 +114,7 @@ def test_a_quadratic_response_gives_the_other_gaussian(kernel):
     density = ppl_cnn.TiltedDensity(
         ppl_cnn.ScoreFunction(quadratic, (1, 3, 1)), ppl_cnn.WhiteNoise(SIGMA), TEMPERATURE
     )
-    draws = ppl_cnn.draw(density, kernel, chains=4, draws=1500, seed=0, progress=False)
+    draws = ppl_cnn.draw(density, kernel=kernel, chains=4, draws=1500, seed=0, progress=False)
     image = draws["posterior/image"].astype(np.float64)
     covariance = np.linalg.inv(np.eye(3) / SIGMA**2 + matrix / TEMPERATURE)
     mean = covariance @ slope / TEMPERATURE
@@ -137,7 +140,7 @@ def test_a_quadratic_response_gives_the_other_gaussian(kernel):
 def test_steins_identity_holds_on_a_trained_network(kernel, unit, temperature):
     """E_p[x] = (s^2/T) E_p[grad f]: the draws' mean against the mean of their gradients."""
     density = unit_density(unit, temperature)
-    draws = ppl_cnn.draw(density, kernel, chains=4, draws=300, seed=1, progress=False)
+    draws = ppl_cnn.draw(density, kernel=kernel, chains=4, draws=300, seed=1, progress=False)
     image = draws["posterior/image"].astype(np.float64)
     stein = draws["stein/image"].weighted(draws["stein/draws"]).mean(("chain", "block"))
     stein = stein / np.sqrt((stein**2).sum())
@@ -174,10 +177,13 @@ def test_thinning_keeps_every_second_draw_and_adds_up_the_gradients():
     "kernel", ["split", pytest.param("tempered:3", marks=pytest.mark.long), *NUMPYRO]
 )
 def test_a_run_in_two_parts_is_the_run_in_one(kernel, tmp_path):
-    density, sampling = unit_density("conv2:3"), Sampling(kernel, chains=2, warmup=60)
-    sample_to(tmp_path / "one", [density], sampling, 150, progress=False)
-    sample_to(tmp_path / "two", [density], sampling, 70, progress=False)
-    sample_to(tmp_path / "two", [density], sampling, 150, progress=False)
+    density, sampling = (
+        unit_density("conv2:3"),
+        Sampling(kernel=parse_kernel(kernel), chains=2, warmup=60),
+    )
+    sample_to([density], sampling, tmp_path / "one", draws=150, progress=False)
+    sample_to([density], sampling, tmp_path / "two", draws=70, progress=False)
+    sample_to([density], sampling, tmp_path / "two", draws=150, progress=False)
     one, two = (open_draws(tmp_path / name / "draws.zarr").load() for name in ("one", "two"))
     for group in ("posterior", "sample_stats"):
         xr.testing.assert_identical(one[group].to_dataset(), two[group].to_dataset())
@@ -188,9 +194,10 @@ def test_a_run_in_two_parts_is_the_run_in_one(kernel, tmp_path):
 def test_a_run_killed_anywhere_is_continued_to_the_same_bits(tmp_path, monkeypatch):
     """Stops after each of the writes in turn: to the store, of the state, of the record."""
     density, sampling = linear_density(), Sampling(chains=2, warmup=60)
-    sample_to(tmp_path / "whole", [density], sampling, 150, progress=False)
+    sample_to([density], sampling, tmp_path / "whole", draws=150, progress=False)
     whole = open_draws(tmp_path / "whole" / "draws.zarr").load()
-    names = ["DrawStore.write", "Program.save", "RunFolder.update"]
+    group = sys.modules["ppl_cnn.inference.sampling.group"]
+    writes = [(group.DrawStore, "write"), (group, "save_state"), (group.RunFolder, "update")]
     for stop in (2, 3, 6, 7, 8, 9):
         out = tmp_path / f"killed{stop}"
         calls = 0
@@ -206,15 +213,11 @@ def test_a_run_killed_anywhere_is_continued_to_the_same_bits(tmp_path, monkeypat
             return call
 
         with monkeypatch.context() as patch:
-            for name in names:
-                owner = getattr(
-                    sys.modules["ppl_cnn.inference.sampling.driver"], name.split(".")[0]
-                )
-                method = name.split(".")[1]
-                patch.setattr(owner, method, dying(getattr(owner, method)))
+            for owner, name in writes:
+                patch.setattr(owner, name, dying(getattr(owner, name)))
             with pytest.raises(KeyboardInterrupt):
-                sample_to(out, [density], sampling, 150, progress=False)
-        sample_to(out, [density], sampling, 150, progress=False)
+                sample_to([density], sampling, out, draws=150, progress=False)
+        sample_to([density], sampling, out, draws=150, progress=False)
         again = open_draws(out / "draws.zarr").load()
         for group in ("posterior", "sample_stats", "stein"):
             xr.testing.assert_identical(again[group].to_dataset(), whole[group].to_dataset())
@@ -239,14 +242,13 @@ jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
 from tests_shared import density, sampling
 from ppl_cnn.inference.sampling.program import Program
 from ppl_cnn.inference.sampling.driver import sample_to
-from ppl_cnn.inference.kernels.kernel import KERNELS
 import pathlib
-assert len(Program([density], sampling)._mesh.devices) == int(sys.argv[1])
+assert len(Program([density], sampling).placement.mesh.devices) == int(sys.argv[1])
 sample_to(pathlib.Path(sys.argv[2]), [density], sampling, 20, progress=False)
 """
     (tmp_path / "tests_shared.py").write_text(
         "import ppl_cnn\n"
-        "from ppl_cnn.inference.sampling.program import Sampling\n"
+        "from ppl_cnn.inference.sampling.settings import Sampling\n"
         "unit = ppl_cnn.load('alexnet-fashion').unit('conv1:5')\n"
         "density = ppl_cnn.TiltedDensity(unit, ppl_cnn.WhiteNoise(10.0), 0.1)\n"
         "sampling = Sampling(chains=4, warmup=1)\n"
@@ -260,16 +262,16 @@ sample_to(pathlib.Path(sys.argv[2]), [density], sampling, 20, progress=False)
     np.testing.assert_array_equal(one["posterior/chain"], two["posterior/chain"])
 
 
-def test_a_run_with_other_settings_or_weights_is_refused(tmp_path):
+def test_a_run_with_other_settings_or_weights_is_refused(tmp_path, refused):
     density = linear_density()
-    sample_to(tmp_path, [density], Sampling(chains=2, warmup=5), 5, progress=False)
-    with pytest.raises(InputError, match="chains 2, not 3"):
-        sample_to(tmp_path, [density], Sampling(chains=3, warmup=5), 5, progress=False)
-    with pytest.raises(InputError, match="another --out"):
-        sample_to(tmp_path, [unit_density("conv1:0")], Sampling(chains=2, warmup=5), 5)
+    sample_to([density], Sampling(chains=2, warmup=5), tmp_path, draws=5, progress=False)
+    with refused("chains 2, not 3", kind=RunFolderError, path=tmp_path):
+        sample_to([density], Sampling(chains=3, warmup=5), tmp_path, draws=5, progress=False)
+    with refused("`out`", kind=RunFolderError, path=tmp_path):
+        sample_to([unit_density("conv1:0")], Sampling(chains=2, warmup=5), tmp_path, draws=5)
 
 
-def test_a_run_is_recorded_with_its_views_and_other_views_are_another_run(tmp_path):
+def test_a_run_is_recorded_with_its_views_and_other_views_are_another_run(tmp_path, refused):
     units = ppl_cnn.load("alexnet-fashion").units("conv2:3-4")
     sampling = Sampling(chains=2, warmup=5)
 
@@ -280,58 +282,95 @@ def test_a_run_is_recorded_with_its_views_and_other_views_are_another_run(tmp_pa
         ]
 
     for draws in (3, 6):
-        sample_to(tmp_path, densities(2), sampling, draws, progress=False)
+        sample_to(densities(2), sampling, tmp_path, draws=draws, progress=False)
     for folder in (tmp_path, tmp_path / "conv2-3-at-7,7"):
         config = json.loads((folder / "run.json").read_text())["config"]
         assert (config["warps"], config["smooth"], config["views_seed"]) == (2, 2.0, 0)
-    with pytest.raises(InputError, match="warps 2, not 3"):
-        sample_to(tmp_path, densities(3), sampling, 3, progress=False)
+    with refused("warps 2, not 3", kind=RunFolderError, path=tmp_path):
+        sample_to(densities(3), sampling, tmp_path, draws=3, progress=False)
 
 
 def test_a_run_from_before_the_views_is_continued(tmp_path):
     """What isn't asked for leaves no trace in the record."""
     density = unit_density("conv2:3")
-    sample_to(tmp_path, [density], Sampling(chains=2, warmup=5), 3, progress=False)
+    sample_to([density], Sampling(chains=2, warmup=5), tmp_path, draws=3, progress=False)
     config = json.loads((tmp_path / "run.json").read_text())["config"]
     assert not {"warps", "smooth", "views_seed", "size"} & config.keys()
     assert config["target"] == "logit"
 
 
-def test_a_damaged_state_is_refused_and_the_draws_stay(tmp_path):
+def test_a_damaged_state_is_refused_and_the_draws_stay(tmp_path, refused):
     density, sampling = linear_density(), Sampling(chains=2, warmup=5)
-    sample_to(tmp_path, [density], sampling, 5, progress=False)
+    sample_to([density], sampling, tmp_path, draws=5, progress=False)
     state = (tmp_path / "state.npz").read_bytes()
     for damaged in (state[: len(state) // 2], b"", b"PK" + bytes(100)):
         (tmp_path / "state.npz").write_bytes(damaged)
-        with pytest.raises(InputError, match="is damaged"):
-            sample_to(tmp_path, [density], sampling, 10, progress=False)
+        with refused("is damaged", kind=RunFolderError, path=tmp_path / "state.npz"):
+            sample_to([density], sampling, tmp_path, draws=10, progress=False)
     assert open_draws(tmp_path / "draws.zarr")["posterior"].sizes["draw"] == 5
 
 
-def test_a_response_that_is_not_finite_is_refused(tmp_path):
-    response = ppl_cnn.ScoreFunction(lambda image: jnp.log(-1 - jnp.sum(image**2)), (2, 2, 1))
+def test_a_response_that_is_not_finite_is_refused(refused):
+    response = ppl_cnn.Response(lambda image: jnp.log(-1 - jnp.sum(image**2)), (2, 2, 1))
     density = ppl_cnn.TiltedDensity(response, ppl_cnn.WhiteNoise(1.0))
-    with pytest.raises(InputError, match="not finite"):
+    with refused("not finite", "response", kind=MismatchError):
         ppl_cnn.draw(density, draws=5, progress=False)
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("name", "value"),
     [
-        {"chains": 0},
-        {"draws": 0},
-        {"warmup": 0},
-        {"thin": 0},
-        {"seed": -1},
-        {"kernel": "gibbs"},
-        {"target_accept": 0.0},
-        {"target_accept": 1.0},
-        {"target_accept": float("nan")},
+        *(("chains", 0), ("draws", 0), ("warmup", 0), ("thin", 0), ("seed", -1), ("seed", 2**63)),
+        *(("target_accept", 0.0), ("target_accept", 1.0), ("target_accept", float("nan"))),
     ],
 )
-def test_settings_that_cannot_be_used_are_refused_in_a_sentence(settings):
-    with pytest.raises(InputError, match=r"^[^\n]*\.$"):
-        ppl_cnn.draw(linear_density(), progress=False, **settings)
+def test_settings_that_cannot_be_used_are_refused_in_a_sentence(name, value, refused):
+    with refused(f"`{name}`", value, kind=ArgumentError, argument=name):
+        ppl_cnn.draw(linear_density(), progress=False, **{name: value})
+
+
+def test_an_unknown_kernel_is_refused(refused):
+    with refused("gibbs", *KERNELS, kind=UnknownNameError, name="gibbs"):
+        ppl_cnn.draw(linear_density(), kernel="gibbs", progress=False)
+
+
+def test_a_kernel_object_is_its_text(tmp_path):
+    short = {"chains": 2, "draws": 5, "warmup": 5, "progress": False}
+    text = ppl_cnn.draw(linear_density(), kernel="split", out=tmp_path, **short)
+    # The same run: there is nothing left to sample, and nothing to refuse.
+    again = ppl_cnn.draw(linear_density(), kernel=Split(), out=tmp_path, **short)
+    xr.testing.assert_identical(text["posterior"].to_dataset(), again["posterior"].to_dataset())
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["config"]["kernel"] == "split"
+
+
+def test_a_kernels_settings_count_and_are_recorded(tmp_path, refused):
+    short = {"chains": 2, "draws": 5, "warmup": 5, "progress": False, "out": tmp_path}
+    ppl_cnn.draw(linear_density(), kernel=Split(target_accept_prob=0.9, angle=1.0), **short)
+    config = json.loads((tmp_path / "run.json").read_text())["config"]
+    assert (config["kernel"], config["target_accept"]) == ("split(angle=1.0)", 0.9)
+    with refused("split(angle=1.0)", "not split", kind=RunFolderError):
+        ppl_cnn.draw(linear_density(), target_accept=0.9, **short)
+
+
+def test_a_run_that_recorded_the_default_number_of_rungs_is_resumed(tmp_path):
+    """Earlier versions recorded what was typed: tempered:16 or tempered."""
+    density, settings = linear_density(), {"chains": 2, "warmup": 5}
+    sampling = Sampling(kernel=parse_kernel("tempered"), **settings)
+    sample_to([density], sampling, tmp_path, draws=3, progress=False)
+    record = json.loads((tmp_path / "run.json").read_text())
+    record["config"]["kernel"] = "tempered:16"
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    root = tmp_path / "draws.zarr" / "zarr.json"
+    root.write_text(root.read_text().replace('"kernel": "tempered"', '"kernel": "tempered:16"'))
+    sample_to([density], sampling, tmp_path, draws=5, progress=False)
+    assert open_draws(tmp_path / "draws.zarr")["posterior"].sizes["draw"] == 5
+
+
+def test_images_in_memory_are_where_chains_start():
+    images = np.random.default_rng(0).normal(size=(2, *WEIGHTS.shape)).astype(np.float32)
+    tree = ppl_cnn.draw(linear_density(), chains=4, draws=2, warmup=2, start=images, progress=False)
+    np.testing.assert_allclose(tree["start/image"], images[[0, 1, 0, 1]], atol=1e-5)
 
 
 def test_the_seed_decides_the_draws():

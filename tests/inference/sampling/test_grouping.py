@@ -9,11 +9,12 @@ import pytest
 import xarray as xr
 
 import ppl_cnn
+from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.runs.record import unit_folder
 from ppl_cnn.inference.runs.store import open_draws
-from ppl_cnn.inference.sampling import grouping as batches
-from ppl_cnn.inference.sampling.driver import sample_to
-from ppl_cnn.inference.sampling.grouping import together
+from ppl_cnn.inference.sampling import grouping, placement
+from ppl_cnn.inference.sampling.driver import Origin, sample_to
+from ppl_cnn.inference.sampling.grouping import side_by_side
 from ppl_cnn.inference.sampling.program import Program
 from ppl_cnn.inference.sampling.settings import Sampling
 from ppl_cnn.models.density import gradient_bytes
@@ -23,22 +24,18 @@ from ppl_cnn.models.trained.cnn import CNN
 
 SIGMA, TEMPERATURE = 3.0, 0.5
 
-LINEAR = CNN(
-    Network("linear", (4, 5, 1), Preprocessing((0.0,), (1.0,), "grey"), (Dense("fc", 3),)),
-    {
-        "fc": {
-            # Of widely different lengths, so that the units want different steps.
-            "kernel": jnp.asarray(np.random.default_rng(0).normal(size=(20, 3)), jnp.float32)
-            * jnp.asarray([[0.02, 0.2, 1.0]]),
-            "bias": jnp.zeros(3),
-        }
-    },
-)
+
+def linear_cnn():
+    """Three linear units, of widely different lengths, so that they want different steps."""
+    weights = np.random.default_rng(0).normal(size=(20, 3))
+    kernel = jnp.asarray(weights, jnp.float32) * jnp.asarray([[0.02, 0.2, 1.0]])
+    network = Network("linear", (4, 5, 1), Preprocessing((0.0,), (1.0,), "grey"), (Dense("fc", 3),))
+    return CNN(network, {"fc": {"kernel": kernel, "bias": jnp.zeros(3)}})
 
 
 def linear_densities(text="fc:0-2"):
     noise = ppl_cnn.WhiteNoise(SIGMA)
-    return [ppl_cnn.TiltedDensity(unit, noise, TEMPERATURE) for unit in LINEAR.units(text)]
+    return [ppl_cnn.TiltedDensity(unit, noise, TEMPERATURE) for unit in linear_cnn().units(text)]
 
 
 def trained_densities(text, reference=None):
@@ -54,8 +51,8 @@ def draws_of(out, density):
 def test_every_unit_side_by_side_has_its_own_gaussian(tmp_path):
     """p_c = N(sigma^2 w_c / T, sigma^2 I) for a linear network's unit c."""
     densities = linear_densities()
-    sample_to(tmp_path, densities, Sampling(chains=4), 800, progress=False)
-    kernel = np.asarray(LINEAR.arrays()["fc"]["kernel"])
+    sample_to(densities, Sampling(chains=4), tmp_path, draws=800, progress=False)
+    kernel = np.asarray(linear_cnn().arrays()["fc"]["kernel"])
     for channel, density in enumerate(densities):
         image = draws_of(tmp_path, density)["posterior/image"].load().astype(np.float64)
         truth = SIGMA**2 * kernel[:, channel].reshape(4, 5, 1) / TEMPERATURE
@@ -70,10 +67,10 @@ def test_units_draw_together_what_they_draw_alone(tmp_path):
     """The first draws agree to float accuracy; later ones may part, as chaos amplifies that."""
     sampling = Sampling(chains=2, warmup=1)
     densities = trained_densities("conv2:0,conv2:5")
-    sample_to(tmp_path / "all", densities, sampling, 5, progress=False)
+    sample_to(densities, sampling, tmp_path / "all", draws=5, progress=False)
     for density in densities:
         alone = tmp_path / str(density.unit)
-        sample_to(alone, [density], sampling, 5, progress=False)
+        sample_to([density], sampling, alone, draws=5, progress=False)
         one, all_ = open_draws(alone / "draws.zarr"), draws_of(tmp_path / "all", density)
         for name in ("posterior/image", "posterior/response", "sample_stats/step_size"):
             np.testing.assert_allclose(all_[name], one[name], rtol=1e-3, atol=1e-2)
@@ -81,7 +78,7 @@ def test_units_draw_together_what_they_draw_alone(tmp_path):
 
 def test_each_unit_has_its_own_step_and_its_chains_share_it(tmp_path):
     densities = trained_densities("conv1:0-3")
-    sample_to(tmp_path, densities, Sampling(chains=2, warmup=60), 4, progress=False)
+    sample_to(densities, Sampling(chains=2, warmup=60), tmp_path, draws=4, progress=False)
     steps = np.stack([draws_of(tmp_path, each)["sample_stats/step_size"] for each in densities])
     assert (steps == steps[:, :1, :1]).all()
     assert len(np.unique(steps)) == len(densities)
@@ -89,9 +86,9 @@ def test_each_unit_has_its_own_step_and_its_chains_share_it(tmp_path):
 
 def test_chains_in_parts_are_the_chains_at_once(tmp_path, monkeypatch):
     densities, sampling = linear_densities(), Sampling(chains=4, warmup=5)
-    sample_to(tmp_path / "once", densities, sampling, 10, progress=False)
-    monkeypatch.setattr(Program, "_at_once", lambda program: 2)
-    sample_to(tmp_path / "parts", densities, sampling, 10, progress=False)
+    sample_to(densities, sampling, tmp_path / "once", draws=10, progress=False)
+    monkeypatch.setattr(placement, "_at_once", lambda *_: 2)
+    sample_to(densities, sampling, tmp_path / "parts", draws=10, progress=False)
     for density in densities:
         once, parts = (draws_of(tmp_path / name, density) for name in ("once", "parts"))
         np.testing.assert_allclose(
@@ -105,13 +102,15 @@ def test_chains_that_move_at_once_fit_a_cpus_caches(monkeypatch):
     assert needed > 4 * np.prod(density.latent_shape)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     for cache, most in ((needed, 2), (needed * 3 // 2, 3), (2**30, 8)):
-        monkeypatch.setattr("ppl_cnn.inference.sampling.program.CACHE_PER_CORE", cache)
-        assert Program([density], sampling)._most == most
+        monkeypatch.setattr("ppl_cnn.inference.sampling.placement.CACHE_PER_CORE", cache)
+        assert Program([density], sampling).placement.at_once == most
 
 
 def test_the_records_name_all_units_and_each(tmp_path):
     densities = trained_densities("conv2:1,conv1:0")
-    sample_to(tmp_path, densities, Sampling(chains=2, warmup=5), 4, "alexnet-fashion")
+    sample_to(
+        densities, Sampling(chains=2, warmup=5), tmp_path, draws=4, origin=Origin("alexnet-fashion")
+    )
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["config"]["units"] == ["conv2:1@7,7", "conv1:0@14,14"]
     own = json.loads((tmp_path / "conv1-0-at-14,14" / "run.json").read_text())
@@ -121,58 +120,58 @@ def test_the_records_name_all_units_and_each(tmp_path):
     assert own["gradients"]["sampling"] == int(steps.sum())
 
 
-def test_batches_hold_units_of_one_layer_and_place():
+def test_groups_hold_units_of_one_layer_and_place():
     densities = trained_densities("conv3:0-4,conv2:1,conv3:7@0,0,conv3:9")
-    sizes = [len(batch) for batch in together(densities, Sampling(chains=2))]
+    sizes = [len(group) for group in side_by_side(densities, Sampling(chains=2))]
     assert sizes == [6, 1, 1]
-    sizes = [len(batch) for batch in together(densities, Sampling(chains=2), 4)]
+    sizes = [len(group) for group in side_by_side(densities, Sampling(chains=2), most=4)]
     assert sizes == [3, 3, 1, 1]
 
 
-def test_batches_are_as_large_as_memory_lets_them(monkeypatch):
+def test_groups_are_as_large_as_memory_lets_them(monkeypatch):
     densities = trained_densities("conv3:0-15")
-    assert [len(batch) for batch in together(densities, Sampling())] == [16]
-    fitting = batches._fitting(densities[0], Sampling())
-    monkeypatch.setattr(batches, "BATCH_BYTES", batches.BATCH_BYTES * 5 // fitting)
-    assert max(len(batch) for batch in together(densities, Sampling())) <= 5
-    monkeypatch.setattr(batches, "BATCH_BYTES", 1)
-    assert [len(batch) for batch in together(densities, Sampling())] == [1] * 16
+    assert [len(group) for group in side_by_side(densities, Sampling())] == [16]
+    fitting = grouping._fitting(densities[0], Sampling())
+    monkeypatch.setattr(grouping, "GROUP_BYTES", grouping.GROUP_BYTES * 5 // fitting)
+    assert max(len(group) for group in side_by_side(densities, Sampling())) <= 5
+    monkeypatch.setattr(grouping, "GROUP_BYTES", 1)
+    assert [len(group) for group in side_by_side(densities, Sampling())] == [1] * 16
 
 
 @pytest.mark.long
-def test_a_run_goes_on_in_the_batches_that_it_began_in(tmp_path, monkeypatch):
+def test_a_run_goes_on_in_the_groups_that_it_began_in(tmp_path, monkeypatch):
     """Also where another machine would choose others."""
     densities, sampling = trained_densities("conv1:0-3,conv2:0-1"), Sampling(chains=1, warmup=5)
-    sample_to(tmp_path, densities, sampling, 3, progress=False)
-    monkeypatch.setattr(batches, "BATCH_BYTES", 1)
-    sample_to(tmp_path, densities, sampling, 5, progress=False)
+    sample_to(densities, sampling, tmp_path, draws=3, progress=False)
+    monkeypatch.setattr(grouping, "GROUP_BYTES", 1)
+    sample_to(densities, sampling, tmp_path, draws=5, progress=False)
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["config"]["side_by_side"] == [4, 2]
     assert draws_of(tmp_path, densities[5])["posterior"].sizes["draw"] == 5
 
 
-def test_other_temperatures_are_other_batches():
+def test_other_temperatures_are_other_groups():
     first, second = linear_densities("fc:0-1")
     second = replace(second, temperature=1.0)
-    assert [len(batch) for batch in together([first, second], Sampling())] == [1, 1]
+    assert [len(group) for group in side_by_side([first, second], Sampling())] == [1, 1]
 
 
 def test_no_units_at_a_time_is_refused(refused):
-    with refused("At least 1 unit", "not 0"):
-        together(linear_densities(), Sampling(), 0)
+    with refused("at least 1", "0", kind=ArgumentError, argument="side_by_side"):
+        side_by_side(linear_densities(), Sampling(), most=0)
 
 
-def test_units_share_their_weights_in_a_batch():
+def test_units_share_their_weights_in_a_group():
     program = Program(trained_densities("conv3:0-7"), Sampling(chains=2))
-    assert program._params["conv1"]["kernel"].shape == (5, 5, 1, 32)
-    assert program._params["conv3"]["kernel"].shape == (3, 3, 64, 8)
-    assert program._params["unit"]["channel"].shape == (16,)
+    assert program.placement.params["conv1"]["kernel"].shape == (5, 5, 1, 32)
+    assert program.placement.params["conv3"]["kernel"].shape == (3, 3, 64, 8)
+    assert program.placement.params["unit"]["channel"].shape == (16,)
 
 
 @pytest.mark.parametrize("reference", [ppl_cnn.Uniform(), ppl_cnn.Bounded(ppl_cnn.Spectral())])
 def test_bounded_pixels_stay_in_range_and_have_no_stein_mean(reference, tmp_path):
     densities = trained_densities("conv1:3-4", reference)
-    sample_to(tmp_path, densities, Sampling(chains=2, warmup=20), 10, progress=False)
+    sample_to(densities, Sampling(chains=2, warmup=20), tmp_path, draws=10, progress=False)
     for density in densities:
         tree = draws_of(tmp_path, density)
         assert "stein" not in tree.children
@@ -186,7 +185,7 @@ def test_bounded_pixels_stay_in_range_and_have_no_stein_mean(reference, tmp_path
 def test_a_spectral_references_stein_mean_is_the_draws_mean(tmp_path):
     """E_p[x] = R R^T E_p[grad f]/T on the unit's crop of the field."""
     (density,) = trained_densities("conv3:5", ppl_cnn.Spectral())
-    sample_to(tmp_path, [density], Sampling(chains=4, warmup=150), 300, progress=False)
+    sample_to([density], Sampling(chains=4, warmup=150), tmp_path, draws=300, progress=False)
     tree = open_draws(tmp_path / "draws.zarr")
     image = tree["posterior/image"].load().astype(np.float64)
     stein = tree["stein/image"].weighted(tree["stein/draws"]).mean(("chain", "block"))

@@ -8,22 +8,28 @@ import xarray as xr
 from scipy.integrate import dblquad
 
 import ppl_cnn
-from ppl_cnn.inference.sampling.driver import sample_to
+from ppl_cnn.errors import ArgumentError, MismatchError
+from ppl_cnn.inference.sampling.annealing import Estimate
+from ppl_cnn.inference.sampling.evidence import evidence
 from ppl_cnn.inference.sampling.log_z import (
+    AnnealedEstimate,
+    LogZ,
     Replicas,
     annealed_importance_sampling,
-    estimates,
+    class_offsets,
     reweighting,
     thermodynamic_integration,
 )
-from ppl_cnn.inference.sampling.settings import Sampling
 
-WEIGHTS = np.random.default_rng(0).normal(size=(3, 2, 1)).astype(np.float32)
 SIGMA, TEMPERATURE = 2.0, 0.7
 
 
+def slope():
+    return np.random.default_rng(0).normal(size=(3, 2, 1)).astype(np.float32)
+
+
 def linear_density():
-    response = ppl_cnn.ScoreFunction(lambda x: jnp.sum(WEIGHTS * x), WEIGHTS.shape)
+    response = ppl_cnn.Response(lambda x: jnp.sum(slope() * x), slope().shape)
     return ppl_cnn.TiltedDensity(response, ppl_cnn.WhiteNoise(SIGMA), TEMPERATURE)
 
 
@@ -31,10 +37,9 @@ def bent(x):
     return 3 * jnp.sin(2 * x[0, 0, 0]) + x[0, 0, 0] * x[0, 1, 0] - 0.3 * jnp.sum(x**4)
 
 
-def estimated(density, folder, rungs=8, temperatures=100, draws=600):
-    sampling = Sampling(f"tempered:{rungs}", chains=8, warmup=200)
-    sample_to(folder, [density], sampling, draws, progress=False)
-    (found,) = estimates(folder, [density], 64, temperatures, seed=0).values()
+def estimated(density, folder=None, **settings):
+    settings = {"rungs": 8, "temperatures": 100, "draws": 600, "warmup": 200} | settings
+    (found,) = evidence([density], out=folder, progress=False, **settings).values()
     return found
 
 
@@ -44,14 +49,19 @@ def errors(found, truth):
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    """Of the linear response."""
-    return estimated(linear_density(), tmp_path_factory.mktemp("run"), rungs=12, temperatures=300)
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture(scope="module")
+def found(folder):
+    """The estimates for the linear score."""
+    return estimated(linear_density(), folder, rungs=12, temperatures=300)
 
 
 def test_a_linear_response_has_the_closed_form(found):
     """log Z = s^2 |w|^2 / (2 T^2)."""
-    truth = SIGMA**2 * (WEIGHTS**2).sum() / (2 * TEMPERATURE**2)
+    truth = SIGMA**2 * (slope() ** 2).sum() / (2 * TEMPERATURE**2)
     # Each error is t-distributed with seven degrees of freedom or, of AIS, about normal.
     assert np.abs(errors(found, truth)).max() < 5
     assert found.agree
@@ -59,14 +69,14 @@ def test_a_linear_response_has_the_closed_form(found):
     assert max(each.error for each in (found.integrated, found.reweighted)) < 0.03 * truth
 
 
-def test_brute_force_in_two_dimensions(tmp_path):
+def test_brute_force_in_two_dimensions():
     def integrand(b, a):
         f = 3 * math.sin(2 * a) + a * b - 0.3 * (a**4 + b**4)
         return math.exp(f - (a * a + b * b) / 2) / (2 * math.pi)
 
     truth = math.log(dblquad(integrand, -6, 6, -6, 6)[0])
-    density = ppl_cnn.TiltedDensity(ppl_cnn.ScoreFunction(bent, (1, 2, 1)), ppl_cnn.WhiteNoise(1.0))
-    found = estimated(density, tmp_path)
+    density = ppl_cnn.TiltedDensity(ppl_cnn.Response(bent, (1, 2, 1)), ppl_cnn.WhiteNoise(1.0))
+    found = estimated(density)
     # The corrected trapezoidal rule's own error is of fourth order in the rungs' distance.
     assert np.abs(errors(found, truth)[1:]).max() < 5
     assert abs(found.integrated.value - truth) < 5 * found.integrated.error + 0.01
@@ -116,30 +126,62 @@ def test_reweighting_solves_the_self_consistent_equations():
 def test_mean_weights_are_unbiased_however_short_the_climb():
     """E[weight] = Z with two temperatures, where the effective number is small."""
     density = linear_density()
-    truth = SIGMA**2 * (WEIGHTS**2).sum() / (2 * TEMPERATURE**2)
+    truth = SIGMA**2 * (slope() ** 2).sum() / (2 * TEMPERATURE**2)
     strong = ppl_cnn.TiltedDensity(density.unit, density.reference, temperature=4.0)
     truth *= (TEMPERATURE / 4.0) ** 2
     strengths = np.asarray([0.0, 0.5, 1.0])
     replicas = Replicas(strengths, np.zeros((4, 2, 3)), np.full(3, 0.5), np.full(3, 1.5))
-    found = annealed_importance_sampling(strong, {}, replicas, 4000, 2, seed=1)
+    found = annealed_importance_sampling(
+        strong, {}, replicas, particles=4000, temperatures=2, seed=1
+    )
     assert found.log_z.value == pytest.approx(truth, abs=4 * found.log_z.error)
     assert found.log_z.error < 0.1
     # One gradient at the start, and at each of two strengths 1 to 5 of half a radian each.
     assert 3 * 4000 <= found.gradients <= 11 * 4000
 
 
-def test_too_few_chains_and_other_kernels_are_refused(refused):
-    with refused("tempered"):
+def test_draws_of_other_kernels_are_refused(refused):
+    with refused("tempered", kind=MismatchError):
         Replicas.of(xr.DataTree())
+
+
+def test_draws_of_too_few_chains_are_refused(refused):
     density = linear_density()
-    draws = ppl_cnn.draw(density, "tempered:2", chains=3, draws=5, warmup=5, progress=False)
-    with refused("at least 4 chains", "3"):
+    settings = {"chains": 3, "draws": 5, "warmup": 5, "progress": False}
+    draws = ppl_cnn.draw(density, kernel="tempered:2", **settings)
+    with refused("4", "3", kind=ArgumentError, argument="chains"):
         Replicas.of(draws)
-    with refused("at least 2 particles", "1"):
-        annealed_importance_sampling(density, {}, replicas_of(), 1, 5, seed=0)
 
 
-def test_the_record_is_json(found):
-    record = json.loads(json.dumps(found.record()))
+@pytest.mark.parametrize(
+    ("argument", "value"), [("chains", 3), ("particles", 1), ("temperatures", 0)]
+)
+def test_too_few_are_refused_before_anything_is_sampled(argument, value, refused, tmp_path):
+    with refused(value, kind=ArgumentError, argument=argument):
+        estimated(linear_density(), tmp_path / "run", **{argument: value})
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("argument", "particles", "temperatures"), [("particles", 1, 5), ("temperatures", 8, 0)]
+)
+def test_annealing_needs_particles_and_temperatures(argument, particles, temperatures, refused):
+    counts = {"particles": particles, "temperatures": temperatures}
+    with refused(counts[argument], kind=ArgumentError, argument=argument):
+        annealed_importance_sampling(linear_density(), {}, replicas_of(), **counts, seed=0)
+
+
+def test_the_folder_holds_the_estimates_as_json(found, folder):
+    record = json.loads((folder / "evidence.json").read_text())["linear_density.<locals>.<lambda>"]
+    assert record == json.loads(json.dumps(found.record()))
     assert record["reweighting"]["error"] == found.reweighted.error
     assert record["annealed importance sampling"]["gradients"] == found.annealed.gradients
+
+
+def test_class_offsets_are_those_of_equal_priors():
+    """exp(f_c - log Z_c) / C is p(x|c) p(c) / q(x)."""
+    none = AnnealedEstimate(Estimate(0.0, 1.0), 1.0, 0)
+    values = {"a": 1.0, "b": -2.0, "c": 0.5}
+    found = {name: LogZ(Estimate(9.0, 1.0), Estimate(z, 1.0), none) for name, z in values.items()}
+    expected = {name: -z - math.log(3) for name, z in values.items()}
+    assert class_offsets(found) == pytest.approx(expected)

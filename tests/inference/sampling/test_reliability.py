@@ -19,13 +19,14 @@ import xarray as xr
 import zarr
 
 import ppl_cnn
+from ppl_cnn.errors import RunFolderError
 from ppl_cnn.inference.report.page import build_report
 from ppl_cnn.inference.runs.folder import RunFolder
 from ppl_cnn.inference.runs.store import open_draws
 from ppl_cnn.inference.sampling.driver import sample_to
-from ppl_cnn.inference.sampling.program import draws_before
 from ppl_cnn.inference.sampling.settings import Sampling
-from ppl_cnn.inference.sampling.starts import Starts
+from ppl_cnn.inference.sampling.starts.named import parse_start
+from ppl_cnn.inference.sampling.state import draws_before
 
 DRAWS, BLOCK = 40, 10
 UNITS = ("conv1-0-at-14,14", "conv1-1-at-14,14")
@@ -38,11 +39,11 @@ import os, pathlib, signal, sys
 import jax
 jax.config.update("jax_compilation_cache_dir", sys.argv[1])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-from ppl_cnn.inference.sampling.program import LONGEST_BLOCK, draws_before
+from ppl_cnn.inference.sampling import program
 from ppl_cnn.inference.sampling.settings import Sampling
-from ppl_cnn.inference.sampling import driver as chains
+from ppl_cnn.inference.sampling.driver import sample_to
 import ppl_cnn
-LONGEST_BLOCK = 10
+program.LONGEST_BLOCK = 10
 unit, side, out, *moments = sys.argv[2:]
 
 def run(left):
@@ -57,8 +58,8 @@ def run(left):
     densities = [ppl_cnn.TiltedDensity(u, ppl_cnn.WhiteNoise(10.0), 0.1) for u in units]
     sampling = Sampling(chains=2, warmup=10)
     side_by_side = int(side) if side != "None" else None
-    chains.sample_to(pathlib.Path(out), densities, sampling, 40, side_by_side=side_by_side,
-                     progress=False)
+    sample_to(densities, sampling, pathlib.Path(out), draws=40, side_by_side=side_by_side,
+              progress=False)
 
 for moment in moments:  # forked before JAX starts its threads, so that importing is done once
     if not (child := os.fork()):
@@ -97,7 +98,7 @@ def go(out, kind="single", draws=DRAWS, **options):
     units = ppl_cnn.load("alexnet-fashion").units(text, "pre", "logit")
     densities = [ppl_cnn.TiltedDensity(unit, ppl_cnn.WhiteNoise(10.0), 0.1) for unit in units]
     options = {"progress": False, "side_by_side": side_by_side} | options
-    sample_to(out, densities, Sampling(chains=2, warmup=10), draws, **options)
+    sample_to(densities, Sampling(chains=2, warmup=10), out, draws=draws, **options)
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +231,9 @@ def test_without_the_state_the_draws_are_not_overwritten(ended, refused):
     run = ended()
     (run / "state.npz").unlink()
     before = contents(run)
-    with refused("holds 40 draws per chain", "state.npz", "is lost", "another --out"):
+    with refused(
+        "40 draws", "state.npz", "lost", "`out`", kind=RunFolderError, path=run / "draws.zarr"
+    ):
         go(run, draws=60)
     assert contents(run) == before
 
@@ -243,11 +246,11 @@ def test_a_store_behind_the_state_is_refused(ended, refused, tmp_path):
     shutil.rmtree(run)
     run = ended()
     shutil.copy(ahead, run / "state.npz")
-    with refused("holds 40 draws per chain", "says 60", "put the whole store back"):
+    with refused("40 draws", "60", kind=RunFolderError, path=run / "draws.zarr"):
         go(run, draws=80)
     (run / "state.npz").write_bytes(state)
     shutil.rmtree(run / "draws.zarr")
-    with refused("holds 0 draws per chain", "says 40"):
+    with refused("0 draws", "40", kind=RunFolderError, path=run / "draws.zarr"):
         go(run, draws=80)
 
 
@@ -255,11 +258,11 @@ def test_a_store_of_another_run_or_program_is_refused(ended, undisturbed, refuse
     run = ended()
     shutil.rmtree(run / "draws.zarr")
     shutil.copytree(undisturbed("each") / UNITS[1] / "draws.zarr", run / "draws.zarr")
-    with refused("holds draws of another run"):
+    with refused("another run", kind=RunFolderError, path=run / "draws.zarr"):
         go(run, draws=60)
     shutil.rmtree(run / "draws.zarr")
     zarr.open_array(run / "draws.zarr", mode="w", shape=(3,), dtype="f4")[:] = 1
-    with refused("no intact store"):
+    with refused("no intact store", kind=RunFolderError, path=run / "draws.zarr"):
         go(run, draws=60)
     with refused("no intact store"):
         build_report(run)
@@ -267,11 +270,11 @@ def test_a_store_of_another_run_or_program_is_refused(ended, undisturbed, refuse
     xr.DataTree.from_dict({"posterior": xr.Dataset({"mu": ("draw", np.ones(3))})}).to_zarr(
         run / "draws.zarr", zarr_format=2
     )
-    with refused("no intact store"):
+    with refused("no intact store", kind=RunFolderError, path=run / "draws.zarr"):
         go(run, draws=60)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").write_text("mine")
-    with refused("holds no run, but other files (notes.txt)"):
+    with refused("notes.txt", kind=RunFolderError, path=tmp_path / "other"):
         go(tmp_path / "other")
 
 
@@ -327,7 +330,7 @@ def test_a_damaged_record_is_refused(ended, refused, content):
     (run / "run.json").write_text(content)
     before = contents(run)
     for action in (lambda: go(run), lambda: build_report(run)):
-        with refused("run.json is damaged"):
+        with refused("run.json", "damaged"):
             action()
     assert contents(run) == before
 
@@ -341,16 +344,16 @@ def test_a_state_with_any_byte_changed_or_cut_is_refused_or_whole(ended, refused
         state.write_bytes(content[:place] + changed * (rng.random() < 0.9) + content[place + 1 :])
         assert draws_before(state) in (0, DRAWS)
     state.write_bytes(content[:-100])
-    with refused("state.npz is damaged"):
+    with refused("damaged", kind=RunFolderError, path=state):
         go(state.parent, draws=60)
 
 
 def test_a_folder_that_a_run_is_writing_to_is_refused(ended, refused):
     run = ended("each")
     config = json.loads((run / "run.json").read_text())["config"]
-    with RunFolder.claim(run, config, "command"), refused("Another run is writing to"):
+    with RunFolder.claim(run, config, "command"), refused("Another run", run, kind=RunFolderError):
         go(run, "each")
-    with refused("is a unit's folder of", "continue that run", "another --out"):
+    with refused(run, "`out`", kind=RunFolderError, path=run / UNITS[0]):
         go(run / UNITS[0])
     go(run, "each")  # the lock's file stays, but nobody holds it
 
@@ -374,10 +377,10 @@ def test_starts_at_a_run_that_cannot_be_used_are_refused(ended, refused, tmp_pat
     run = ended()
 
     def start(folder):
-        return Starts(f"run:{folder}")([density], Sampling(chains=2))
+        return parse_start(f"run:{folder}").latents([density], Sampling(chains=2))
 
     assert start(run).latents.shape == (2, *unit.shape)
-    with refused("holds no draws yet"):
+    with refused("no draws", tmp_path / "nothing"):
         start(tmp_path / "nothing")
     file = run / "draws.zarr/posterior/image/c/0/3/0/0/0"
     file.write_bytes(file.read_bytes()[:-30])
@@ -398,7 +401,7 @@ def test_starts_at_a_run_that_cannot_be_used_are_refused(ended, refused, tmp_pat
         start(tmp_path / "other")
 
 
-def test_a_run_told_to_stop_says_that_it_goes_on(refused, tmp_path):
+def test_a_run_told_to_stop_says_that_it_can_be_resumed(refused, tmp_path):
     run = tmp_path / "run"
     command = [sys.executable, "-m", "ppl_cnn.sample", "--unit", "conv1:0", "--chains", "2"]
     command += ["--draws", "1000000", "--warmup", "10", "--temperature", "0.1", "--out", str(run)]
@@ -406,7 +409,7 @@ def test_a_run_told_to_stop_says_that_it_goes_on(refused, tmp_path):
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and not draws_before(run / "state.npz"):
             time.sleep(0.05)
-        with refused("Another run is writing to"):
+        with refused("Another run", run, kind=RunFolderError):
             config = json.loads((run / "run.json").read_text())["config"]
             with RunFolder.claim(run, config, "command"):
                 pass
@@ -414,7 +417,7 @@ def test_a_run_told_to_stop_says_that_it_goes_on(refused, tmp_path):
         os.kill(process.pid, signal.SIGTERM)
         said = process.communicate(timeout=60)[1]
     assert process.returncode == 143
-    assert said.endswith("\nStopped; the same command goes on.\n")
+    assert said.splitlines()[-1].startswith("Stopped")
     assert "Traceback" not in said
     draws = open_draws(run / "draws.zarr")["posterior"].sizes["draw"]
     done = subprocess.run(

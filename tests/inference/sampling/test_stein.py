@@ -47,7 +47,9 @@ def differences(density, kernel, chains, draws, warmup):
     Returns:
         The differences, and the images' means along the same.
     """
-    tree = ppl_cnn.draw(density, kernel, chains, draws, warmup, seed=1, progress=False)
+    tree = ppl_cnn.draw(
+        density, kernel=kernel, chains=chains, draws=draws, warmup=warmup, seed=1, progress=False
+    )
     gradient = tree["stein/image"].values.astype(np.float64)
     count = tree["stein/draws"].values
     assert len(set(count)) == 1, "the last block is shorter"

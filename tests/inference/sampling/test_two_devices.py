@@ -7,18 +7,19 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-CHAINS = "test_chains.py::"
+ROOM = Path(__file__).parents[1]
+DRIVER = "sampling/test_driver.py::"
 PROOFS = (
-    f"{CHAINS}test_a_linear_response_gives_the_shifted_gaussian",
-    f"{CHAINS}test_a_band_and_warps_leave_a_linear_response_its_closed_form",
-    f"{CHAINS}test_a_quadratic_response_gives_the_other_gaussian",
-    f"{CHAINS}test_steins_identity_holds_on_a_trained_network",
-    "test_agreement.py",
-    "test_evidence.py",
-    "test_split.py",
-    "test_stein.py",
-    "test_tempered.py",
+    f"{DRIVER}test_a_linear_response_gives_the_shifted_gaussian",
+    f"{DRIVER}test_a_band_and_warps_leave_a_linear_response_its_closed_form",
+    f"{DRIVER}test_a_quadratic_response_gives_the_other_gaussian",
+    f"{DRIVER}test_steins_identity_holds_on_a_trained_network",
+    "kernels/test_agreement.py",
+    "kernels/test_own_kernel.py",
+    "kernels/test_split.py",
+    "kernels/test_tempered.py",
+    "sampling/test_log_z.py",
+    "sampling/test_stein.py",
 )
 LENGTHIEST = ("6000", "50000", "squeezenet", "128")
 """In the names of what takes many minutes each and shows of devices what the others do."""
@@ -33,8 +34,8 @@ def test_proofs_hold_on_two_devices(tmp_path):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(counted)]
     command += ["-m", "long or not long", "-k", f"not ({' or '.join(LENGTHIEST)})"]
     subprocess.run(
-        command + [str(HERE / proof) for proof in PROOFS],
-        cwd=HERE.parents[1],
+        command + [str(ROOM / proof) for proof in PROOFS],
+        cwd=ROOM.parents[1],
         env=others | {"XLA_FLAGS": flags},
         check=True,
     )

@@ -1,0 +1,35 @@
+"""The kernels by their names, and the one parser of a kernel's text."""
+
+from ppl_cnn.errors import unknown
+from ppl_cnn.inference.kernels.kernel import Kernel
+from ppl_cnn.inference.kernels.numpyro_kernels import HMC, NUTS
+from ppl_cnn.inference.kernels.split import Split
+from ppl_cnn.inference.kernels.tempered import Tempered
+
+KERNELS: dict[str, type[Kernel]] = {
+    "split": Split,
+    "tempered": Tempered,
+    "hmc": HMC,
+    "nuts": NUTS,
+}
+"""Name -> kernel. A kernel of your own takes one more line; it must work without arguments."""
+
+
+def parse_kernel(text: str) -> Kernel:
+    """The kernel that a text names, with default settings.
+
+    Args:
+        text: a name in `KERNELS`, or `tempered:R` for R rungs.
+
+    Raises:
+        UnknownNameError: no kernel has that name.
+        ArgumentError: the value after the colon can't be used.
+
+    Examples:
+        >>> print(parse_kernel("tempered:4"))
+        tempered:4
+    """
+    name, colon, value = text.partition(":")
+    if name not in KERNELS:
+        raise unknown("kernel", name, tuple(KERNELS))
+    return KERNELS[name].parse(value) if colon else KERNELS[name]()

@@ -1,0 +1,128 @@
+"""Evidence: log Z of tilted densities, from a tempered run of them."""
+
+import json
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from ppl_cnn.files import write_aside
+from ppl_cnn.inference.kernels.tempered import Tempered
+from ppl_cnn.inference.runs.record import unit_folder
+from ppl_cnn.inference.runs.store import open_draws
+from ppl_cnn.inference.sampling.driver import Origin, sample_to
+from ppl_cnn.inference.sampling.log_z import (
+    LogZ,
+    Replicas,
+    annealed_importance_sampling,
+    check_counts,
+    reweighting,
+    thermodynamic_integration,
+)
+from ppl_cnn.inference.sampling.settings import Sampling
+from ppl_cnn.models.density import TiltedDensity
+
+
+def evidence(
+    densities: Sequence[TiltedDensity],
+    *,
+    rungs: int = 16,
+    chains: int = 8,
+    draws: int = 300,
+    warmup: int = 300,
+    particles: int = 64,
+    temperatures: int = 200,
+    seed: int = 0,
+    out: str | Path | None = None,
+    origin: Origin | None = None,
+    progress: bool = True,
+) -> dict[str, LogZ]:
+    """Estimates log Z of tilted densities, Z = E_q[exp(f/T)], in three ways that must agree.
+
+    Thermodynamic integration and reweighting (MBAR) take the replicas of a tempered run; annealed
+    importance sampling climbs the same ladder.
+
+    Args:
+        densities: the targets, of one reference and temperature.
+        rungs: of the ladder from the reference to the density; a larger log Z needs more.
+        chains: of each density, at least 4: standard errors come from their differences.
+        draws: kept per chain.
+        warmup: transitions before them, which adapt the step sizes and place the rungs.
+        particles: of annealed importance sampling.
+        temperatures: strengths that each particle climbs through.
+        seed: the same seed gives the same numbers.
+        out: a folder for the tempered run and `evidence.json`. The same call resumes a run that
+            was stopped. By default a temporary folder is used.
+        origin: where the run comes from, for the record.
+        progress: whether to show progress bars.
+
+    Returns:
+        Unit -> its log Z, a `LogZ`: the estimates `integrated`, `reweighted` and `annealed.log_z`,
+        each with its `value` and standard `error`, and whether they `agree`.
+
+    Raises:
+        InputError: a setting can't be used, or `out` holds another run.
+
+    Examples:
+        For f(x) = 2 x and q = N(0, 1), log Z is 2.
+
+        >>> import jax.numpy as jnp
+        >>> import ppl_cnn
+        >>> score = ppl_cnn.Response(lambda x: 2 * jnp.sum(x), (1, 1, 1))
+        >>> density = ppl_cnn.TiltedDensity(score, ppl_cnn.WhiteNoise(1.0))
+        >>> (found,) = evidence([density], rungs=2, chains=4, progress=False).values()
+        >>> abs(found.reweighted.value - 2) < 0.2
+        True
+    """
+    check_counts(chains=chains, particles=particles, temperatures=temperatures)
+    settings = Sampling(kernel=Tempered(rungs=rungs), chains=chains, warmup=warmup, seed=seed)
+    origin = origin or Origin(command="ppl_cnn.evidence")
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary if out is None else out)
+        sample_to(densities, settings, folder, draws=draws, origin=origin, progress=progress)
+        found = log_z_of_run(
+            folder, densities, particles=particles, temperatures=temperatures, seed=seed
+        )
+        record = {unit: each.record() for unit, each in found.items()}
+        write_aside(folder / "evidence.json", (json.dumps(record, indent=2) + "\n").encode())
+    return found
+
+
+def log_z_of_run(
+    folder: Path,
+    densities: Sequence[TiltedDensity],
+    *,
+    particles: int,
+    temperatures: int,
+    seed: int,
+) -> dict[str, LogZ]:
+    """Unit -> log Z of its density, from the folder of a tempered run.
+
+    Args:
+        folder: the run's.
+        densities: the run's, all of them.
+        particles: of annealed importance sampling.
+        temperatures: strengths that each particle climbs through.
+        seed: the particles'.
+
+    Raises:
+        InputError: the run is of another kernel, has too few chains, or lacks draws.
+    """
+    found = {}
+    compiled: dict[Hashable, TiltedDensity] = {}
+    for density in densities:
+        name = str(density.unit)
+        own = folder / unit_folder(name) if len(densities) > 1 else folder
+        replicas = Replicas.of(open_draws(own / "draws.zarr"))
+        found[name] = LogZ(
+            thermodynamic_integration(replicas),
+            reweighting(replicas),
+            annealed_importance_sampling(
+                compiled.setdefault(density.unit.program, density),
+                density.unit.params,
+                replicas,
+                particles=particles,
+                temperatures=temperatures,
+                seed=seed,
+            ),
+        )
+    return found

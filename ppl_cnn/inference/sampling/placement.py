@@ -1,0 +1,108 @@
+"""Where the chains of some densities lie: over this process's devices, and in parts on each."""
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
+
+from ppl_cnn.inference.kernels.kernel import State
+from ppl_cnn.models.density import TiltedDensity, gradient_bytes
+from ppl_cnn.models.networks.graph import Params
+
+CHAINS_PER_CORE = {"cpu": 4}
+"""Platform -> largest number of chains per core that move at once; elsewhere all chains do. More
+chains gain little, and would wait for the longest trajectory of more chains."""
+CACHE_PER_CORE = 16 * 2**20
+"""Bytes that the gradients of chains that move at once may need, unless the weights that they share
+are larger. On two cores, 8 chains of a SqueezeNet class took 1.56 times as long each as 2 chains,
+and 8 of AlexNet's conv5 1.24 times; but 8 of its fc8, mostly weights, 0.87 times."""
+
+CHAIN = PartitionSpec("chain")
+"""Arrays with a leading axis of chains are split over the devices."""
+EVERYWHERE = PartitionSpec()
+"""Other arrays are on all devices."""
+
+
+class Placement:
+    """The chains of densities side by side, spread over this process's devices.
+
+    The chains of all densities, those of the first first, are one batch.
+
+    Args:
+        densities: of units whose programs are equal.
+        chains: number of chains of each density.
+        replicas: number of latents that a chain moves at once.
+    """
+
+    def __init__(self, densities: Sequence[TiltedDensity], chains: int, replicas: int) -> None:
+        self.members = np.repeat(np.arange(len(densities)), chains)
+        """Chain -> index of its density."""
+        devices, count = jax.local_devices(), len(self.members)
+        used = max(n for n in range(1, len(devices) + 1) if count % n == 0)
+        self.mesh = Mesh(np.asarray(devices[:used]), ("chain",))
+        weights = [density.unit.params for density in densities]
+        self._own = jax.tree.map(
+            lambda *leaves: any(leaf is not leaves[0] for leaf in leaves), *weights
+        )
+        self.axes = jax.tree.map(lambda own: 0 if own else None, self._own)
+        """Axis of chains of each of the weights: None for those that all units share."""
+        self.specs = jax.tree.map(lambda own: CHAIN if own else EVERYWHERE, self._own)
+        """How each of the weights is spread over the devices."""
+        together = partial(_together, chains=chains)
+        self.params: Params = jax.device_put(
+            jax.tree.map(together, *weights), self.placed(self.specs)
+        )
+        """The weights of all units, those that differ once for each chain."""
+        self.at_once = _at_once(densities[0], count, replicas, self.mesh.devices.flat[0].platform)
+        """Largest number of chains that move at once on a device."""
+
+    def placed(self, specs: Any) -> Any:
+        """Where arrays with these partition specifications lie."""
+        return jax.tree.map(partial(NamedSharding, self.mesh), specs)
+
+    def in_parts(
+        self, move: Callable[[Params, State], State], params: Params, states: State
+    ) -> State:
+        """Moves chains of one device, as many at once as is fastest.
+
+        Args:
+            move: moves several chains.
+            params: the weights.
+            states: of the device's chains.
+        """
+        count = len(jax.tree.leaves(states)[0])
+        size = max(n for n in range(1, min(self.at_once, count) + 1) if count % n == 0)
+        if size == count or size < self.at_once // 2:
+            return move(params, states)
+
+        def part(index: Array) -> State:
+            cut = partial(jax.lax.dynamic_slice_in_dim, start_index=index * size, slice_size=size)
+            own = jax.tree.map(lambda leaf, own: cut(leaf) if own else leaf, params, self._own)
+            return move(own, jax.tree.map(cut, states))
+
+        parts = jax.lax.map(part, jnp.arange(count // size))
+        return jax.tree.map(lambda leaf: leaf.reshape(count, *leaf.shape[2:]), parts)
+
+
+def _at_once(density: TiltedDensity, chains: int, replicas: int, platform: str) -> int:
+    if chains == 1 or platform not in CHAINS_PER_CORE:
+        return chains
+    cores = os.cpu_count() or 1
+    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(density.unit.params))
+    room = max(cores * CACHE_PER_CORE, weights)
+    fitting: int = room // max(1, gradient_bytes(density))
+    images = min(cores * CHAINS_PER_CORE[platform], fitting)
+    return max(1, images // replicas)
+
+
+def _together(*leaves: Array, chains: int) -> Array:
+    """One array that all units share, or each chain's own of arrays that differ."""
+    if all(leaf is leaves[0] for leaf in leaves):
+        return leaves[0]
+    return jnp.repeat(jnp.stack(leaves), chains, axis=0)

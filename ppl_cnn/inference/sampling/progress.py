@@ -1,0 +1,75 @@
+"""The progress bar of a run."""
+
+from typing import Self
+
+import numpy as np
+from tqdm import tqdm
+
+from ppl_cnn.inference.sampling.program import Kept, Program
+from ppl_cnn.inference.sampling.settings import Sampling
+from ppl_cnn.inference.sampling.state import Position
+
+
+class Progress:
+    """A bar over warmup and draws, with draws per second, acceptance and time to go.
+
+    Args:
+        sampling: how each unit is sampled.
+        draws: draws wanted per chain.
+        units: number of units in all groups.
+        shown: whether the bar is shown at all.
+    """
+
+    def __init__(self, sampling: Sampling, *, draws: int, units: int, shown: bool) -> None:
+        self._sampling, self._units, self._begun = sampling, units, 0
+        self._bar = tqdm(
+            total=units * (sampling.warmup + draws * sampling.thin),
+            unit="transition",
+            desc="compiling",
+            disable=not shown,
+            dynamic_ncols=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._bar.close()
+
+    def begin(self, program: Program, position: Position) -> None:
+        """Turns to a group of units.
+
+        Args:
+            program: the group's.
+            position: where its chains stand; after a resumption, beyond the start.
+        """
+        self._last, self._together = position, len(program.densities)
+        self._begun += self._together
+        done = (position.warmup + position.draws * self._sampling.thin) * self._together
+        if not self._bar.disable:
+            # What an earlier run has done doesn't count for this run's rate.
+            self._bar.initial += done
+        self._bar.update(done)
+
+    def show(self, position: Position, kept: Kept) -> None:
+        """Moves on to a new position.
+
+        Args:
+            position: where the chains stand after a block.
+            kept: the block's draws.
+        """
+        last, self._last = self._last, position
+        drawn, warmed = position.draws - last.draws, position.warmup - last.warmup
+        rates = kept.transition["acceptance_rate"][:, : drawn or warmed]
+        text = f"acceptance {np.mean(rates):.2f}"
+        if drawn:
+            seconds = position.seconds["sampling"] - last.seconds["sampling"]
+            text += f", {drawn * len(rates) / seconds:.1f} draws/s"
+        doing = "sampling" if drawn else "warmup"
+        if self._units > 1:
+            first = self._begun - self._together + 1
+            which = f"{first}-{self._begun}" if self._together > 1 else f"{first}"
+            doing += f", units {which} of {self._units}"
+        self._bar.set_description(doing, refresh=False)
+        self._bar.set_postfix_str(text, refresh=False)
+        self._bar.update((warmed + drawn * self._sampling.thin) * self._together)

@@ -1,0 +1,172 @@
+"""Starts at draws of the reference, or of particles and optima that have moved from there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ppl_cnn.errors import ArgumentError
+from ppl_cnn.inference.sampling.annealing import PARTICLES, anneal, find_schedule, mean_weight
+from ppl_cnn.inference.sampling.starts.optimum import STEPS, randomize_then_optimize
+from ppl_cnn.inference.sampling.starts.start import (
+    ChainSettings,
+    Placed,
+    Start,
+    Started,
+    UnitChains,
+)
+from ppl_cnn.models.density import TiltedDensity
+
+
+@dataclass(frozen=True)
+class Prior(Start):
+    """Each chain starts at its own draw of the reference. Recorded as "prior"."""
+
+    def __str__(self) -> str:
+        return "prior"
+
+    def place(self, chains: UnitChains) -> Placed:
+        """The draws of the reference."""
+        return chains.drawn, 0, {}
+
+    def latents(self, densities: Sequence[TiltedDensity], settings: ChainSettings) -> Started:
+        """None: kernels draw from the reference by themselves."""
+        return Started(None, [0] * len(densities), [{} for _ in densities])
+
+
+@dataclass(frozen=True)
+class Rto(Start):
+    """Each chain starts at the optimum next to a draw of the reference. Recorded as "rto".
+
+    If the score is linear in z, the starts are draws of the density; see
+    `optimum.randomize_then_optimize`.
+
+    Args:
+        steps: gradients that each chain's search takes; others than 600 are recorded ("rto:300").
+
+    Raises:
+        ArgumentError: there is no step.
+    """
+
+    steps: int = STEPS
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ArgumentError(f"`steps` must be at least 1, not {self.steps}.", argument="steps")
+
+    def __str__(self) -> str:
+        return "rto" if self.steps == STEPS else f"rto:{self.steps}"
+
+    def place(self, chains: UnitChains) -> Placed:
+        """An optimum for each chain."""
+        found = []
+        for noise in chains.drawn:
+            at = chains.compiled, chains.density.unit.params, noise
+            found.append(_optimum(*at, steps=self.steps).block_until_ready())
+            chains.bar.update(1)
+        return jnp.stack(found), self.steps * len(found), {}
+
+
+_optimum = jax.jit(randomize_then_optimize, static_argnums=0, static_argnames="steps")
+
+
+@dataclass(frozen=True)
+class Annealed(Start):
+    """Each chain starts at an approximate draw of the density. Recorded as "anneal".
+
+    Particles of each chain climb from the reference to the density by sequential Monte Carlo
+    (`annealing.anneal`); the chain starts at one of them. The record's field `annealing` has the
+    schedule and the estimates of log Z that the climb gives.
+
+    Args:
+        particles: of each chain, at least 2; others than 16 are recorded ("anneal:64").
+
+    Raises:
+        ArgumentError: there are too few particles.
+    """
+
+    particles: int = PARTICLES
+
+    def __post_init__(self) -> None:
+        if self.particles < 2:
+            raise ArgumentError(
+                f"`particles` must be at least 2, not {self.particles}.", argument="particles"
+            )
+
+    def __str__(self) -> str:
+        return "anneal" if self.particles == PARTICLES else f"anneal:{self.particles}"
+
+    def place(self, chains: UnitChains) -> Placed:
+        """One of the particles of each chain."""
+        bar = chains.bar
+
+        def show(strength: float) -> None:
+            bar.set_postfix_str(f"strength {strength:.2g}", refresh=False)
+            bar.update(0)
+
+        compiled, params = chains.compiled, chains.density.unit.params
+        keys = jax.vmap(partial(jax.random.fold_in, data=2))(chains.keys)
+        scouts = jax.random.split(jax.random.fold_in(keys[0], 1), max(PARTICLES, self.particles))
+        schedule, gradients = find_schedule(compiled, params, scouts, show=show)
+        found = []
+        for key in keys:
+            one = anneal(compiled, params, key, schedule, particles=self.particles, show=show)
+            one.z.block_until_ready()
+            found.append(one)
+            bar.update(1)
+        log_z = np.asarray([each.log_z for each in found])
+        note: dict[str, Any] = {
+            "particles": self.particles,
+            "strengths": schedule.strengths.tolist(),
+            "log_z": log_z.tolist(),
+        }
+        if len(found) > 1:
+            estimate, effective = mean_weight(log_z)
+            note |= {**estimate._asdict(), "effective": effective}
+        gradients += sum(each.gradients for each in found)
+        return jnp.stack([each.z for each in found]), gradients, {"annealing": note}
+
+
+@dataclass(frozen=True)
+class TwoSided(Start):
+    """Half of the chains start at draws of the reference, the others elsewhere.
+
+    If both halves come to the same, the chains mix. Recorded as "two-sided:rto" and the like.
+
+    Args:
+        start: where the second half starts.
+
+    Raises:
+        ArgumentError: both sides would start at draws of the reference.
+    """
+
+    start: Start
+
+    def __post_init__(self) -> None:
+        if isinstance(self.start, Prior | TwoSided):
+            raise ArgumentError(
+                f"Both sides can't start at draws of the reference ({self.start}). Give another "
+                f"`start`, for example `start=rto`.",
+                argument="start",
+            )
+
+    def __str__(self) -> str:
+        return f"two-sided:{self.start}"
+
+    def place(self, chains: UnitChains) -> Placed:
+        """Draws of the reference, then where the other start places its half."""
+        half, rest = divmod(len(chains.keys), 2)
+        if rest:
+            raise ArgumentError(
+                f"An odd number of chains, {len(chains.keys)}, can't start on two sides. Give an "
+                f"even number of `chains`.",
+                argument="chains",
+            )
+        chains.bar.update(half)
+        other = chains._replace(keys=chains.keys[half:], drawn=chains.drawn[half:])
+        latents, gradients, note = self.start.place(other)
+        return jnp.concatenate([chains.drawn[:half], latents]), gradients, note

@@ -1,0 +1,61 @@
+"""Kernels and their texts."""
+
+import pytest
+
+from ppl_cnn.errors import ArgumentError, UnknownNameError
+from ppl_cnn.inference.kernels.named import KERNELS, parse_kernel
+from ppl_cnn.inference.kernels.numpyro_kernels import HMC, NUTS
+from ppl_cnn.inference.kernels.split import Split
+from ppl_cnn.inference.kernels.tempered import RUNGS, Tempered
+
+
+@pytest.mark.parametrize("text", [*KERNELS, "tempered:4", "tempered:1"])
+def test_a_text_names_a_kernel_which_gives_it_back(text):
+    kernel = parse_kernel(text)
+    assert type(kernel) is KERNELS[text.partition(":")[0]]
+    assert str(kernel) == text
+
+
+def test_the_number_of_rungs_is_read():
+    assert parse_kernel("tempered:5").replicas == 5
+    assert parse_kernel("tempered").replicas == RUNGS
+    # They give the same draws, and are recorded alike.
+    assert str(parse_kernel(f"tempered:{RUNGS}")) == str(parse_kernel("tempered"))
+    assert parse_kernel("split").replicas == 1
+
+
+@pytest.mark.parametrize(
+    ("kernel", "text"),
+    [
+        (Split(angle=1.0), "split(angle=1.0)"),
+        (Split(step_size=0.5, angle=1.0), "split(step_size=0.5, angle=1.0)"),
+        (HMC(trajectory_length=2.0), "hmc(trajectory_length=2.0)"),
+        (NUTS(max_tree_depth=7), "nuts(max_tree_depth=7)"),
+        (Tempered(rungs=3), "tempered:3"),
+        (Split(target_accept_prob=0.9), "split"),  # which the record has by itself
+    ],
+)
+def test_settings_that_change_draws_are_in_the_text(kernel, text):
+    assert str(kernel) == text
+
+
+def test_unknown_kernels_are_refused(refused):
+    known = tuple(KERNELS)
+    with refused("'gibbs'", *KERNELS, kind=UnknownNameError, name="gibbs", known=known):
+        parse_kernel("gibbs")
+    with refused("'gibbs'", kind=UnknownNameError, name="gibbs"):
+        parse_kernel("gibbs:3")
+
+
+@pytest.mark.parametrize(
+    "text", ["tempered:", "tempered:x", "tempered:0", "tempered:-2", "tempered:2.5"]
+)
+def test_bad_numbers_of_rungs_are_refused(text, refused):
+    with refused("tempered:R", repr(text), kind=ArgumentError, argument="kernel"):
+        parse_kernel(text)
+
+
+@pytest.mark.parametrize("text", ["split:3", "hmc:", "nuts:10"])
+def test_values_for_kernels_without_are_refused(text, refused):
+    with refused(repr(text), kind=ArgumentError, argument="kernel"):
+        parse_kernel(text)
