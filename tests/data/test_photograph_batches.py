@@ -152,7 +152,7 @@ def test_damaged_images_are_replaced_by_their_neighbours_and_counted(spoiled):
     assert all("truncated" in fault.lower() for fault in split.source.damaged.values())
     sentence = split.damage()
     assert sentence.startswith("2 of the 2000 images of folder:")
-    assert f"for example image {bad[0]} (" in sentence
+    assert f"such as image {bad[0]} (" in sentence
     images = np.concatenate([batch["image"] for batch in read])
     for position in bad:
         np.testing.assert_array_equal(images[position], images[position + 1])
