@@ -25,10 +25,9 @@ prepared at their first use: --data folder:PATH.
 Without a subcommand, the command lists the data sets.
 """
 
-_ORIGINALS = "; ".join(f"for {name}, {each.originals}" for name, each in DATA_SETS.items())
-_FOLDERS = ", ".join(
-    f"{each.manual_dir} for {n}" for n, each in DATA_SETS.items() if each.manual_dir
-)
+_TO_PREPARE = {name: each for name, each in DATA_SETS.items() if not each.shipped}
+_ORIGINALS = "; ".join(f"for {name}, {each.originals}" for name, each in _TO_PREPARE.items())
+_USUAL = ", ".join(f"{e.manual_dir} for {n}" for n, e in _TO_PREPARE.items() if e.manual_dir)
 
 DataDir = Annotated[
     str | None,
@@ -44,13 +43,14 @@ class Prepare:
 
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
     """The data set: a name that `python -m ppl_cnn.data list` shows, or folder:PATH for class
-    folders of images. fashion-embedded makes the shipped files again."""
+    folders of images. fashion-embedded makes the shipped files again, from those of
+    fashion_mnist."""
     manual_dir: Annotated[
         Path | None,
         tyro.conf.arg(
             metavar="DIR",
             help=f"The folder with the original files: {_ORIGINALS}.",
-            help_behavior_hint=f"(default: {_FOLDERS})",
+            help_behavior_hint=f"(default: {_USUAL})",
         ),
     ] = None
     short_side: Annotated[
