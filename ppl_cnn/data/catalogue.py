@@ -132,12 +132,12 @@ class Prepared(NamedTuple):
         return {each["name"]: sum(map(int, each["shardLengths"])) for each in splits}
 
 
-def data_root(data_dir: str | None) -> Path:
+def data_root(data_dir: str | Path | None) -> Path:
     """The folder of prepared data sets: `data_dir`, $TFDS_DATA_DIR or ~/tensorflow_datasets."""
     return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
-def prepared(name: str, data_dir: str | None = None) -> list[Prepared]:
+def prepared(name: str, data_dir: str | Path | None = None) -> list[Prepared]:
     """The prepared forms of a data set: itself, or each prepared variant in the order of names.
 
     Args:
@@ -153,7 +153,7 @@ def prepared(name: str, data_dir: str | None = None) -> list[Prepared]:
     ]
 
 
-def find(name: str, data_dir: str | None = None) -> Prepared:
+def find(name: str, data_dir: str | Path | None = None) -> Prepared:
     """The prepared data set of a name, with or without its variant.
 
     Args:
@@ -187,7 +187,7 @@ def find(name: str, data_dir: str | None = None) -> Prepared:
     return fitting[0]
 
 
-def prepare_command(name: str, data_dir: str | None) -> str:
+def prepare_command(name: str, data_dir: str | Path | None) -> str:
     """The command line that prepares a data set of the catalogue."""
     manual = "" if DATA_SETS[name].manual_dir else " --manual-dir DIR"
     option = f" --data-dir {data_dir}" if data_dir is not None else ""

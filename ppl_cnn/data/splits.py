@@ -1,6 +1,7 @@
 """Opening one split of a prepared data set."""
 
 from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
 
 from ppl_cnn.data.catalogue import FOLDER, find
 from ppl_cnn.data.images import Images, StoredShape
@@ -49,7 +50,7 @@ class ImageSplit:
         )
 
 
-def open_split(name: str, split: str, data_dir: str | None = None) -> ImageSplit:
+def open_split(name: str, split: str, data_dir: str | Path | None = None) -> ImageSplit:
     """Opens a split of a prepared data set.
 
     Args:

@@ -72,6 +72,13 @@ def test_order_is_the_seeds_alone():
     assert not any(batch in orders[0] for batch in orders[2])
 
 
+def test_order_is_that_of_earlier_versions():
+    # A run that another version of ppl_cnn or grain began must resume with the same images.
+    first, second = take(training_batches(numbered(40), 8, seed=3), 2)
+    assert first == [19, 3, 14, 35, 31, 5, 32, 30]
+    assert second == [21, 23, 6, 1, 11, 38, 12, 18]
+
+
 @pytest.mark.parametrize("threads", [0, 2, 5])
 def test_order_does_not_depend_on_threads(threads):
     data = numbered(500)

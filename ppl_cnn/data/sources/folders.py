@@ -151,7 +151,7 @@ def _images(folder: Path) -> _Images:
     return _Images([file for file, _ in found], [mark for _, mark in found])
 
 
-def prepared_tree(tree: Tree, data_dir: str | None) -> Prepared | None:
+def prepared_tree(tree: Tree, data_dir: str | Path | None) -> Prepared | None:
     """The prepared data set of a tree in its present state; None if there is none.
 
     Raises:
@@ -167,7 +167,7 @@ def prepared_tree(tree: Tree, data_dir: str | None) -> Prepared | None:
     return Prepared(f"{FOLDER}{tree.path}", found[0].parent) if found else None
 
 
-def all_prepared(data_dir: str | None) -> Iterator[Prepared]:
+def all_prepared(data_dir: str | Path | None) -> Iterator[Prepared]:
     """All prepared trees, whether they have changed since or not."""
     root = data_root(data_dir) / FOLDER_NAME
     for info in sorted(root.glob(f"*/{VERSION}/dataset_info.json")):

@@ -89,7 +89,7 @@ class ArrayBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
             homepage=self.HOMEPAGE,
             citation=self.CITATION,
             license=self.LICENCE,
-            # Record i is image i of the arrays; shuffling is the reader's business.
+            # Record i is image i of the arrays; readers shuffle.
             disable_shuffling=True,
         )
 

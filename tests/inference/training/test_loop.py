@@ -291,7 +291,7 @@ def test_a_finished_run_is_not_trained_again(whole):
     ("changes", "sentence"),
     [
         ({"network": "resnet"}, "no network 'resnet'"),
-        ({"data": "cifar"}, "no data set 'cifar'"),
+        ({"data": "cifar"}, "'cifar'"),
         ({"network": "alexnet"}, "1000 classes"),
         ({"batch_size": 6001}, "larger than"),
         ({"train": "validation"}, "no split 'validation'"),
