@@ -28,7 +28,7 @@ def test_the_command_trains_and_says_how_to_go_on(tmp_path):
     [
         (["--config", "nosuch"], "There is no recipe 'nosuch'"),
         (["--network", "nosuch"], "no network 'nosuch'"),
-        (["--data", "nosuch"], "no data set 'nosuch'"),
+        (["--data", "nosuch"], "'nosuch'"),
         (["--stages", "magic:3"], "is no stage"),
         (["--batch-size", "7000"], "larger than"),
         (["--out", "/dev/null/run"], "can't be written to"),

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ppl_cnn.data.readers import open_split
+from ppl_cnn.data import DATA_SETS, open_split
 from ppl_cnn.errors import InputError
 from ppl_cnn.inference.training.placement import data_mesh
 from ppl_cnn.inference.training.recipe import Recipe
@@ -23,14 +23,6 @@ from ppl_cnn.inference.training.step import (
 from ppl_cnn.models.networks.catalogue import network_named
 from ppl_cnn.models.networks.declaration import IMAGE, Network
 from ppl_cnn.models.networks.slab import Slab
-
-_SIZES = {
-    "imagenet2012": (1_281_167, 1_000),
-    "imagenette": (9_469, 10),
-    "fashion_mnist": (60_000, 10),
-    "mnist": (60_000, 10),
-}
-"""Training images and classes of the data sets that may not be prepared here, as published."""
 
 
 class Need(NamedTuple):
@@ -171,9 +163,9 @@ def _size(recipe: Recipe, data_dir: str | None) -> tuple[int, int]:
     try:
         data = open_split(recipe.data, recipe.train, data_dir)
     except InputError:
-        if base not in _SIZES or recipe.train != "train":
+        if base not in DATA_SETS or recipe.train != "train":
             raise
-        return _SIZES[base]
+        return DATA_SETS[base].images["train"], DATA_SETS[base].classes
     return len(data), len(data.classes)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from ppl_cnn.data.readers import Batch, Split, batches
+from ppl_cnn.data import ImageBatch, ImageSplit, batches
 from ppl_cnn.inference.training.losses import LogMeanExp, class_offsets
 from ppl_cnn.models.networks.declaration import Network
 from ppl_cnn.models.networks.forward import scores
@@ -29,7 +29,7 @@ ALPHA_IMAGES = 10_000
 """Training images, or 50 a class if that is more, from which alpha is estimated for a test within
 a generative stage; at its end, all are taken."""
 
-type Reader = Callable[..., Iterator[Batch]]
+type Reader = Callable[..., Iterator[ImageBatch]]
 """`batches`, or another of its signature that gives several views of each image."""
 
 
@@ -65,7 +65,7 @@ def evaluate(
     network: Network,
     params: Params,
     alpha: Float[Array, " c"],
-    test: Split,
+    test: ImageSplit,
     mesh: Mesh | None = None,
     read: Reader = batches,
 ) -> dict[str, float]:
@@ -99,7 +99,7 @@ def evaluate(
 
 
 def estimate_alpha(
-    network: Network, params: Params, data: Split, mesh: Mesh | None = None
+    network: Network, params: Params, data: ImageSplit, mesh: Mesh | None = None
 ) -> Float[Array, " c"]:
     """alpha_y = log rho_y - log Z_y, with Z_y = mean_j exp F[j,y] over the images of a split.
 
@@ -217,16 +217,18 @@ def _all_devices() -> Mesh:
 
 
 def _spread_batches(
-    network: Network, split: Split, mesh: Mesh, read: Reader
+    network: Network, split: ImageSplit, mesh: Mesh, read: Reader
 ) -> Iterator[tuple[Array, Array]]:
     """A split's images and labels over the devices; the last batch is filled up with label -1."""
     size = -(-EVALUATION_BATCH // mesh.size) * mesh.size
     rows = NamedSharding(mesh, PartitionSpec("data"))
     seen = {
+        "process_index": jax.process_index(),
+        "process_count": jax.process_count(),
         "image_shape": network.image_shape,
         "short_side": network.preprocessing.short_side,
     }
-    for batch in read(split, size, jax.process_index(), jax.process_count(), **seen):
+    for batch in read(split, size, **seen):
         missing = size // jax.process_count() - len(batch["label"])
         images = np.pad(batch["image"], ((0, missing), *[(0, 0)] * (batch["image"].ndim - 1)))
         labels = np.pad(batch["label"], (0, missing), constant_values=-1)

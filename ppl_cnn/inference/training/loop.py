@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from ppl_cnn.data.readers import Split, open_split, ten_view_batches, training_batches
+from ppl_cnn.data import ImageSplit, open_split, ten_view_batches, training_batches
 from ppl_cnn.errors import InputError
 from ppl_cnn.inference.runs.folder import RunFolder
 from ppl_cnn.inference.runs.provenance import session
@@ -105,8 +105,8 @@ def train(
                 data,
                 recipe.batch_size,
                 recipe.seed,
-                jax.process_index(),
-                jax.process_count(),
+                process_index=jax.process_index(),
+                process_count=jax.process_count(),
                 augment=recipe.augment,
                 image_shape=network.image_shape,
                 short_side=network.preprocessing.short_side,
@@ -187,7 +187,7 @@ def train(
     return description
 
 
-def data_record(train: Split, test: Split) -> dict[str, Any]:
+def data_record(train: ImageSplit, test: ImageSplit) -> dict[str, Any]:
     """Which images a run has trained on and was tested on."""
     return {
         "name": train.name,

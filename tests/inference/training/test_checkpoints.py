@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ppl_cnn.data.readers import open_split, training_batches
+from ppl_cnn.data import open_split, training_batches
 from ppl_cnn.inference.training.batches_ahead import Ahead
 from ppl_cnn.inference.training.checkpoints import Checkpoints, whole_steps
 from ppl_cnn.inference.training.losses import Bank

@@ -75,7 +75,7 @@ def test_data_that_is_not_prepared_has_its_published_size(tmp_path):
     ("changes", "words"),
     [
         ({"network": "resnet"}, "no network 'resnet'"),
-        ({"data": "cifar"}, "no data set 'cifar'"),
+        ({"data": "cifar"}, "'cifar'"),
         ({"network": "alexnet"}, "1000 classes"),
         ({"batch_size": 6001}, "larger than"),
     ],

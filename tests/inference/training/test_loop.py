@@ -13,7 +13,7 @@ import safetensors.numpy
 
 import ppl_cnn
 from ppl_cnn import InputError
-from ppl_cnn.data.readers import batches, open_split
+from ppl_cnn.data import batches, open_split
 from ppl_cnn.inference.training.loop import train
 from ppl_cnn.inference.training.recipe import Recipe
 
@@ -291,7 +291,7 @@ def test_a_finished_run_is_not_trained_again(whole):
     ("changes", "sentence"),
     [
         ({"network": "resnet"}, "no network 'resnet'"),
-        ({"data": "cifar"}, "no data set 'cifar'"),
+        ({"data": "cifar"}, "'cifar'"),
         ({"network": "alexnet"}, "1000 classes"),
         ({"batch_size": 6001}, "larger than"),
         ({"train": "validation"}, "no split 'validation'"),

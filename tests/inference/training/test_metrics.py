@@ -10,7 +10,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from ppl_cnn import InputError
-from ppl_cnn.data.readers import batches, open_split
+from ppl_cnn.data import batches, open_split
 from ppl_cnn.inference.training import metrics as module
 from ppl_cnn.inference.training.curves import draw_curves
 from ppl_cnn.inference.training.losses import discriminative_loss, generative_loss

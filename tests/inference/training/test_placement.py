@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from ppl_cnn.data.readers import open_split, training_batches
+from ppl_cnn.data import open_split, training_batches
 from ppl_cnn.inference.training.batches_ahead import Ahead
 from ppl_cnn.inference.training.placement import data_mesh
 from ppl_cnn.inference.training.processes import join
