@@ -39,12 +39,19 @@ class PretrainOptions:
         dict[str, Any],
         tyro.conf.arg(constructor=overrides_of(Recipe, unset="(default: the recipe's)"), name=""),
     ] = field(default_factory=dict)
+    """What is given of a `Recipe`."""
     out: Annotated[
         Path | None, tyro.conf.arg(help_behavior_hint="(default: runs/ and the recipe's name)")
     ] = None
     """Folder of the run. The same command resumes a run that was stopped."""
-    execution: Annotated[Execution, tyro.conf.arg(name="")] = field(default_factory=Execution)
-    processes: Annotated[Processes, tyro.conf.arg(name="")] = field(default_factory=Processes)
+    execution: Annotated[
+        dict[str, Any], tyro.conf.arg(constructor=overrides_of(Execution), name="")
+    ] = field(default_factory=dict)
+    """What is given of an `Execution`."""
+    processes: Annotated[
+        dict[str, Any], tyro.conf.arg(constructor=overrides_of(Processes), name="")
+    ] = field(default_factory=dict)
+    """What is given of `Processes`."""
     dry_run: bool = False
     """Compile the training steps for the devices here and print what they need, without training.
     The data need not be prepared. JAX_NUM_CPU_DEVICES=8 in the environment makes eight devices of a
@@ -53,13 +60,16 @@ class PretrainOptions:
 
 def main(options: PretrainOptions) -> None:
     """Trains and prints the test error and the folder, or prints what training would need."""
-    recipe = Recipe.read(options.config, **options.recipe)
+    recipe, execution = (
+        Recipe.read(options.config, **options.recipe),
+        Execution(**options.execution),
+    )
     if options.dry_run:
         from ppl_cnn.inference.training.dry_run import dry_run
 
-        print(dry_run(recipe, options.execution))
+        print(dry_run(recipe, execution))
         return
-    options.processes.join()
+    Processes(**options.processes).join()
     import jax
 
     from ppl_cnn.inference.training.loop import train
@@ -67,7 +77,7 @@ def main(options: PretrainOptions) -> None:
 
     out = options.out or Path("runs") / Path(options.config).stem
     command = shlex.join(["python", "-m", "ppl_cnn.pretrain", *sys.argv[1:]])
-    result = train(recipe, out=out, execution=options.execution, command=command)
+    result = train(recipe, out=out, execution=execution, command=command)
     if jax.process_index() == 0:
         print(f"{recipe.network} on {recipe.data}: {describe_error(result)}")
         print(f"python -m ppl_cnn.sample --model {out} --unit ...    samples its units")

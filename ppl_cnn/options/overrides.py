@@ -9,16 +9,16 @@ from docstring_parser import parse_from_object
 from ppl_cnn.errors import with_options
 
 
-def overrides_of(kind: type, *, unset: str) -> Any:
+def overrides_of(kind: type, *, unset: str | None = None) -> Any:
     """A type for tyro whose options are a dataclass's fields, and whose value holds those given.
 
     An option has the field's name, type and docstring. A field's metadata may say more:
     "choices" are the only values that the option takes, and "lists" is a sentence that is appended
-    to its help.
+    to its help. The dataclass is not made here, so that the command can report what it refuses.
 
     Args:
         kind: the dataclass.
-        unset: what the help says of an option's default.
+        unset: what the help says of an option's default; by default the field's default.
 
     Examples:
         >>> from dataclasses import dataclass
@@ -38,6 +38,8 @@ def overrides_of(kind: type, *, unset: str) -> Any:
         text = " ".join(f"{said.get(field.name, '')} {field.metadata.get('lists', '')}".split())
         options[field.name] = Annotated[
             tyro.extras.literal_type_from_choices(choices) if choices else types[field.name],
-            tyro.conf.arg(help=with_options(text), help_behavior_hint=unset),
+            tyro.conf.arg(
+                help=with_options(text), help_behavior_hint=unset or f"(default: {field.default})"
+            ),
         ]
     return cast(Any, TypedDict)(f"{kind.__name__}Overrides", options, total=False)

@@ -126,7 +126,7 @@ class Recipe:
                 f"for example `total=70epochs`.",
                 argument="total",
             )
-        _ = self.least_ess, self.augmentation
+        _ = self.parsed_total, self.least_ess, self.augmentation
 
     @cached_property
     def parsed_stages(self) -> tuple[Stage, ...]:
