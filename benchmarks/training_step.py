@@ -32,9 +32,8 @@ import jax
 import numpy as np
 from PIL import Image
 
-from ppl_cnn.data import open_split, training_batches
-from ppl_cnn.inference.training.batches_ahead import Ahead
-from ppl_cnn.inference.training.placement import data_mesh, put
+from ppl_cnn.data.readers import open_split, training_batches
+from ppl_cnn.inference.training.placement import BatchesAhead, data_mesh, put
 from ppl_cnn.inference.training.recipe import Recipe
 from ppl_cnn.inference.training.step import initial_state, jitted_step, optimizer, state_shardings
 from ppl_cnn.models.networks.catalogue import ALEXNET, LENET
@@ -51,19 +50,27 @@ class Steps:
         self.recipe = replace(
             Recipe.read("lenet"), stages=f"{objective}:1000steps", batch_size=batch
         )
-        (stage,) = self.recipe.parsed_stages()
+        (stage,) = self.recipe.parsed_stages
         rule, mesh = optimizer(self.recipe, stage, 1000), data_mesh()
         key = jax.random.key(0)
-        state = initial_state(network, self.recipe, rule, key)
+        state = initial_state(network, self.recipe, rule=rule, key=key)
         places = state_shardings(state, mesh, False)
         self.state = put(state, places)
         share = batch // jax.process_count()
         random = np.random.default_rng(0)
         images = random.integers(0, 256, (share, *network.image_shape), np.uint8)
         labels = random.integers(0, network.layers[-1].channels, share, np.int32)
-        loader = Ahead(_Same({"image": images, "label": labels}), mesh)
+        loader = BatchesAhead(_Same({"image": images, "label": labels}), mesh)
         self.arguments = (*next(loader), key)
-        self.program = jitted_step(network, self.recipe, stage, rule, mesh, accumulate, places)
+        self.program = jitted_step(
+            network,
+            self.recipe,
+            stage=stage,
+            rule=rule,
+            mesh=mesh,
+            accumulate=accumulate,
+            places=places,
+        )
         self.seconds()
 
     def seconds(self, count=1):

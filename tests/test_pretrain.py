@@ -1,10 +1,19 @@
 import json
+import re
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
+import tyro
 
 import ppl_cnn
+from ppl_cnn.data.catalogue import DATA_SETS
+from ppl_cnn.inference.training.execution import Execution, Processes
+from ppl_cnn.inference.training.recipe import DTYPES, Recipe, recipe_names
+from ppl_cnn.inference.training.schedule import SCHEDULES
+from ppl_cnn.inference.training.stages import OBJECTIVES
+from ppl_cnn.pretrain import PretrainOptions
 
 
 def test_the_command_trains_and_says_how_to_go_on(tmp_path):
@@ -24,21 +33,45 @@ def test_the_command_trains_and_says_how_to_go_on(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "facts"),
     [
-        (["--config", "nosuch"], "There is no recipe 'nosuch'"),
-        (["--network", "nosuch"], "no network 'nosuch'"),
-        (["--data", "nosuch"], "'nosuch'"),
-        (["--stages", "magic:3"], "is no stage"),
-        (["--batch-size", "7000"], "larger than"),
-        (["--out", "/dev/null/run"], "can't be written to"),
+        (["--config", "nosuch"], ["'nosuch'", "lenet"]),
+        (["--network", "nosuch"], ["'nosuch'"]),
+        (["--data", "nosuch"], ["'nosuch'"]),
+        (["--stages", "magic:3"], ["'magic:3'"]),
+        (["--batch-size", "7000"], ["7000", "6000"]),
+        (["--keep", "0"], ["at least 1"]),
+        (["--out", "/dev/null/run"], ["/dev/null/run"]),
     ],
 )
-def test_bad_input_gets_a_sentence_and_exit_code_2(arguments, sentence, command):
+def test_bad_input_gets_a_sentence_and_exit_code_2(arguments, facts, command):
     done = command("ppl_cnn.pretrain", *arguments)
     assert done.returncode == 2
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     assert len(lines) == 1
-    assert sentence in lines[0]
+    for fact in facts:
+        assert fact in lines[0]
     assert lines[0].startswith("error: ")
     assert lines[0].endswith(".")
+
+
+def test_the_options_are_the_recipes_and_the_executions_own(command):
+    """Each field once, with its docstring; choices and names come from the registries."""
+    said = command("ppl_cnn.pretrain", "--help").stdout
+    text = " ".join(said.replace("│", " ").split())
+    for kind in (Recipe, Execution, Processes):
+        for field in fields(kind):
+            option = re.escape(field.name.replace("_", "-"))
+            assert len(re.findall(rf" --{option}(?: [A-Z{{]|,)", text)) == 1, option
+    assert f"{{{','.join(SCHEDULES)}}}" in text
+    assert f"{{{','.join(DTYPES)}}}" in text
+    for name in (*OBJECTIVES, *DATA_SETS, *recipe_names()):
+        assert name in text
+    assert "lengths are 8 (epochs), 500steps, 50000images, or 65% (of --total)" in text.lower()
+
+
+def test_given_options_alone_override_the_recipe():
+    options = tyro.cli(PretrainOptions, args=["--rate", "0.5", "--keep", "3"])
+    assert options.recipe == {"rate": 0.5}
+    assert options.execution == {"keep": 3}
+    assert options.processes == {}

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run, and how it stops between two steps."""
+"""Checkpoints of a training run, and how a signal stops it between two steps."""
 
 import contextlib
 import signal
@@ -10,22 +10,25 @@ from typing import Any
 
 import jax
 
-from ppl_cnn.inference.training.batches_ahead import Ahead
+from ppl_cnn.inference.training.placement import BatchesAhead
 from ppl_cnn.inference.training.step import TrainState
 
 
 class Checkpoints:
-    """Orbax checkpoints of state and data iterator, written in the background.
+    """Orbax checkpoints of state and data position, written in the background.
 
-    Kept are the last ones and the one with the least test error so far.
+    The latest ones are kept, and the one with the least test error so far.
+
+    Args:
+        folder: the folder to write them to.
+        keep: number of latest checkpoints to keep.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
-        """`keep` is the number of last checkpoints that are kept."""
         import orbax.checkpoint as ocp
 
         self.best: tuple[int, float] | None = None
-        """Step and test error of the best one."""
+        """Step and test error of the checkpoint with the least test error."""
         self._args, self._keep = ocp.args, keep
         options = ocp.CheckpointManagerOptions(preservation_policy=self)
         self._manager = ocp.CheckpointManager(
@@ -33,13 +36,26 @@ class Checkpoints:
         )
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """Orbax asks which of its checkpoints, in order of their steps, to keep."""
+        """Which of these checkpoints to keep; Orbax calls it.
+
+        Args:
+            checkpoints: all that there are, in the order of their steps.
+            context: what Orbax says besides; unused.
+        """
         latest = len(checkpoints) - self._keep
         best = self.best and self.best[0]
         return [index >= latest or point.step == best for index, point in enumerate(checkpoints)]
 
-    def save(self, step: int, state: TrainState, loader: Ahead) -> None:
-        """Starts to write, unless that step has been; the state may be donated afterwards."""
+    def save(self, step: int, state: TrainState, loader: BatchesAhead) -> None:
+        """Starts to write a checkpoint, unless the latest is that step's.
+
+        The state's buffers may be reused as soon as this returns.
+
+        Args:
+            step: number of steps taken.
+            state: the state after them.
+            loader: gives the data position after them.
+        """
         if self._manager.latest_step() == step:
             return
         args = self._args.Composite(
@@ -49,14 +65,17 @@ class Checkpoints:
         self._manager.save(step, args=args, force=True)
 
     def tested(self, step: int, error: float) -> None:
-        """Says what the test error of the checkpoint of that step is."""
+        """Notes the test error, a share, of the checkpoint of that step."""
         if self.best is None or error < self.best[1]:
             self.best = step, error
 
-    def restore(self, state: TrainState, loader: Ahead) -> TrainState:
-        """The last complete checkpoint's state, or the given one; sets the loader's place.
+    def restore(self, state: TrainState, loader: BatchesAhead) -> TrainState:
+        """The latest complete checkpoint's state; the given one if there is no checkpoint.
 
-        Its arrays are placed as those of `state` are, whatever devices wrote them.
+        Args:
+            state: an initial state. The restored arrays are placed as its arrays are, whatever
+                devices wrote them.
+            loader: is set to the checkpoint's data position.
         """
         step = self._manager.latest_step()
         if step is None:
@@ -70,24 +89,27 @@ class Checkpoints:
         return TrainState(**restored.state)
 
     def wait(self) -> None:
-        """Until all is written."""
+        """Waits until all checkpoints are written."""
         self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits until all is written, and ends."""
+        """Waits until all checkpoints are written, and ends the background writer."""
         self._manager.close()
 
 
 @contextlib.contextmanager
 def whole_steps(number: int) -> Iterator[Callable[[], bool]]:
-    """Lets SIGTERM and Ctrl-C act after the block, and tells the block whether one is waiting.
+    """Delays SIGTERM and Ctrl-C to the end of the block, which takes one step.
 
-    Without it they would act in the midst of a step, where the old state is gone and the new one
-    not yet there. A second one acts at once. Of several processes, of which schedulers may tell
-    one alone, JAX chooses the step after which all of them stop.
+    In the midst of a step the old state is gone and the new one not yet there. A second signal acts
+    at once. Where several processes train, schedulers may signal one alone; JAX then chooses the
+    step after which all of them stop.
 
     Args:
-        number: of the step that the block takes.
+        number: the number of the step that the block takes.
+
+    Yields:
+        A function that tells whether a signal is waiting.
     """
     if jax.process_count() > 1:
         from jax.experimental.multihost_utils import reached_preemption_sync_point
@@ -95,7 +117,7 @@ def whole_steps(number: int) -> Iterator[Callable[[], bool]]:
         stopping = reached_preemption_sync_point(number)
         yield lambda: stopping
         if stopping:
-            # JAX has taken the signal's place; Python's handler gets it back, and its signal.
+            # JAX has caught the signal; it goes to Python's own handler, put back in its place.
             signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
             signal.raise_signal(signal.SIGTERM)
         return

@@ -11,7 +11,7 @@ from ppl_cnn.files import write_aside
 from ppl_cnn.inference.training.metrics import read_lines
 
 _POINTS = 400
-"""Of a curve of steps, at most: each is a mean over as many steps as that takes."""
+"""Most points of a curve; each is a mean over equally many steps."""
 _COLOURS = {"generative": "#0072b2", "discriminative": "#d97706"}
 _OTHER = "#009e73"
 
@@ -20,7 +20,7 @@ def draw_curves(folder: Path) -> None:
     """Draws loss, effective sample size, test errors and norms of a run to its `curves.png`.
 
     Args:
-        folder: the run's.
+        folder: the run's folder, with its `metrics.jsonl`.
     """
     from matplotlib.figure import Figure
 
@@ -52,9 +52,9 @@ def draw_curves(folder: Path) -> None:
         )
         ess.legend(frameon=False)
     for key, label, colour in (
-        ("test_error", "first", "black"),
-        ("test_error_without_alpha", "first, without alpha", "0.6"),
-        ("top5_error", "first five", "#c0478f"),
+        ("test_error", "top-1", "black"),
+        ("test_error_without_alpha", "top-1, without alpha", "0.6"),
+        ("top5_error", "top-5", "#c0478f"),
     ):
         values = 100 * np.asarray([line[key] for line in tests])
         name = {"test_error": "standard_error", "top5_error": "top5_standard_error"}.get(key)
@@ -83,13 +83,13 @@ def draw_curves(folder: Path) -> None:
 
 
 def _stages(steps: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """The steps' lines, cut where the objective changes."""
+    """The lines of steps, cut where the objective changes."""
     cuts = [i for i, (a, b) in enumerate(pairwise(steps), 1) if a["stage"] != b["stage"]]
     return [steps[start:end] for start, end in pairwise([0, *cuts, len(steps)])]
 
 
 def _curve(steps: list[dict[str, Any]], key: str) -> tuple[list[float], list[float]]:
-    """Steps and values, averaged over stretches of equal length."""
+    """Steps and values of a key, averaged over stretches of equal length."""
     values = np.asarray([(line["step"], line[key]) for line in steps], float)
     parts = np.array_split(values, min(_POINTS, len(values)))
     x, y = np.stack([part.mean(axis=0) for part in parts], axis=1).tolist()

@@ -1,4 +1,4 @@
-"""What a training run would need, from its compiled steps; nothing is allocated or trained."""
+"""What a training run would need, from its compiled steps."""
 
 import math
 import time
@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ppl_cnn.data import DATA_SETS, open_split
+from ppl_cnn.data.catalogue import DATA_SETS
+from ppl_cnn.data.readers import open_split
 from ppl_cnn.errors import InputError
+from ppl_cnn.inference.training.execution import Execution
 from ppl_cnn.inference.training.placement import data_mesh
 from ppl_cnn.inference.training.recipe import Recipe
 from ppl_cnn.inference.training.stages import Stage
@@ -22,24 +24,24 @@ from ppl_cnn.inference.training.step import (
 )
 from ppl_cnn.models.networks.catalogue import network_named
 from ppl_cnn.models.networks.declaration import IMAGE, Network
-from ppl_cnn.models.networks.slab import Slab
+from ppl_cnn.models.networks.graph import Slab
 
 
 class Need(NamedTuple):
     """What one stage's step needs, as its compiled program says."""
 
     parameters: int
-    """Weights with values, of the network."""
+    """Number of the network's weights."""
     arguments: int
-    """Bytes on each device: weights, optimizer, the device's part of the batch."""
+    """Bytes on each device for weights, optimizer and the device's part of the batch."""
     temporaries: int
-    """Bytes on each device, while the step runs."""
+    """Bytes on each device while the step runs, besides the arguments."""
     outputs: int
-    """Bytes on each device that are not written where arguments were."""
+    """Bytes on each device for results that don't take an argument's place."""
     operations: float
     """Floating-point additions and multiplications of each device."""
     seconds: float
-    """That compiling took."""
+    """Seconds that compiling took."""
 
     @property
     def memory(self) -> int:
@@ -48,27 +50,27 @@ class Need(NamedTuple):
 
     @property
     def multiplications(self) -> float:
-        """Of each device: half of the operations, as nearly all are multiply-adds."""
+        """Multiplications of each device: half of the operations, as most are multiply-adds."""
         return self.operations / 2
 
 
-def dry_run(
-    recipe: Recipe, data_dir: str | None = None, accumulate: int = 1, shard_params: bool = False
-) -> str:
-    """Compiles each stage's step for this process's devices; what they need, in lines.
+def dry_run(recipe: Recipe, execution: Execution | None = None) -> str:
+    """Compiles each stage's step for the devices here; returns what they need, in lines.
+
+    Nothing is allocated or trained. A data set that isn't prepared is taken at its published size.
 
     Args:
-        recipe: of the run.
-        data_dir: where prepared data sets lie. One that isn't prepared has its published size.
-        accumulate: as of `train`.
-        shard_params: likewise.
+        recipe: what would be trained.
+        execution: how; by default `Execution()`.
 
     Raises:
-        InputError: the recipe names what there isn't, or its parts don't fit.
+        UnknownNameError: the recipe names a network or data set that there is not.
+        MismatchError: network, data, batch and devices don't fit each other.
     """
+    execution = execution or Execution()
     network = network_named(recipe.network)
-    images, classes = _size(recipe, data_dir)
-    check_fit(recipe, network, images, classes, accumulate)
+    images, classes = _size(recipe, execution.data_dir)
+    check_fit(recipe, network, images=images, classes=classes, accumulate=execution.accumulate)
     devices = jax.devices()
     epoch = images // recipe.batch_size
     lines = [
@@ -76,8 +78,15 @@ def dry_run(
         f"{epoch:,} steps an epoch; {len(devices)} x {devices[0].device_kind}",
     ]
     operations, steps = 0.0, 0
-    for stage, length in zip(recipe.parsed_stages(), recipe.stage_steps(epoch), strict=True):
-        need = compiled_need(network, recipe, stage, length, accumulate, shard_params)
+    for stage, length in zip(recipe.parsed_stages, recipe.stage_steps(epoch), strict=True):
+        need = compiled_need(
+            network,
+            recipe,
+            stage,
+            steps=length,
+            accumulate=execution.accumulate,
+            shard_params=execution.shard_params,
+        )
         operations += length * need.multiplications * len(devices)
         steps += length
         if len(lines) == 1:
@@ -87,8 +96,9 @@ def dry_run(
             f"  memory per device: {_size_text(need.memory)}, of which "
             f"{_size_text(need.arguments)} weights, optimizer and images, "
             f"{_size_text(need.temporaries)} temporaries",
-            f"  multiplications per step: {need.multiplications * len(devices):.4g}; of the "
-            f"declared layers, forward and back, {declared(network) * recipe.batch_size:.4g}",
+            f"  multiplications per step: {need.multiplications * len(devices):.4g}; "
+            f"{declared(network) * recipe.batch_size:.4g} for the declared layers alone, "
+            f"forward and back",
             f"  compiled in {need.seconds:.1f} s",
         ]
     lines.append(f"in all: {steps:,} steps, {operations:.3g} multiplications")
@@ -99,6 +109,7 @@ def compiled_need(
     network: Network,
     recipe: Recipe,
     stage: Stage,
+    *,
     steps: int,
     accumulate: int = 1,
     shard_params: bool = False,
@@ -107,16 +118,16 @@ def compiled_need(
 
     Args:
         network: the declaration.
-        recipe: of the run.
-        stage: the stage.
-        steps: its length.
-        accumulate: as of `train`.
-        shard_params: likewise.
+        recipe: gives batch and number format.
+        stage: gives objective and learning rate.
+        steps: the stage's length in updates.
+        accumulate: groups that each device's part of a batch is cut into.
+        shard_params: whether weights and momentum are cut into parts over the devices.
     """
     mesh = data_mesh()
     rows = NamedSharding(mesh, PartitionSpec("data"))
     rule, key = optimizer(recipe, stage, steps), jax.random.key(recipe.seed)
-    shape = jax.eval_shape(lambda: initial_state(network, recipe, rule, key))
+    shape = jax.eval_shape(lambda: initial_state(network, recipe, rule=rule, key=key))
     places = state_shardings(shape, mesh, shard_params)
     state = jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
@@ -127,7 +138,15 @@ def compiled_need(
     images = jax.ShapeDtypeStruct((n, *network.image_shape), jnp.uint8, sharding=rows)
     labels = jax.ShapeDtypeStruct((n,), jnp.int32, sharding=rows)
     before = time.monotonic()
-    step = jitted_step(network, recipe, stage, rule, mesh, accumulate, places)
+    step = jitted_step(
+        network,
+        recipe,
+        stage=stage,
+        rule=rule,
+        mesh=mesh,
+        accumulate=accumulate,
+        places=places,
+    )
     compiled = step.lower(state, images, labels, key).compile()
     seconds = time.monotonic() - before
     memory: Any = compiled.memory_analysis()
@@ -137,16 +156,16 @@ def compiled_need(
         memory.argument_size_in_bytes,
         memory.temp_size_in_bytes,
         memory.output_size_in_bytes - memory.alias_size_in_bytes,
-        cost["flops"] * accumulate,  # XLA counts one round of a loop
+        cost["flops"] * accumulate,  # XLA counts a loop's body once
         seconds,
     )
 
 
 def declared(network: Network) -> int:
-    """Multiplications of a training step for one image, of the layers with weights.
+    """Multiplications of a training step for one image, in the layers with weights.
 
-    One pass forward, one for the gradient of the weights, and one for that of what the layer reads,
-    unless that is the image.
+    A layer takes as many for the pass forward, for its weights' gradient, and for the gradient of
+    what it reads, unless that is the image.
     """
     steps = Slab.whole(network).steps
     first = sum(
@@ -158,17 +177,17 @@ def declared(network: Network) -> int:
 
 
 def _size(recipe: Recipe, data_dir: str | None) -> tuple[int, int]:
-    """Training images and classes of its data set: as prepared, or else, all, as published."""
-    base = recipe.data.partition("/")[0]
+    """Number of training images and of classes: as prepared, or else as published."""
     try:
         data = open_split(recipe.data, recipe.train, data_dir)
     except InputError:
-        if base not in DATA_SETS or recipe.train != "train":
+        published = DATA_SETS.get(recipe.data.partition("/")[0])
+        if published is None or recipe.train != "train":
             raise
-        return DATA_SETS[base].images["train"], DATA_SETS[base].classes
+        return published.images, published.classes
     return len(data), len(data.classes)
 
 
 def _size_text(count: float) -> str:
-    """Bytes, in a unit that suits them."""
+    """Bytes as text, in MiB or GiB."""
     return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

@@ -1,7 +1,7 @@
-"""How good a classifier is on a split, and the class offsets that make one of a generative net.
+"""Tests of a classifier, and the class offsets that turn a generatively trained network into one.
 
-All devices of all processes share the work: each batch is spread over them, and the little that
-is kept of an image comes back to every process.
+All devices of all processes share the work: each batch is spread over them, and the few numbers
+that are kept of an image come back to every process.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,39 +16,49 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from ppl_cnn.data import ImageBatch, ImageSplit, batches
 from ppl_cnn.inference.training.losses import LogMeanExp, class_offsets
+from ppl_cnn.inference.training.placement import data_mesh
 from ppl_cnn.models.networks.declaration import Network
 from ppl_cnn.models.networks.forward import scores
 from ppl_cnn.models.networks.graph import Params
 from ppl_cnn.models.trained.cnn import preprocess
 
 EVALUATION_BATCH = 250
-"""Images at a time over all devices, rounded up to a multiple of these."""
+"""Images at a time over all devices, rounded up to a multiple of their number."""
 CALIBRATION_BINS = 15
-
+"""Bins of the calibration error, as in the paper that `calibration_error` cites."""
+TOP = 5
+"""Classes that an image's own must be among for the top-5 error."""
 ALPHA_IMAGES = 10_000
-"""Training images, or 50 a class if that is more, from which alpha is estimated for a test within
-a generative stage; at its end, all are taken."""
+"""Least number of training images from which alpha is estimated for a test within a generative
+stage; at its end, all are taken."""
+ALPHA_IMAGES_PER_CLASS = 50
+"""As `ALPHA_IMAGES`, for each class: the larger number counts."""
 
-type Reader = Callable[..., Iterator[ImageBatch]]
-"""`batches`, or another of its signature that gives several views of each image."""
+type Reader = Callable[..., Iterator[Batch]]
+"""`batches`, or a function of its signature that gives several views of each image."""
 
 
 class Predictions(NamedTuple):
-    """What is kept of a classifier's answer to each image."""
+    """What is kept of a classifier's answer to each of n images."""
 
     label: Int[Array | np.ndarray, " n"]
-    """The image's class; negative where there is no image."""
+    """The image's class; negative where a row has no image."""
     rank: Int[Array | np.ndarray, " n"]
-    """Of that class among all. 0 is the first; among equals the one of lower index is before the
-    other, and where scores are not numbers the rank is the last."""
+    """Rank of the image's class by probability; 0 is the most probable. Equals are ranked by index;
+    where scores are not numbers, the rank is the last."""
     log_prob: Float[Array | np.ndarray, " n"]
-    """Of that class."""
+    """Log-probability of the image's class, in nats."""
     confidence: Float[Array | np.ndarray, " n"]
-    """Probability of the first class."""
+    """Probability of the most probable class."""
 
     @classmethod
     def of(cls, log_probs: Float[Array, "n c"], labels: Int[Array, " n"]) -> "Predictions":
-        """From the log-probabilities of all classes."""
+        """The predictions that log-probabilities of all classes amount to.
+
+        Args:
+            log_probs: log-probability of every class for every image.
+            labels: class of every image; negative for rows without one.
+        """
         own = jnp.take_along_axis(log_probs, labels[:, None], axis=1)
         later = jnp.arange(log_probs.shape[1])[None, :] > labels[:, None]
         behind = (log_probs < own) | ((log_probs == own) & later)
@@ -56,7 +66,7 @@ class Predictions(NamedTuple):
         return cls(labels, rank, own[:, 0], jnp.exp(jnp.max(log_probs, axis=1)))
 
     def images(self) -> "Predictions":
-        """Those of real images, on the host."""
+        """The rows that have an image, as NumPy arrays."""
         host = Predictions(*map(np.asarray, self))
         return Predictions(*(values[host.label >= 0] for values in host))
 
@@ -64,25 +74,28 @@ class Predictions(NamedTuple):
 def evaluate(
     network: Network,
     params: Params,
+    test: Split,
+    *,
     alpha: Float[Array, " c"],
-    test: ImageSplit,
     mesh: Mesh | None = None,
     read: Reader = batches,
 ) -> dict[str, float]:
-    """Errors, likelihood and calibration on test images: `summary` of F + alpha and, under keys
-    that end in `_without_alpha`, of F.
+    """Errors, likelihood and calibration on test images.
 
     Args:
         network: the declaration.
         params: its weights, the same in every process.
-        alpha: class offsets.
         test: the images.
+        alpha: class offsets.
         mesh: the devices, with an axis "data"; by default all.
-        read: gives the images, (n, row, col, channel), or views of them, (n, view, row, col,
-            channel): the classes' probabilities are averaged over those, as AlexNet's are over
+        read: reads the images, (n, row, col, channel), or several views of each, (n, view, row,
+            col, channel), over which the class probabilities are averaged, as AlexNet's are over
             ten crops.
+
+    Returns:
+        `summary` of the classifier F + alpha and, under keys that end in `_without_alpha`, of F.
     """
-    mesh = mesh or _all_devices()
+    mesh = mesh or data_mesh()
     everywhere = NamedSharding(mesh, PartitionSpec())
     answers = []
     for images, labels in _spread_batches(network, test, mesh, read):
@@ -99,17 +112,19 @@ def evaluate(
 
 
 def estimate_alpha(
-    network: Network, params: Params, data: ImageSplit, mesh: Mesh | None = None
+    network: Network, params: Params, data: Split, *, mesh: Mesh | None = None
 ) -> Float[Array, " c"]:
-    """alpha_y = log rho_y - log Z_y, with Z_y = mean_j exp F[j,y] over the images of a split.
+    """The class offsets alpha_y = log rho_y - log Z_y of a generatively trained network.
+
+    Z_y = mean_j exp F[j,y] over the images, and rho_y is the share of class y among them.
 
     Args:
         network: the declaration.
-        params: its weights, as the generative gradient has left them.
-        data: training images, all of them or a fair part.
-        mesh: as in `evaluate`.
+        params: its weights, the same in every process.
+        data: training images, all of them or a random part.
+        mesh: the devices, with an axis "data"; by default all.
     """
-    mesh = mesh or _all_devices()
+    mesh = mesh or data_mesh()
     everywhere = NamedSharding(mesh, PartitionSpec())
     log_partition = LogMeanExp.zero(len(data.classes))
     counts = np.zeros(len(data.classes), np.int64)
@@ -121,19 +136,19 @@ def estimate_alpha(
 
 
 def summary(predictions: Predictions) -> dict[str, float]:
-    """What a classifier's answers come to.
+    """Errors, likelihood and calibration of a classifier.
 
-    - `test_error`, `top5_error`: the shares of images whose class is not the first, or not among
-      the first five; with their binomial standard errors, sqrt(e (1 - e) / n).
-    - `log_loss`: the mean of -log p(y_i|x_i) in nats, with its standard error.
+    - `test_error`, `top5_error`: shares of images whose class is not the most probable, or not
+      among the five most probable, with their binomial standard errors sqrt(e (1 - e) / n).
+    - `log_loss`: mean of -log p(y_i|x_i) in nats, with its standard error.
     - `calibration_error`: see `calibration_error`.
 
     Args:
-        predictions: of real images.
+        predictions: rows that all have an image.
     """
     rank, confidence = np.asarray(predictions.rank), np.asarray(predictions.confidence)
     losses = -np.asarray(predictions.log_prob, np.float64)
-    top1, top5 = (_share(rank >= k) for k in (1, 5))
+    top1, top5 = (_share(rank >= k) for k in (1, TOP))
     return {
         "test_error": top1[0],
         "standard_error": top1[1],
@@ -150,17 +165,17 @@ def calibration_error(
     right: Bool[np.ndarray, " n"],
     bins: int = CALIBRATION_BINS,
 ) -> float:
-    """The expected calibration error of a classifier's confidence in its first class.
+    """Expected calibration error (ECE) of a classifier's confidence in its most probable class.
 
         ECE = sum_b n_b/n | share right in b - mean confidence in b |
 
-    over bins of equal width, (0, 1/bins], (1/bins, 2/bins], ... It is 0 only in the limit: with n
-    images, chance alone makes about sqrt(bins / n) of it at a calibrated classifier.
+    over bins b of equal width, (0, 1/bins], (1/bins, 2/bins], ... It is 0 only in the limit: with
+    n images, chance alone gives a calibrated classifier about sqrt(bins / n).
 
     Args:
-        confidence: the largest class probability of each image.
-        right: whether that class is the image's.
-        bins: their number.
+        confidence: the largest class probability for each image.
+        right: whether the most probable class is the image's.
+        bins: number of bins.
 
     Source: Guo, Pleiss, Sun, Weinberger, On calibration of modern neural networks, ICML 2017.
     """
@@ -171,7 +186,7 @@ def calibration_error(
 
 
 def _share(events: Bool[np.ndarray, " n"]) -> tuple[float, float]:
-    """The share of images at which something happens, and its standard error."""
+    """The share of images at which an event happens, and its binomial standard error."""
     share = float(np.mean(events))
     return share, (share * (1 - share) / len(events)) ** 0.5
 
@@ -190,14 +205,17 @@ def _predict(
     alpha: Float[Array, " c"],
     labels: Int[Array, " n"],
 ) -> tuple[Predictions, Predictions]:
-    """With alpha and without, from the score matrix of each view."""
+    """Predictions with alpha and without, from the score matrix of each view."""
 
     def of(offsets: Float[Array, " c"]) -> Predictions:
         views = jnp.stack([jax.nn.log_softmax(scores + offsets[None, :]) for scores in F])
         log_probs = jax.nn.logsumexp(views, axis=0) - jnp.log(len(F))
         return Predictions.of(log_probs, labels)
 
-    return jax.lax.with_sharding_constraint((of(alpha), of(jnp.zeros_like(alpha))), everywhere)
+    pair = of(alpha), of(jnp.zeros_like(alpha))
+    constrained: tuple[Predictions, Predictions]
+    constrained = jax.lax.with_sharding_constraint(pair, everywhere)
+    return constrained
 
 
 @partial(jax.jit, static_argnums=0)
@@ -209,17 +227,16 @@ def _add_scores(
 ) -> tuple[LogMeanExp, Int[Array, " c"]]:
     valid = labels >= 0
     count = jnp.sum(jax.nn.one_hot(labels, F.shape[1], dtype=jnp.int32), axis=0)
-    return jax.lax.with_sharding_constraint((log_partition.add(F, valid), count), everywhere)
-
-
-def _all_devices() -> Mesh:
-    return Mesh(np.asarray(jax.devices()), ("data",))
+    added = log_partition.add(F, valid), count
+    constrained: tuple[LogMeanExp, Int[Array, " c"]]
+    constrained = jax.lax.with_sharding_constraint(added, everywhere)
+    return constrained
 
 
 def _spread_batches(
     network: Network, split: ImageSplit, mesh: Mesh, read: Reader
 ) -> Iterator[tuple[Array, Array]]:
-    """A split's images and labels over the devices; the last batch is filled up with label -1."""
+    """Images and labels spread over the devices; the last batch is filled up with label -1."""
     size = -(-EVALUATION_BATCH // mesh.size) * mesh.size
     rows = NamedSharding(mesh, PartitionSpec("data"))
     seen = {

@@ -1,4 +1,4 @@
-"""TensorBoard's event files: `tensorboard --logdir RUN` shows a run, while it goes on too."""
+"""TensorBoard's event files: `tensorboard --logdir RUN` shows a run, also while it lasts."""
 
 from pathlib import Path
 from typing import Any
@@ -7,20 +7,29 @@ import numpy as np
 
 
 class Events:
-    """Writes lines of `metrics.jsonl` as events.
+    """Writes lines of `metrics.jsonl` as TensorBoard's events.
 
-    One point a look at the device, the mean of its steps; every class's ESS as a histogram.
+    Lines that are written together become one point, their mean; the ESS of all classes becomes a
+    histogram.
+
+    Args:
+        folder: where the event files lie.
+        step: the step after which this session continues; TensorBoard drops later events of
+            earlier sessions.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
-        """Goes on after `step`; TensorBoard drops what an earlier session has written past it."""
         from tensorboardX import SummaryWriter
 
         # Files are named by the second: two sessions in one must not share a file.
         self._writer = SummaryWriter(str(folder), purge_step=step + 1, filename_suffix=f".{step}")
 
     def add(self, lines: list[dict[str, Any]]) -> None:
-        """Adds the lines of steps of one stage, or of a test."""
+        """Writes lines as one point.
+
+        Args:
+            lines: the steps of one stage, or one test.
+        """
         last = lines[-1]
         for key in sorted({key for line in lines for key in line} - {"step", "stage", "bound"}):
             values = [line[key] for line in lines if key in line]
@@ -33,12 +42,12 @@ class Events:
                 self._writer.add_scalar(_tag(key, last), np.mean(values), last["step"])
 
     def close(self) -> None:
-        """Waits until all is written."""
+        """Waits until all events are written."""
         self._writer.close()
 
 
 def _tag(key: str, line: dict[str, Any]) -> str:
-    """Tests in a section of their own, and losses by objective, as each has its own scale."""
+    """The event's name: a section for tests, and a plot for each objective's loss."""
     if "test_error" in line:
         return f"test/{key}"
     return f"loss/{line['stage'].replace(':', '-')}" if key == "loss" else f"step/{key}"

@@ -1,24 +1,33 @@
 """The training run, from data to a folder that `ppl_cnn.load` opens; read `train` from the top."""
 
 import json
-from contextlib import ExitStack
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self, cast
 
 import jax
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from ppl_cnn.data import ImageSplit, open_split, ten_view_batches, training_batches
-from ppl_cnn.errors import InputError
+from ppl_cnn.data.readers import Split, batches, open_split, ten_view_batches, training_batches
 from ppl_cnn.inference.runs.folder import RunFolder
 from ppl_cnn.inference.runs.provenance import session
 from ppl_cnn.inference.runs.record import versions
-from ppl_cnn.inference.training.batches_ahead import Ahead
 from ppl_cnn.inference.training.checkpoints import Checkpoints, whole_steps
 from ppl_cnn.inference.training.curves import draw_curves
-from ppl_cnn.inference.training.evaluation import ALPHA_IMAGES, estimate_alpha, evaluate
+from ppl_cnn.inference.training.evaluation import (
+    ALPHA_IMAGES,
+    ALPHA_IMAGES_PER_CLASS,
+    Reader,
+    estimate_alpha,
+    evaluate,
+)
+from ppl_cnn.inference.training.execution import Execution
 from ppl_cnn.inference.training.metrics import Metrics
-from ppl_cnn.inference.training.placement import data_mesh, local, put
+from ppl_cnn.inference.training.placement import BatchesAhead, data_mesh, local, put
 from ppl_cnn.inference.training.recipe import Recipe
 from ppl_cnn.inference.training.stages import Stage
 from ppl_cnn.inference.training.step import (
@@ -32,77 +41,148 @@ from ppl_cnn.inference.training.step import (
     state_shardings,
 )
 from ppl_cnn.models.networks.catalogue import network_named
+from ppl_cnn.models.networks.declaration import Network
 from ppl_cnn.models.trained.cnn import CNN
 from ppl_cnn.models.trained.model_folder import save
 
 
 def train(
     recipe: Recipe,
-    out: Path,
-    command: str,
-    data_dir: str | None = None,
-    checkpoint_every: int = 200,
-    evaluate_every: int = 1,
-    keep: int = 2,
-    accumulate: int = 1,
-    shard_params: bool = False,
+    *,
+    out: str | Path,
+    execution: Execution | None = None,
+    command: str = "ppl_cnn.train",
 ) -> dict[str, Any]:
-    """Trains a network, or continues a run that was stopped, to the same bits.
+    """Trains a network, or resumes a run that was stopped, to the same bits.
 
-    On other devices, or in other groups (`accumulate`), it goes on to the same weights up to
-    rounding.
+    On other devices, or with another `accumulate`, the weights are the same up to rounding. Where
+    several processes train together, all of them call this.
 
     Args:
         recipe: what determines the result.
         out: the run's folder: `run.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/` and, at
-            the end, `weights.safetensors`, `model.json` and `curves.png`.
+            the end, `weights.safetensors`, `model.json` and `curves.png`. A finished run is not
+            trained again.
+        execution: how often to save and to test, and how to use the devices; by default
+            `Execution()`.
         command: how the run was started, for the record.
-        data_dir: where prepared data sets lie, if not in TFDS's own folder.
-        checkpoint_every: steps between two checkpoints: what a kill can cost.
-        evaluate_every: epochs between two tests within a stage; 0 for none but at its end.
-        keep: the last checkpoints that are kept, besides that of the least test error, which
-            `model.json` names (chosen by that error, it is no fair estimate of the network's).
-        accumulate: groups that each device's part of a batch goes through the network in.
-        shard_params: whether weights and momentum lie in parts on the devices, not whole on each.
 
     Returns:
-        The content of `model.json`.
+        The content of `model.json`. Its test errors are shares, each with its standard error; the
+        checkpoint that it names was chosen by that error, which is therefore no fair estimate.
 
     Raises:
-        InputError: the recipe names what isn't there, `out` holds another run, or the loss is
-            no longer finite.
+        UnknownNameError: the recipe names a network or data set that there is not.
+        MismatchError: network, data, batch and devices don't fit each other.
+        RunFolderError: `out` holds another run, or is being written to.
+        ArgumentError: the loss is no longer finite.
+
+    Examples:
+        >>> import tempfile, ppl_cnn
+        >>> recipe = ppl_cnn.Recipe.read("lenet", stages="discriminative:1steps", test="test[:50]")
+        >>> out = tempfile.mkdtemp() + "/run"
+        >>> ppl_cnn.train(recipe, out=out)["test_images"]
+        50
+        >>> ppl_cnn.load(out).unit("fc4:3").shape
+        (28, 28, 1)
     """
-    if min(checkpoint_every, keep) < 1 or evaluate_every < 0:
-        raise InputError(
-            f"Checkpoints are written every 1 or more steps, not {checkpoint_every}, 1 or more are "
-            f"kept, not {keep}, and tests are made every 0 or more epochs, not {evaluate_every}."
-        )
-    network = network_named(recipe.network)
-    data = open_split(recipe.data, recipe.train, data_dir)
-    test = open_split(recipe.data, recipe.test, data_dir)
-    some = min(len(data), max(ALPHA_IMAGES, 50 * len(data.classes)))
-    whole = recipe.train == "train"  # a part has no parts
-    part = open_split(recipe.data, f"train[:{some}]", data_dir) if whole else data
-    check_fit(recipe, network, len(data), len(data.classes), accumulate)
-    epoch = len(data) // recipe.batch_size
-    stages, lengths = recipe.parsed_stages(), recipe.stage_steps(epoch)
-    rules = [optimizer(recipe, *of) for of in zip(stages, lengths, strict=True)]
-    key = jax.random.key(recipe.seed)
-    first = jax.process_index() == 0
-    with (
-        RunFolder.claim(
-            out, {"kind": "training", **asdict(recipe)}, command, writer=first
-        ) as folder,
-        ExitStack() as closed_after,
-    ):
+    out, execution = Path(out), execution or Execution()
+    job = Job.prepare(recipe, execution)
+    writes = jax.process_index() == 0
+    with RunFolder.claim(out, {"kind": "training", **asdict(recipe)}, command, writes) as folder:
         if (out / "model.json").is_file():
-            return json.loads((out / "model.json").read_text())
-        mesh = data_mesh()
-        state = initial_state(network, recipe, rules[0], key)
-        places = state_shardings(state, mesh, shard_params)
-        loader = Ahead(
+            return cast(dict[str, Any], json.loads((out / "model.json").read_text()))
+        with Training.begun(job, execution, out) as training:
+            if writes:
+                earlier = folder.record.get("sessions", [])
+                now = session(int(training.state.step), command)
+                folder.update(data=data_record(job.train, job.test), sessions=[*earlier, now])
+            result: dict[str, float] = {}
+            for plan in job.plans[int(training.state.stage) :]:
+                result = training.run_stage(plan)
+            training.checkpoints.close()
+            return publish(training, result, out, command=command)
+
+
+class Plan(NamedTuple):
+    """A stage as it will be run."""
+
+    number: int
+    """Number of the stage, from 0."""
+    stage: Stage
+    steps: int
+    rule: optax.GradientTransformation
+
+
+class Job(NamedTuple):
+    """A recipe with all that it names: opened, and checked to fit together."""
+
+    recipe: Recipe
+    network: Network
+    train: Split
+    test: Split
+    part: Split
+    """Training images from which alpha is estimated for a test within a generative stage."""
+    epoch: int
+    """Steps in an epoch."""
+    plans: tuple[Plan, ...]
+
+    @classmethod
+    def prepare(cls, recipe: Recipe, execution: Execution) -> Self:
+        """Opens what the recipe names; raises as `train` does."""
+        network = network_named(recipe.network)
+        data = open_split(recipe.data, recipe.train, execution.data_dir)
+        test = open_split(recipe.data, recipe.test, execution.data_dir)
+        part, classes = data, len(data.classes)
+        if recipe.train == "train":  # TFDS can't take a part of a part
+            some = min(len(data), max(ALPHA_IMAGES, ALPHA_IMAGES_PER_CLASS * classes))
+            part = open_split(recipe.data, f"train[:{some}]", execution.data_dir)
+        check_fit(
+            recipe,
+            network,
+            images=len(data),
+            classes=classes,
+            accumulate=execution.accumulate,
+        )
+        epoch = len(data) // recipe.batch_size
+        plans = tuple(
+            Plan(number, stage, steps, optimizer(recipe, stage, steps))
+            for number, (stage, steps) in enumerate(
+                zip(recipe.parsed_stages, recipe.stage_steps(epoch), strict=True)
+            )
+        )
+        return cls(recipe, network, data, test, part, epoch, plans)
+
+
+@dataclass
+class Training:
+    """A run under way."""
+
+    job: Job
+    execution: Execution
+    mesh: Mesh
+    key: PRNGKeyArray
+    places: TrainState
+    """Where the state's arrays lie."""
+    state: TrainState
+    loader: BatchesAhead
+    checkpoints: Checkpoints
+    metrics: Metrics
+
+    @classmethod
+    @contextmanager
+    def begun(cls, job: Job, execution: Execution, out: Path) -> Iterator[Self]:
+        """The run at its last checkpoint, or at its start if it has none.
+
+        What is being written when the block ends or fails is written to its end.
+        """
+        recipe, network, mesh = job.recipe, job.network, data_mesh()
+        key = jax.random.key(recipe.seed)
+        state = initial_state(network, recipe, rule=job.plans[0].rule, key=key)
+        places = state_shardings(state, mesh, execution.shard_params)
+        loader = BatchesAhead(
             training_batches(
-                data,
+                job.train,
                 recipe.batch_size,
                 recipe.seed,
                 process_index=jax.process_index(),
@@ -113,100 +193,145 @@ def train(
             ),
             mesh,
         )
-        checkpoints = Checkpoints(out / "checkpoints", keep)
-        closed_after.callback(checkpoints.wait)  # a failure must not cut off what is being written
-        state = checkpoints.restore(put(state, places), loader)
-        metrics = closed_after.enter_context(
-            Metrics(out, recipe.batch_size, int(state.step), sum(lengths), recipe.reference_bank)
-        )
-        if first:
-            begun = folder.record.get("sessions", [])
-            folder.update(
-                data=data_record(data, test), sessions=[*begun, session(int(state.step), command)]
+        with ExitStack() as closing:
+            checkpoints = Checkpoints(out / "checkpoints", execution.keep)
+            closing.callback(checkpoints.wait)
+            state = checkpoints.restore(put(state, places), loader)
+            metrics = Metrics(
+                out,
+                batch_size=recipe.batch_size,
+                step=int(state.step),
+                total=sum(plan.steps for plan in job.plans),
+                bank=recipe.reference_bank,
             )
-        for index, (stage, rule, length) in enumerate(zip(stages, rules, lengths, strict=True)):
-            if index < state.stage:
-                continue
-            if index > state.stage:
-                state = put(next_stage(local(state, mesh), recipe, rule), places)
-            step = jitted_step(network, recipe, stage, rule, mesh, accumulate, places)
-            number, began = int(state.step), int(state.began)
-            before: Any = None
-            while not _is_over(recipe, stage, length, state, number, began):
-                if number > began and evaluate_every and number % (evaluate_every * epoch) == 0:
-                    metrics.flush()
-                    checkpoints.save(number, state, loader)
-                    alpha = state.alpha
-                    if stage.share == 0:
-                        alpha = estimate_alpha(network, state.params, part, mesh)
-                    result = evaluate(network, state.params, alpha, test, mesh)
-                    metrics.add_result(number, stage, result)
-                    checkpoints.tested(number, result["test_error"])
-                number += 1
-                with whole_steps(number) as stopping:
-                    state, info = step(state, *next(loader), key)
-                    # One step works and one waits: batches must not pile up on the devices.
-                    jax.block_until_ready(before)
-                    before = info.loss
-                    metrics.add(number, stage, info)
-                    if number % checkpoint_every == 0 or stopping():
-                        metrics.flush()
-                        checkpoints.save(number, state, loader)
-                    if stopping():
-                        checkpoints.wait()
-            if number < began + length:
-                metrics.add_switch(number, stage, float(local(state.ess, mesh)))
-            metrics.flush()
-            checkpoints.save(number, state, loader)
-            if stage.share == 0:
-                alpha = estimate_alpha(network, state.params, data, mesh)
-                state = state._replace(alpha=put(alpha, places.alpha))
-            result = evaluate(network, state.params, state.alpha, test, mesh)
-            if None in test.image_shape:  # photographs, of which a network sees but a part
-                views = evaluate(network, state.params, state.alpha, test, mesh, ten_view_batches)
-                result |= {f"ten_views_{key}": value for key, value in views.items()}
-            metrics.add_result(number, stage, result)
-            checkpoints.tested(number, result["test_error"])
-            for split in (data, test):
-                metrics.say(split.damage())
-        checkpoints.close()
-        description = {
-            **result,
-            "best_checkpoint": checkpoints.best,
-            "data": recipe.data,
-            "training_images": len(data),
-            "test_images": len(test),
-            "recipe": asdict(recipe),
-            "command": command,
-            "versions": versions(),
-        }
-        cnn = CNN(network, local(state.params, mesh), local(state.alpha, mesh), classes=data.classes)
-        if first:
-            draw_curves(out)
-            save(out, cnn, description)
+            closing.enter_context(metrics)
+            yield cls(job, execution, mesh, key, places, state, loader, checkpoints, metrics)
+
+    def run_stage(self, plan: Plan) -> dict[str, float]:
+        """Runs a stage from where it stands to its end; returns the test's result there."""
+        if plan.number > self.state.stage:
+            following = next_stage(local(self.state, self.mesh), self.job.recipe, plan.rule)
+            self.state = put(following, self.places)
+        step = jitted_step(
+            self.job.network,
+            self.job.recipe,
+            stage=plan.stage,
+            rule=plan.rule,
+            mesh=self.mesh,
+            accumulate=self.execution.accumulate,
+            places=self.places,
+        )
+        number, began = int(self.state.step), int(self.state.began)
+        before: Any = None
+        while not self._is_over(plan, number, began):
+            if number > began and self._test_is_due(number):
+                self.test(plan.stage, number, self.job.part)
+            number += 1
+            with whole_steps(number) as stopping:
+                self.state, info = step(self.state, *next(self.loader), self.key)
+                # One step works and one waits: batches must not pile up on the devices.
+                jax.block_until_ready(before)
+                before = info.loss
+                self.metrics.add(number, plan.stage, info)
+                if number % self.execution.checkpoint_every == 0 or stopping():
+                    self._save(number)
+                if stopping():
+                    self.checkpoints.wait()
+        if number < began + plan.steps:
+            self.metrics.add_switch(number, plan.stage, float(local(self.state.ess, self.mesh)))
+        alpha, result = self.test(plan.stage, number, self.job.train, at_end=True)
+        self.state = self.state._replace(alpha=alpha)
+        for split in (self.job.train, self.job.test):
+            self.metrics.say(split.damage())
+        return result
+
+    def test(
+        self, stage: Stage, number: int, images: Split, *, at_end: bool = False
+    ) -> tuple[Float[Array, " c"], dict[str, float]]:
+        """Saves and tests the network as it stands; returns alpha and the result.
+
+        Args:
+            stage: the current stage.
+            number: steps taken.
+            images: training images from which alpha is estimated in a generative stage.
+            at_end: whether photographs are also tested by ten views each.
+        """
+        self._save(number)
+        network, params, alpha = self.job.network, self.state.params, self.state.alpha
+        if stage.share == 0:
+            alpha = estimate_alpha(network, params, images, mesh=self.mesh)
+            alpha = put(alpha, self.places.alpha)
+
+        def tested(read: Reader = batches) -> dict[str, float]:
+            return evaluate(network, params, self.job.test, alpha=alpha, mesh=self.mesh, read=read)
+
+        result = tested()
+        if at_end and None in self.job.test.image_shape:  # photographs, seen in part only
+            views = tested(ten_view_batches)
+            result |= {f"ten_views_{key}": value for key, value in views.items()}
+        self.metrics.add_result(number, stage, result)
+        self.checkpoints.tested(number, result["test_error"])
+        return alpha, result
+
+    def _save(self, number: int) -> None:
+        # Lines up to the checkpoint must be there when a resumed run needs them.
+        self.metrics.flush()
+        self.checkpoints.save(number, self.state, self.loader)
+
+    def _test_is_due(self, number: int) -> bool:
+        every = self.execution.evaluate_every * self.job.epoch
+        return every > 0 and number % every == 0
+
+    def _is_over(self, plan: Plan, number: int, began: int) -> bool:
+        """Whether a stage that began after step `began` ends at the step `number`.
+
+        The answer depends on what a checkpoint holds alone, so that a resumed run gives the same.
+        The ESS is fetched from the device every `ESS_STEPS` steps, and only where it can end the
+        stage.
+        """
+        if number >= began + plan.steps:
+            return True
+        least = self.job.recipe.least_ess
+        looks = number > began and number % ESS_STEPS == 0
+        if not (least and plan.stage.share == 0 and looks):
+            return False
+        return float(self.state.ess.addressable_data(0)) < least
+
+
+def publish(
+    training: Training, result: dict[str, float], out: Path, *, command: str
+) -> dict[str, Any]:
+    """Writes the trained network to the run's folder; returns the content of `model.json`.
+
+    Args:
+        training: the run, at its end.
+        result: its last test's result.
+        out: the run's folder.
+        command: how the run was started.
+    """
+    job, state = training.job, training.state
+    description = {
+        **result,
+        "best_checkpoint": training.checkpoints.best,
+        "data": job.recipe.data,
+        "training_images": len(job.train),
+        "test_images": len(job.test),
+        "recipe": asdict(job.recipe),
+        "command": command,
+        "versions": versions(),
+    }
+    params, alpha = local((state.params, state.alpha), training.mesh)
+    if jax.process_index() == 0:
+        draw_curves(out)
+        save(out, CNN(job.network, params, alpha, job.train.classes), description)
     return description
 
 
-def data_record(train: ImageSplit, test: ImageSplit) -> dict[str, Any]:
-    """Which images a run has trained on and was tested on."""
+def data_record(train: Split, test: Split) -> dict[str, Any]:
+    """Which images a run trains on and is tested on."""
     return {
         "name": train.name,
         "identity": train.identity,
         "classes": len(train.classes),
         "splits": {split.split: len(split) for split in (train, test)},
     }
-
-
-def _is_over(
-    recipe: Recipe, stage: Stage, length: int, state: TrainState, number: int, began: int
-) -> bool:
-    """Whether a stage ends at the step `number`: a function of what its checkpoint holds.
-
-    Only every `ESS_STEPS` steps is the device asked for the ESS, and only if that can matter.
-    """
-    if number >= began + length:
-        return True
-    looks = number > began and number % ESS_STEPS == 0
-    if not (recipe.least_ess() and stage.share == 0 and looks):
-        return False
-    return float(state.ess.addressable_data(0)) < recipe.least_ess()

@@ -1,4 +1,4 @@
-"""What a training run tells while it runs: `metrics.jsonl`, TensorBoard's events, progress."""
+"""What a training run reports while it lasts: `metrics.jsonl`, TensorBoard's events, progress."""
 
 import json
 import math
@@ -13,36 +13,44 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from ppl_cnn.errors import InputError
+from ppl_cnn.errors import ArgumentError
 from ppl_cnn.files import write_aside
 from ppl_cnn.inference.training.events import Events
 from ppl_cnn.inference.training.stages import Stage
 from ppl_cnn.inference.training.step import StepInfo
 
 FLUSH_EVERY = 20
-"""Steps between two looks at the device's metrics: the only host sync in the loop."""
+"""Steps between two transfers of metrics from the device: the only ones in the loop."""
 _EARLY = (1, 3)
-"""Steps of a session after which it looks, too: one has compiled, and two more tell the pace."""
+"""Steps of a session after which metrics are transferred besides: the first has compiled, and two
+more tell the pace."""
 DETAILS_EVERY = 100
-"""Steps between two lines that give every class's ESS and every layer's norms."""
+"""Steps between two lines with the ESS of every class and the norms of every layer."""
 _PACE_STEPS = 10_000
-"""Over which the time left is measured: an epoch of ImageNet with its test, twice."""
+"""Latest steps over which the pace is measured: two epochs of ImageNet with their tests."""
+_SHORTEST = 1e-9
+"""Least number of seconds between two transfers, for the division by it."""
 
 
 class Metrics:
     """`metrics.jsonl`, TensorBoard's events and the progress bar, in one session of a run.
 
-    A line a step: loss, its lower bound, ESS, the norms of gradient, parameters and update; every
-    `DETAILS_EVERY` steps also each class's ESS and each layer's norms. And a line a test, with
-    what `evaluate` gives. Of a run that is repeated or continued, only `seconds` (of all sessions
-    together) and `images_per_second` differ.
+    Each step has a line: loss, its lower bound, ESS, norms of gradient, parameters and update;
+    every `DETAILS_EVERY` steps also the ESS of each class and the norms of each layer. Each test
+    has a line with the result of `evaluate`. A run that is repeated or resumed differs only in
+    `seconds` (over all sessions) and `images_per_second`.
+
+    Args:
+        folder: the run's folder.
+        batch_size: images per step.
+        step: the step after which this session continues; lines of later steps are dropped.
+        total: steps of the whole run.
+        bank: rows of earlier scores in the generative loss; they lower its bound.
     """
 
-    def __init__(self, folder: Path, batch_size: int, step: int, total: int, bank: int = 0) -> None:
-        """Goes on after `step` of a run of `total` steps; lines past that are dropped.
-
-        `bank` rows of earlier scores widen the batch in the generative loss, and lower its bound.
-        """
+    def __init__(
+        self, folder: Path, *, batch_size: int, step: int, total: int, bank: int = 0
+    ) -> None:
         self._path, self._batch_size, self._first = folder / "metrics.jsonl", batch_size, step
         self._reference = batch_size + bank
         self._pending: list[tuple[int, Stage, StepInfo]] = []
@@ -62,11 +70,20 @@ class Metrics:
             dynamic_ncols=True,
             bar_format="{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps{postfix}",
         )
-        self._bar.set_postfix_str(self._said())
+        self._bar.set_postfix_str(self._standing())
         self._since = time.monotonic()
 
     def add(self, step: int, stage: Stage, info: StepInfo) -> None:
-        """Takes a step's report, without waiting for it."""
+        """Takes the report of a step, without waiting for the device.
+
+        Args:
+            step: the step's number, from 1.
+            stage: its stage.
+            info: its report.
+
+        Raises:
+            ArgumentError: a loss or a gradient is not finite.
+        """
         self._pending.append((step, stage, info))
         if len(self._pending) >= FLUSH_EVERY or step - self._first in _EARLY:
             self.flush()
@@ -75,13 +92,13 @@ class Metrics:
         """Waits for the steps taken so far and writes their lines.
 
         Raises:
-            InputError: a loss or a gradient is not finite.
+            ArgumentError: a loss or a gradient is not finite.
         """
         if not self._pending:
             return
         infos = jax.device_get([info for _, _, info in self._pending])
         now = time.monotonic()
-        rate = len(infos) * self._batch_size / max(now - self._since, 1e-9)
+        rate = len(infos) * self._batch_size / max(now - self._since, _SHORTEST)
         seconds = self._pace.mark(self._pending[-1][0])
         lines = []
         for (step, stage, _), info in zip(self._pending, infos, strict=True):
@@ -95,31 +112,44 @@ class Metrics:
         bound = f" (at least {last['bound']:.2f})" if last["bound"] else ""
         self._bar.set_postfix_str(
             f"loss {last['loss']:.3f}{bound}, ESS {last['ess']:.1f}, {rate:.0f} images/s, "
-            f"{self._said()}"
+            f"{self._standing()}"
         )
         _check_finite(lines)
 
     def add_result(self, step: int, stage: Stage, result: dict[str, float]) -> None:
-        """Writes the errors after a step."""
+        """Writes and shows the result of a test.
+
+        Args:
+            step: number of steps taken before it.
+            stage: their stage.
+            result: what `evaluate` gives.
+        """
         self.flush()
         line = {"step": step, "stage": stage.objective, **result}
         self._write([{**line, "seconds": self._pace.mark(step)}])
         self._tested = _error(result)
         self.say(f"step {step}, {stage.objective}: {describe_error(result)}")
-        self._bar.set_postfix_str(self._said())
+        self._bar.set_postfix_str(self._standing())
         self._since = time.monotonic()
 
     def say(self, text: str) -> None:
-        """Shows a sentence above the bar; none if it is empty."""
+        """Shows a sentence above the progress bar; an empty one is not shown."""
         if text and not self._bar.disable:
             self._bar.write(text)
 
     def add_switch(self, step: int, stage: Stage, ess: float) -> None:
-        """Writes that a stage ended after a step because its weights' smoothed ESS had fallen."""
+        """Writes that a stage was ended early because its ESS had fallen.
+
+        Args:
+            step: its last step.
+            stage: the stage.
+            ess: the smoothed ESS of its weights, in images.
+        """
         self.flush()
         self._write([{"step": step, "stage": stage.objective, "switched_at_ess": ess}])
 
-    def _said(self) -> str:
+    def _standing(self) -> str:
+        """The last test's error and the time left."""
         left = self._pace.seconds_left()
         return f"{self._tested}{'?' if left is None else tqdm.format_interval(left)} left"
 
@@ -144,14 +174,17 @@ class Metrics:
 
 
 class Pace:
-    """How long a run has taken, over all its sessions, and how long it still will.
+    """How many seconds a run has taken, over all its sessions, and how many are left.
 
-    The pace is that of the last `_PACE_STEPS` steps, tests included. Of earlier sessions it is
-    taken from their lines, until this one has gone `DETAILS_EVERY` steps at a pace of its own.
+    The pace is measured over the last `_PACE_STEPS` steps, tests included. After a resume it is
+    taken from earlier sessions' lines, until this session has taken `DETAILS_EVERY` steps.
+
+    Args:
+        total: steps of the whole run.
+        lines: lines of `metrics.jsonl` from earlier sessions.
     """
 
     def __init__(self, total: int, lines: list[dict[str, Any]]) -> None:
-        """Continues where the lines of a run of `total` steps end."""
         self._total = total
         marks = [(line["step"], line["seconds"]) for line in lines if "seconds" in line]
         self._marks = deque[tuple[int, float]](marks)
@@ -159,7 +192,7 @@ class Pace:
         self._started = time.monotonic()
 
     def mark(self, step: int) -> float:
-        """Notes that `step` is done and gives the run's seconds so far."""
+        """Notes that a step is done; returns the run's seconds so far."""
         seconds = self._before[1] + time.monotonic() - self._started
         self._marks.append((step, seconds))
         own = step - self._before[0] > DETAILS_EVERY
@@ -169,7 +202,7 @@ class Pace:
         return seconds
 
     def seconds_left(self) -> float | None:
-        """Until the last step; None before two marks tell the pace."""
+        """Seconds until the last step; None until two marks tell the pace."""
         if not self._marks:
             return None
         (first, since), (last, now) = self._marks[0], self._marks[-1]
@@ -177,7 +210,7 @@ class Pace:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a `metrics.jsonl`."""
+    """The complete lines of a `metrics.jsonl`; a line that a kill cut off is left out."""
     for _, line in _lines(path):
         yield line
 
@@ -190,11 +223,11 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             try:
                 yield text, json.loads(text)
             except ValueError:
-                return  # a kill has cut it off
+                return  # a kill cut it off
 
 
 def _belongs(line: dict[str, Any], step: int) -> bool:
-    """Whether a line is about what the checkpoint at `step` holds; the test after it is to come."""
+    """Whether a line belongs to the run up to the checkpoint at `step`; its test is made again."""
     return line["step"] < step or (line["step"] == step and "loss" in line)
 
 
@@ -225,9 +258,10 @@ def _check_finite(lines: list[dict[str, Any]]) -> None:
     for line in lines:
         for key, name in (("loss", "loss"), ("gradient_norm", "gradient's norm")):
             if not math.isfinite(line[key]):
-                raise InputError(
-                    f"The {name} is {line[key]} at step {line['step']} ({line['stage']}); its last "
-                    f"checkpoint is whole, but a lower rate is needed, in another --out."
+                raise ArgumentError(
+                    f"The {name} is {line[key]} at step {line['step']} ({line['stage']}). Give a "
+                    f"lower `rate`, and another `out`.",
+                    argument="rate",
                 )
 
 
@@ -236,7 +270,11 @@ def _error(result: dict[str, Any]) -> str:
 
 
 def describe_error(result: dict[str, float]) -> str:
-    """What `evaluate` gives, in words."""
+    """A test's result in words: error rates and calibration error in per cent, ± standard error.
+
+    Args:
+        result: what `evaluate` gives.
+    """
 
     def percent(key: str) -> str:
         return f"{100 * result[key]:.2f}"

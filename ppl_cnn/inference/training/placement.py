@@ -1,5 +1,6 @@
-"""Where arrays lie: devices of one or several processes as a mesh with one axis, "data"."""
+"""Where arrays lie: the devices of all processes are a mesh with one axis, "data"."""
 
+from collections import deque
 from typing import Any
 
 import jax
@@ -7,14 +8,24 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
+AHEAD = 2
+"""Batches on the devices before a step takes one: one to work on, and the next on its way."""
+
 
 def data_mesh() -> Mesh:
-    """All devices of all processes in a row."""
+    """The mesh of all devices of all processes, in a row."""
     return Mesh(np.asarray(jax.devices()), ("data",))
 
 
 def in_parts(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
-    """An array cut along its largest axis that the devices divide; whole on each if none is."""
+    """The sharding of an array in parts: along its largest axis that the devices divide evenly.
+
+    An array without such an axis lies on each device as a whole.
+
+    Args:
+        mesh: the devices.
+        shape: the array's.
+    """
     axes = [axis for axis, size in enumerate(shape) if size and size % mesh.size == 0]
     if not axes:
         return NamedSharding(mesh, PartitionSpec())
@@ -23,17 +34,68 @@ def in_parts(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
 
 
 def put[T](tree: T, shardings: T) -> T:
-    """Arrays that every process has, placed as a tree of shardings says."""
+    """Places arrays on the devices; every process must hold the same ones.
+
+    Args:
+        tree: the arrays.
+        shardings: a `NamedSharding` for each, in a tree of the same structure.
+    """
 
     def one(x: Any, sharding: NamedSharding) -> Array:
         whole = np.asarray(x)
         return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
 
-    return jax.tree.map(one, tree, shardings)
+    placed: T = jax.tree.map(one, tree, shardings)
+    return placed
 
 
 def local[T](tree: T, mesh: Mesh) -> T:
-    """This process's own whole copy of arrays that may lie in parts."""
+    """This process's own copy of arrays that may lie in parts; all processes must call it.
+
+    Args:
+        tree: the arrays.
+        mesh: the devices they lie on.
+    """
     everywhere = NamedSharding(mesh, PartitionSpec())
     whole = jax.jit(lambda tree: tree, out_shardings=everywhere)(tree)
-    return jax.tree.map(lambda x: jax.numpy.asarray(x.addressable_data(0)), whole)
+    copy: T = jax.tree.map(lambda x: jax.numpy.asarray(x.addressable_data(0)), whole)
+    return copy
+
+
+class BatchesAhead:
+    """Global batches on the devices, the next one on its way while a step works on the last.
+
+    Args:
+        loader: endless iterator of this process's part of each batch, with `get_state` and
+            `set_state`.
+        mesh: the devices.
+    """
+
+    def __init__(self, loader: Any, mesh: Mesh) -> None:
+        self._loader = loader
+        self._rows = NamedSharding(mesh, PartitionSpec("data"))
+        self._coming: deque[tuple[Array, Array, Any]] = deque()
+        self.state = loader.get_state()
+        """The loader's state after the last batch handed out, not after the one on its way: what a
+        checkpoint must hold."""
+
+    def set_state(self, state: Any) -> None:
+        """Continues after the batch that `state` belongs to."""
+        self._coming.clear()
+        self._loader.set_state(state)
+        self.state = state
+
+    def __next__(self) -> tuple[Array, Array]:
+        """Images (0..255) and labels of the next batch, spread over the devices along it."""
+        while len(self._coming) < AHEAD:
+            self._coming.append(self._fetch())
+        images, labels, self.state = self._coming.popleft()
+        return images, labels
+
+    def _fetch(self) -> tuple[Array, Array, Any]:
+        batch = next(self._loader)
+        images, labels = (
+            jax.make_array_from_process_local_data(self._rows, batch[name])
+            for name in ("image", "label")
+        )
+        return images, labels, self._loader.get_state()

@@ -1,157 +1,228 @@
 """Recipes: what a training run is made of. Free of heavy imports, for the command line's sake."""
 
+import math
 import tomllib
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Collection, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, get_type_hints
 
-from ppl_cnn.data.augmentation import Augmentation
-from ppl_cnn.errors import InputError
-from ppl_cnn.inference.training.stages import SCHEDULES, Length, Stage
+from ppl_cnn.data.augmentation import PARTS, Augmentation
+from ppl_cnn.data.catalogue import DATA_SETS
+from ppl_cnn.errors import ArgumentError, FileError, UnknownNameError, unknown
+from ppl_cnn.inference.training.schedule import SCHEDULES
+from ppl_cnn.inference.training.stages import OBJECTIVES, Length, Stage, parse_switch
 
 RECIPES = Path(__file__).parent / "recipes"
-
-
 DTYPES = ("float32", "bfloat16")
 
 
-@dataclass(frozen=True)
+def _choices(names: Collection[str]) -> Mapping[str, Any]:
+    """Metadata of a field whose value must be one of these names."""
+    return {"choices": tuple(names)}
+
+
+def _lists(what: str, names: Collection[str]) -> Mapping[str, Any]:
+    """Metadata of a field whose text is made of names; the command's help lists them."""
+    return {"lists": f"{what}: {', '.join(names)}."}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What determines a training run to the bit."""
+    """What determines a training run to the bit. How it is executed is an `Execution`.
+
+    The defaults are those of Caffe's LeNet (BVLC/caffe, lenet_solver.prototxt), but for the
+    cosine schedule. Texts are parsed when the recipe is made, see the properties.
+
+    Raises:
+        ArgumentError: a value is of the wrong type, out of range, or no text of its kind.
+        UnknownNameError: there is no such schedule or number format.
+
+    Examples:
+        >>> recipe = Recipe(network="lenet", data="fashion-embedded", stages="hybrid:0.5:2")
+        >>> recipe.parsed_stages[0].share, recipe.stage_steps(epoch=93)
+        (0.5, [186])
+        >>> Recipe.read("lenet", batch_size=128).stages
+        'generative:8,discriminative:4'
+    """
 
     network: str
-    data: str
-    stages: str
-    """objective:length[@rate[:schedule]], separated by commas."""
-    batch_size: int
-    """Images per step, over all devices and processes."""
-    rate: float
-    """Peak learning rate of the stages that don't give their own."""
-    schedule: str
-    """Of the stages that don't give their own: "cosine" to zero or "constant", both after a linear
-    rise over 2 per cent of the stage."""
-    momentum: float
-    weight_decay: float
-    seed: int
+    """Name of a network that the package declares, such as lenet, alexnet-fashion or alexnet; the
+    error for an unknown name lists them all."""
+    data: str = field(metadata=_lists("Data sets", DATA_SETS))
+    """Name of a data set, shipped or made by `python -m ppl_cnn.data prepare`, or folder:PATH for
+    class folders of images."""
+    stages: str = field(
+        metadata=_lists("Objectives", [f"{name} ({what})" for name, what in OBJECTIVES.items()])
+    )
+    """Stages in turn, separated by commas: objective:length, objective:length@rate or
+    objective:length@rate:schedule, for example generative:8,discriminative:4@0.003 or
+    generative:65%,hybrid:0.5:35%@0.01:cosine. Lengths are 8 (epochs), 500steps, 50000images, or 65%
+    (of `total`)."""
+    batch_size: int = 64
+    """Images per step, over all devices and processes. The generative gradient takes the batch for
+    the reference distribution: it must be larger than the number of classes, and larger is
+    better."""
+    rate: float = 0.01
+    """Peak learning rate of stages that don't give their own."""
+    schedule: str = field(default="cosine", metadata=_choices(SCHEDULES))
+    """Learning rate's course after the linear rise over a stage's first 2 per cent, for stages
+    that don't give their own."""
+    momentum: float = 0.9
+    """Momentum of SGD, in [0, 1)."""
+    weight_decay: float = 5e-4
+    """L2 penalty in [0, 1): this times the weights is added to the gradient."""
+    seed: int = 0
+    """Seed of weights, data order and dropout: the same seed gives the same bits."""
     train: str = "train"
-    """The images trained on: a split, or a part of one in TFDS's notation, as train[:80%]."""
+    """Images to train on: a split, or a part of one in TFDS's notation such as train[:80%]."""
     test: str = "test"
-    """Those that tests are made on; train[80%:] holds images out while "test" stays unseen."""
+    """Images to test on; train[80%:] holds images out while settings are chosen, so that test stays
+    unseen."""
     total: str = ""
-    """A length of which the stages' per cent are parts; "" if no stage has any."""
+    """Length of which per cent in `stages` are taken: 70 (epochs), 5000steps or 1000000images."""
     switch: str = "none"
-    """What ends a generative stage early: "ess:SHARE" does once the mean ESS of its weights,
-    smoothed over 20 steps, is less than that share of the batch."""
+    """Early end of generative stages: ess:SHARE ends one once the effective sample size of its
+    weights, smoothed over 20 steps, is less than that share of the batch (ess:0.05); none lets it
+    run."""
     reference_bank: int = 0
-    """Rows of earlier scores that widen the generative sum."""
+    """Rows of earlier steps' scores that widen the generative sum; 0 for none. They stand for a
+    larger batch, but come from older weights: log Z lags behind, and the loss is no longer blind to
+    a constant added to a class's scores."""
     reference_decay: float = 0.9
-    """What a row's weight in it is multiplied by at each step of its age."""
-    augment: str = "none"
-    """What is done to the training images, see `ppl_cnn.data.augmentation.Augmentation`."""
-    dtype: str = "float32"
-    """Of the network's arithmetic: "float32" or "bfloat16". Weights, scores, losses and the sums of
-    gradients over groups and devices are float32."""
+    """Factor, in (0, 1], by which a row's weight in the bank falls with each step of its age."""
+    augment: str = field(default="none", metadata=_lists("Parts", PARTS))
+    """Random changes of the training images: none, or parts joined by +, such as crop+flip+colour
+    (AlexNet's) or resized-crop+flip. Without a crop the network sees the centre of photographs."""
+    dtype: str = field(default="float32", metadata=_choices(DTYPES))
+    """Number format of the network's arithmetic. Weights, scores, losses and the sums of gradients
+    over groups and devices are always float32."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.rate < float("inf"):
-            raise InputError(f"The rate must be positive and finite, not {self.rate}.")
-        if self.seed < 0:
-            raise InputError(f"The seed must not be negative, as {self.seed} is.")
-        if self.schedule not in SCHEDULES:
-            raise InputError(
-                f"{self.schedule!r} is no schedule; give one of {', '.join(SCHEDULES)}."
+        _check_types(self)
+        for each in fields(self):
+            value, choices = getattr(self, each.name), each.metadata.get("choices")
+            if choices and value not in choices:
+                raise unknown(f"`{each.name}`", value, choices)
+        for name, right, range_ in (
+            ("batch_size", self.batch_size >= 1, "at least 1"),
+            ("rate", 0 < self.rate < math.inf, "positive and finite"),
+            ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
+            ("weight_decay", 0 <= self.weight_decay < 1, "in [0, 1)"),
+            ("seed", self.seed >= 0, "at least 0"),
+            ("reference_bank", self.reference_bank >= 0, "at least 0"),
+            ("reference_decay", 0 < self.reference_decay <= 1, "in (0, 1]"),
+        ):
+            if not right:
+                raise ArgumentError(
+                    f"`{name}` must be {range_}, not {getattr(self, name)}.", argument=name
+                )
+        # Texts are parsed here, so that what is wrong with them is said at once.
+        in_per_cent = any(stage.length.unit == "%" for stage in self.parsed_stages)
+        if in_per_cent and self.parsed_total is None:
+            raise ArgumentError(
+                f"`stages={self.stages}` has lengths in per cent, of no `total`. Give one, "
+                f"for example `total=70epochs`.",
+                argument="total",
             )
-        self.least_ess()
-        Augmentation.parse(self.augment)
-        if self.dtype not in DTYPES:
-            raise InputError(
-                f"{self.dtype!r} is no number format; give one of {', '.join(DTYPES)}."
-            )
-        if self.reference_bank < 0 or not 0 < self.reference_decay <= 1:
-            raise InputError(
-                f"A reference bank has 0 or more rows, not {self.reference_bank}, and a decay in "
-                f"(0, 1], not {self.reference_decay}."
-            )
-        total = Length.parse(self.total)
-        if self.total and (total is None or total.unit == "%"):
-            raise InputError(
-                f"{self.total!r} is no total; write a number of epochs, or one with its unit such "
-                f"as 500steps or 50000images."
-            )
-        if total is None and any(stage.length.unit == "%" for stage in self.parsed_stages()):
-            raise InputError(
-                f"Stages in per cent ({self.stages}) need a total, for example 70epochs."
-            )
-        if self.batch_size < 1 or not 0 <= self.momentum < 1 or not 0 <= self.weight_decay < 1:
-            raise InputError(
-                "A recipe needs a batch of at least 1, momentum and weight decay in [0, 1)."
-            )
+        _ = self.parsed_total, self.least_ess, self.augmentation
 
-    def parsed_stages(self) -> list[Stage]:
+    @cached_property
+    def parsed_stages(self) -> tuple[Stage, ...]:
         """The stages in their order."""
         return Stage.parse_all(self.stages, self.rate, self.schedule)
 
+    @cached_property
+    def parsed_total(self) -> Length | None:
+        """The length of which the stages' per cent are taken; None if none is given."""
+        total = Length.parse(self.total)
+        if self.total and (total is None or total.unit == "%"):
+            raise ArgumentError(
+                f"`total={self.total}` is no length. Give a number of epochs such as 70, or "
+                f"5000steps or 1000000images.",
+                argument="total",
+            )
+        return total
+
+    @cached_property
+    def least_ess(self) -> float:
+        """The smoothed ESS, in images, under which a generative stage ends; 0 for never."""
+        return (parse_switch(self.switch) or 0.0) * self.batch_size
+
+    @cached_property
+    def augmentation(self) -> Augmentation:
+        """The random changes of the training images."""
+        return Augmentation.parse(self.augment)
+
     def stage_steps(self, epoch: int) -> list[int]:
-        """The steps of each stage.
+        """The updates of each stage.
 
         Args:
             epoch: steps in an epoch.
         """
-        total = Length.parse(self.total)
-        lengths = [stage.length for stage in self.parsed_stages()]
-        return [length.steps(epoch, self.batch_size, total) for length in lengths]
-
-    def least_ess(self) -> float:
-        """The smoothed ESS under which a generative stage ends; 0 if none does."""
-        kind, _, share = self.switch.partition(":")
-        if self.switch == "none":
-            return 0.0
-        try:
-            least = float(share) if kind == "ess" else 0.0
-        except ValueError:
-            least = 0.0
-        if not 0 < least < 1:
-            raise InputError(
-                f"{self.switch!r} is no switch; write ess:SHARE with a share of the batch between "
-                f"0 and 1, for example ess:0.05, or none."
-            )
-        return least * self.batch_size
+        return [
+            stage.length.steps(epoch, self.batch_size, total=self.parsed_total)
+            for stage in self.parsed_stages
+        ]
 
     @classmethod
     def read(cls, config: str, **overrides: Any) -> Self:
-        """A recipe that comes with the package, or one of the user's own in TOML.
+        """Reads a recipe that comes with the package, or a TOML file with a recipe's fields.
 
         Args:
-            config: a shipped recipe's name, or a file's path.
-            overrides: fields to set otherwise; None leaves the recipe's value.
+            config: a shipped recipe's name (`recipe_names()`), or the path of a TOML file.
+            overrides: fields to set otherwise; None keeps the recipe's value.
+
+        Raises:
+            UnknownNameError: there is neither such a recipe nor such a file.
+            FileError: the file is no TOML, or its keys are not a recipe's.
+            ArgumentError: a value can't be used.
         """
         shipped = RECIPES / f"{config}.toml"
         path = shipped if shipped.is_file() else Path(config)
         try:
             values = tomllib.loads(path.read_text())
         except (FileNotFoundError, IsADirectoryError):
-            raise InputError(
-                f"There is no recipe {config!r}: give one of {', '.join(recipe_names())}, "
-                f"or a TOML file."
+            names = recipe_names()
+            raise UnknownNameError(
+                f"Unknown recipe {config!r}. Give {', '.join(names)}, or the path of a TOML file.",
+                name=config,
+                known=names,
             ) from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} is no TOML file ({error}).") from None
-        optional = {field.name: field.default for field in fields(cls)}
-        needed = [name for name, default in optional.items() if default is MISSING]
-        if wrong := sorted(set(needed) - set(values) | (set(values) - set(optional))):
-            others = ", ".join(name for name in optional if name not in needed)
-            raise InputError(
-                f"{path} must give {', '.join(needed)}, and may give {others}; wrong: {wrong[0]}."
+            raise FileError(f"{path} is no TOML file ({error}).", path=path) from None
+        needed = {each.name: each.default is MISSING for each in fields(cls)}
+        if left_over := [name for name in values if name not in needed]:
+            raise FileError(
+                f"{path} has unknown keys: {', '.join(left_over)}. Known: {', '.join(needed)}.",
+                path=path,
             )
-        values = optional | values
         values |= {key: value for key, value in overrides.items() if value is not None}
-        for key, kind in get_type_hints(cls).items():
-            fitting = (int, float) if kind is float else kind
-            if not isinstance(values[key], fitting) or isinstance(values[key], bool):
-                raise InputError(f"{path}: {key} must be of type {kind.__name__}.")
+        if missing := [name for name in needed if needed[name] and name not in values]:
+            raise FileError(f"{path} lacks {', '.join(missing)}.", path=path)
         return cls(**values)
+
+
+def _check_types(recipe: Recipe) -> None:
+    """Whole numbers will do for real ones; `True` is no number."""
+    for name, kind in get_type_hints(type(recipe)).items():
+        value = getattr(recipe, name)
+        fitting = (int, float) if kind is float else kind
+        if not isinstance(value, fitting) or isinstance(value, bool):
+            raise ArgumentError(
+                f"`{name}` must be of type {kind.__name__}, not {value!r}.", argument=name
+            )
 
 
 def recipe_names() -> list[str]:
     """The recipes that come with the package."""
     return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+def recipe_summaries() -> dict[str, str]:
+    """The first line of each recipe that comes with the package, by its name."""
+    return {
+        name: (RECIPES / f"{name}.toml").read_text().partition("\n")[0].lstrip("# ").rstrip(".")
+        for name in recipe_names()
+    }

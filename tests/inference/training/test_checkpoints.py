@@ -5,11 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ppl_cnn.data import open_split, training_batches
-from ppl_cnn.inference.training.batches_ahead import Ahead
+from ppl_cnn.data.readers import open_split, training_batches
 from ppl_cnn.inference.training.checkpoints import Checkpoints, whole_steps
 from ppl_cnn.inference.training.losses import Bank
-from ppl_cnn.inference.training.placement import data_mesh
+from ppl_cnn.inference.training.placement import BatchesAhead, data_mesh
 from ppl_cnn.inference.training.step import TrainState
 
 
@@ -22,7 +21,9 @@ def state_of(number):
 
 
 def loader():
-    return Ahead(training_batches(open_split("fashion-embedded", "train[:50]"), 5, 0), data_mesh())
+    return BatchesAhead(
+        training_batches(open_split("fashion-embedded", "train[:50]"), 5, 0), data_mesh()
+    )
 
 
 def steps(folder):

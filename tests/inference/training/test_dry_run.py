@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from ppl_cnn.errors import InputError, MismatchError
 from ppl_cnn.inference.training.dry_run import compiled_need, declared, dry_run
+from ppl_cnn.inference.training.execution import Execution
 from ppl_cnn.inference.training.recipe import Recipe
 from ppl_cnn.inference.training.stages import Stage
 from ppl_cnn.models.networks.catalogue import ALEXNET, LENET
@@ -16,7 +18,7 @@ RECIPE = Recipe.read("lenet")
 def test_the_need_of_a_step_is_that_of_its_layers():
     """LeNet's, by hand: 20 and 50 maps of 5x5 kernels, 500 and 10 dense units."""
     (stage,) = Stage.parse_all("generative:1", 0.01, "constant")
-    need = compiled_need(LENET, RECIPE, stage, 93)
+    need = compiled_need(LENET, RECIPE, stage, steps=93)
     weights = 5 * 5 * 20 + 5 * 5 * 20 * 50 + 4 * 4 * 50 * 500 + 500 * 10
     assert need.parameters == weights + 20 + 50 + 500 + 10
     conv1 = 24 * 24 * 5 * 5 * 20
@@ -41,7 +43,8 @@ def test_alexnets_multiplications_are_the_published_ones():
 def test_a_larger_batch_needs_more():
     (stage,) = Stage.parse_all("discriminative:1", 0.01, "constant")
     needs = [
-        compiled_need(LENET, replace(RECIPE, batch_size=size), stage, 93) for size in (64, 128)
+        compiled_need(LENET, replace(RECIPE, batch_size=size), stage, steps=93)
+        for size in (64, 128)
     ]
     assert needs[1].operations == pytest.approx(2 * needs[0].operations, rel=0.05)
     assert needs[1].temporaries > 1.5 * needs[0].temporaries
@@ -50,8 +53,8 @@ def test_a_larger_batch_needs_more():
 def test_accumulation_needs_less_memory_and_a_third_more_multiplications():
     (stage,) = Stage.parse_all("generative:1", 0.01, "constant")
     recipe = replace(RECIPE, batch_size=512)
-    whole = compiled_need(LENET, recipe, stage, 11)
-    parts = compiled_need(LENET, recipe, stage, 11, accumulate=8)
+    whole = compiled_need(LENET, recipe, stage, steps=11)
+    parts = compiled_need(LENET, recipe, stage, steps=11, accumulate=8)
     assert parts.temporaries < whole.temporaries / 3
     assert 1.2 < parts.operations / whole.operations < 1.6
 
@@ -67,21 +70,21 @@ def test_the_text_says_it_for_the_whole_run():
 
 def test_data_that_is_not_prepared_has_its_published_size(tmp_path):
     recipe = replace(RECIPE, data="fashion_mnist", stages="discriminative:1")
-    text = dry_run(recipe, str(tmp_path))
+    text = dry_run(recipe, Execution(data_dir=str(tmp_path)))
     assert "lenet on fashion_mnist: 60,000 images in 10 classes, 937 steps an epoch" in text
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "facts", "kind"),
     [
-        ({"network": "resnet"}, "no network 'resnet'"),
-        ({"data": "cifar"}, "'cifar'"),
-        ({"network": "alexnet"}, "1000 classes"),
-        ({"batch_size": 6001}, "larger than"),
+        ({"network": "resnet"}, ["'resnet'"], InputError),
+        ({"data": "cifar"}, ["'cifar'"], InputError),
+        ({"network": "alexnet"}, ["alexnet", "1000", "10"], MismatchError),
+        ({"batch_size": 6001}, ["`batch_size=6001`", "6000"], MismatchError),
     ],
 )
-def test_what_does_not_fit_is_refused(changes, words, refused):
-    with refused(words):
+def test_what_does_not_fit_is_refused(changes, facts, kind, refused):
+    with refused(*facts, kind=kind):
         dry_run(replace(RECIPE, **changes))
 
 
@@ -93,13 +96,13 @@ from ppl_cnn.inference.training.recipe import Recipe
 from ppl_cnn.inference.training.stages import Stage
 from ppl_cnn.models.networks.catalogue import LENET
 (stage,) = Stage.parse_all("generative:1", 0.01, "constant")
-print(json.dumps(compiled_need(LENET, Recipe.read("lenet"), stage, 93)))
+print(json.dumps(compiled_need(LENET, Recipe.read("lenet"), stage, steps=93)))
 """
 
 
 def test_devices_share_the_work_and_the_memory():
     (stage,) = Stage.parse_all("generative:1", 0.01, "constant")
-    alone = compiled_need(LENET, RECIPE, stage, 93)
+    alone = compiled_need(LENET, RECIPE, stage, steps=93)
     done = subprocess.run(
         [sys.executable, "-c", DEVICES], capture_output=True, text=True, check=True
     )
@@ -116,9 +119,10 @@ def test_the_papers_recipe_compiles_in_three_minutes_and_eight_gigabytes(tmp_pat
     script = """
 import resource, sys, time
 from ppl_cnn.inference.training.dry_run import dry_run
+from ppl_cnn.inference.training.execution import Execution
 from ppl_cnn.inference.training.recipe import Recipe
 before = time.monotonic()
-print(dry_run(Recipe.read("alexnet-imagenet"), sys.argv[1]))
+print(dry_run(Recipe.read("alexnet-imagenet"), Execution(data_dir=sys.argv[1])))
 assert time.monotonic() - before < 180
 assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 8e6  # KB
 """

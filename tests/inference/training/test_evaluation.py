@@ -160,7 +160,7 @@ def test_errors_are_counted_with_and_without_alpha(lenet):
     F, labels = scores_of(lenet, split)
     # An alpha that puts everything into class 4.
     alpha = jnp.where(jnp.arange(10) == 4, 1e4, 0.0)
-    result = evaluate(LENET, lenet.arrays(), alpha, split)
+    result = evaluate(LENET, lenet.arrays(), split, alpha=alpha)
     assert result["test_error"] == pytest.approx((labels != 4).mean())
     assert result["test_error_without_alpha"] == pytest.approx((F.argmax(1) != labels).mean())
     logs = F - np.log(np.exp(F).sum(1, keepdims=True))
@@ -180,7 +180,7 @@ def test_views_are_averaged_in_probability(lenet):
     batch = next(iter(batches(split, 320)))
     logits = [lenet.logits(image) for image in (batch["image"], batch["image"][:, :, ::-1])]
     probs = np.mean([jax.nn.softmax(F) for F in logits], axis=0)
-    result = evaluate(LENET, lenet.arrays(), jnp.zeros(10), split, read=mirrored)
+    result = evaluate(LENET, lenet.arrays(), split, alpha=jnp.zeros(10), read=mirrored)
     assert result["test_error"] == pytest.approx((probs.argmax(1) != batch["label"]).mean())
     own = probs[np.arange(320), batch["label"]]
     assert result["log_loss"] == pytest.approx(-np.log(own).mean(), rel=1e-4)
@@ -192,10 +192,11 @@ def test_the_ten_views_are_alexnets(lenet):
     (batch,) = ten_view_batches(split, 60)
     assert batch["image"].shape == (60, 10, 28, 28, 1)
     probs = np.mean([jax.nn.softmax(lenet.logits(batch["image"][:, v])) for v in range(10)], axis=0)
-    result = evaluate(LENET, lenet.arrays(), jnp.zeros(10), split, read=ten_view_batches)
+    result = evaluate(LENET, lenet.arrays(), split, alpha=jnp.zeros(10), read=ten_view_batches)
     own = probs[np.arange(60), batch["label"]]
     assert result["log_loss"] == pytest.approx(-np.log(own).mean(), rel=1e-4)
-    assert result["log_loss"] != evaluate(LENET, lenet.arrays(), jnp.zeros(10), split)["log_loss"]
+    centre = evaluate(LENET, lenet.arrays(), split, alpha=jnp.zeros(10))
+    assert result["log_loss"] != centre["log_loss"]
 
 
 SHARDED = """
@@ -214,7 +215,7 @@ from ppl_cnn.models.networks.catalogue import LENET
 params = jax.tree.map(np.asarray, he_normal(LENET, jax.random.key(0)))
 split = open_split("fashion-embedded", "test[:301]")
 alpha = np.asarray(estimate_alpha(LENET, params, split))
-print(json.dumps([alpha.tolist(), evaluate(LENET, params, alpha, split)]))
+print(json.dumps([alpha.tolist(), evaluate(LENET, params, split, alpha=alpha)]))
 """
 
 
@@ -226,7 +227,7 @@ def test_devices_and_processes_share_the_work_and_agree(count):
     params = he_normal(LENET, jax.random.key(0))
     split = open_split("fashion-embedded", "test[:301]")
     alpha = estimate_alpha(LENET, params, split)
-    expected = evaluate(LENET, params, alpha, split)
+    expected = evaluate(LENET, params, split, alpha=alpha)
     started = [
         subprocess.Popen(
             [sys.executable, "-c", SHARDED, str(index), str(count), str(port)],

@@ -54,7 +54,9 @@ SUMS = {
 OBJECTIVES = {
     "generative": generative_loss,
     "discriminative": discriminative_loss,
-    "hybrid": lambda F, labels: hybrid_loss(F, labels, jnp.zeros(F.shape[1], F.dtype), SHARE),
+    "hybrid": lambda F, labels: hybrid_loss(
+        F, labels, alpha=jnp.zeros(F.shape[1], F.dtype), share=SHARE
+    ),
 }
 
 
@@ -177,15 +179,17 @@ def test_through_a_network_the_last_bias_gets_no_generative_gradient(random_para
 def test_a_hybrid_without_a_share_of_one_loss_is_the_other_to_the_bit():
     F, labels = jnp.asarray(random_scores(), jnp.float32), jnp.asarray(LABELS)
     alpha = jnp.arange(C, dtype=jnp.float32)
-    assert hybrid_loss(F, labels, alpha, 0.0) == generative_loss(F, labels)
-    assert hybrid_loss(F, labels, alpha, 1.0) == discriminative_loss(F + alpha[None, :], labels)
+    assert hybrid_loss(F, labels, alpha=alpha, share=0.0) == generative_loss(F, labels)
+    assert hybrid_loss(F, labels, alpha=alpha, share=1.0) == discriminative_loss(
+        F + alpha[None, :], labels
+    )
 
 
 def test_a_hybrids_gradient_is_no_larger_than_the_larger_of_its_parts():
     # What keeps its rate comparable: the plain sum's would be up to twice as large.
     F, labels, alpha = jnp.asarray(random_scores(), jnp.float32), jnp.asarray(LABELS), jnp.zeros(C)
     sizes = [
-        float(jnp.linalg.norm(jax.grad(hybrid_loss)(F, labels, alpha, share)))
+        float(jnp.linalg.norm(jax.grad(hybrid_loss)(F, labels, alpha=alpha, share=share)))
         for share in (0.0, 0.25, 0.5, 0.75, 1.0)
     ]
     assert max(sizes[1:-1]) <= max(sizes[0], sizes[-1]) * (1 + 1e-6)
@@ -216,7 +220,7 @@ def test_an_empty_bank_changes_neither_loss_nor_gradient():
     F, labels = jnp.asarray(random_scores(), jnp.float32), jnp.asarray(LABELS)
     for share in (0.0, 0.3, 1.0):
         without, within = (
-            jax.value_and_grad(hybrid_loss)(F, labels, jnp.zeros(C), share, bank)
+            jax.value_and_grad(hybrid_loss)(F, labels, alpha=jnp.zeros(C), share=share, bank=bank)
             for bank in (None, Bank.empty(5, C))
         )
         np.testing.assert_allclose(within[0], without[0], atol=1e-6)

@@ -1,9 +1,12 @@
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
-from ppl_cnn.inference.training.recipe import RECIPES, Recipe, recipe_names
-from ppl_cnn.inference.training.stages import Length, Stage
+from ppl_cnn.data.augmentation import Augmentation
+from ppl_cnn.errors import ArgumentError, FileError, UnknownNameError
+from ppl_cnn.inference.training.recipe import RECIPES, Recipe, recipe_names, recipe_summaries
+from ppl_cnn.inference.training.stages import OBJECTIVES, Length, Stage
 
 VALUES = {
     "network": "lenet",
@@ -56,7 +59,7 @@ def written(tmp_path):
     ],
 )
 def test_stages_are_objectives_with_lengths_rates_and_schedules(text, stages):
-    expected = [Stage(*stage[:2], Length(*stage[2]), *stage[3:]) for stage in stages]
+    expected = tuple(Stage(*stage[:2], Length(*stage[2]), *stage[3:]) for stage in stages)
     assert Stage.parse_all(text, 0.01, "cosine") == expected
 
 
@@ -74,9 +77,7 @@ def test_stages_are_objectives_with_lengths_rates_and_schedules(text, stages):
 )
 def test_other_stages_are_refused(part, refused):
     for text in (part, f"generative:1,{part}"):
-        with refused(
-            f"{part!r} is no stage", "objective:length@rate", "generative, discriminative"
-        ):
+        with refused(repr(part), *OBJECTIVES, kind=ArgumentError, argument="stages"):
             Stage.parse_all(text, 0.01, "cosine")
 
 
@@ -96,12 +97,12 @@ def test_a_length_in_steps(length, total, steps):
 
 @pytest.mark.parametrize("total", ["50%", "0", "many", "-3"])
 def test_a_total_that_is_none_is_refused(total, refused):
-    with refused(f"'{total}' is no total"):
+    with refused(f"`total={total}`", kind=ArgumentError, argument="total"):
         replace(Recipe(**VALUES), total=total)
 
 
 def test_per_cent_of_no_total_is_refused(refused):
-    with refused("Stages in per cent (generative:65%,discriminative:35%) need a total"):
+    with refused("generative:65%,discriminative:35%", kind=ArgumentError, argument="total"):
         replace(Recipe(**VALUES), stages="generative:65%,discriminative:35%")
 
 
@@ -116,10 +117,15 @@ def test_the_shipped_recipes_are_read_by_name():
     for name in recipe_names():
         recipe = Recipe.read(name)
         assert recipe.network == name.removesuffix("-imagenet")
-        assert [stage.objective for stage in recipe.parsed_stages()] == [
-            "generative",
-            "discriminative",
-        ]
+        objectives = [stage.objective for stage in recipe.parsed_stages]
+        assert objectives == ["generative", "discriminative"]
+
+
+def test_a_shipped_recipe_has_a_summary_of_one_sentence():
+    summaries = recipe_summaries()
+    assert list(summaries) == recipe_names()
+    for summary in summaries.values():
+        assert summary.endswith(")"), "the first line breaks off in the midst of a sentence"
 
 
 def test_a_recipe_of_the_users_own_is_read_from_its_file(written):
@@ -138,24 +144,38 @@ def test_a_whole_number_will_do_for_a_real_one(written):
 
 
 def test_missing_recipes_are_refused(tmp_path, refused):
-    with refused("There is no recipe", "alexnet-fashion, alexnet-imagenet, lenet"):
-        Recipe.read(str(tmp_path / "none.toml"))
+    path = str(tmp_path / "none.toml")
+    with refused(path, *recipe_names(), kind=UnknownNameError, name=path):
+        Recipe.read(path)
 
 
 @pytest.mark.parametrize("content", [b"network = ", b"\xff\xfe", b"{}"])
 def test_files_that_are_no_toml_are_refused(tmp_path, content, refused):
     path = tmp_path / "recipe.toml"
     path.write_bytes(content)
-    with refused("recipe.toml is no TOML file"):
+    with refused(path, kind=FileError, path=path):
         Recipe.read(str(path))
 
 
-@pytest.mark.parametrize("changes", [{"rate": None}, {"dropout": 0.5}, {"stages": None, "x": 1}])
-def test_keys_that_are_missing_or_left_over_are_refused(written, changes, refused):
-    with refused(
-        "must give network, data, stages", "may give train, test, total", sorted(changes)[0]
-    ):
-        Recipe.read(written(**changes))
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({"network": None}, "network"),
+        ({"dropout": 0.5}, "dropout"),
+        ({"stages": None, "x": 1}, "x"),
+    ],
+)
+def test_keys_that_are_missing_or_left_over_are_refused(written, changes, wrong, refused):
+    path = written(**changes)
+    with refused(path, wrong, kind=FileError, path=Path(path)):
+        Recipe.read(path)
+
+
+def test_what_a_file_does_not_give_has_the_default(written):
+    needed = {"network": "lenet", "data": "mnist", "stages": "generative:1"}
+    others = dict.fromkeys(VALUES.keys() - needed.keys())
+    assert Recipe.read(written(**needed, **others)) == Recipe(**needed)
+    assert Recipe(**needed).rate == 0.01
 
 
 @pytest.mark.parametrize(
@@ -172,31 +192,61 @@ def test_keys_that_are_missing_or_left_over_are_refused(written, changes, refuse
     ],
 )
 def test_values_of_another_type_are_refused(written, key, value, refused):
-    with refused(f"{key} must be of type"):
+    with refused(f"`{key}`", repr(value), kind=ArgumentError, argument=key):
         Recipe.read(written(**{key: value}))
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "words"),
+    ("key", "value", "facts"),
     [
-        ("stages", "generative", ["is no stage"]),
-        ("schedule", "linear", ["'linear' is no schedule", "cosine, constant"]),
-        ("switch", "ess", ["'ess' is no switch", "ess:0.05"]),
-        ("switch", "ess:0", ["is no switch"]),
-        ("switch", "ess:1.5", ["is no switch"]),
-        ("switch", "loss:0.5", ["is no switch"]),
-        ("reference_bank", -1, ["0 or more rows"]),
-        ("reference_decay", 0.0, ["decay in (0, 1]"]),
-        ("dtype", "float16", ["'float16' is no number format", "float32, bfloat16"]),
-        ("batch_size", 0, ["batch of at least 1"]),
-        ("momentum", 1.0, ["momentum"]),
-        ("momentum", -0.1, ["momentum"]),
-        ("weight_decay", 1.0, ["weight decay"]),
-        ("weight_decay", -1e-3, ["weight decay"]),
+        ("stages", "generative", ["'generative'"]),
+        ("schedule", "linear", ["'linear'", "cosine, constant"]),
+        ("switch", "ess", ["`switch=ess`", "ess:0.05"]),
+        ("switch", "ess:0", ["ess:0"]),
+        ("switch", "ess:1.5", ["ess:1.5"]),
+        ("switch", "loss:0.5", ["loss:0.5"]),
+        ("reference_bank", -1, ["-1", "at least 0"]),
+        ("reference_decay", 0.0, ["0.0", "(0, 1]"]),
+        ("dtype", "float16", ["'float16'", "float32, bfloat16"]),
+        ("batch_size", 0, ["0", "at least 1"]),
+        ("momentum", 1.0, ["1.0", "[0, 1)"]),
+        ("momentum", -0.1, ["-0.1", "[0, 1)"]),
+        ("weight_decay", 1.0, ["1.0", "[0, 1)"]),
+        ("weight_decay", -1e-3, ["-0.001", "[0, 1)"]),
+        ("rate", 0.0, ["0.0", "positive"]),
+        ("rate", float("inf"), ["inf", "positive and finite"]),
+        ("seed", -1, ["-1", "at least 0"]),
     ],
 )
-def test_values_out_of_range_are_refused(written, key, value, words, refused):
-    with refused(*words):
+def test_values_out_of_range_are_refused(written, key, value, facts, refused):
+    """By the argument's name, or as an unknown name among those that there are."""
+    by_name = key in ("schedule", "dtype")
+    said = {"name": value} if by_name else {"argument": key}
+    kind = UnknownNameError if by_name else ArgumentError
+    with refused(f"`{key}", *facts, kind=kind, **said):
         Recipe.read(written(**{key: value}))
-    with refused(*words):
+    with refused(f"`{key}", *facts, kind=kind, **said):
         Recipe.read(written(), **{key: value})
+
+
+def test_texts_are_parsed_when_the_recipe_is_made():
+    recipe = Recipe(**VALUES | {"switch": "ess:0.25", "augment": "crop+flip"})
+    assert recipe.parsed_stages is recipe.parsed_stages
+    assert recipe.parsed_total is None
+    assert recipe.least_ess == 16
+    assert recipe.augmentation == Augmentation("crop", flip=True)
+    assert replace(recipe, rate=0.5).parsed_stages[0].rate == 0.5
+
+
+def test_a_record_has_the_texts(written):
+    """An older run's `run.json` is compared with this, to the letter."""
+    assert asdict(Recipe(**VALUES)) == VALUES | {
+        "train": "train",
+        "test": "test",
+        "total": "",
+        "switch": "none",
+        "reference_bank": 0,
+        "reference_decay": 0.9,
+        "augment": "none",
+        "dtype": "float32",
+    }

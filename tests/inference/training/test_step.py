@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,15 +9,14 @@ import numpy as np
 import optax
 import pytest
 
+from ppl_cnn.inference.training.gradient import gradient_of, scores_and_vjp
 from ppl_cnn.inference.training.losses import Bank, hybrid_loss
 from ppl_cnn.inference.training.placement import data_mesh, put
 from ppl_cnn.inference.training.recipe import Recipe
 from ppl_cnn.inference.training.step import (
-    gradient_of,
     initial_state,
     next_stage,
     optimizer,
-    scores_and_vjp,
     state_shardings,
     training_step,
 )
@@ -65,7 +65,7 @@ def batch():
 def objective(share, bank=None):
     # As an earlier stage may have left them.
     alpha = jnp.linspace(-1.0, 1.0, 10)
-    return lambda F, labels: hybrid_loss(F, labels, alpha, share, bank)
+    return lambda F, labels: hybrid_loss(F, labels, alpha=alpha, share=share, bank=bank)
 
 
 def assert_relatively_close(tree, wanted, tolerance):
@@ -108,9 +108,16 @@ def test_a_batch_in_groups_has_the_gradient_of_one_pass(
 
     wanted = jax.value_and_grad(plain)(params)
     for groups in (1, 8):
-        loss, F, gradient = jax.jit(gradient_of, static_argnums=(0, 1, 2, 3, 4))(
-            network, loss_of, data_mesh(), groups, "float32", params, images, labels, keep
-        )
+        loss, F, gradient = jax.jit(
+            partial(
+                gradient_of,
+                network=network,
+                objective=loss_of,
+                mesh=data_mesh(),
+                accumulate=groups,
+                dtype="float32",
+            )
+        )(params, images, labels, keep)
         assert F.shape == (N, 10)
         np.testing.assert_allclose(loss, wanted[0], rtol=1e-5)
         assert_relatively_close(gradient, wanted[1], 1e-5)
@@ -122,9 +129,17 @@ def test_groups_keep_only_their_own_intermediate_values(random_params):
     images, labels = jnp.zeros((512, 28, 28, 1), jnp.uint8), jnp.zeros(512, jnp.int32)
 
     def temporary(groups):
-        step = jax.jit(gradient_of, static_argnums=(0, 1, 2, 3, 4))
-        arguments = (params, images, labels, {})
-        lowered = step.lower(LENET, objective(0.0), data_mesh(), groups, "float32", *arguments)
+        step = jax.jit(
+            partial(
+                gradient_of,
+                network=LENET,
+                objective=objective(0.0),
+                mesh=data_mesh(),
+                accumulate=groups,
+                dtype="float32",
+            )
+        )
+        lowered = step.lower(params, images, labels, {})
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
     assert temporary(8) < temporary(1) / 4
@@ -133,7 +148,9 @@ def test_groups_keep_only_their_own_intermediate_values(random_params):
 def test_score_rows_come_back_in_the_order_of_the_images():
     x = jnp.arange(12.0)[:, None]
     params = {"out": {"kernel": jnp.asarray([1.0, 2.0])}}
-    F, pull_back = scores_and_vjp(lambda w, x: x * w["out"]["kernel"][None, :], params, (x,), 4)
+    F, pull_back = scores_and_vjp(
+        lambda w, x: x * w["out"]["kernel"][None, :], params, (x,), groups=4
+    )
     np.testing.assert_array_equal(F, np.arange(12)[:, None] * [[1, 2]])
     cotangent = jnp.stack([jnp.arange(12.0) == 5, jnp.arange(12.0) == 7], axis=1)
     gradient = pull_back(cotangent.astype(jnp.float32))
@@ -141,16 +158,19 @@ def test_score_rows_come_back_in_the_order_of_the_images():
 
 
 def jitted(recipe, number=0, groups=1):
-    stage = recipe.parsed_stages()[number]
+    stage = recipe.parsed_stages[number]
     rule = optimizer(recipe, stage, 100)
-    state = initial_state(LENET, recipe, rule, jax.random.key(1))
+    state = initial_state(LENET, recipe, rule=rule, key=jax.random.key(1))
     places = state_shardings(state, data_mesh(), False)
-
-    def step(state, images, labels, key):
-        return training_step(
-            LENET, recipe, stage, rule, data_mesh(), groups, state, images, labels, key
-        )
-
+    step = partial(
+        training_step,
+        network=LENET,
+        recipe=recipe,
+        stage=stage,
+        rule=rule,
+        mesh=data_mesh(),
+        accumulate=groups,
+    )
     return jax.jit(step), put(state, places)
 
 
@@ -163,7 +183,7 @@ def test_a_step_is_sgd_with_momentum_and_decay_written_out(batch):
 
         def loss_of(params):
             x = preprocess(batch[0], LENET.preprocessing, LENET.image_shape)
-            return hybrid_loss(scores(LENET, params, x), batch[1], jnp.zeros(10), 0.3)
+            return hybrid_loss(scores(LENET, params, x), batch[1], alpha=jnp.zeros(10), share=0.3)
 
         gradient = jax.jit(jax.grad(loss_of))(state.params)
         velocity = jax.tree.map(
@@ -237,7 +257,7 @@ def test_the_bank_and_the_smoothed_ess_are_kept_and_begin_anew_with_a_stage(batc
     np.testing.assert_allclose(state.bank.log_weight[:N], np.log(0.5), rtol=1e-6)
     np.testing.assert_allclose(state.bank.log_weight[N:], np.log(0.25), rtol=1e-6)
     assert info.ess <= state.ess <= N
-    later = next_stage(state, recipe, optimizer(recipe, recipe.parsed_stages()[1], 100))
+    later = next_stage(state, recipe, optimizer(recipe, recipe.parsed_stages[1], 100))
     assert (later.bank.log_weight == -jnp.inf).all()
     assert (later.stage, later.began, later.ess) == (1, 2, N)
     assert all((x == 0).all() for x in jax.tree.leaves(later.optimizer))
@@ -251,9 +271,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from ppl_cnn.inference.training.placement import data_mesh
-from ppl_cnn.inference.training.step import gradient_of
-from ppl_cnn.models.networks.forward import dropout_masks
-from ppl_cnn.models.networks.initialization import he_normal
+from ppl_cnn.inference.training.gradient import gradient_of
+from ppl_cnn.models.networks.graph import dropout_masks, he_normal
 spec = importlib.util.spec_from_file_location("this", sys.argv[1])
 this = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(this)
@@ -264,13 +283,25 @@ labels = jnp.asarray(random.integers(0, 10, 32, np.int32))
 params = he_normal(this.SMALL, jax.random.key(0))
 keep = dropout_masks(this.SMALL, jax.random.key(5), 32)
 alone = Mesh(np.asarray(jax.devices()[:1]), ("data",))
-function = jax.jit(gradient_of, static_argnums=(0, 1, 2, 3, 4))
+function = jax.jit(
+    gradient_of, static_argnames=("network", "objective", "mesh", "accumulate", "dtype")
+)
 for share in this.SHARES.values():
     loss_of = this.objective(share)
     one, four = (
         jax.tree.map(
             np.asarray,
-            function(this.SMALL, loss_of, mesh, groups, "float32", params, images, labels, keep),
+            function(
+                params,
+                images,
+                labels,
+                keep,
+                network=this.SMALL,
+                objective=loss_of,
+                mesh=mesh,
+                accumulate=groups,
+                dtype="float32",
+            ),
         )
         for mesh, groups in ((alone, 1), (data_mesh(), 2))
     )
