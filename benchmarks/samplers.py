@@ -44,7 +44,7 @@ import numpy as np
 from tqdm import tqdm
 
 import ppl_cnn
-from ppl_cnn.inference.diagnostics.summary import ESS_DRAWS
+from ppl_cnn.inference.diagnostics.thresholds import ESS_DRAWS
 from ppl_cnn.inference.kernels.adaptation import Evidence, Tuned, Tuning
 from ppl_cnn.inference.kernels.kernel import (
     SITE,
