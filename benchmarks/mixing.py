@@ -39,13 +39,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import xarray as xr
 from PIL import Image, ImageDraw, ImageFont
 
 import ppl_cnn
-from ppl_cnn.inference.diagnostics.scan import Scan
-from ppl_cnn.inference.diagnostics.two_sides import AGREED, two_sides
-from ppl_cnn.inference.kernels.adaptation import Tuning
+from ppl_cnn.inference.diagnostics.thresholds import RHAT_POOR
+from ppl_cnn.inference.diagnostics.two_sides import two_sides
+from ppl_cnn.inference.kernels.kernel import evidence_of, first_tuning, retuned
 from ppl_cnn.inference.kernels.split import Split
 from ppl_cnn.inference.kernels.tempered import Tempered
 from ppl_cnn.inference.sampling.starts.optimum import STEPS as ASCENT
@@ -319,12 +318,7 @@ def measured(folder, case, classes):
     gradients = kept.gradients.sum(axis=2).mean() + ASCENT / 2
     kept = jax.tree.map(lambda leaf: leaf[:, :, case.warmup :], kept)
     sides = [
-        two_sides(
-            xr.DataTree.from_dict(
-                {"posterior": xr.Dataset({"response": (("chain", "draw"), response)})}
-            ),
-            Scan(projections, *[np.empty(0)] * (len(Scan._fields) - 1)),
-        )
+        two_sides(response, projections)
         for response, projections in zip(kept.response, kept.projections, strict=True)
     ]
     judged = kept.z[:, :, JUDGED - 1 :: JUDGED]
@@ -389,7 +383,7 @@ def table(lines):
             f"| {line['network']} | `{line['reference']}` | {line['target']} | {line['kernel']} "
             f"| {_temperature(line)} | {line['chains']}, {line['warmup']}, {line['draws']} "
             f"| {rhat.max():.3f}, {np.median(rhat):.3f} "
-            f"| {(rhat <= AGREED).sum()} | {100 * share:.1f} ± {100 * half:.1f} % "
+            f"| {(rhat <= RHAT_POOR).sum()} | {100 * share:.1f} ± {100 * half:.1f} % "
             f"| {100 * np.mean(line['named']):.1f} % | {low:.2f}, {high:.2f} "
             f"| {line['gradients']:,} | {restarts} |"
         )

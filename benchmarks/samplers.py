@@ -44,10 +44,18 @@ import numpy as np
 from tqdm import tqdm
 
 import ppl_cnn
-from ppl_cnn.inference.diagnostics.summary import ESS_DRAWS
-from ppl_cnn.inference.kernels.adaptation import Feedback, Tuned, Tuning
-from ppl_cnn.inference.kernels.named import parse_kernel
-from ppl_cnn.inference.kernels.numpyro_kernels import gaussian_step_size
+from ppl_cnn.inference.diagnostics.thresholds import ESS_DRAWS
+from ppl_cnn.inference.kernels.adaptation import Evidence, Tuned, Tuning
+from ppl_cnn.inference.kernels.kernel import (
+    SITE,
+    Transition,
+    evidence_of,
+    first_tuning,
+    gaussian_step_size,
+    make_kernel,
+    retuned,
+    start,
+)
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.networks.catalogue import ALEXNET, LENET
 from ppl_cnn.models.references.noise import WhiteNoise

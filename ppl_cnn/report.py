@@ -1,4 +1,8 @@
-"""Builds a run's report again from its stored draws: `python -m ppl_cnn.report runs/trouser`."""
+"""Builds the report of a run again from its stored draws.
+
+Examples:
+    python -m ppl_cnn.report runs/trouser
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,20 +13,20 @@ from ppl_cnn.options.command import run_command
 
 
 @dataclass(frozen=True)
-class Report:
-    """Options."""
+class ReportOptions:
+    """Options of the report."""
 
     folder: tyro.conf.Positional[Path]
-    """A run of `python -m ppl_cnn.sample`, or a unit's folder in a run of several; finished or
-    not."""
+    """A run of `python -m ppl_cnn.sample`, finished or not; in a run of several units, also the
+    folder of one unit."""
 
 
-def main(config: Report) -> None:
+def main(options: ReportOptions) -> None:
     """Builds the report and prints its path."""
     from ppl_cnn.inference.report.page import build_report
 
-    print(build_report(config.folder))
+    print(build_report(options.folder))
 
 
 if __name__ == "__main__":
-    run_command(Report, main, "python -m ppl_cnn.report", __doc__)
+    run_command(ReportOptions, main, "python -m ppl_cnn.report", __doc__)

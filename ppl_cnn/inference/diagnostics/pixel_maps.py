@@ -1,12 +1,13 @@
-"""How far each pixel's chains have come: R-hat and effective sample size of every stored value.
+"""R-hat and effective sample size of every stored pixel.
 
 Both need all draws of a pixel at once, in order, while the store holds all pixels of some draws.
-So the draws are read once and put down again, grouped by pixels, in a temporary file; then JAX
+So the draws are read once and written again, grouped by pixels, to a temporary file; then JAX
 diagnoses one group after another. Memory is that of a group, whatever the run's length.
 """
 
 import io
 import math
+import os
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -20,12 +21,26 @@ import xarray as xr
 from jaxtyping import Array, Float, Float32
 from tqdm import tqdm
 
-from ppl_cnn.files import write_aside
 from ppl_cnn.inference.diagnostics.scan import image_blocks, variable
-from ppl_cnn.inference.diagnostics.summary import ESS_DRAWS
+from ppl_cnn.inference.diagnostics.thresholds import ESS_DRAWS, ESS_GOOD, RHAT_GOOD
 
 _GROUP_BYTES = 2**23
-"""Of the draws of a group of pixels; diagnosing them takes some 40 times as much."""
+"""Bytes of the draws of a group of pixels; diagnosing them takes some 40 times as much."""
+
+
+class MapNumbers(NamedTuple):
+    """The numbers of a map, over all its values that are defined."""
+
+    least: float
+    median: float
+    """The lower one of the middle two, if their number is even."""
+    most: float
+    missed: float
+    """The share of values that miss the threshold."""
+    known: int
+    """How many values are defined."""
+    undefined: int
+    """How many values are NaN."""
 
 
 class Maps(NamedTuple):
@@ -37,34 +52,59 @@ class Maps(NamedTuple):
     ess: Float[np.ndarray, "row col channel"]
     """Bulk effective sample size, over all chains together."""
 
+    @property
+    def rhat_numbers(self) -> MapNumbers | None:
+        """The numbers of the R-hat map; None if R-hat is defined nowhere."""
+        return _numbers(self.rhat, self.rhat > RHAT_GOOD)
 
-def stored_maps(folder: Path, tree: xr.DataTree) -> Maps:
-    """The maps of a run, computed unless the run's `maps.npz` has them of these draws.
+    @property
+    def ess_numbers(self) -> MapNumbers | None:
+        """The numbers of the ESS map; None if ESS is defined nowhere."""
+        return _numbers(self.ess, self.ess < ESS_GOOD)
+
+    @property
+    def worst_rhat(self) -> Float[np.ndarray, "row col"]:
+        """The largest R-hat of each pixel's channels."""
+        return np.asarray(np.fmax.reduce(self.rhat, axis=2))
+
+    @property
+    def worst_ess(self) -> Float[np.ndarray, "row col"]:
+        """The smallest ESS of each pixel's channels."""
+        return np.asarray(np.fmin.reduce(self.ess, axis=2))
+
+    def saved(self, shape: tuple[int, ...]) -> bytes:
+        """The content of a file `maps.npz`.
+
+        Args:
+            shape: the shape of the draws' images, (chain, draw, row, col, channel).
+        """
+        stream = io.BytesIO()
+        np.savez_compressed(stream, shape=shape, rhat=self.rhat, ess=self.ess)
+        return stream.getvalue()
+
+
+def _numbers(values: Float[np.ndarray, "row col channel"], misses: np.ndarray) -> MapNumbers | None:
+    known = np.sort(values[~np.isnan(values)])
+    if not known.size:
+        return None
+    least, median, most = known[[0, (known.size - 1) // 2, -1]].tolist()
+    missed = float(misses.sum() / known.size)
+    return MapNumbers(least, median, most, missed, known.size, values.size - known.size)
+
+
+def stored_maps(folder: Path, shape: tuple[int, ...]) -> Maps | None:
+    """The maps in a run's `maps.npz`; None if that is missing, damaged or of other draws.
 
     Args:
-        folder: the run's; the temporary file lies there too, and is as large as the draws.
-        tree: its draws, as `read` returns them.
-
-    Raises:
-        InputError: a chunk of the store is damaged.
+        folder: the run's folder.
+        shape: the shape of the draws' images, (chain, draw, row, col, channel).
     """
-    path, shape = folder / "maps.npz", variable(tree, "posterior/image").shape
-    found = _stored(path, shape)
-    if found is None:
-        found = convergence_maps(tree, folder)
-        stream = io.BytesIO()
-        np.savez_compressed(stream, shape=shape, rhat=found.rhat, ess=found.ess)
-        write_aside(path, stream.getvalue())
-    return found
-
-
-def _stored(path: Path, shape: tuple[int, ...]) -> Maps | None:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(folder / "maps.npz", allow_pickle=False) as file:
             if tuple(file["shape"]) == shape:
                 return Maps(file["rhat"], file["ess"])
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
-        pass  # there is none, or a damaged one, which is as good
+        pass  # a damaged file is as good as none
     return None
 
 
@@ -72,12 +112,15 @@ def convergence_maps(tree: xr.DataTree, folder: Path | None = None) -> Maps:
     """Computes the maps from all draws.
 
     Args:
-        tree: as `read` or `ppl_cnn.draw` return it, with at least 4 draws.
-        folder: for the temporary file; the system's own if it isn't given.
+        tree: the draws, as `read` or `ppl_cnn.draw` returns them; at least 4 per chain.
+        folder: where a temporary file as large as the draws goes; by default, and where this
+            can't be written to, the system's own folder.
 
     Raises:
-        InputError: a chunk of the store is damaged.
+        FileError: a chunk of the store is damaged.
     """
+    if folder is not None and not os.access(folder, os.W_OK):
+        folder = None
     _, _, *shape = variable(tree, "posterior/image").shape
     pixels = math.prod(shape)
     values: list[np.ndarray] = []
@@ -92,7 +135,7 @@ def convergence_maps(tree: xr.DataTree, folder: Path | None = None) -> Maps:
 def _groups(
     tree: xr.DataTree, folder: Path | None
 ) -> Iterator[Float32[np.ndarray, "draw chain pixel"]]:
-    """All draws, a group of pixels at a time; the last one is filled up with zeros."""
+    """All draws, a group of pixels at a time; the last group is filled up with zeros."""
     chains, draws, *shape = variable(tree, "posterior/image").shape
     pixels = math.prod(shape)
     size = min(pixels, max(1, _GROUP_BYTES // (4 * chains * draws)))
@@ -117,7 +160,7 @@ def _diagnose(values: Float32[Array, "draw chain pixel"]) -> Float[Array, "2 pix
 
     As in Vehtari, Gelman, Simpson, Carpenter, Bürkner, Rank-normalization, folding, and
     localization: an improved R-hat for assessing convergence of MCMC, Bayesian Analysis 16(2),
-    2021; in the details that it leaves open, as ArviZ has them.
+    2021; details that it leaves open are as in ArviZ.
     """
     draws, chains, pixels = values.shape
     half = draws // 2

@@ -1,4 +1,4 @@
-"""One pass over the stored draws: what is kept of the images, and how they are read."""
+"""Reads the stored draws, and keeps of the images what a diagnosis and its page need."""
 
 import math
 import textwrap
@@ -11,22 +11,13 @@ import xarray as xr
 from jaxtyping import Float, Float32, Int
 from tqdm import tqdm
 
-from ppl_cnn.errors import InputError
+from ppl_cnn.errors import ArgumentError, FileError
+from ppl_cnn.inference.diagnostics.thresholds import MIN_DRAWS
 from ppl_cnn.inference.runs.store import DAMAGE, open_draws
 
-MIN_DRAWS = 4
-"""Per chain; split R-hat needs two draws in each half."""
-
-
 _PROJECTIONS = 50
-
-
 _GRID = 3
-
-
 _BLOCK_BYTES = 2**28
-
-
 _NEEDED = (
     "posterior/image",
     "posterior/response",
@@ -38,7 +29,7 @@ _NEEDED = (
 
 
 def read(folder: Path) -> xr.DataTree:
-    """Opens the draws of a run; images stay on disk until they are asked for.
+    """Opens the draws of a run; images stay on disk until they are used.
 
     Args:
         folder: a run of `ppl_cnn.sample`, finished or not.
@@ -49,57 +40,91 @@ def read(folder: Path) -> xr.DataTree:
         Stein mean, `stein` with `image` (chain, block, row, col, channel) and `draws` (block).
 
     Raises:
-        InputError: there is no store, it is damaged, or it holds something else.
+        FileError: the store of draws is missing, damaged, or not one of this package.
     """
     path = folder / "draws.zarr"
     tree = open_draws(path)
-    for name in _NEEDED:
-        group, _, leaf = name.partition("/")
-        if leaf not in tree.children[group].dataset:
-            raise InputError(f"{path} is no store of ppl_cnn's draws: it lacks {name}.")
+    missing = missing_variable(tree)
+    if missing is not None:
+        raise FileError(f"{path} is not a store of ppl_cnn's draws: it lacks {missing}.", path=path)
     return tree
 
 
+def missing_variable(tree: xr.DataTree) -> str | None:
+    """The first variable that a diagnosis needs and `tree` lacks, as `group/name`, or None."""
+    for name in _NEEDED:
+        group, _, leaf = name.partition("/")
+        if group not in tree.children or leaf not in tree.children[group].dataset:
+            return name
+    return None
+
+
 def variable(tree: xr.DataTree, path: str) -> xr.DataArray:
-    """The variable at `group/name`."""
+    """The variable of a tree at the path `group/name`."""
     group, name = path.split("/")
     return tree.children[group].dataset[name]
 
 
+def loaded(array: xr.DataArray) -> np.ndarray:
+    """The values of a stored array.
+
+    Raises:
+        FileError: a chunk of the store is damaged.
+    """
+    try:
+        return array.values
+    except DAMAGE as error:
+        draws = array.coords["draw"].values if "draw" in array.coords else []
+        which = f" of the draws {draws[0]} to {draws[-1]}" if len(draws) else ""
+        raise FileError(
+            f"The stored {array.name}{which} can't be read: the store is damaged "
+            f"({_first_line(error)}).",
+            path=array.encoding.get("source", "draws.zarr"),
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    line = (str(error) or type(error).__name__).splitlines()[0]
+    return textwrap.shorten(line, 100, placeholder=" ...").rstrip(".")
+
+
 class Scan(NamedTuple):
-    """What one pass over the stored images keeps; all in pixel units minus the mean."""
+    """What one pass over the stored images keeps, in pixel units minus the mean."""
 
     projections: Float[np.ndarray, "chain draw projection"]
-    """Inner products with fixed random directions of about unit length."""
+    """Inner products of each image with 50 fixed random directions of about unit length."""
     pixels: Float32[np.ndarray, "chain draw pixel"]
-    """A regular grid of pixels."""
+    """Values of a regular grid of pixels."""
     places: Int[np.ndarray, "pixel 3"]
-    """Row, column and channel of each, counted in the stored image."""
+    """Row, column and channel of each of these pixels, counted in the stored image."""
     mean: Float[np.ndarray, "chain row col channel"]
-    """Of each chain's draws."""
+    """The mean image of each chain's draws."""
     shown: Float32[np.ndarray, "chain shown row col channel"]
-    """Evenly spread draws, whole."""
+    """Whole images of a few draws, evenly spread over the run."""
     running: Float32[np.ndarray, "chain shown row col channel"]
-    """The mean of each chain's draws up to and with each of these."""
+    """The mean of each chain's draws up to and including each of the shown draws."""
     shown_draws: Int[np.ndarray, " shown"]
+    """The number of each shown draw."""
 
 
 def scan(tree: xr.DataTree, shown: int = 8) -> Scan:
     """Reads all images once, block by block, so that memory stays flat in the number of draws.
 
     Args:
-        tree: as `read` or `ppl_cnn.draw` return it.
+        tree: the draws, as `read` or `ppl_cnn.draw` returns them.
         shown: how many draws of each chain to keep whole.
 
     Raises:
-        InputError: there are fewer than 4 draws, or a chunk is damaged.
+        ArgumentError: there are fewer than 4 draws per chain, or no chain.
+        FileError: a chunk of the store is damaged.
     """
     image = variable(tree, "posterior/image")
     chains, draws, *shape = image.shape
     if draws < MIN_DRAWS or not chains:
-        raise InputError(
-            f"The run holds {draws} draws of each chain so far; at least {MIN_DRAWS} are needed to "
-            f"diagnose them."
+        raise ArgumentError(
+            f"The run holds {draws} draws per chain so far, but a diagnosis needs at least "
+            f"{MIN_DRAWS}. Rerun with `draws={MIN_DRAWS}` or more.",
+            argument="draws",
         )
     directions = _directions(math.prod(shape))
     places = _places(shape)
@@ -128,17 +153,17 @@ def scan(tree: xr.DataTree, shown: int = 8) -> Scan:
 def image_blocks(
     tree: xr.DataTree, doing: str
 ) -> Iterator[tuple[slice, Float32[np.ndarray, "chain draw row col channel"]]]:
-    """The stored images, a block of draws after another, with a bar from two seconds on.
+    """Reads the stored images a block of draws at a time, with a bar from two seconds on.
 
     Args:
-        tree: as `read` or `ppl_cnn.draw` return it.
+        tree: the draws, as `read` or `ppl_cnn.draw` returns them.
         doing: what the bar says.
 
     Yields:
-        Which draws they are, and the images.
+        Which draws the block holds, and their images.
 
     Raises:
-        InputError: a chunk is damaged.
+        FileError: a chunk of the store is damaged.
     """
     image = variable(tree, "posterior/image")
     draws, step = image.sizes["draw"], _block(image)
@@ -148,7 +173,7 @@ def image_blocks(
 
 
 def _directions(size: int) -> Float32[np.ndarray, "size projection"]:
-    # The same for every run of that image size, so that two runs' projections compare.
+    # The same for every run of that image size, so that projections of two runs compare.
     normal = np.random.default_rng(0).standard_normal((size, _PROJECTIONS), np.float32)
     return normal / np.float32(math.sqrt(size))
 
@@ -163,29 +188,7 @@ def _places(shape: list[int]) -> Int[np.ndarray, "pixel 3"]:
 
 
 def _block(image: xr.DataArray) -> int:
-    """Draws to read at once: the store's chunk, cut down where that is too large."""
+    """Draws to read at once: the store's chunk, or fewer where that is too large."""
     chunks = image.encoding.get("chunks") or (0, 16)
     bytes_per_draw = max(1, image.nbytes // image.shape[1])
     return max(1, min(chunks[1], _BLOCK_BYTES // bytes_per_draw))
-
-
-def loaded(array: xr.DataArray) -> np.ndarray:
-    """A stored array's values.
-
-    Raises:
-        InputError: a chunk is damaged.
-    """
-    try:
-        return array.values
-    except DAMAGE as error:
-        draws = array.coords["draw"].values if "draw" in array.coords else []
-        of_draws = f" of the draws {draws[0]} to {draws[-1]}" if len(draws) else ""
-        raise InputError(
-            f"The stored {array.name}{of_draws} can't be read, the store is damaged "
-            f"({_first_line(error)})."
-        ) from None
-
-
-def _first_line(error: Exception) -> str:
-    line = (str(error) or type(error).__name__).splitlines()[0]
-    return textwrap.shorten(line, 100, placeholder=" ...").rstrip(".")

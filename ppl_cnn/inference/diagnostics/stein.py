@@ -1,4 +1,4 @@
-"""Stein's identity, E[x] = (s^2/T) E[grad f(x)]: the mean images that it gives, and the check."""
+"""Stein's identity, E[x] = (s^2/T) E[grad f(x)]: its mean images, and a check of the sampler."""
 
 import math
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Float32, Int
 
-from ppl_cnn.errors import InputError
+from ppl_cnn.errors import FileError
 from ppl_cnn.inference.diagnostics.scan import loaded, variable
 from ppl_cnn.inference.diagnostics.summary import quiet
 
@@ -15,34 +15,40 @@ from ppl_cnn.inference.diagnostics.summary import quiet
 class SteinMeans(NamedTuple):
     """Each chain's Stein mean image, (s^2/T) mean grad f over its draws, in pixel units.
 
-    By Stein's identity its expectation is that of the image minus the mean, but free of the
-    reference's noise. It is stored by blocks of draws.
+    By Stein's identity its expectation is that of the image minus the mean, without the noise of
+    the reference. It is stored by blocks of draws.
     """
 
     running: Float32[np.ndarray, "chain step row col channel"]
-    """Over all draws up to the end of each block in which a shown draw lies."""
+    """The mean over all draws up to the end of each block in which a shown draw lies."""
     draws: Int[np.ndarray, " step"]
-    """How many these are."""
+    """The number of draws in each of these means."""
     step: Int[np.ndarray, " shown"]
-    """Which of them is that of each shown draw."""
+    """Which of these means belongs to each shown draw."""
 
 
 def stein_means(tree: xr.DataTree, shown: Int[np.ndarray, " shown"]) -> SteinMeans | None:
-    """Reads the Stein means; None if the reference has none.
+    """Reads the Stein means of a run.
 
     Args:
-        tree: as `read` or `ppl_cnn.draw` return it.
-        shown: draws for which to keep them, in order.
+        tree: the draws, as `read` or `ppl_cnn.draw` returns them.
+        shown: the numbers of the draws up to which means are kept, in order.
+
+    Returns:
+        None if the reference has no Stein mean.
 
     Raises:
-        InputError: the store is damaged.
+        FileError: the store of draws is damaged.
     """
     if "stein" not in tree.children or not {"image", "draws"} <= set(tree["stein"].data_vars):
         return None
     image = variable(tree, "stein/image")
     ends = np.cumsum(loaded(variable(tree, "stein/draws")))
     if not len(ends) or ends[-1] <= shown[-1]:
-        raise InputError("The store lacks Stein mean images of some draws, it is damaged.")
+        raise FileError(
+            "The store is damaged: it lacks Stein mean images of some draws.",
+            path=tree.encoding.get("source", "draws.zarr"),
+        )
     blocks, step = np.unique(np.searchsorted(ends, shown, side="right"), return_inverse=True)
     chains, _, *shape = image.shape
     running = np.empty((chains, len(blocks), *shape), np.float32)
@@ -55,28 +61,28 @@ def stein_means(tree: xr.DataTree, shown: Int[np.ndarray, " shown"]) -> SteinMea
 
 
 class SteinCheck(NamedTuple):
-    """Root mean squares over pixels, in pixel units."""
+    """How far the mean image is from the Stein mean image: root mean squares, in pixel units."""
 
     difference: float
-    """Of the mean image and the Stein mean image."""
+    """The difference of the two images."""
     chance: float
-    """What that difference would be by chance, from its spread over the chains."""
+    """The difference that chance alone would give, from its spread over the chains."""
 
 
 def stein_check(
     mean: Float[np.ndarray, "chain row col channel"],
     stein: Float[np.ndarray, "chain row col channel"],
 ) -> SteinCheck | None:
-    """Whether the draws obey Stein's identity, E[x] = (s^2/T) E[grad f(x)].
+    """Compares both sides of Stein's identity, E[x] = (s^2/T) E[grad f(x)].
 
-    A chain that has reached its density obeys it up to chance whatever the network is.
+    Chains that have reached their density obey it up to chance, whatever the network is.
 
     Args:
         mean: each chain's mean image.
         stein: each chain's Stein mean image.
 
     Returns:
-        None for a single chain, whose spread is unknown, and for means that aren't finite.
+        None for a single chain, whose spread is unknown, or if a mean isn't finite.
     """
     chains = len(mean)
     with quiet():

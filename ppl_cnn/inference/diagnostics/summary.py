@@ -1,7 +1,7 @@
 """The scalars by which a run is judged, and ArviZ's summary of them.
 
-An image has too many pixels to diagnose each by rank statistics, so a run is judged by the
-response, lp, the energy, random projections of the image and a grid of pixels.
+An image has too many pixels to judge each by rank statistics. So a run is judged by the response,
+lp, the energy, random projections of the image and a grid of pixels.
 """
 
 import contextlib
@@ -13,37 +13,48 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from ppl_cnn.inference.diagnostics.scan import Scan, loaded, scan, variable
-
-ESS_DRAWS = 10
-"""Per chain; of fewer, ArviZ's effective sample size is n log10 n whatever the chains do, as it
-looks at no autocorrelation in halves of at most four draws."""
-
-
-RHAT_POOR = 1.05
-"""Above it the chains disagree, unless they are so short that chance may explain it; ours."""
-
+from ppl_cnn.inference.diagnostics.thresholds import ESS_DRAWS
 
 _SUMMARISED = 8
-"""Of them, in the summary."""
+"""Projections in the summary, of the 50 that there are."""
+
+
+class Extreme(NamedTuple):
+    """The worst value of a diagnostic, and where it was found."""
+
+    value: float
+    """The value; NaN if it is defined for no quantity."""
+    of: str
+    """The quantity or chain that has it; empty if there is none."""
+
+
+def extreme(column: pd.Series, largest: bool = False) -> Extreme:
+    """The smallest (or largest) value of a labelled column, NaN left aside, and its label."""
+    column = column.dropna()
+    if column.empty:
+        return Extreme(math.nan, "")
+    label = column.idxmax() if largest else column.idxmin()
+    return Extreme(float(column[label]), str(label))
 
 
 def scalars(tree: xr.DataTree, images: Scan | None = None) -> xr.DataTree:
     """The quantities by which a run is judged, in memory, as ArviZ takes them.
 
     Args:
-        tree: as `read` or `ppl_cnn.draw` return it.
+        tree: the draws, as `read` or `ppl_cnn.draw` returns them.
         images: the result of `scan`, if it is at hand.
 
     Returns:
         `posterior` with `response`, `lp`, `energy` (chain, draw), `projections` (.., projection)
         and `pixels` (.., pixel), the last two in pixel units; `sample_stats` (chain, draw). A pixel
-        is labelled `row,col` in the network's image, in a colour one `row,col,channel`.
+        is labelled `row,col` in the network's image, or `row,col,channel` in a colour image.
 
     Raises:
-        InputError: there are fewer than 4 draws, or a chunk is damaged.
+        ArgumentError: there are fewer than 4 draws per chain.
+        FileError: a chunk of the store is damaged.
     """
     images = scan(tree) if images is None else images
     stats = {
@@ -98,7 +109,8 @@ def summary(quantities: xr.DataTree) -> pd.DataFrame:
         quantities: the result of `scalars`.
 
     Returns:
-        A row for each; ESS and MCSE are NaN of fewer than 10 draws a chain, which can't tell them.
+        One row per scalar. ESS and MCSE are NaN for fewer than 10 draws per chain, from which they
+        can't be estimated.
     """
     with quiet():
         import arviz
@@ -111,7 +123,7 @@ def summary(quantities: xr.DataTree) -> pd.DataFrame:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """ArviZ logs NaN, constants and single chains for every quantity; the verdict says it once."""
+    """Silences ArviZ's log and NumPy's warnings of NaN and constants; the verdict says it once."""
     logger = logging.getLogger("arviz_stats")
     level = logger.level
     logger.setLevel(logging.WARNING)
@@ -120,62 +132,3 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-class Extreme(NamedTuple):
-    """The worst value of a diagnostic, and whose it is."""
-
-    value: float
-    """NaN if it could be computed for nothing."""
-    of: str
-
-
-def largest_rhat(table: pd.DataFrame) -> Extreme:
-    """Of all scalars that aren't constant.
-
-    Args:
-        table: the result of `summary`.
-    """
-    return _extreme(table["r_hat"][table["sd"] > 0], largest=True)
-
-
-def _extreme(column: pd.Series, largest: bool = False) -> Extreme:
-    column = column.dropna()
-    if column.empty:
-        return Extreme(math.nan, "")
-    label = column.idxmax() if largest else column.idxmin()
-    return Extreme(float(column[label]), str(label))
-
-
-def disagree(quantities: xr.DataTree) -> bool:
-    """Whether the chains differ by more than chance, given how slowly each of them mixes.
-
-    Args:
-        quantities: the result of `scalars`.
-    """
-    return any(_apart(each.values) for each in by_label(quantities).values())
-
-
-def _apart(values: Float[np.ndarray, "chain draw"]) -> bool:
-    import arviz
-
-    with quiet():
-        rhat = float(arviz.rhat(values))
-    return rhat > RHAT_POOR and rhat > rhat_by_chance(values)
-
-
-def rhat_by_chance(values: Float[np.ndarray, "chain draw"]) -> float:
-    """What split R-hat exceeds once in 1,000 times if all chains have the same density, given
-    how slowly each mixes.
-
-    R-hat^2 = 1 + F/n up to terms of 1/draws, with n effective draws in each of m half chains and
-    F distributed as F(m - 1, m(n - 1)).
-    """
-    import arviz
-    from scipy import stats
-
-    with quiet():
-        ess = np.sum([arviz.ess(chain[None], method="bulk") for chain in values])
-        halves = 2 * len(values)
-        n = max(1.5, ess / halves)
-        return math.sqrt(1 + stats.f.ppf(0.999, halves - 1, halves * (n - 1)) / n)

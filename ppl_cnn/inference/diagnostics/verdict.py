@@ -1,229 +1,246 @@
-"""The verdict on a run: good, short or bad, and what to do about it."""
+"""The verdict on a run: good, short or bad, why, and the numbers that it rests on.
+
+The sentences are in `verdict_sentences`, the thresholds in `thresholds`.
+"""
 
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from jaxtyping import Bool, Float
 
+from ppl_cnn.inference.diagnostics import verdict_sentences as say
+from ppl_cnn.inference.diagnostics.mixing import Mixing, chains_disagree, largest_rhat
+from ppl_cnn.inference.diagnostics.replicas import Climbs
 from ppl_cnn.inference.diagnostics.scan import variable
-from ppl_cnn.inference.diagnostics.summary import (
+from ppl_cnn.inference.diagnostics.summary import Extreme, extreme, quiet
+from ppl_cnn.inference.diagnostics.thresholds import (
+    BFMI_GOOD,
+    DIVERGENT_SHARE,
     ESS_DRAWS,
-    Extreme,
-    _extreme,
-    disagree,
-    largest_rhat,
-    quiet,
+    ESS_GOOD,
+    RHAT_GOOD,
 )
+from ppl_cnn.inference.diagnostics.two_sides import Sides
 
-RHAT_GOOD = 1.01
-"""Vehtari, Gelman, Simpson, Carpenter, Bürkner, Rank-normalization, folding, and localization: an
-improved R-hat for assessing convergence of MCMC, Bayesian Analysis 16(2), 2021."""
+State = Literal["good", "short", "bad"]
 
-
-ESS_GOOD = 400
-"""Over all chains, bulk and tail: from there on the error estimates themselves are reliable.
-Vehtari et al. 2021, who count 50 for each half of four chains; more chains don't need more."""
-
-
-BFMI_GOOD = 0.3
-"""Betancourt, Diagnosing suboptimal cotangent disintegrations in Hamiltonian Monte Carlo, 2016,
-arXiv 1604.00695, as Stan applies it."""
-
-
-DIVERGENT_SHARE = 0.01
-"""From this share of divergent draws on, what the chains missed may be large; ours."""
-
-
-_GOOD = (
-    "The chains agree and the draws suffice: means, quantiles and their standard errors can be "
-    "relied on."
-)
+HEADLINES: dict[State, str] = {
+    "good": "Good",
+    "short": "Not enough yet",
+    "bad": "Don't rely on these draws",
+}
+"""State -> what it means in a few words."""
 
 
 class Verdict(NamedTuple):
-    """What the diagnostics say about a run."""
+    """What the diagnostics say about a run, with the numbers that they rest on.
 
-    state: str
-    """`good`, `short` (nothing is wrong, but something lacks) or `bad` (don't use the draws)."""
-    sentence: str
-    """The state and what to do about it."""
+    `print(verdict)` shows it; programs compare `state` and look for kinds of findings, such as
+    `any(isinstance(each, TooFewDraws) for each in verdict.findings)`.
+    """
+
+    state: State
+    """`good`; `short` if nothing is wrong but something is missing; `bad` if the draws must not
+    be used."""
+    findings: tuple[say.Finding, ...]
+    """Why; empty for a good run. All have the severity that `state` names."""
     rhat: Extreme
-    """Largest rank-normalised split R-hat of all scalars; NaN with a single chain."""
+    """Largest rank-normalised split R-hat over the scalars; NaN for a single chain."""
     ess_bulk: Extreme
-    """Smallest of all scalars, over all chains together; NaN of fewer than 10 draws a chain."""
+    """Smallest bulk ESS over the scalars, over all chains; NaN for fewer than 10 draws a chain."""
     ess_tail: Extreme
+    """Smallest tail ESS over the scalars, over all chains; NaN for fewer than 10 draws a chain."""
     bfmi: Extreme
-    """Smallest energy fraction of missing information (E-BFMI) of all chains."""
+    """Smallest energy fraction of missing information (E-BFMI) over the chains."""
     divergences: int
-    """Draws with a divergence on the way to them."""
+    """Number of draws with a divergence on the way to them."""
     nonfinite: int
-    """Draws whose image, response, lp or energy is NaN or infinite."""
+    """Number of draws whose image, response, lp or energy is NaN or infinite."""
+    acceptance: float
+    """Mean acceptance probability of proposals."""
     draws: int
-    """Over all chains."""
+    """Number of draws over all chains."""
 
+    @property
+    def headline(self) -> str:
+        """The state in a few words."""
+        return HEADLINES[self.state]
 
-class Findings(NamedTuple):
-    """What else speaks against a run, in sentences."""
+    @property
+    def sentence(self) -> str:
+        """What was found and what to do about it."""
+        return " ".join(each.sentence for each in self.findings) or say.NOTHING_FOUND
 
-    faults: tuple[str, ...] = ()
-    """Why the draws must not be used."""
-    shortages: tuple[str, ...] = ()
-    """What they lack."""
-    explained: bool = False
-    """Whether the faults say why the chains disagree."""
-
-    def and_those(self, other: "Findings") -> "Findings":
-        """Both."""
-        return Findings(
-            self.faults + other.faults,
-            self.shortages + other.shortages,
-            self.explained or other.explained,
+    def __str__(self) -> str:
+        rows = (
+            ("largest R-hat", self.rhat, ".3f", f"at most {RHAT_GOOD} is good"),
+            ("smallest bulk ESS", self.ess_bulk, ",.0f", f"at least {ESS_GOOD} is good"),
+            ("smallest tail ESS", self.ess_tail, ",.0f", f"at least {ESS_GOOD} is good"),
+            ("smallest E-BFMI", self.bfmi, ".2f", f"at least {BFMI_GOOD} is good"),
         )
+        lines = [f"{self.headline}. {self.sentence}", ""]
+        lines += [
+            f"{label:18}{value:>10{form}}  {note} ({of})"
+            for label, (value, of), form, note in rows
+            if of
+        ]
+        lines.append(f"{'divergences':18}{self.divergences:>10,}  of {self.draws:,} draws")
+        lines.append(f"{'mean acceptance':18}{self.acceptance:>10.2f}")
+        return "\n".join(lines)
 
 
-def verdict(
+def judge(
     quantities: xr.DataTree,
     table: pd.DataFrame,
+    *,
     config: Mapping[str, Any] | None = None,
-    findings: Findings | None = None,
+    mixing: Mixing | None = None,
+    sides: Sides | None = None,
+    climbs: Climbs | None = None,
+    resumes: bool = False,
 ) -> Verdict:
     """Judges a run and says what to do about it.
 
     Args:
         quantities: the result of `scalars`.
         table: the result of `summary`.
-        config: the run's settings, of which `warmup`, `thin` and `target_accept` make the
-            advice concrete.
-        findings: of mixing across starts, and of replicas.
+        config: the run's settings; `warmup`, `thin` and `target_accept` make the advice concrete.
+        mixing: how the chains mix, with their starts and drifts.
+        sides: how the two sides compare, if there are two.
+        climbs: what the replicas did, if there are any.
+        resumes: whether a run with more draws resumes from these.
     """
+    config = config or {}
     posterior = quantities.children["posterior"].to_dataset()
     table = table[table["sd"] > 0]
     chains, draws = posterior["response"].shape
     found = Verdict(
-        state="",
-        sentence="",
+        state="good",
+        findings=(),
         rhat=largest_rhat(table),
-        ess_bulk=_extreme(table["ess_bulk"]),
-        ess_tail=_extreme(table["ess_tail"]),
+        ess_bulk=extreme(table["ess_bulk"]),
+        ess_tail=extreme(table["ess_tail"]),
         bfmi=_smallest_bfmi(posterior["energy"].values),
         divergences=int(variable(quantities, "sample_stats/diverging").sum()),
         nonfinite=int((~_finite(posterior)).sum()),
+        acceptance=float(variable(quantities, "sample_stats/acceptance_rate").mean()),
         draws=chains * draws,
     )
-    findings = findings or Findings()
-    bad = _faults(found, quantities, findings, config or {})
-    if bad:
-        return found._replace(state="bad", sentence=" ".join(bad))
-    lacking = [*findings.shortages, *_shortages(found, chains, draws, config or {})]
-    if lacking:
-        return found._replace(state="short", sentence=" ".join(lacking))
-    return found._replace(state="good", sentence=_GOOD)
+    useless = _useless(found, variable(quantities, "posterior/response").values, config)
+    if useless is not None:
+        return found._replace(state="bad", findings=(useless,))
+    known = _of_mixing(mixing, sides)
+    faults = [each for each in known if each.severity == "bad"]
+    faults += _faults(found, quantities, faults, config)
+    if faults:
+        return found._replace(state="bad", findings=tuple(faults))
+    shortages = [*known, *(climbs.findings() if climbs is not None else ())]
+    shortages += _shortages(found, chains, draws, config, resumes)
+    return found._replace(state="short" if shortages else "good", findings=tuple(shortages))
 
 
 def _smallest_bfmi(energy: Float[np.ndarray, "chain draw"]) -> Extreme:
     with quiet():
         ratio = np.mean(np.diff(energy, axis=1) ** 2, axis=1) / np.var(energy, axis=1, ddof=1)
     chains = [f"chain {chain}" for chain in range(len(energy))]
-    return _extreme(pd.Series(ratio, chains))
+    return extreme(pd.Series(ratio, chains))
 
 
 def _finite(posterior: xr.Dataset) -> Bool[np.ndarray, "chain draw"]:
     finite = [np.isfinite(values.values) for values in posterior.data_vars.values()]
-    return np.logical_and.reduce([each.reshape(*each.shape[:2], -1).all(axis=2) for each in finite])
+    every = [each.reshape(*each.shape[:2], -1).all(axis=2) for each in finite]
+    return np.asarray(np.logical_and.reduce(every))
+
+
+def _useless(
+    found: Verdict, response: Float[np.ndarray, "chain draw"], config: Mapping[str, Any]
+) -> say.Finding | None:
+    """A finding after which nothing else is worth saying."""
+    if found.nonfinite:
+        return say.NotFinite(found.nonfinite, found.draws)
+    if np.ptp(response) == 0 and found.acceptance > 0.1:
+        return say.DeadUnit()
+    stuck = int((np.ptp(response, axis=1) == 0).sum())
+    if stuck:
+        return say.StuckChains(stuck, len(response), config.get("warmup"))
+    return None
+
+
+def _of_mixing(mixing: Mixing | None, sides: Sides | None) -> list[say.Finding]:
+    """What starts, sides and drifts speak against, bad or short."""
+    found: list[say.Finding] = []
+    if mixing is not None and mixing.near and mixing.end is not None:
+        own, others = mixing.end.own, mixing.end.others
+        if mixing.disagree:
+            found.append(say.SeparateSamples(mixing.chains, mixing.mixes_within, own, others))
+        else:
+            found.append(say.NearStarts(own, others))
+    if sides is not None and sides.state == "apart":
+        found.append(say.SidesDisagree(sides.rhat))
+    elif sides is not None and sides.state == "unclear":
+        found.append(say.SidesUnclear())
+    for each in mixing.trends if mixing is not None else ():
+        if each.drifts:
+            found.append(say.BurnIn(each.of, *each.halves, each.errors))
+            break
+        if each.worst_drifts:
+            found.append(say.ChainDrifts(each.of, each.worst.of, each.worst.value))
+            break
+    return found
 
 
 def _faults(
-    found: Verdict, quantities: xr.DataTree, findings: Findings, config: Mapping[str, Any]
-) -> list[str]:
-    """Why the draws must not be used, and what to do; empty if nothing speaks against them."""
-    warmup = config.get("warmup")
-    longer = f"--warmup {2 * warmup}" if warmup else "a longer warmup"
-    response = variable(quantities, "posterior/response").values
-    acceptance = float(variable(quantities, "sample_stats/acceptance_rate").mean())
-    still = int((np.ptp(response, axis=1) == 0).sum())
-    if found.nonfinite:
-        return [
-            f"{found.nonfinite:,} of {found.draws:,} draws aren't finite, so the response "
-            f"overflows: raise the temperature, or check the network's weights and preprocessing."
-        ]
-    if np.ptp(response) == 0 and acceptance > 0.1:
-        return [
-            "The response is the same in every draw: the unit is dead on these images, and its "
-            "density is the reference itself. Choose another unit or a reference of more contrast."
-        ]
-    if still:
-        return [
-            f"{still} of {len(response)} chains stand still, as nearly every proposal was refused: "
-            f"the step is too large, so give its adaptation {longer}."
-        ]
-    faults = list(findings.faults)
-    if not findings.explained and disagree(quantities):
-        faults.append(
-            f"The chains disagree: they haven't forgotten their starts, or they sit in different "
-            f"modes of the density. Run again with {longer} and more draws; if they still "
-            f"disagree, look at each chain by itself, or raise the temperature."
-        )
+    found: Verdict,
+    quantities: xr.DataTree,
+    known: Sequence[say.Finding],
+    config: Mapping[str, Any],
+) -> list[say.Finding]:
+    """Further reasons not to use the draws."""
+    faults: list[say.Finding] = []
+    explained = any(isinstance(each, say.SeparateSamples) for each in known)
+    if not explained and chains_disagree(quantities):
+        faults.append(say.ChainsDisagree(config.get("warmup")))
     if found.divergences > DIVERGENT_SHARE * found.draws:
-        faults.append(
-            f"{found.divergences:,} of {found.draws:,} draws saw a divergence, so parts of the "
-            f"density are left out: use smaller steps{_steps_option(config)}, or {longer}."
-        )
+        settings = config.get("warmup"), config.get("target_accept")
+        faults.append(say.ManyDivergences(found.divergences, found.draws, *settings))
     return faults
 
 
-def _shortages(found: Verdict, chains: int, draws: int, config: Mapping[str, Any]) -> list[str]:
-    """What sound draws still lack, and what to do; empty if nothing."""
-    shortages = []
-    if 0 < found.divergences <= DIVERGENT_SHARE * found.draws:
-        shortages.append(
-            f"Of {found.draws:,} draws {found.divergences:,} saw a divergence: use smaller steps"
-            f"{_steps_option(config)} and see whether the results stay."
-        )
+def _shortages(
+    found: Verdict, chains: int, draws: int, config: Mapping[str, Any], resumes: bool
+) -> list[say.Finding]:
+    """What sound draws still lack."""
+    shortages: list[say.Finding] = []
+    if found.divergences:
+        accept = config.get("target_accept")
+        shortages.append(say.FewDivergences(found.divergences, found.draws, accept))
     if found.bfmi.value < BFMI_GOOD:
-        shortages.append(
-            "The energy changes slowly from draw to draw, so the tails of the density may be "
-            "missed: draw more, with heavier thinning to keep the store small."
-        )
+        shortages.append(say.SlowEnergy())
     if chains == 1:
-        shortages.append(
-            "One chain alone can't show that it has reached its density: run at least four "
-            "(--chains 4) and see whether they agree."
-        )
+        shortages.append(say.OneChain())
     ess = min(found.ess_bulk.value, found.ess_tail.value)
     unknown = draws < ESS_DRAWS
     if unknown or ess < ESS_GOOD or found.rhat.value > RHAT_GOOD:
         # R-hat^2 - 1 falls as 1/draws once the chains mix, and the ESS grows with them.
         excess = (found.rhat.value**2 - 1) / (RHAT_GOOD**2 - 1)
         factor = np.nanmax([1.5, ESS_GOOD / (found.draws if unknown else ess), excess])
+        missing: Literal["effective", "errors", "agreement"] = "agreement"
         if unknown:
-            lack = "tell how many of them are effective"
+            missing = "effective"
         elif ess < ESS_GOOD:
-            lack = "rely on their error estimates"
-        else:
-            lack = "see whether the chains agree"
-        option = _draws_option(draws * factor, draws, config)
-        shortages.append(f"There are too few draws to {lack}: {option}.")
+            missing = "errors"
+        wanted, most = draws * factor, max(1000, 10 * draws)
+        every = math.ceil(wanted / most)
+        thin = every * config.get("thin", 1) if every > 1 else None
+        shortages.append(say.TooFewDraws(missing, _round_up(wanted / every), thin, resumes))
     return shortages
 
 
-def _steps_option(config: Mapping[str, Any]) -> str:
-    accept = config.get("target_accept")
-    return f" (--target-accept {1 - (1 - accept) / 2:g})" if accept else ""
-
-
 def _round_up(number: float) -> int:
-    unit = 10 ** max(1, math.floor(math.log10(number)) - 1) * 5
+    """To a multiple of 50, or of 500 from 1,000 on, and so on."""
+    unit = 5 * int(10 ** max(1, math.floor(math.log10(number)) - 1))
     return math.ceil(number / unit) * unit
-
-
-def _draws_option(wanted: float, draws: int, config: Mapping[str, Any]) -> str:
-    most = max(1000, 10 * draws)
-    if wanted <= most:
-        return f"the same command with --draws {_round_up(wanted)} goes on from here and should do"
-    every = math.ceil(wanted / most)
-    thin = every * config.get("thin", 1)
-    return f"a new run with --draws {_round_up(wanted / every)} --thin {thin} should do"

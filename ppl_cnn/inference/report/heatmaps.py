@@ -4,18 +4,16 @@ import io
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 
-from ppl_cnn.inference.diagnostics.pixel_maps import Maps
-from ppl_cnn.inference.diagnostics.verdict import ESS_GOOD, RHAT_GOOD
+from ppl_cnn.inference.diagnostics.pixel_maps import MapNumbers, Maps
+from ppl_cnn.inference.diagnostics.thresholds import ESS_GOOD, RHAT_GOOD
+from ppl_cnn.inference.report import colours
 from ppl_cnn.inference.report.pictures import data_address, factor
 
-_COLOURS = "cividis"
-"""Nuñez, Anderton, Renslow, Optimizing colormaps with consideration for color vision deficiency,
-PLoS ONE 13(7), 2018: looks the same with and without; its lightness alone tells the value."""
 _RHAT_MOST = 2.0
-"""Where the colours end: beyond, the chains have nothing in common."""
+"""Where the scale of colours ends: beyond, the chains have nothing in common."""
 _UNDEFINED = 255
 _SIDE = 336
 
@@ -24,57 +22,60 @@ class Heatmap(NamedTuple):
     """A diagnostic of every pixel, bright where it is bad."""
 
     title: str
-    values: Float[np.ndarray, "row col channel"]
+    values: Float[np.ndarray, "row col"]
+    """The diagnostic of each pixel's worst channel; NaN where it isn't defined."""
+    numbers: MapNumbers
     form: str
+    """How the numbers are formatted."""
     low: float
-    """Of the scale of colours."""
+    """Where the scale of colours begins."""
     high: float
+    """Where the scale of colours ends."""
     good: float
     """The threshold."""
     larger_is_worse: bool
 
     def html(self) -> str:
         """The map, its scale and its numbers."""
-        rows, cols, _ = self.values.shape
+        rows, cols = self.values.shape
         times = factor(np.empty((rows, cols, 1), np.uint8), _SIDE)
-        above = "≥ " if np.nanmax(self.values) > self.high else ""
+        above = "≥ " if self.numbers.most > self.high else ""
         at = 100 * (self.good - self.low) / (self.high - self.low)
         mark = f'<i style="left:{at:.1f}%"></i>' if 0 <= at <= 100 else ""
-        colours = ",".join("#{:02x}{:02x}{:02x}".format(*rgb) for rgb in self._palette()[::32])
+        shades = ",".join("#{:02x}{:02x}{:02x}".format(*rgb) for rgb in self._palette()[::32])
         return f"""<figure class="map" style="width:{cols * times}px">
 <img class="pixels" width="{cols * times}" height="{rows * times}" alt="{self.title} of every pixel"
 src="{data_address("png", self._png())}">
-<div class="bar" aria-hidden="true" style="background:linear-gradient(to right,{colours})">\
+<div class="bar" aria-hidden="true" style="background:linear-gradient(to right,{shades})">\
 {mark}</div>
 <div class="ends" aria-hidden="true"><span>{self.low:{self.form}}</span>\
 <span>{above}{self.high:{self.form}}</span></div>
-<figcaption><strong>{self.title}</strong> {self._numbers()}</figcaption>
+<figcaption><strong>{self.title}</strong> {self._caption()}</figcaption>
 </figure>
 """
 
-    def _numbers(self) -> str:
-        known = np.sort(self.values[~np.isnan(self.values)])
-        three = known[[0, (known.size - 1) // 2, -1]].tolist()
-        least, middle, most = (f"{number:{self.form}}".replace("inf", "∞") for number in three)
-        missed = known > self.good if self.larger_is_worse else known < self.good
+    def _caption(self) -> str:
+        number = self.numbers
+        three = (number.least, number.median, number.most)
+        least, median, most = (f"{value:{self.form}}".replace("inf", "∞") for value in three)
         bound = "at most" if self.larger_is_worse else "at least"
-        undefined = self.values.size - known.size
+        missed = f"{number.missed:.2%}" if number.missed else "none"
+        undefined = f" It is undefined for {number.undefined:,} more." if number.undefined else ""
         return (
-            f"{least} to {most}, median {middle}. Good is {bound} {self.good:g}, the line on the "
-            f"scale; {_share(missed)} of {known.size:,} values miss it."
-            + (f" It is not defined for {undefined:,} more." if undefined else "")
+            f"{least} to {most}, median {median}. Good is {bound} {self.good:g}, the mark on the "
+            f"scale; {missed} of {number.known:,} values miss it.{undefined}"
         )
 
     def _palette(self) -> UInt8[np.ndarray, "255 3"]:
-        """From the low end of the scale to the high one."""
+        """The colours from the low end of the scale to the high one."""
         import matplotlib
 
-        colours = matplotlib.colormaps[_COLOURS](np.linspace(0, 1, _UNDEFINED), bytes=True)
-        return np.asarray(colours[:: 1 if self.larger_is_worse else -1, :3])
+        shades = matplotlib.colormaps[colours.MAP](np.linspace(0, 1, _UNDEFINED), bytes=True)
+        return np.asarray(shades[:: 1 if self.larger_is_worse else -1, :3])
 
     def _png(self) -> bytes:
         with np.errstate(invalid="ignore"):
-            share = np.clip((self._worst() - self.low) / (self.high - self.low), 0, 1)
+            share = np.clip((self.values - self.low) / (self.high - self.low), 0, 1)
         undefined = np.isnan(share)
         levels = np.where(undefined, _UNDEFINED, np.nan_to_num(share) * (_UNDEFINED - 1))
         image = Image.fromarray(levels.round().astype(np.uint8), "L")
@@ -84,40 +85,32 @@ src="{data_address("png", self._png())}">
         image.save(stream, "PNG", optimize=True, **options)
         return stream.getvalue()
 
-    def _worst(self) -> Float[np.ndarray, "row col"]:
-        """Over the channels."""
-        pick = np.fmax if self.larger_is_worse else np.fmin
-        return np.asarray(pick.reduce(self.values, axis=2))
-
-
-def _share(missed: Bool[np.ndarray, " value"]) -> str:
-    return f"{missed.mean():.2%}" if missed.any() else "none"
-
 
 def maps_html(maps: Maps, heading: str) -> str:
-    """The page's section with the maps.
+    """The section with the maps; empty if there is nothing to show.
 
     Args:
-        maps: of `maps.stored_maps`.
+        maps: `Diagnosis.maps`.
         heading: the tag of its heading.
     """
     shown = []
-    if not np.isnan(maps.rhat).all():
-        high = min(max(2 * RHAT_GOOD - 1, float(np.nanmax(maps.rhat))), _RHAT_MOST)
-        shown.append(Heatmap("R-hat", maps.rhat, ".3f", 1, high, RHAT_GOOD, True))
-    if not np.isnan(maps.ess).all():
-        high = max(2.0 * ESS_GOOD, float(np.nanmax(maps.ess)))
-        shown.append(Heatmap("Bulk ESS", maps.ess, ",.0f", 0, high, ESS_GOOD, False))
+    rhat, ess = maps.rhat_numbers, maps.ess_numbers
+    if rhat is not None:
+        high = min(max(2 * RHAT_GOOD - 1, rhat.most), _RHAT_MOST)
+        shown.append(Heatmap("R-hat", maps.worst_rhat, rhat, ".3f", 1, high, RHAT_GOOD, True))
+    if ess is not None:
+        high = max(2.0 * ESS_GOOD, ess.most)
+        shown.append(Heatmap("Bulk ESS", maps.worst_ess, ess, ",.0f", 0, high, ESS_GOOD, False))
     if not shown:
         return ""
     channels = maps.ess.shape[2]
     worst = " A pixel has the colour of its worst channel." if channels > 1 else ""
-    alone = " One chain alone has no R-hat." if np.isnan(maps.rhat).all() else ""
+    alone = " A single chain has no R-hat." if rhat is None else ""
     return f"""<section>
 <{heading}>R-hat and ESS of every pixel</{heading}>
 <div class="row">
 {"".join(heatmap.html() for heatmap in shown)}</div>
-<p class="note">From all stored draws; the brighter, the worse.{worst}{alone} Among so many
-values a few miss the thresholds by chance; what counts is whether they gather in places.</p>
+<p class="note">Computed from all stored draws; brighter is worse.{worst}{alone} Among so many
+values, a few miss the thresholds by chance. What counts is whether they gather in places.</p>
 </section>
 """

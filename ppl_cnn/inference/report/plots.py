@@ -1,4 +1,4 @@
-"""A report's plots: ArviZ's trace, rank, energy, ESS evolution and convergence plots."""
+"""The page's plots: ArviZ's traces, ranks, energy, ESS evolution and convergence."""
 
 import io
 from collections.abc import Iterable, Mapping
@@ -11,18 +11,15 @@ import xarray as xr
 from PIL import Image
 from tqdm import tqdm
 
-from ppl_cnn.inference.diagnostics.summary import ESS_DRAWS, by_label, quiet
-from ppl_cnn.inference.diagnostics.verdict import BFMI_GOOD, ESS_GOOD, RHAT_GOOD
+from ppl_cnn.inference.diagnostics.summary import by_label, quiet
+from ppl_cnn.inference.diagnostics.thresholds import BFMI_GOOD, ESS_DRAWS, ESS_GOOD, RHAT_GOOD
+from ppl_cnn.inference.report import colours
 from ppl_cnn.inference.report.pictures import data_address
 
-_COLOURS = ("#0072b2", "#d97706", "#009e73", "#c0478f", "#3a9bd0", "#c83737", "#6a4fc0", "#8a7a00")
-"""Of middling luminance, as the dark page shows the plots inverted."""
 _STYLE: Any = {
-    "axes.edgecolor": "0.35",
-    "axes.labelcolor": "0.25",
+    **colours.plot_style(),
     "axes.labelsize": 9,
     "axes.linewidth": 0.8,
-    "axes.prop_cycle": f"cycler('color', {list(_COLOURS)})",
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlesize": 10,
@@ -30,20 +27,17 @@ _STYLE: Any = {
     "legend.frameon": False,
     "lines.linewidth": 0.8,
     "lines.markersize": 3,
-    "text.color": "0.15",
-    "xtick.color": "0.35",
     "xtick.labelsize": 8,
-    "ytick.color": "0.35",
     "ytick.labelsize": 8,
 }
 
 
 def plots_html(quantities: xr.DataTree, table: pd.DataFrame) -> str:
-    """The page's plots.
+    """The plots of a run, as HTML.
 
     Args:
-        quantities: of `scalars`.
-        table: of `summary`.
+        quantities: `Diagnosis.quantities`.
+        table: `Diagnosis.summary`.
     """
     varying = table.index[table["sd"] > 0]
     every = xr.Dataset(
@@ -68,7 +62,7 @@ def plots_html(quantities: xr.DataTree, table: pd.DataFrame) -> str:
 
 
 def _slowest(names: list[str], table: pd.DataFrame) -> list[str]:
-    """Those to plot one by one: response, lp, energy, and the worst of the others."""
+    """The quantities to plot one by one: response, lp, energy, and the slowest of the others."""
     chosen = [name for name in names if name in ("response", "lp", "energy")]
     for group, count in (("projections", 2), ("pixels", 1)):
         own = table.loc[[name for name in names if name.startswith(group)], "ess_bulk"]
@@ -77,9 +71,9 @@ def _slowest(names: list[str], table: pd.DataFrame) -> list[str]:
 
 
 class Canvas(NamedTuple):
-    """Axes for ArviZ to draw on, each on a figure of its own, which the page then flows.
+    """Axes for ArviZ to draw on, each in a figure of its own, so that the page can arrange them.
 
-    They are made here, as ArviZ would make its figures through pyplot and its global state.
+    ArviZ would make its figures through pyplot and its global state.
     """
 
     axes: dict[str, Any]
@@ -88,7 +82,7 @@ class Canvas(NamedTuple):
 
     @classmethod
     def by_variable(cls, data: xr.Dataset, aes: Mapping[str, list[str]]) -> "Canvas":
-        """With axes for every variable of `data`."""
+        """Makes axes for every variable of `data`."""
         import arviz
 
         axes = {str(name): _axes() for name in data.data_vars}
@@ -103,7 +97,7 @@ class Canvas(NamedTuple):
     def by_column(
         cls, data: xr.Dataset, aes: Mapping[str, list[str]], columns: list[str]
     ) -> "Canvas":
-        """With axes for every label of a dimension `column`, whatever the variable."""
+        """Makes axes for every label of the dimension `column`, whatever the variable."""
         import arviz
 
         axes = {name: _axes() for name in columns}
@@ -120,7 +114,7 @@ class Canvas(NamedTuple):
         return cls(axes, arviz.PlotCollection(data, viz, aes=aes, backend="matplotlib"))
 
     def html(self, title: str, caption: str) -> str:
-        """The figures, and what they show."""
+        """The figures with a title and a caption."""
         images = "".join(
             f'<img class="plot" width="640" height="400" alt="{escape(f"{title}: {name}")}" '
             f'src="{data_address("png", _figure_png(axes.figure))}">\n'
@@ -150,7 +144,7 @@ def _figure_png(figure: Any) -> bytes:
     drawn, stream = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=160, transparent=True)
     with Image.open(drawn) as image:
-        # Lines in a few colours: 64 tell their shades apart in a third of the bytes.
+        # Lines have few colours: 64 shades take a third of the bytes.
         few = image.quantize(64, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     few.save(stream, "PNG", optimize=True)
     return stream.getvalue()
@@ -166,9 +160,9 @@ def _traces(shown: xr.DataTree) -> str:
     arviz.plot_trace(shown, plot_collection=canvas.collection)
     return canvas.html(
         "Traces",
-        "Chains that have reached their density wander about one common level. Besides response, "
-        "lp (the log density) and energy, the projections and the pixel of smallest bulk ESS are "
-        "shown, in grey levels. Ticks at the bottom are divergences.",
+        "Chains that have reached their density move about one common level. Besides response, "
+        "lp (the log-density) and energy, the plots show the projections and the pixel of smallest "
+        "bulk ESS, in grey levels. Ticks at the bottom mark divergences.",
     )
 
 
@@ -180,12 +174,13 @@ def _ranks(shown: xr.DataTree) -> str:
     canvas = Canvas.by_variable(shown["posterior"].to_dataset(), _BY_CHAIN)
     arviz.plot_rank(shown, plot_collection=canvas.collection)
     for axes in canvas.axes.values():
-        axes.axhline(0, color="0.6", linewidth=0.6, zorder=0)
+        axes.axhline(0, color=colours.PLOT_ZERO, linewidth=0.6, zorder=0)
     return canvas.html(
         "Ranks",
-        "Each chain's ranks among all draws, as the difference of their distribution from the "
-        "uniform one: a chain that agrees with the others stays near the middle line. p is that "
-        "of all ranks being uniform; where it is small, thick points mark the departures.",
+        "The ranks of each chain's draws among all draws, as the difference between their "
+        "distribution and the uniform one. A chain that agrees with the others stays near the "
+        "middle line. p tests that all ranks are uniform; where it is small, thick points mark the "
+        "departures.",
     )
 
 
@@ -209,9 +204,9 @@ def _energy(shown: xr.DataTree) -> str:
     bfmi.yaxis.get_major_locator().set_params(integer=True)
     return canvas.html(
         "Energy",
-        "Transitions much narrower than the marginal distribution mean that the energy is "
-        "explored slowly; E-BFMI compares them in each chain and is good from "
-        f"{BFMI_GOOD} on; in thinned draws it comes out too high.",
+        "If transitions are much narrower than the marginal distribution, the energy is explored "
+        f"slowly. E-BFMI compares the two in each chain; at least {BFMI_GOOD} is good. Thinned "
+        "draws make it too large.",
     )
 
 
@@ -234,7 +229,8 @@ def _evolution(shown: xr.DataTree) -> str:
         axes.set_ylim(bottom=0)
     return canvas.html(
         "Effective sample size",
-        f"It grows straight with the draws once the chains mix. The dashed line is {ESS_GOOD}.",
+        "Once the chains mix, it grows in proportion to the draws. The dashed line marks "
+        f"{ESS_GOOD}.",
     )
 
 
@@ -254,48 +250,18 @@ def _convergence(every: xr.Dataset) -> str:
         every, diagnostics=list(bounds), ref_line=False, plot_collection=canvas.collection
     )
     for name, (title, bound) in bounds.items():
-        canvas.axes[name].axvline(bound, color="0.35", linestyle="--")
+        canvas.axes[name].axvline(bound, color=colours.PLOT_AXIS, linestyle="--")
         canvas.axes[name].set_title(title)
     return canvas.html(
         "All quantities",
-        f"Share of the {len(every.data_vars)} quantities (response, lp, energy, projections, "
-        "pixels) whose diagnostic is at most the value below; dashed, what is good.",
+        f"The share of the {len(every.data_vars)} quantities (response, lp, energy, projections, "
+        "pixels) whose diagnostic is at most the value below. The dashed line marks what is good.",
     )
 
 
 def _chain_legend(chains: int) -> str:
     items = "".join(
-        f'<li><i class="plot" style="background:{_COLOURS[chain % len(_COLOURS)]}"></i>'
-        f"chain {chain}</li>"
+        f'<li><i class="plot" style="background:{colours.of_chain(chain)}"></i>chain {chain}</li>'
         for chain in range(chains)
     )
     return f'<ul class="legend" aria-label="Colours of the chains">{items}</ul>\n'
-
-
-def summary_html(table: pd.DataFrame) -> str:
-    """The page's table of all quantities, closed at first.
-
-    Args:
-        table: of `summary`.
-    """
-    columns = {
-        "mean": ",.2f",
-        "sd": ",.2f",
-        "ess_bulk": ",.0f",
-        "ess_tail": ",.0f",
-        "r_hat": ".3f",
-    }
-    head = "".join(f'<th scope="col" class="number">{name}</th>' for name in columns)
-    rows = "\n".join(
-        f'<tr><th scope="row">{escape(str(label))}</th>'
-        + "".join(f'<td class="number">{row[name]:{form}}</td>' for name, form in columns.items())
-        + "</tr>"
-        for label, row in table.iterrows()
-    )
-    return f"""<details><summary>Summary of all quantities (also in summary.csv)</summary>
-<div class="scroll" tabindex="0" role="region" aria-label="Summary"><table class="data">
-<thead><tr><td></td>{head}</tr></thead>
-<tbody>
-{rows}
-</tbody></table></div></details>
-"""

@@ -1,7 +1,7 @@
-"""The page's viewer: the chains' images side by side, with a slider over their draws.
+"""The page's viewer: the images of all chains side by side, with a slider over the draws.
 
-A sheet holds one step's images of all chains. The last sheet of each mode is an image of the page,
-so that it shows without scripts too; the earlier ones wait as text until the slider asks for them.
+A sheet holds the images of all chains at one step. The last sheet of each mode is an image of the
+page, so that it shows without scripts too. Earlier sheets are text until the slider needs them.
 """
 
 import base64
@@ -17,17 +17,15 @@ from ppl_cnn.inference.diagnostics.scan import Scan
 from ppl_cnn.inference.diagnostics.stein import SteinMeans
 from ppl_cnn.inference.report.pictures import Stretched, data_address, factor, jpeg, png
 
-FRAMES = 32
-"""Draws that the slider goes over, at most: a step of the finger on a phone's width."""
 _ENOUGH = 8
-"""Fewer than these are refused while the images can be compressed further."""
+"""Fewer draws than these are shown only if images can't be compressed further."""
 _FEWEST = 4
-"""Fewer than these are refused while chains can be left out."""
+"""Fewer draws than these are shown only if no more chains can be left out."""
 _SIDE = 140
 """Screen pixels: eight chains fill a row of the page."""
 _BASE64 = 4 / 3
 _CELL = 16
-"""Tiles begin at multiples of JPEG's blocks, or their edges would bleed into each other."""
+"""Images begin at multiples of JPEG's blocks, or their edges would bleed into each other."""
 
 
 class Mode(NamedTuple):
@@ -36,27 +34,29 @@ class Mode(NamedTuple):
     title: str
     images: Float32[np.ndarray, "chain step row col channel"]
     step: Int[np.ndarray, " shown"]
-    """Which of the images belongs to each shown draw."""
+    """The number of the image that belongs to each shown draw."""
     labels: list[str]
-    """What each of the shown is."""
+    """What each shown draw is called."""
     scale: float | None
-    """Common to all steps; None if each has its own, as the amplitude falls with the draws."""
+    """The contrast scale of all steps; None if each has its own, as amplitudes fall with draws."""
 
     def at(self, shown: Int[np.ndarray, " few"]) -> "Mode":
-        """With some of the shown draws only."""
+        """The mode with some of the shown draws only."""
         steps, step = np.unique(self.step[shown], return_inverse=True)
         labels = [self.labels[number] for number in shown]
         return self._replace(images=self.images[:, steps], step=step, labels=labels)
 
 
 class Quality(NamedTuple):
-    """How sheets are compressed."""
+    """How sheets are encoded."""
 
     kind: str
+    """`png` or `jpeg`."""
     level: int = 0
+    """JPEG's quality, up to 100."""
 
     def encode(self, sheet: UInt8[np.ndarray, "height width channel"]) -> bytes:
-        """The file's content."""
+        """The content of the sheet's image file."""
         return png(sheet) if self.kind == "png" else jpeg(sheet, self.level)
 
 
@@ -64,12 +64,12 @@ _QUALITIES = (Quality("png"), *(Quality("jpeg", level) for level in (90, 75, 50,
 
 
 def modes(scan: Scan, steins: SteinMeans | None, order: str) -> dict[str, Mode]:
-    """What can be looked at, by its short name.
+    """The ways of looking at the chains, by short name.
 
     Args:
-        scan: of the run's images.
-        steins: None where the reference has no Stein mean.
-        order: of the network's channels.
+        scan: `Diagnosis.images`.
+        steins: `Diagnosis.steins`.
+        order: the network's order of channels.
     """
     draws, every = scan.shown_draws, np.arange(len(scan.shown_draws))
     common = Stretched.of(scan.shown[:, -1], order).scale
@@ -88,21 +88,26 @@ def _spans(counts: Int[np.ndarray, " shown"]) -> list[str]:
 
 
 class Sheets(NamedTuple):
-    """What of the modes fits into a number of bytes, and how."""
+    """The modes, cut down and encoded so that they fit into a number of bytes."""
 
     modes: dict[str, Mode]
     quality: Quality
     order: str
     shape: tuple[int, int]
-    """(row, col) of an image."""
+    """Rows and columns of an image."""
     columns: int
     """Images side by side on a sheet."""
 
     @classmethod
     def fitting(cls, modes: dict[str, Mode], order: str, limit: int) -> "Sheets":
-        """As many draws as fit, evenly spread, the last one among them.
+        """Keeps as many draws as fit, evenly spread, the last one among them.
 
         First the compression grows, then chains are left out. One draw is shown in any case.
+
+        Args:
+            modes: the result of `modes`.
+            order: the network's order of channels.
+            limit: how many bytes the sheets may take in the page.
         """
         chains, _, *shape = modes["draw"].images.shape
         available = len(modes["draw"].step)
@@ -120,7 +125,7 @@ class Sheets(NamedTuple):
         return sheets._replace(modes={name: mode.at(shown) for name, mode in some.items()})
 
     def encode(self, mode: Mode, step: int) -> tuple[bytes, float]:
-        """A step's sheet and its contrast scale."""
+        """The sheet of a step as an image file, and its contrast scale."""
         images = Stretched.of(mode.images[:, step], self.order, mode.scale)
         chains, rows, cols, channels = images.pixels.shape
         height, width = self.pitch
@@ -133,37 +138,37 @@ class Sheets(NamedTuple):
 
     @property
     def pitch(self) -> tuple[int, int]:
-        """(rows, columns) from an image on a sheet to the next."""
+        """Rows and columns from an image on a sheet to the next."""
         rows, cols = (-(-size // _CELL) * _CELL for size in self.shape)
         return rows, cols
 
 
 def _halves(chains: int) -> list[int]:
-    """All chains, half of them and so on, but never one that can't be compared."""
+    """All chains, half of them and so on, but at least two unless there is one."""
     return [chains >> times for times in range(chains.bit_length()) if chains >> times > 1] or [1]
 
 
-def viewer_html(sheets: Sheets, ident: str, chains: int, draws: int, instead: str) -> str:
-    """The viewer.
+def viewer_html(sheets: Sheets, *, ident: str, chains: int, draws: int, no_stein: str) -> str:
+    """The viewer as HTML.
 
     Args:
         sheets: what it shows.
-        ident: of the unit, part of the elements' ids.
-        chains: of the run.
-        draws: of each chain.
-        instead: why there is no Stein mean, for runs that have none.
+        ident: the unit's part in the ids of elements.
+        chains: how many chains the run has.
+        draws: how many draws each chain has.
+        no_stein: why there is no Stein mean; empty if there is one.
     """
     encoded = {
         name: [sheets.encode(mode, step) for step in range(mode.images.shape[1])]
         for name, mode in sheets.modes.items()
     }
-    # What shows most of the unit comes first.
+    # The Stein mean shows most of the unit, so it comes first.
     chosen = "stein" if "stein" in sheets.modes else "draw"
     shown = sheets.modes["draw"].images.shape[0]
-    left_out = f" {shown} of {chains} chains fit here." if shown < chains else ""
+    left_out = f" Only {shown} of {chains} chains fit here." if shown < chains else ""
     return f"""<div class="viewer" style="--tile: {_tile(sheets.shape)}px">
 <div class="controls">
-{_switch(sheets, ident, chosen, instead)}
+{_switch(sheets, ident, chosen, no_stein)}
 {_slider(sheets, ident, draws)}
 {_zoom(ident)}
 </div>
@@ -173,7 +178,7 @@ def viewer_html(sheets: Sheets, ident: str, chains: int, draws: int, instead: st
 <div class="static">
 {"".join(_static(sheets, name, *encoded[name][-1]) for name in encoded)}</div>
 <p class="note"><span class="scale"></span> Mid-grey is the mean of the network's inputs. Means
-have a scale of their own at each step, as they fade while draws are added.{left_out}</p>
+have their own scale at each step, as they fade with the number of draws.{left_out}</p>
 <script type="application/json">{_data(sheets, encoded, shown)}</script>
 </div>"""
 
@@ -182,7 +187,7 @@ def _tile(shape: tuple[int, int]) -> int:
     return shape[1] * factor(np.empty((*shape, 1), np.uint8), _SIDE)
 
 
-def _switch(sheets: Sheets, ident: str, chosen: str, instead: str) -> str:
+def _switch(sheets: Sheets, ident: str, chosen: str, no_stein: str) -> str:
     names = {"stein": "Stein mean", "mean": "Running mean", "draw": "Draw"}
     options = "".join(
         f'<label><input type="radio" name="mode-{ident}" value="{name}"'
@@ -191,7 +196,7 @@ def _switch(sheets: Sheets, ident: str, chosen: str, instead: str) -> str:
         f"<span>{title}</span></label>"
         for name, title in names.items()
     )
-    why = f'<p class="why" id="why-{ident}">{escape(instead)}</p>' if instead else ""
+    why = f'<p class="why" id="why-{ident}">{escape(no_stein)}</p>' if no_stein else ""
     return f'<fieldset class="switch"><legend>Show</legend>{options}</fieldset>{why}'
 
 
@@ -224,7 +229,7 @@ def _static(sheets: Sheets, name: str, content: bytes, scale: float) -> str:
 
 
 def _data(sheets: Sheets, encoded: dict[str, list[tuple[bytes, float]]], chains: int) -> str:
-    """What the page's script needs; the last sheet of each mode it finds in the page."""
+    """The data of the page's script, without the last sheet of each mode, which the page shows."""
     height, width = sheets.pitch
     data: dict[str, Any] = {
         "kind": f"image/{sheets.quality.kind}",

@@ -10,11 +10,10 @@ from ppl_cnn.inference.diagnostics.scan import Scan
 from ppl_cnn.inference.diagnostics.stein import SteinMeans
 from ppl_cnn.inference.report.viewer import Sheets, modes, viewer_html
 
-RANDOM = np.random.default_rng(0)
-
 
 def scanned(chains, shown, shape):
-    images = 10 * RANDOM.standard_normal((chains, shown, *shape), np.float32)
+    random = np.random.default_rng(0)
+    images = 10 * random.standard_normal((chains, shown, *shape), np.float32)
     counts = np.arange(1, shown + 1, dtype=np.float32)[:, None, None, None]
     running = np.cumsum(images, axis=1) / counts
     none = np.zeros((chains, shown, 0))
@@ -30,7 +29,7 @@ def data(source):
 def test_a_sheet_holds_every_chain_at_its_place():
     scan = scanned(5, 3, (6, 20, 3))
     sheets = Sheets.fitting(modes(scan, None, "RGB"), "RGB", 10**6)
-    found = data(viewer_html(sheets, "u", 5, 30, "no Stein mean"))
+    found = data(viewer_html(sheets, ident="u", chains=5, draws=30, no_stein="no Stein mean"))
     assert (found["size"], found["pitch"], found["columns"]) == ([20, 6], [32, 16], 3)
     draw = found["modes"]["draw"]
     assert draw["labels"] == ["draw 0", "draw 10", "draw 20"]
@@ -45,10 +44,10 @@ def test_a_sheet_holds_every_chain_at_its_place():
 
 def test_stein_means_are_shown_up_to_each_draws_block():
     scan = scanned(2, 4, (4, 4, 1))
-    running = RANDOM.standard_normal((2, 2, 4, 4, 1), np.float32)
+    running = np.random.default_rng(1).standard_normal((2, 2, 4, 4, 1), np.float32)
     steins = SteinMeans(running, np.asarray([15, 31]), np.asarray([0, 0, 1, 1]))
     sheets = Sheets.fitting(modes(scan, steins, "grey"), "grey", 10**6)
-    found = data(viewer_html(sheets, "u", 2, 31, ""))["modes"]["stein"]
+    found = data(viewer_html(sheets, ident="u", chains=2, draws=31, no_stein=""))["modes"]["stein"]
     assert found["labels"] == ["draws 0–14"] * 2 + ["draws 0–30"] * 2
     assert found["step"] == [0, 0, 1, 1]
     assert len(found["sheets"]) == 1  # the last one is an image of the page
@@ -65,7 +64,7 @@ def test_stein_means_are_shown_up_to_each_draws_block():
 )
 def test_what_is_shown_fits(limit, kinds, least, chains):
     sheets = Sheets.fitting(modes(scanned(8, 32, (64, 64, 3)), None, "RGB"), "RGB", limit)
-    source = viewer_html(sheets, "u", 8, 320, "")
+    source = viewer_html(sheets, ident="u", chains=8, draws=320, no_stein="")
     assert sheets.quality.kind in kinds
     shown, frames = sheets.modes["draw"].images.shape[:2]
     assert frames >= least
@@ -78,5 +77,5 @@ def test_what_is_shown_fits(limit, kinds, least, chains):
 def test_one_draw_is_shown_whatever_the_limit():
     sheets = Sheets.fitting(modes(scanned(8, 32, (64, 64, 3)), None, "RGB"), "RGB", -5)
     assert sheets.modes["mean"].labels == ["draws 0–310"]
-    source = viewer_html(sheets, "u", 8, 320, "")
+    source = viewer_html(sheets, ident="u", chains=8, draws=320, no_stein="")
     assert source.count("disabled") == 3  # slider, button, Stein mean
