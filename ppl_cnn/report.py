@@ -25,4 +25,4 @@ def main(config: Report) -> None:
 
 
 if __name__ == "__main__":
-    run_command(Report, main, "python -m ppl_cnn.report", __doc__)
+    run_command(Report, main, prog="python -m ppl_cnn.report", description=__doc__)

@@ -201,4 +201,4 @@ def _count(number: int | None) -> str:
 
 
 if __name__ == "__main__":
-    run_command(Units, main, "python -m ppl_cnn.units", __doc__)
+    run_command(Units, main, prog="python -m ppl_cnn.units", description=__doc__)
