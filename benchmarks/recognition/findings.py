@@ -31,7 +31,7 @@ class Findings(NamedTuple):
 
     @classmethod
     def of(cls, folder, *, toy=False):
-        known = defaultdict(dict)
+        known: dict[tuple[str, int], dict[int, dict]] = defaultdict(dict)
         for line in read_lines(folder / "results.jsonl"):
             known[line["arm"], line["class"]][line["pair"]] = line
         arms = [arm for arm in ARMS if any(arm == each for each, _ in known)]
@@ -72,8 +72,8 @@ class Findings(NamedTuple):
 
 def diversity(images):
     """Root mean square difference of two chains' images of 16x16 cells, in grey levels."""
-    low = [Image.fromarray(image).resize((16, 16), Image.Resampling.BOX) for image in images]
-    low = np.asarray([np.asarray(image, float) for image in low])
+    small = [Image.fromarray(image).resize((16, 16), Image.Resampling.BOX) for image in images]
+    low = np.asarray([np.asarray(image, float) for image in small])
     pairs = [np.mean((low[a] - low[b]) ** 2) for a in range(len(low)) for b in range(a)]
     return np.sqrt(np.mean(pairs)) if pairs else np.nan
 

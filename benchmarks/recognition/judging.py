@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
@@ -47,7 +48,7 @@ def _toy_judge():
 
     def answer(images):
         small = [np.asarray(Image.fromarray(image).resize((32, 32))) for image in images]
-        return np.asarray(jax.nn.log_softmax(network(np.asarray(small, np.float32))))
+        return np.asarray(jax.nn.log_softmax(network(jnp.asarray(np.asarray(small, np.float32)))))
 
     return answer
 

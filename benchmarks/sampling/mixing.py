@@ -25,12 +25,13 @@ cases that are there are not run again. Then table.md and mixing.png are made of
         the reference since
 """
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -178,20 +179,21 @@ def program(folder, name, text, target, kernel, chains, warmup, draws):
     The name is that of a network: those of one declaration share the program.
     """
     density = TiltedDensity(unit(name, target), reference(folder, text))
-    tilted = Tilted(density)
+    tilted: Any = Tilted(density)
     kind, _, rungs = kernel.partition(":")
     made = Tempered(tilted.tilt, int(rungs)) if kind == "tempered" else Split(tilted.tilt)
     members = jnp.repeat(CLASSES, chains)
     moved = np.flatnonzero(np.arange(len(members)) % chains >= chains // 2)
     shape = density.latent_shape
-    directions = jax.random.normal(jax.random.key(99), (np.prod(shape), PROJECTIONS))
-    directions = directions / np.sqrt(np.prod(shape))
+    directions = jax.random.normal(jax.random.key(99), (math.prod(shape), PROJECTIONS))
+    directions = directions / math.sqrt(math.prod(shape))
 
     def of_class(params, channel):
         return {**params, "unit": {"channel": channel}}
 
     def optimum(params, strength, noise, channel):
-        return randomize_then_optimize(tilted, (of_class(params, channel), strength), noise)
+        given: Any = (of_class(params, channel), strength)
+        return randomize_then_optimize(tilted, given, noise)
 
     def begin(params, strength, key, z, channel):
         return made.init(key, 0, z, ((of_class(params, channel), strength),), {})

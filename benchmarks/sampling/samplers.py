@@ -157,7 +157,8 @@ class Run:
         params, began = self.density.unit.params, time.perf_counter()
         block = jax.jit(partial(self._block, adapting)).lower(params, carry).compile()
         self.compile_seconds += time.perf_counter() - began
-        blocks, clock, cpu = [], time.perf_counter(), time.process_time()
+        blocks: list[Draw] = []
+        clock, cpu = time.perf_counter(), time.process_time()
         with tqdm(
             total=gradients, desc="warmup" if adapting else "draws", unit="gradient", leave=False
         ) as progress:

@@ -15,8 +15,10 @@ import numpy as np
 from benchmarks.common import command_line, read_lines
 
 COLOURS = {"split": "#c0392b", "leapfrog": "#2c6fa6"}
-COLUMNS = ("split", "tempered", "numpyro-hmc", "blackjax-hmc", "tfp-hmc", "numpyro-nuts")
-COLUMNS += ("blackjax-nuts", "tfp-nuts")
+COLUMNS = (
+    *("split", "tempered", "numpyro-hmc", "blackjax-hmc", "tfp-hmc"),
+    *("numpyro-nuts", "blackjax-nuts", "tfp-nuts"),
+)
 MEASURES = {
     "ess_per_1000_gradients": "effective draws per 1,000 gradients",
     "ess_per_cpu_second": "effective draws per CPU second",

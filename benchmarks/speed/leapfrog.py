@@ -14,6 +14,7 @@ For AlexNet with random weights, a JSON object a line:
 import math
 import time
 from typing import NamedTuple
+from unittest import mock
 
 import jax
 import numpy as np
@@ -102,14 +103,14 @@ def plain_numpyro(density, chains, total):
         jax.block_until_ready(mcmc.get_samples())
         return time.perf_counter() - began
 
-    ours = layers.convolve
-    layers.convolve = lambda x, kernel, stride, padding: lax.conv_general_dilated(
-        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-    try:
+    def convolve(x, kernel, stride, padding):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(
+            x, kernel, (stride, stride), padding, dimension_numbers=numbers
+        )
+
+    with mock.patch.object(layers, "convolve", convolve):
         short, long = run(1), run(1 + extra)
-    finally:
-        layers.convolve = ours
     return (long - short) / (extra * STEPS)
 
 

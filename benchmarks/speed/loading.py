@@ -25,10 +25,9 @@ from ppl_cnn.data.preparing import prepare
 class Sizes(NamedTuple):
     """How much is measured."""
 
-    count: int
-    """Photographs."""
+    photographs: int
     size: tuple[int, int]
-    """Their width and height in pixels."""
+    """The photographs' width and height in pixels."""
     side: int
     """Of the square images that are read."""
     short_side: int
@@ -47,7 +46,7 @@ def cut(photographs: Path, tree: Path, sizes: Sizes) -> None:
     files = sorted(
         file for file in photographs.rglob("*") if file.suffix.lower() in (".jpg", ".png")
     )
-    for index in range(sizes.count):
+    for index in range(sizes.photographs):
         with Image.open(files[index % len(files)]) as image:
             side = 0.8 * min(image.width / sizes.size[0], image.height / sizes.size[1])
             wide, high = side * sizes.size[0], side * sizes.size[1]
@@ -123,8 +122,8 @@ def main():
             stored = {"short_side": short_side or "as they are"}
             say(
                 **stored,
-                kilobytes_per_image=round(size / sizes.count / 1e3, 1),
-                prepared_per_cpu_second=round(sizes.count / cpu),
+                kilobytes_per_image=round(size / sizes.photographs / 1e3, 1),
+                prepared_per_cpu_second=round(sizes.photographs / cpu),
                 milliseconds_without_decoding=round(locked(prepared.name, data_dir, sizes), 3),
             )
             for augment in AUGMENTATIONS:

@@ -67,7 +67,8 @@ def compare(cnn, text, batch, rounds):
     np.testing.assert_allclose(value, whole_value, rtol=1e-3, atol=1e-4 * np.abs(value).max())
     scale = np.abs(gradient).max()
     np.testing.assert_allclose(gradient, unit.slab.crop(whole_gradient), atol=1e-4 * scale)
-    times = in_turn(*(partial(seconds, *side, calls=CALLS) for side in sides), rounds)
+    one, other = (partial(seconds, *side, calls=CALLS) for side in sides)
+    times = in_turn(one, other, rounds)
     say(
         model=cnn.network.name,
         unit=text,

@@ -119,7 +119,9 @@ class Steps:
     def megabytes(self):
         """That the program takes besides its arguments and results."""
         compiled = self.program.lower(self.state, *self.arguments).compile()
-        return compiled.memory_analysis().temp_size_in_bytes / 2**20
+        analysis = compiled.memory_analysis()
+        assert analysis is not None
+        return analysis.temp_size_in_bytes / 2**20
 
 
 class _Same:
@@ -148,8 +150,8 @@ def cores():
 def objectives(sizes):
     lenet, large = (LENET, sizes.batch, sizes.steps), (sizes.large, sizes.large_batch, 1)
     for (network, batch, count), rounds in ((lenet, 4 * sizes.rounds), (large, 2 * sizes.rounds)):
-        sides = [Steps(network, batch, name) for name in ("generative", "discriminative")]
-        times = in_turn(*(partial(side.seconds, count) for side in sides), rounds)
+        one, other = (Steps(network, batch, name) for name in ("generative", "discriminative"))
+        times = in_turn(partial(one.seconds, count), partial(other.seconds, count), rounds)
         say(part="objectives", network=network.name, batch=batch, **compared(times))
 
 
@@ -163,16 +165,19 @@ def torch(sizes):
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
+        given, told = process.stdin, process.stdout
+        assert given is not None
+        assert told is not None
 
         def theirs():
-            process.stdin.write("\n")
-            process.stdin.flush()
-            return float(process.stdout.readline())
+            given.write("\n")
+            given.flush()
+            return float(told.readline())
 
         theirs()
         ours = Steps(ALEXNET, batch, "discriminative")
         times = in_turn(ours.seconds, theirs, sizes.rounds)
-        process.stdin.close()
+        given.close()
     say(part="torch", network="alexnet", batch=batch, cores=len(cores()), **compared(times))
 
 
