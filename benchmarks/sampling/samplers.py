@@ -111,7 +111,11 @@ CASES = (
     *STRONG,
     *(replace(case, chains=2, block=8, kernels=("tempered",)) for case in STRONG),
 )
-TOY = (Case("lenet-T1", partial(LENETS, 1.0), 2, 60, 2, 3e-4, ("split", "numpyro-hmc", *BLACKJAX)),)
+TOY = (
+    Case(
+        "lenet-T1", partial(LENETS, 1.0), 2, 60, 2, 3e-4, ("split", "numpyro-hmc", "blackjax-hmc")
+    ),
+)
 
 
 class Draw(NamedTuple):
