@@ -1,13 +1,18 @@
 # `make demo` and `make test` do all the set-up: environment, install, run.
 
-# The first Python of 3.12 or later that runs; override with `make PYTHON=/path/to/python ...`.
+# The first Python of 3.12 or later that runs; override with `make PYTHON=/path/to/python ...`. One
+# that is given has an environment of its own, .venv-3.12 for example.
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.14 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && echo $$p && break; done)
 EXTRAS ?= dev
+ifeq ($(origin PYTHON),file)
 VENV := .venv
+else
+VENV := .venv-$(shell $(PYTHON) -c 'import sys; print("{}.{}".format(*sys.version_info))')
+endif
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-all lint format environment system-packages clean
+.PHONY: help demo test test-quick test-all lint format environment system-packages clean
 
 help:  ## What the targets do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -15,7 +20,7 @@ help:  ## What the targets do
 environment: $(VENV)/installed  ## Virtual environment with ppl_cnn and its development tools
 
 $(VENV)/installed: pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "ppl_cnn needs Python 3.12 or later, and none was found on PATH; say 'make PYTHON=/path/to/python3.13 ...'." >&2; exit 2; }
+	@test -n "$(PYTHON)" || { echo "ppl_cnn needs Python 3.12 or later, and none was found on PATH. Give one: make PYTHON=/path/to/python3.13 ..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
@@ -32,10 +37,19 @@ lint: $(VENV)/installed  ## Formatting, lint and types
 # are the longest.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-test: lint  ## Lint, types, tests and the notebook
+test: lint  ## Lint, types, tests and the notebook, 11 minutes on two cores
 	$(PYTEST)
 
-test-all: lint  ## The same and the long proofs, 37 minutes on two cores
+# Each room's tests that take little: what another Python or other versions would break shows here.
+QUICK := tests/options tests/data tests/models/formats tests/models/networks tests/models/units \
+	tests/inference/runs tests/inference/kernels/test_split.py tests/inference/sampling/test_driver.py \
+	tests/inference/training/test_recipe.py tests/inference/training/test_step.py \
+	tests/test_examples.py tests/test_imports.py tests/test_init.py
+
+test-quick: $(VENV)/installed  ## A part of the tests, 2 minutes; with PYTHON=python3.12 on that Python
+	$(PYTEST) $(QUICK)
+
+test-all: lint  ## The tests and the long proofs, 37 minutes on two cores
 	$(PYTEST) -m "long or not long"
 
 format: $(VENV)/installed  ## Formats the code
@@ -49,5 +63,5 @@ system-packages:  ## As root on Debian: a browser and a data set, without which 
 	dpkg --status $(DEBIAN_PACKAGES) >/dev/null 2>&1 || \
 		{ $(APT) update && $(APT) install --yes --no-install-recommends $(DEBIAN_PACKAGES); }
 
-clean:  ## Removes the environment and caches (never runs/)
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+clean:  ## Removes environments and caches (never runs/)
+	rm -rf .venv .venv-* .pytest_cache .mypy_cache .ruff_cache

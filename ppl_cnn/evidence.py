@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ppl_cnn.options.command import run_command
-from ppl_cnn.options.densities import Densities
+from ppl_cnn.options.densities import DensityOptions
 
 
 @dataclass(frozen=True)
-class Evidence(Densities):
+class EvidenceOptions(DensityOptions):
     """Options."""
 
     rungs: int = 16
@@ -40,14 +40,16 @@ class Evidence(Densities):
     """The run's folder (default: runs/MODEL-UNIT-evidence)."""
 
 
-def main(options: Evidence) -> None:
+def main(options: EvidenceOptions) -> None:
     """Estimates and prints a table."""
     from ppl_cnn.inference.sampling.driver import Origin
     from ppl_cnn.inference.sampling.evidence import evidence
     from ppl_cnn.inference.sampling.log_z import class_offsets
 
     named = options.named()
-    options.say_recipe()
+    options.print_preset()
+    kernel = f"tempered:{options.rungs}"
+    sampling = Sampling(kernel, options.chains, options.warmup, seed=options.seed)
     out = options.out or options.folder("evidence")
     command = shlex.join(["python", "-m", "ppl_cnn.evidence", *sys.argv[1:]])
     found = evidence(
@@ -79,5 +81,4 @@ def main(options: Evidence) -> None:
 
 
 if __name__ == "__main__":
-    defaults = Evidence.by_recipe(sys.argv[1:])
-    run_command(Evidence, main, "python -m ppl_cnn.evidence", __doc__, defaults)
+    run_command(EvidenceOptions, main, prog="python -m ppl_cnn.evidence", description=__doc__)

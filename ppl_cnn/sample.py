@@ -9,7 +9,7 @@ Examples:
     python -m ppl_cnn.sample --unit conv5:0-15,conv2:40 --chains 4
     python -m ppl_cnn.sample --model runs/lenet --unit fc4:3 --kernel nuts --out runs/dress
     python -m ppl_cnn.sample --model alexnet --weights bvlc_alexnet.caffemodel --unit class:goldfish
-    python -m ppl_cnn.sample --model squeezenet1.1 --weights auto --unit class:banana --recipe vivid
+    python -m ppl_cnn.sample --model squeezenet1.1 --weights auto --unit class:banana --preset vivid
 """
 
 import shlex
@@ -21,11 +21,12 @@ from typing import Annotated
 import tyro
 
 from ppl_cnn.options.command import run_command
-from ppl_cnn.options.densities import Densities
+from ppl_cnn.options.densities import DensityOptions
+from ppl_cnn.options.presets import FROM_PRESET, FromPreset, default_hint
 
 
 @dataclass(frozen=True)
-class Sample(Densities):
+class SampleOptions(DensityOptions):
     """Options."""
 
     kernel: str = "split"
@@ -34,12 +35,19 @@ class Sample(Densities):
     between the reference and the density, at R times the cost, for densities whose chains stay
     where they started. hmc is NumPyro's HMC with trajectories of jittered length, nuts its NUTS."""
     chains: int = 8
-    """Chains of each unit; they run side by side."""
-    start: Annotated[str | None, tyro.conf.arg(aliases=["--init"])] = None
-    """Where chains start. prior: each at its own draw of the reference, the default. rto: at the
-    optimum next to such a draw. anneal or anneal:M: at an approximate draw of the density, found by
-    M particles (by default 16) that climb from the reference. zero: at the mean image. image:FILE
-    or image:FILE,FILE,...: at photographs, in turn. run:FOLDER: at another run's last draws."""
+    """Of each unit, run side by side."""
+    start: Annotated[
+        str | FromPreset | None,
+        tyro.conf.arg(
+            aliases=["--init"],
+            metavar="STR",
+            help_behavior_hint=default_hint("start", "prior, or rto with --two-sided"),
+        ),
+    ] = FROM_PRESET
+    """Where chains start: prior (each at its own draw of the reference, the default), rto (at the
+    optimum next to such a draw), anneal (or anneal:M; at an approximate draw of the density, by M
+    particles that climb to it from the reference), zero (the mean image), image:FILE (or
+    image:FILE,FILE,..., in turn) or run:FOLDER (another run's last draws)."""
     two_sided: bool = False
     """Start half of the chains at draws of the reference, the other half as --start says, by
     default rto. The report then tells whether both halves agree."""
@@ -61,15 +69,15 @@ class Sample(Densities):
 
     @property
     def starts(self) -> str:
-        """The start that --start and --two-sided name together."""
+        """The text of both options."""
+        start = self.values().start
         if self.two_sided:
-            return f"two-sided:{self.start or 'rto'}"
-        return self.start or "prior"
+            return f"two-sided:{start or 'rto'}"
+        return start or "prior"
 
 
-def main(options: Sample) -> None:
-    """Samples, writes the report and prints its path."""
-    from ppl_cnn.inference.kernels.named import parse_kernel
+def main(options: SampleOptions) -> None:
+    """Samples and prints the report's path."""
     from ppl_cnn.inference.report.page import build_report
     from ppl_cnn.inference.sampling.driver import Origin, sample_to
     from ppl_cnn.inference.sampling.settings import Sampling
@@ -85,7 +93,17 @@ def main(options: Sample) -> None:
         start=parse_start(options.starts),
     )
     named = options.named()
-    options.say_recipe()
+    options.print_preset()
+    starts = Starts(options.starts)
+    sampling = Sampling(
+        options.kernel,
+        options.chains,
+        options.warmup,
+        options.thin,
+        options.target_accept,
+        options.seed,
+        starts.text,
+    )
     out = options.out or options.folder(options.kernel)
     command = shlex.join(["python", "-m", "ppl_cnn.sample", *sys.argv[1:]])
     sample_to(
@@ -102,5 +120,4 @@ def main(options: Sample) -> None:
 
 
 if __name__ == "__main__":
-    defaults = Sample.by_recipe(sys.argv[1:])
-    run_command(Sample, main, "python -m ppl_cnn.sample", __doc__, defaults)
+    run_command(SampleOptions, main, prog="python -m ppl_cnn.sample", description=__doc__)

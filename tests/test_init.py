@@ -1,3 +1,5 @@
+import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -5,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import ppl_cnn
+from ppl_cnn import errors
 
 
 def run(script: str) -> str:
@@ -20,10 +23,32 @@ def test_public_names_are_what_their_modules_define(name):
     assert getattr(ppl_cnn, name).__name__ == name
 
 
-def test_dir_lists_the_public_names():
-    assert dir(ppl_cnn) == sorted(ppl_cnn.__all__)
-    assert {"draw", "load", "TiltedDensity", "WhiteNoise", "ScoreFunction"} <= set(dir(ppl_cnn))
-    assert {"Uniform", "Spectral", "Bounded"} <= set(dir(ppl_cnn))
+def test_completion_offers_the_public_names():
+    """Though none is imported before it is used."""
+    script = "import ppl_cnn; print(*dir(ppl_cnn)); print(*vars(ppl_cnn))"
+    offered, imported = map(str.split, run(script).splitlines())
+    assert set(ppl_cnn.__all__) <= set(offered)
+    assert "TiltedDensity" not in imported
+
+
+def test_type_checkers_and_programs_find_the_same_names():
+    """Type checkers read imports that programs never run."""
+    tree = ast.parse(Path(ppl_cnn.__file__).read_text())
+    (unrun,) = (
+        node
+        for node in tree.body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    )
+    found = {
+        alias.asname or alias.name: getattr(importlib.import_module(node.module), alias.name)
+        for node in unrun.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert found
+    for name, thing in found.items():
+        assert getattr(ppl_cnn, name) is thing
+    assert set(ppl_cnn.__all__) - set(found) <= set(vars(errors))
 
 
 def test_an_old_name_warns_of_the_new_one():
@@ -36,7 +61,11 @@ def test_other_names_are_missing_attributes():
         _ = ppl_cnn.nothing_here
 
 
-def test_bad_input_is_a_value_error():
+def test_all_errors_are_input_errors_and_these_value_errors():
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    kinds = [kind for kind in kinds if issubclass(kind, Exception)]
+    assert len(kinds) > 3
+    assert all(issubclass(kind, ppl_cnn.InputError) for kind in kinds)
     assert issubclass(ppl_cnn.InputError, ValueError)
 
 

@@ -1,79 +1,108 @@
-"""What every command does around its work: parse, run, and turn failures into one sentence."""
+"""What every command does around its work: parse, run, and turn a failure into one sentence."""
 
 import atexit
 import contextlib
+import dataclasses
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator
+import types
+from collections.abc import Callable, Collection, Iterator
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_type_hints
 
+import docstring_parser
 import tyro
 
-from ppl_cnn.errors import InputError
+from ppl_cnn.errors import InputError, with_options
+from ppl_cnn.options.main import running_as
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM: a stop like Ctrl-C, which libraries let through as they do that."""
+    """SIGTERM. It is a KeyboardInterrupt, since libraries let that through."""
 
 
 def run_command(
-    config_type: Any,
+    options_type: Any,
     action: Callable[[Any], None],
+    *,
     prog: str,
     description: str | None,
     defaults: Any = None,
 ) -> None:
-    """Parses the command line into `config_type`, runs `action` on it and exits.
+    """Parses the command line, runs an action on its options and exits.
 
-    The exit code is 0, 2 after one sentence on stderr if the input can't be used or a file can't
-    be written, 130 if it was interrupted (Ctrl-C), or 143 if it was told to stop (SIGTERM).
+    The process exits with 0, with 2 after one sentence on stderr if the input can't be used or a
+    file can't be written, with 130 if it was interrupted (Ctrl-C), or with 143 if it was told to
+    stop (SIGTERM).
 
     Args:
-        config_type: a dataclass, or a union of them for subcommands.
-        action: the work.
+        options_type: a dataclass, or a union of dataclasses for subcommands.
+        action: the work; it gets an `options_type`.
         prog: how the command is called, for the usage line.
-        description: what `--help` says first, usually the module's docstring.
-        defaults: a `config_type` with the options' defaults, by default its own.
+        description: what `--help` prints first, usually the module's docstring.
+        defaults: an `options_type` with the options' defaults, by default its own.
     """
+    for kind in _dataclasses_of(options_type):
+        _join_help_lines(kind)
     given = {} if defaults is None else {"default": defaults}
-    config = tyro.cli(config_type, prog=prog, description=description, **given)
-    # Said only here, where the failure's frames are gone and their progress bars closed.
-    failure = _failure(action, config)
+    options = tyro.cli(
+        options_type, prog=running_as.get() or prog, description=description, **given
+    )
+    # The failure is printed only here, where its frames are gone and their progress bars closed.
+    failure = _failure(action, options)
     if failure is not None:
         # Zarr's event loop would complain of a write that was cut off, and at the exit the writes
         # that waited for that one.
         logging.getLogger("asyncio").disabled = True
         atexit.register(setattr, sys, "unraisablehook", lambda unraisable: None)
         with contextlib.suppress(OSError):  # stderr may lie on the disk that is full
-            print(failure.said, file=sys.stderr, flush=True)
+            print(failure.message, file=sys.stderr, flush=True)
         sys.exit(failure.code)
+
+
+def flags(options_type: Any) -> Collection[str]:
+    """The fields of a dataclass that its command offers as --field: neither positional nor renamed.
+
+    Args:
+        options_type: the dataclass of a command's options.
+    """
+    hints = get_type_hints(options_type, include_extras=True)
+    own = []
+    for field in dataclasses.fields(options_type):
+        extras = getattr(hints[field.name], "__metadata__", ())
+        renamed = any(getattr(extra, "name", None) is not None for extra in extras)
+        if not renamed and _POSITIONAL not in extras:
+            own.append(field.name)
+    return own
+
+
+(_POSITIONAL,) = tyro.conf.Positional[Any].__metadata__
 
 
 class _Failure(NamedTuple):
     code: int
-    said: str
+    message: str
 
 
-def _failure(action: Callable[[Any], None], config: Any) -> _Failure | None:
+def _failure(action: Callable[[Any], None], options: Any) -> _Failure | None:
     """Runs the action; how it failed, if it did."""
     try:
         with _stopping():
-            action(config)
+            action(options)
     except InputError as error:
-        return _Failure(2, f"error: {error}")
+        return _Failure(2, f"error: {with_options(str(error), flags(type(options)))}")
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         return _Failure(
             2,
-            f"error: {error.strerror or error}{where}: what was written before is whole; "
-            f"once that is mended, the same command goes on.",
+            f"error: {error.strerror or error}{where}. Existing output is intact. "
+            f"Fix the problem and rerun the same command to resume.",
         )
     except _Terminated:
-        return _Failure(128 + signal.SIGTERM, "\nStopped; the same command goes on.")
+        return _Failure(128 + signal.SIGTERM, "\nStopped. The same command resumes the run.")
     except KeyboardInterrupt:
-        return _Failure(128 + signal.SIGINT, "\nInterrupted; the same command goes on.")
+        return _Failure(128 + signal.SIGINT, "\nInterrupted. The same command resumes the run.")
     return None
 
 
@@ -91,3 +120,26 @@ def _stopping() -> Iterator[None]:
     finally:
         if signal.getsignal(signal.SIGTERM) is stop:
             signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _dataclasses_of(options_type: Any) -> list[Any]:
+    """The dataclass itself, or those of a union of subcommands."""
+    if isinstance(options_type, types.UnionType):
+        return [kind for each in get_args(options_type) for kind in _dataclasses_of(each)]
+    kind = getattr(options_type, "__origin__", options_type)
+    return [kind] if dataclasses.is_dataclass(kind) else []
+
+
+def _join_help_lines(kind: Any) -> None:
+    """Gives fields their docstrings as help, each one paragraph that fits the terminal.
+
+    Tyro keeps the line breaks of a field's docstring where its lines are indented.
+    """
+    texts: dict[str, str] = {}
+    for base in reversed(kind.__mro__[:-1]):
+        documented = docstring_parser.parse_from_object(base).params
+        texts |= {each.arg_name: each.description for each in documented if each.description}
+    for field in dataclasses.fields(kind):
+        if field.name in texts and "help" not in field.metadata:
+            text = " ".join(texts[field.name].split())
+            field.metadata = types.MappingProxyType({**field.metadata, "help": text})

@@ -3,11 +3,14 @@ import errno
 import signal
 import subprocess
 import sys
+from typing import Annotated
 
 import pytest
+import tyro
 
 from ppl_cnn import InputError
 from ppl_cnn.options.command import run_command
+from ppl_cnn.options.main import COMMANDS
 
 
 @dataclasses.dataclass
@@ -19,8 +22,13 @@ class Nothing:
     ("failure", "code", "said"),
     [
         (InputError("Too large; give less."), 2, "error: Too large; give less.\n"),
-        (OSError(errno.ENOSPC, "No space left on device", "draws"), 2, "No space left on device"),
-        (KeyboardInterrupt(), 130, "Interrupted"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "draws"),
+            2,
+            "error: No space left on device (draws). Existing output is intact. "
+            "Fix the problem and rerun the same command to resume.\n",
+        ),
+        (KeyboardInterrupt(), 130, "\nInterrupted. The same command resumes the run.\n"),
     ],
 )
 def test_failures_become_a_sentence_and_a_code(failure, code, said, monkeypatch, capsys):
@@ -29,11 +37,40 @@ def test_failures_become_a_sentence_and_a_code(failure, code, said, monkeypatch,
 
     monkeypatch.setattr(sys, "argv", ["command"])
     with pytest.raises(SystemExit) as end:
-        run_command(Nothing, action, "command", "A command.")
+        run_command(Nothing, action, prog="command", description="A command.")
     assert end.value.code == code
-    printed = capsys.readouterr().err
-    assert said in printed
-    assert "Traceback" not in printed
+    assert capsys.readouterr().err == said
+
+
+@dataclasses.dataclass
+class Some:
+    """Options."""
+
+    folder: tyro.conf.Positional[str] = "here"
+    """The folder of the run, which
+    the command reads."""
+    max_draws: int = 1
+    """How many draws."""
+    network: Annotated[str, tyro.conf.arg(name="as")] = "lenet"
+
+
+def test_arguments_in_an_error_are_printed_as_the_commands_options(monkeypatch, capsys):
+    def action(options):
+        raise InputError("Give `max_draws=9`; `folder`, `network` and `thin` are no options.")
+
+    monkeypatch.setattr(sys, "argv", ["command"])
+    with pytest.raises(SystemExit):
+        run_command(Some, action, prog="command", description=None)
+    said = "error: Give --max-draws 9; `folder`, `network` and `thin` are no options.\n"
+    assert capsys.readouterr().err == said
+
+
+def test_help_texts_are_paragraphs(monkeypatch, capsys):
+    """Whose lines break where the terminal ends, not where the source does."""
+    monkeypatch.setattr(sys, "argv", ["command", "--help"])
+    with pytest.raises(SystemExit):
+        run_command(Some, lambda options: None, prog="command", description=None)
+    assert "The folder of the run, which the command reads." in capsys.readouterr().out
 
 
 WORK = """
@@ -52,7 +89,7 @@ def action(options):
     except KeyboardInterrupt:
         {then}
 
-run_command(Nothing, action, "command", None)
+run_command(Nothing, action, prog="command", description=None)
 """
 
 
@@ -69,9 +106,9 @@ def signalled(then, *signals):
 
 
 def test_signals_stop_a_command_in_an_orderly_way():
-    stopped = "\nStopped; the same command goes on.\n"
+    stopped = "\nStopped. The same command resumes the run.\n"
     assert signalled("raise", signal.SIGTERM) == (143, stopped)
-    interrupted = "\nInterrupted; the same command goes on.\n"
+    interrupted = "\nInterrupted. The same command resumes the run.\n"
     assert signalled("raise", signal.SIGINT) == (130, interrupted)
 
 
@@ -102,7 +139,7 @@ def action(options):
     loop.close()
     raise InputError("Too large.")
 
-run_command(Nothing, action, "command", None)
+run_command(Nothing, action, prog="command", description=None)
 """
 
 
@@ -115,11 +152,11 @@ def test_writes_that_were_cut_off_do_not_complain():
 def test_the_handler_of_signals_is_put_back(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["command"])
     before = signal.getsignal(signal.SIGTERM)
-    run_command(Nothing, lambda options: None, "command", None)
+    run_command(Nothing, lambda options: None, prog="command", description=None)
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-@pytest.mark.parametrize("command", ["sample", "pretrain", "units", "report", "data"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_loads_nothing_heavy(command):
     """What makes `--help` answer at once."""
     script = (

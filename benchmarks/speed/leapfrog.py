@@ -1,6 +1,6 @@
 """What a leapfrog costs: in the driver, bare, and in plain NumPyro with ordinary convolutions.
 
-    python benchmarks/leapfrog.py
+    python -m benchmarks.speed.leapfrog
 
 For AlexNet with random weights, a JSON object a line:
 
@@ -11,9 +11,10 @@ For AlexNet with random weights, a JSON object a line:
         `lax.conv_general_dilated` differentiated by JAX, over the driver's
 """
 
-import json
 import math
 import time
+from typing import NamedTuple
+from unittest import mock
 
 import jax
 import numpy as np
@@ -21,56 +22,64 @@ from jax import lax
 from numpyro.infer import HMC, MCMC
 
 import ppl_cnn.models.networks.layers as layers
-from ppl_cnn.inference.kernels.named import parse_kernel
+from benchmarks.common import command_line, say, seconds, spread
 from ppl_cnn.inference.sampling.program import Program
 from ppl_cnn.inference.sampling.settings import Sampling
 from ppl_cnn.models.density import TiltedDensity
-from ppl_cnn.models.networks.catalogue import ALEXNET
+from ppl_cnn.models.networks.catalogue import ALEXNET, ALEXNET_FASHION
+from ppl_cnn.models.networks.declaration import Network
 from ppl_cnn.models.references.noise import WhiteNoise
 from ppl_cnn.models.trained.cnn import CNN
 
-ROUNDS = 5
+
+class Sizes(NamedTuple):
+    """How much is measured."""
+
+    network: Network
+    units: tuple[str, ...]
+    chains: tuple[int, ...]
+    rounds: int
+    warmup: int
+    values: int
+    """Chains, pixels and draws multiplied: the length of NumPyro's longer run."""
+
+
+FULL = Sizes(ALEXNET, ("conv5:12", "fc8:0"), (2, 8), rounds=5, warmup=10, values=6_400_000)
+TOY = Sizes(ALEXNET_FASHION, ("conv2:3",), (2,), rounds=2, warmup=2, values=1)
 DRAWS = 1
-"""Per round."""
-WARMUP = 10
+"""In each round."""
 STEPS = 4
-"""Leapfrogs per draw of the plain program."""
+"""Leapfrogs in each draw of the plain program."""
 
 
-def seconds(function, *arguments):
-    began = time.perf_counter()
-    jax.block_until_ready(function(*arguments))
-    return time.perf_counter() - began
-
-
-def driver_and_gradient(density, chains):
+def driver_and_gradient(density, chains, sizes):
     """Seconds per leapfrog in the driver and per bare gradient, in turn; leapfrogs per draw."""
-    program = Program([density], Sampling(kernel=parse_kernel("hmc"), chains=chains, warmup=WARMUP))
+    program = Program([density], Sampling("hmc", chains, warmup=sizes.warmup))
     position = program.begin()
-    while position.warmup < WARMUP:
+    while position.warmup < sizes.warmup:
         position, _ = program.advance(position, 1)
     gradient = jax.jit(jax.vmap(jax.value_and_grad(density.potential), in_axes=(0, None)))
     z = jax.random.normal(jax.random.key(1), (chains, *density.unit.shape))
     seconds(gradient, z, density.unit.params)
     inside, bare, leapfrogs_per_draw = [], [], []
-    for _ in range(ROUNDS):
+    for _ in range(sizes.rounds):
         before = position.seconds["sampling"]
         position, kept = program.advance(position, position.draws + DRAWS)
         leapfrogs = int(np.max(kept.transition["n_steps"], axis=0).sum())
         leapfrogs_per_draw.append(leapfrogs / DRAWS)
         inside.append((position.seconds["sampling"] - before) / leapfrogs)
-        bare.append(np.mean([seconds(gradient, z, density.unit.params) for _ in range(6)]))
+        bare.append(seconds(gradient, z, density.unit.params, calls=6))
     return np.asarray(inside), np.asarray(bare), np.mean(leapfrogs_per_draw)
 
 
-def plain_numpyro(density, chains):
+def plain_numpyro(density, chains, total):
     """Seconds per leapfrog of `MCMC`: compilation cancels between a short and a longer run.
 
     `MCMC.run` compiles at every call, for a time that varies by seconds; the longer run is long
     enough to drown that.
     """
     values = chains * math.prod(density.unit.shape)
-    extra = max(3, 6_400_000 // values)
+    extra = max(3, total // values)
 
     def run(draws):
         kernel = HMC(
@@ -94,38 +103,34 @@ def plain_numpyro(density, chains):
         jax.block_until_ready(mcmc.get_samples())
         return time.perf_counter() - began
 
-    ours = layers.convolve
-    layers.convolve = lambda x, kernel, stride, padding: lax.conv_general_dilated(
-        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-    try:
+    def convolve(x, kernel, stride, padding):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(
+            x, kernel, (stride, stride), padding, dimension_numbers=numbers
+        )
+
+    with mock.patch.object(layers, "convolve", convolve):
         short, long = run(1), run(1 + extra)
-    finally:
-        layers.convolve = ours
     return (long - short) / (extra * STEPS)
 
 
 def main():
-    network = CNN.random(ALEXNET)
-    for unit in ("conv5:12", "fc8:0"):
-        for chains in (2, 8):
+    sizes = TOY if command_line(__doc__).parse_args().toy else FULL
+    network = CNN.random(sizes.network)
+    for unit in sizes.units:
+        for chains in sizes.chains:
             density = TiltedDensity(network.unit(unit), WhiteNoise(10.0))
-            inside, bare, leapfrogs = driver_and_gradient(density, chains)
-            ratios = inside / bare
-            plain = plain_numpyro(density, chains)
-            line = {
-                "model": "alexnet",
-                "unit": unit,
-                "chains": chains,
-                "driver_over_gradient": round(float(np.median(ratios)), 3),
-                "driver_over_gradient_range": [
-                    round(float(r), 3) for r in np.sort(ratios)[[0, -1]]
-                ],
-                "numpyro_over_driver": round(float(plain / np.median(inside)), 2),
-                "leapfrogs_per_draw": round(float(leapfrogs), 1),
-                "driver_seconds_per_leapfrog": round(float(np.median(inside)), 4),
-            }
-            print(json.dumps(line), flush=True)
+            inside, bare, leapfrogs = driver_and_gradient(density, chains, sizes)
+            plain = plain_numpyro(density, chains, sizes.values)
+            say(
+                model=sizes.network.name,
+                unit=unit,
+                chains=chains,
+                **spread("driver_over_gradient", inside / bare),
+                numpyro_over_driver=round(float(plain / np.median(inside)), 2),
+                leapfrogs_per_draw=round(float(leapfrogs), 1),
+                driver_seconds_per_leapfrog=round(float(np.median(inside)), 4),
+            )
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python -m ppl_cnn.data prepare fashion_mnist
     python -m ppl_cnn.data prepare mnist --manual-dir FOLDER
-    python benchmarks/pretraining.py                    # goes on where it was stopped
-    python benchmarks/pretraining.py --data mnist --share 100
+    python -m benchmarks.training.pretraining                   # resumes where it was stopped
+    python -m benchmarks.training.pretraining --data mnist --share 100
 
 Four arms of equal total epochs: the discriminative gradient alone, the generative one alone (its
 classifier has the offsets alpha), the generative and then the discriminative one (in the paper's
@@ -26,9 +26,9 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from scipy import stats
 from tqdm import tqdm
 
 import ppl_cnn
+from ppl_cnn.models.trained.cnn import CNN
 
 matplotlib.use("agg")
 from matplotlib import pyplot
@@ -63,7 +64,7 @@ VARIANTS: dict[str, Callable[[float], dict[str, Any]]] = {
     "generative for a fifth": lambda rate: {"stages": "generative:20%,discriminative:80%"},
     "random crops": lambda rate: {"augment": "crop"},
 }
-"""Of the arm PRETRAINED: what its recipe has instead, given the arm's rate."""
+"""Variants of the arm PRETRAINED: what its recipe has instead, given the arm's rate."""
 OF_DATA = ("random crops",)
 """Variants of the images, which the baseline has too, at its own rate."""
 VARIED = {
@@ -72,7 +73,7 @@ VARIED = {
     ("fashion_mnist", 1): OF_DATA,
 }
 """Data set and share of its training images in per cent: the variants that are tried with them."""
-RATES = (0.01, 0.02, 0.05, 0.1, 0.2)
+RATES: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.2)
 TUNING_SEED = 1000
 HELD_OUT = 20
 """Per cent of the training images, for the choice of the rate."""
@@ -83,6 +84,7 @@ EPOCHS = {
     ("fashion_mnist", 100): 4,
     ("fashion_mnist", 10): 10,
     ("fashion_mnist", 1): 40,
+    ("fashion-embedded", 100): 1,
 }
 """By data set and share of its training images in per cent: fewer images are seen more often."""
 TESTS = 4
@@ -106,7 +108,7 @@ class Run:
 
     @property
     def folder(self) -> str:
-        """Of its files, below that of the experiment."""
+        """The folder of its files, below that of the experiment."""
         kind = "tuning" if self.tuning else "final"
         arm = re.sub("[^a-z0-9]+", "-", f"{self.arm} {self.variant}".strip().lower())
         data = self.data.replace("/", "-")
@@ -124,11 +126,11 @@ class Run:
 
     @property
     def epochs(self) -> int:
-        """Of all stages together."""
+        """Epochs of all stages together."""
         return EPOCHS[self.data, self.share]
 
     def recipe(self) -> str:
-        """As TOML."""
+        """The recipe as TOML."""
         train, test = self.parts()
         values = {
             "network": "lenet",
@@ -183,15 +185,24 @@ def all_trained(out: Path, runs: list[Run], jobs: int, what: str) -> dict[Run, d
         return dict(zip(runs, tqdm(results, what, len(runs), unit="run"), strict=True))
 
 
-def tuned(out: Path, data: str, share: int, jobs: int) -> dict[str, float]:
+def arms_of(runs: Iterable[Run]) -> list[str]:
+    """The runs' arms, in their order."""
+    return list(dict.fromkeys(run.arm for run in runs))
+
+
+def tuned(
+    out: Path, data: str, share: int, jobs: int, arms: Sequence[str], rates: Sequence[float]
+) -> dict[str, float]:
     """Each arm's best rate."""
-    runs = [Run(data, share, arm, rate, TUNING_SEED, True) for arm in ARMS for rate in RATES]
+    runs = [Run(data, share, arm, rate, TUNING_SEED, True) for arm in arms for rate in rates]
+    if len(rates) == 1:
+        return dict.fromkeys(arms, rates[0])
     results = all_trained(out, runs, jobs, f"{data}, {share} %: rates")
 
     def error(run: Run) -> float:
         return float(np.nan_to_num(results[run]["test_error"], nan=1.0))
 
-    return {arm: min((run for run in runs if run.arm == arm), key=error).rate for arm in ARMS}
+    return {arm: min((run for run in runs if run.arm == arm), key=error).rate for arm in arms}
 
 
 def final(
@@ -296,7 +307,7 @@ def errors_of(results: dict[Run, dict[str, float]], names: list[str]) -> dict[st
 
 def curves(out: Path, runs: list[Run], axes: pyplot.Axes) -> None:
     """Test errors along the training, the mean over seeds of each arm."""
-    for arm in ARMS:
+    for arm in arms_of(runs):
         each = []
         for run in runs:
             if run.arm == arm:
@@ -312,9 +323,11 @@ def curves(out: Path, runs: list[Run], axes: pyplot.Axes) -> None:
 
 def filters(out: Path, runs: list[Run], axes: np.ndarray) -> None:
     """conv1 of each arm's first seed, a row an arm."""
-    for row, arm in zip(axes, ARMS, strict=True):
+    for row, arm in zip(axes, arms_of(runs), strict=True):
         run = next(run for run in runs if run.arm == arm)
-        kernels = np.asarray(ppl_cnn.load(str(out / run.folder)).arrays()["conv1"]["kernel"])
+        network = ppl_cnn.load(str(out / run.folder))
+        assert isinstance(network, CNN)
+        kernels = np.asarray(network.arrays()["conv1"]["kernel"])
         scale = np.abs(kernels).max()
         for index, place in enumerate(row):
             place.imshow(kernels[..., 0, index], cmap="gray", vmin=-scale, vmax=scale)
@@ -332,32 +345,43 @@ def draw(out: Path, experiments: list[list[Run]]) -> None:
         curves(out, runs, each)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     figure.savefig(out / "curves.png", dpi=110, bbox_inches="tight")
-    figure, axes = pyplot.subplots(len(ARMS), 20, figsize=(10, 0.75 * len(ARMS)))
+    count = len(arms_of(whole[0]))
+    figure, axes = pyplot.subplots(count, 20, figsize=(10, 0.75 * count))
     filters(out, whole[0], axes)
     figure.savefig(out / "filters.png", dpi=110, bbox_inches="tight")
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Options."""
+    """The command's options."""
 
     data: tuple[str, ...] = ("mnist", "fashion_mnist")
+    """Data sets."""
     share: tuple[int, ...] = (100, 10, 1)
     """Per cent of the training images, in turn."""
     seeds: int = 5
+    """Runs of each arm."""
     jobs: int = 2
     """Runs side by side."""
     out: Path = Path("runs/pretraining")
+    """The folder."""
+    toy: bool = False
+    """One epoch of the embedded images, two arms at one rate and two seeds, in place of all else:
+    a minute, and no results worth reading."""
 
 
 def main(options: Experiment) -> None:
+    arms, rates = tuple(ARMS), RATES
+    if options.toy:
+        options = replace(options, data=("fashion-embedded",), share=(100,), seeds=2)
+        arms, rates = (BASELINE, PRETRAINED), RATES[:1]
     texts, experiments = [], []
     for data in options.data:
         for share in options.share:
-            rates = tuned(options.out, data, share, options.jobs)
-            results = final(options.out, data, share, rates, options.seeds, options.jobs)
-            runs, errors = list(results), errors_of(results, list(ARMS))
-            texts.append(table(runs, rates, errors))
+            best = tuned(options.out, data, share, options.jobs, arms, rates)
+            results = final(options.out, data, share, best, options.seeds, options.jobs)
+            runs, errors = list(results), errors_of(results, arms_of(results))
+            texts.append(table(runs, best, errors))
             if others := varied(data, share, {run.arm: run.rate for run in runs}, options.seeds):
                 what = f"{data}, {share} %: variants"
                 results = all_trained(options.out, others, options.jobs, what)

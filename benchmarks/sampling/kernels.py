@@ -1,0 +1,167 @@
+"""The kernels that samplers.py compares, ours and other libraries', behind one interface."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import blackjax
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ppl_cnn.inference.kernels.adaptation import Evidence, Tuned, Tuning
+from ppl_cnn.inference.kernels.kernel import (
+    SITE,
+    Transition,
+    evidence_of,
+    first_tuning,
+    gaussian_step_size,
+    make_kernel,
+    retuned,
+    start,
+)
+
+try:
+    import tensorflow_probability.substrates.jax as tfp
+except ImportError:
+    tfp = None
+
+OURS = ("split", "tempered")
+NUMPYRO = ("numpyro-hmc", "numpyro-nuts")
+BLACKJAX = ("blackjax-hmc", "blackjax-nuts")
+TFP = ("tfp-hmc", "tfp-nuts") if tfp else ()
+
+
+class Told(NamedTuple):
+    """What a kernel reports of a chain's last transition."""
+
+    z: jax.Array
+    gradients: jax.Array
+    acceptance: jax.Array
+    step_size: jax.Array
+
+
+class Kernel(NamedTuple):
+    """What this benchmark needs of a kernel; each for one chain."""
+
+    begin: Callable[..., Any]
+    """A function of weights, key and z to a state."""
+    move: Callable[..., Any]
+    """A function of weights and state to the next state."""
+    told: Callable[[Any], Told]
+    tuning: Callable[[Any], Tuning]
+    """Where adaptation starts."""
+    evidence: Callable[[Any], Evidence]
+    tuned: Callable[[Any, Tuned], Any]
+
+
+def ours(name, density):
+    """A kernel of the chain driver, NumPyro's included."""
+    kernel = make_kernel(name, density)
+
+    def told(state):
+        transition = Transition.of(state)
+        count, acceptance = transition.n_steps, transition.acceptance_rate
+        return Told(state.z[SITE], count, acceptance, transition.step_size)
+
+    return Kernel(
+        begin=lambda params, key, z: start(kernel, density, params, key, z),
+        move=lambda params, state: kernel.sample(state, (params,), {}),
+        told=told,
+        tuning=first_tuning,
+        evidence=evidence_of,
+        tuned=retuned,
+    )
+
+
+class Their(NamedTuple):
+    """A chain of another library."""
+
+    inner: Any
+    key: jax.Array
+    told: Told
+
+
+def theirs(density, init, advance):
+    """A kernel of another library.
+
+    Args:
+        density: its target.
+        init: a function of the log density and a flat z to the library's own state.
+        advance: a function of log density, key, state and step size to the next state, its z,
+            gradients and acceptance.
+    """
+    size = int(np.prod(density.latent_shape))
+
+    def log_density(params):
+        return lambda flat: -density.potential(flat.reshape(density.latent_shape), params)
+
+    def begin(params, key, z):
+        first = jnp.asarray(gaussian_step_size(size))
+        told = Told(z, jnp.zeros((), jnp.int32), jnp.zeros(()), first)
+        return Their(init(log_density(params), z.ravel()), key, told)
+
+    def move(params, state):
+        key, now = jax.random.split(state.key)
+        step = state.told.step_size
+        inner, z, count, acceptance = advance(log_density(params), now, state.inner, step)
+        z = z.reshape(density.latent_shape)
+        return Their(inner, key, Told(z, jnp.asarray(count, jnp.int32), acceptance, step))
+
+    return Kernel(
+        begin=begin,
+        move=move,
+        told=lambda state: state.told,
+        tuning=lambda state: Tuning.around(Tuned(state.told.step_size)),
+        evidence=lambda state: Evidence(state.told.acceptance),
+        tuned=lambda state, found: state._replace(
+            told=state.told._replace(step_size=found.step_size)
+        ),
+    )
+
+
+def quarter_turn(density):
+    """How many of the Gaussian's leapfrogs make a quarter turn."""
+    return max(1, round(np.pi / 2 / gaussian_step_size(int(np.prod(density.latent_shape)))))
+
+
+def of_blackjax(name, density):
+    """blackjax's HMC or NUTS."""
+    library = getattr(blackjax, name)
+    kernel, mass = library.build_kernel(), jnp.ones(int(np.prod(density.latent_shape)))
+    options = {"num_integration_steps": quarter_turn(density)} if name == "hmc" else {}
+
+    def advance(log_density, key, state, step):
+        state, info = kernel(key, state, log_density, step, mass, **options)
+        return state, state.position, info.num_integration_steps, info.acceptance_rate
+
+    return theirs(density, lambda log_density, flat: library.init(flat, log_density), advance)
+
+
+def of_tfp(name, density):
+    """TensorFlow Probability's HMC or NUTS."""
+    steps = quarter_turn(density)
+
+    def make(log_density, step):
+        if name == "hmc":
+            return tfp.mcmc.HamiltonianMonteCarlo(log_density, step, steps)
+        return tfp.mcmc.NoUTurnSampler(log_density, step)
+
+    def init(log_density, flat):
+        return flat, make(log_density, jnp.asarray(0.1)).bootstrap_results(flat)
+
+    def advance(log_density, key, state, step):
+        flat, results = state
+        if name == "nuts":
+            results = results._replace(step_size=step)
+        flat, results = make(log_density, step).one_step(flat, results, seed=key)
+        acceptance = jnp.exp(jnp.minimum(results.log_accept_ratio, 0.0))
+        count = steps if name == "hmc" else results.leapfrogs_taken
+        return (flat, results), flat, count, acceptance
+
+    return theirs(density, init, advance)
+
+
+def kernel_of(name, density):
+    library, _, kind = name.partition("-")
+    makers = {"numpyro": ours, "blackjax": of_blackjax, "tfp": of_tfp}
+    return makers[library](kind, density) if kind else ours(name, density)

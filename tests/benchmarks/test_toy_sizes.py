@@ -1,0 +1,99 @@
+"""Each benchmark runs on toy sizes, so that none falls behind the package."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BENCHMARKS = ROOT / "benchmarks"
+WITHOUT_COMMAND = {
+    *("common.py", "recognition/arms.py", "recognition/findings.py", "recognition/judging.py"),
+    *("sampling/digits.py", "sampling/kernels.py", "sampling/mixing_table.py"),
+}
+"""What others import."""
+WITH_TORCH = {"recognition/judge.py", "training/torch_step.py"}
+"""What runs under another Python."""
+TOYS = {
+    "speed/leapfrog.py": [],
+    "speed/loading.py": ["--threads", "2"],
+    "speed/memory.py": [],
+    "speed/side_by_side.py": [],
+    "speed/slab.py": [],
+    "sampling/mixing.py": ["{out}"],
+    "sampling/samplers.py": ["{out}/draws.jsonl"],
+    "sampling/samplers_table.py": ["{out}/draws.jsonl", "{out}/steps.jsonl", "{out}/all.png"],
+    "sampling/step_size.py": ["{out}/steps.jsonl"],
+    "recognition/class_images.py": [
+        *("{out}/images", "--arms", "vivid", "lucid", "--classes", "1", "--chains", "2")
+    ],
+    "recognition/temperatures.py": [
+        *("{out}/temperatures", "--size", "32", "--warps", "1", "--classes", "1", "--chains", "4"),
+        *("--gradients", "80", "--cold", "1", "--reference", "bounded:band:8@18"),
+    ],
+    "training/pretraining.py": ["--out", "{out}/pretraining"],
+    "training/training_step.py": [],
+}
+"""Benchmark -> its arguments beside --toy."""
+FILES = {
+    "sampling/mixing.py": ("toy/table.md", "toy/mixing.png"),
+    "sampling/samplers_table.py": ("all.png",),
+    "recognition/class_images.py": ("images/table.md", "images/grid.png"),
+    "training/pretraining.py": ("pretraining/table.md", "pretraining/curves.png"),
+}
+"""What a benchmark must have written."""
+
+
+def test_no_benchmark_is_left_out():
+    files = {path.relative_to(BENCHMARKS).as_posix() for path in BENCHMARKS.rglob("[!_]*.py")}
+    assert files == WITHOUT_COMMAND | WITH_TORCH | set(TOYS)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """One folder, since the table of samplers is of what two others have written."""
+    return tmp_path_factory.mktemp("benchmarks")
+
+
+def module_of(name):
+    return "benchmarks." + name.removesuffix(".py").replace("/", ".")
+
+
+ORDER = sorted(TOYS, key=lambda name: (name == "sampling/samplers_table.py", name))
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_a_toy_runs(name, out, command, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for processes that it starts
+    monkeypatch.chdir(ROOT)
+    arguments = [argument.format(out=out) for argument in TOYS[name]]
+    done = command(module_of(name), "--toy", *arguments)
+    assert done.returncode == 0, done.stderr
+    for file in FILES.get(name, ()):
+        assert (out / file).stat().st_size > 100
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    if name.startswith("speed/"):
+        assert lines
+        numbers = [value for line in lines for value in line.values() if isinstance(value, float)]
+        assert min(numbers) > 0
+
+
+def test_the_step_in_pytorch_runs():
+    python = os.environ.get("PPL_CNN_TORCH_PYTHON")
+    if python is None:
+        pytest.skip("PPL_CNN_TORCH_PYTHON names no Python that has PyTorch")
+    step = [python, BENCHMARKS / "training/torch_step.py", "1"]
+    done = subprocess.run(step, input="\n", capture_output=True, text=True, check=True)
+    assert float(done.stdout) > 0
+
+
+def test_help_is_the_docstring():
+    """And nothing is measured for it."""
+    script = [sys.executable, "-m", "benchmarks.speed.slab", "--help"]
+    done = subprocess.run(script, capture_output=True, text=True, cwd=ROOT, check=True)
+    assert "python -m benchmarks.speed.slab" in done.stdout
+    assert "--toy" in done.stdout

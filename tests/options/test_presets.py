@@ -1,0 +1,32 @@
+from typing import get_args, get_type_hints
+
+import pytest
+
+from ppl_cnn.options.densities import DensityOptions
+from ppl_cnn.options.presets import DEFAULT, FROM_PRESET, PRESETS, Preset, default_hint, resolved
+from ppl_cnn.sample import SampleOptions
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_gives_its_values_and_explicit_ones_override_it(name):
+    assert resolved(name, {"warps": FROM_PRESET}) == PRESETS[name]
+    others = resolved(name, {"warps": 7, "size": None, "target": FROM_PRESET})
+    assert others == PRESETS[name]._replace(warps=7, size=None)
+
+
+def test_without_a_preset_the_published_values_hold():
+    assert resolved(None, {}) == PRESETS[DEFAULT] == PRESETS["published"]
+
+
+def test_the_option_offers_the_presets():
+    literal, _ = get_args(get_type_hints(DensityOptions)["preset"])
+    assert get_args(literal) == tuple(PRESETS)
+
+
+def test_each_value_is_an_option_of_sampling():
+    assert set(Preset._fields) <= set(SampleOptions.__dataclass_fields__)
+
+
+def test_help_names_the_values_of_all_presets():
+    assert default_hint("target") == "(default: logit; vivid: soft-log-prob:10)"
+    assert default_hint("start", "prior") == "(default: prior; vivid: rto)"
