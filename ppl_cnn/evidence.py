@@ -48,8 +48,6 @@ def main(options: EvidenceOptions) -> None:
 
     named = options.named()
     options.print_preset()
-    kernel = f"tempered:{options.rungs}"
-    sampling = Sampling(kernel, options.chains, options.warmup, seed=options.seed)
     out = options.out or options.folder("evidence")
     command = shlex.join(["python", "-m", "ppl_cnn.evidence", *sys.argv[1:]])
     found = evidence(

@@ -29,4 +29,4 @@ def main(options: ReportOptions) -> None:
 
 
 if __name__ == "__main__":
-    run_command(Report, main, prog="python -m ppl_cnn.report", description=__doc__)
+    run_command(ReportOptions, main, prog="python -m ppl_cnn.report", description=__doc__)

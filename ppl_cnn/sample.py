@@ -35,7 +35,7 @@ class SampleOptions(DensityOptions):
     between the reference and the density, at R times the cost, for densities whose chains stay
     where they started. hmc is NumPyro's HMC with trajectories of jittered length, nuts its NUTS."""
     chains: int = 8
-    """Of each unit, run side by side."""
+    """Chains of each unit, run side by side."""
     start: Annotated[
         str | FromPreset | None,
         tyro.conf.arg(
@@ -69,7 +69,7 @@ class SampleOptions(DensityOptions):
 
     @property
     def starts(self) -> str:
-        """The text of both options."""
+        """The start that --start and --two-sided name together."""
         start = self.values().start
         if self.two_sided:
             return f"two-sided:{start or 'rto'}"
@@ -77,7 +77,8 @@ class SampleOptions(DensityOptions):
 
 
 def main(options: SampleOptions) -> None:
-    """Samples and prints the report's path."""
+    """Samples, writes the report and prints its path."""
+    from ppl_cnn.inference.kernels.named import parse_kernel
     from ppl_cnn.inference.report.page import build_report
     from ppl_cnn.inference.sampling.driver import Origin, sample_to
     from ppl_cnn.inference.sampling.settings import Sampling
@@ -94,16 +95,6 @@ def main(options: SampleOptions) -> None:
     )
     named = options.named()
     options.print_preset()
-    starts = Starts(options.starts)
-    sampling = Sampling(
-        options.kernel,
-        options.chains,
-        options.warmup,
-        options.thin,
-        options.target_accept,
-        options.seed,
-        starts.text,
-    )
     out = options.out or options.folder(options.kernel)
     command = shlex.join(["python", "-m", "ppl_cnn.sample", *sys.argv[1:]])
     sample_to(

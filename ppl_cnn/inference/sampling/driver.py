@@ -81,7 +81,7 @@ def draw(
     Examples:
         >>> import jax.numpy as jnp
         >>> import ppl_cnn
-        >>> unit = ppl_cnn.Response(lambda image: jnp.sum(image), (2, 2, 1))
+        >>> unit = ppl_cnn.ScoreFunction(lambda image: jnp.sum(image), (2, 2, 1))
         >>> density = ppl_cnn.TiltedDensity(unit, ppl_cnn.WhiteNoise(3.0), temperature=9.0)
         >>> tree = draw(density, chains=2, draws=200, warmup=50, progress=False)
         >>> tree["posterior/image"].sizes["draw"]

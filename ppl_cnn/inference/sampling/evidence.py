@@ -67,7 +67,7 @@ def evidence(
 
         >>> import jax.numpy as jnp
         >>> import ppl_cnn
-        >>> score = ppl_cnn.Response(lambda x: 2 * jnp.sum(x), (1, 1, 1))
+        >>> score = ppl_cnn.ScoreFunction(lambda x: 2 * jnp.sum(x), (1, 1, 1))
         >>> density = ppl_cnn.TiltedDensity(score, ppl_cnn.WhiteNoise(1.0))
         >>> few = {"rungs": 2, "chains": 4, "draws": 200, "warmup": 100, "temperatures": 50}
         >>> (found,) = evidence([density], **few, progress=False).values()

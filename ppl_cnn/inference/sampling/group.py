@@ -137,7 +137,7 @@ class Group:
                 sizes["rung"] = range(program.rungs)
             start = None if starts is None else starts[program.chains_of(index)]
             folder.path.mkdir(exist_ok=True)
-            store.create(sizes, types, folder.record, stein=density.linear, start=start)
+            store.create(sizes, types, folder.record, stein=density.has_stein_mean, start=start)
             folder.update()
 
     def _write(self, before: Position, position: Position, kept: Kept) -> None:
@@ -147,7 +147,7 @@ class Group:
             zip(self._program.densities, self._stores, strict=True)
         ):
             chains = self._program.chains_of(index)
-            variables = kept.variables(count, names, chains, stein=density.linear)
+            variables = kept.variables(count, names, chains, stein=density.has_stein_mean)
             store.write(before.draws, before.blocks, variables)
 
     def _report(self, position: Position) -> None:

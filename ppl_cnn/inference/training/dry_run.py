@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
+from ppl_cnn.data import open_split
 from ppl_cnn.data.catalogue import DATA_SETS
-from ppl_cnn.data.readers import open_split
 from ppl_cnn.errors import InputError
 from ppl_cnn.inference.training.execution import Execution
 from ppl_cnn.inference.training.placement import data_mesh
@@ -24,7 +24,7 @@ from ppl_cnn.inference.training.step import (
 )
 from ppl_cnn.models.networks.catalogue import network_named
 from ppl_cnn.models.networks.declaration import IMAGE, Network
-from ppl_cnn.models.networks.graph import Slab
+from ppl_cnn.models.networks.slab import Slab
 
 
 class Need(NamedTuple):
@@ -184,7 +184,7 @@ def _size(recipe: Recipe, data_dir: str | None) -> tuple[int, int]:
         published = DATA_SETS.get(recipe.data.partition("/")[0])
         if published is None or recipe.train != "train":
             raise
-        return published.images, published.classes
+        return published.images["train"], published.classes
     return len(data), len(data.classes)
 
 

@@ -34,7 +34,7 @@ stage; at its end, all are taken."""
 ALPHA_IMAGES_PER_CLASS = 50
 """As `ALPHA_IMAGES`, for each class: the larger number counts."""
 
-type Reader = Callable[..., Iterator[Batch]]
+type Reader = Callable[..., Iterator[ImageBatch]]
 """`batches`, or a function of its signature that gives several views of each image."""
 
 
@@ -74,7 +74,7 @@ class Predictions(NamedTuple):
 def evaluate(
     network: Network,
     params: Params,
-    test: Split,
+    test: ImageSplit,
     *,
     alpha: Float[Array, " c"],
     mesh: Mesh | None = None,
@@ -112,7 +112,7 @@ def evaluate(
 
 
 def estimate_alpha(
-    network: Network, params: Params, data: Split, *, mesh: Mesh | None = None
+    network: Network, params: Params, data: ImageSplit, *, mesh: Mesh | None = None
 ) -> Float[Array, " c"]:
     """The class offsets alpha_y = log rho_y - log Z_y of a generatively trained network.
 

@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ppl_cnn.data.readers import Split, batches, open_split, ten_view_batches, training_batches
+from ppl_cnn.data import ImageSplit, batches, open_split, ten_view_batches, training_batches
 from ppl_cnn.inference.runs.folder import RunFolder
 from ppl_cnn.inference.runs.provenance import session
 from ppl_cnn.inference.runs.record import versions
@@ -89,7 +89,9 @@ def train(
     out, execution = Path(out), execution or Execution()
     job = Job.prepare(recipe, execution)
     writes = jax.process_index() == 0
-    with RunFolder.claim(out, {"kind": "training", **asdict(recipe)}, command, writes) as folder:
+    with RunFolder.claim(
+        out, {"kind": "training", **asdict(recipe)}, command, writer=writes
+    ) as folder:
         if (out / "model.json").is_file():
             return cast(dict[str, Any], json.loads((out / "model.json").read_text()))
         with Training.begun(job, execution, out) as training:
@@ -119,9 +121,9 @@ class Job(NamedTuple):
 
     recipe: Recipe
     network: Network
-    train: Split
-    test: Split
-    part: Split
+    train: ImageSplit
+    test: ImageSplit
+    part: ImageSplit
     """Training images from which alpha is estimated for a test within a generative stage."""
     epoch: int
     """Steps in an epoch."""
@@ -246,7 +248,7 @@ class Training:
         return result
 
     def test(
-        self, stage: Stage, number: int, images: Split, *, at_end: bool = False
+        self, stage: Stage, number: int, images: ImageSplit, *, at_end: bool = False
     ) -> tuple[Float[Array, " c"], dict[str, float]]:
         """Saves and tests the network as it stands; returns alpha and the result.
 
@@ -323,11 +325,11 @@ def publish(
     params, alpha = local((state.params, state.alpha), training.mesh)
     if jax.process_index() == 0:
         draw_curves(out)
-        save(out, CNN(job.network, params, alpha, job.train.classes), description)
+        save(out, CNN(job.network, params, alpha, classes=job.train.classes), description)
     return description
 
 
-def data_record(train: Split, test: Split) -> dict[str, Any]:
+def data_record(train: ImageSplit, test: ImageSplit) -> dict[str, Any]:
     """Which images a run trains on and is tested on."""
     return {
         "name": train.name,

@@ -19,7 +19,9 @@ def contents(folder):
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
     """A run's folder, and what `ppl_cnn.draw` returned for it."""
-    density = ppl_cnn.TiltedDensity(ppl_cnn.Response(jnp.sum, (3, 3, 1)), ppl_cnn.WhiteNoise(1.0))
+    density = ppl_cnn.TiltedDensity(
+        ppl_cnn.ScoreFunction(jnp.sum, (3, 3, 1)), ppl_cnn.WhiteNoise(1.0)
+    )
     folder = tmp_path_factory.mktemp("run")
     draws = ppl_cnn.draw(
         density, chains=4, draws=40, warmup=60, start="two-sided:rto", out=folder, progress=False

@@ -40,7 +40,7 @@ WEIGHTS = np.asarray([[0.2, -0.1], [0.0, 0.1]], np.float32)[..., None]
 def test_a_kernel_of_ones_own_draws_the_shifted_gaussian(monkeypatch):
     """p = N(sigma^2 w / T, sigma^2 I), by its name on the command line."""
     monkeypatch.setitem(KERNELS, "pcn", CrankNicolson)
-    response = ppl_cnn.Response(lambda image: jnp.sum(WEIGHTS * image), WEIGHTS.shape)
+    response = ppl_cnn.ScoreFunction(lambda image: jnp.sum(WEIGHTS * image), WEIGHTS.shape)
     density = ppl_cnn.TiltedDensity(response, ppl_cnn.WhiteNoise(SIGMA), TEMPERATURE)
     tree = ppl_cnn.draw(
         density, kernel="pcn", chains=4, draws=1000, thin=8, target_accept=0.4, progress=False

@@ -268,7 +268,9 @@ def test_a_run_from_before_starts_were_stored_has_a_page(tmp_path, write_run, no
 
 
 def test_a_two_sided_tempered_run_has_its_sections(tmp_path, parsed):
-    density = ppl_cnn.TiltedDensity(ppl_cnn.Response(jnp.sum, (3, 3, 1)), ppl_cnn.WhiteNoise(1.0))
+    density = ppl_cnn.TiltedDensity(
+        ppl_cnn.ScoreFunction(jnp.sum, (3, 3, 1)), ppl_cnn.WhiteNoise(1.0)
+    )
     ppl_cnn.draw(
         density,
         kernel="tempered:2",

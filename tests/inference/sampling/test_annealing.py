@@ -116,7 +116,7 @@ def test_moves_owe_nothing_to_the_resampling():
     """Pairs are resampled at each strength, and then refused one time in six. Over many pairs, the
     mean weight and the weighted mean are exact: Z = exp(1/2), N(1, 1)."""
     pairs, every = 200_000, (0.0, 0.3, 0.6, 1.0)
-    response = ppl_cnn.Response(lambda x: x[0, 0, 0], (1, 1, 1))
+    response = ppl_cnn.ScoreFunction(lambda x: x[0, 0, 0], (1, 1, 1))
     density = ppl_cnn.TiltedDensity(response, ppl_cnn.WhiteNoise(1.0))
     keys = keys_of((pairs, 2))
     particles = jax.vmap(lambda keys: first_particles(density, {}, keys))(keys)

@@ -311,7 +311,7 @@ def test_a_damaged_state_is_refused_and_the_draws_stay(tmp_path, refused):
 
 
 def test_a_response_that_is_not_finite_is_refused(refused):
-    response = ppl_cnn.Response(lambda image: jnp.log(-1 - jnp.sum(image**2)), (2, 2, 1))
+    response = ppl_cnn.ScoreFunction(lambda image: jnp.log(-1 - jnp.sum(image**2)), (2, 2, 1))
     density = ppl_cnn.TiltedDensity(response, ppl_cnn.WhiteNoise(1.0))
     with refused("not finite", "response", kind=MismatchError):
         ppl_cnn.draw(density, draws=5, progress=False)

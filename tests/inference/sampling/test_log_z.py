@@ -29,7 +29,7 @@ def slope():
 
 
 def linear_density():
-    response = ppl_cnn.Response(lambda x: jnp.sum(slope() * x), slope().shape)
+    response = ppl_cnn.ScoreFunction(lambda x: jnp.sum(slope() * x), slope().shape)
     return ppl_cnn.TiltedDensity(response, ppl_cnn.WhiteNoise(SIGMA), TEMPERATURE)
 
 
@@ -75,7 +75,7 @@ def test_brute_force_in_two_dimensions():
         return math.exp(f - (a * a + b * b) / 2) / (2 * math.pi)
 
     truth = math.log(dblquad(integrand, -6, 6, -6, 6)[0])
-    density = ppl_cnn.TiltedDensity(ppl_cnn.Response(bent, (1, 2, 1)), ppl_cnn.WhiteNoise(1.0))
+    density = ppl_cnn.TiltedDensity(ppl_cnn.ScoreFunction(bent, (1, 2, 1)), ppl_cnn.WhiteNoise(1.0))
     found = estimated(density)
     # The corrected trapezoidal rule's own error is of fourth order in the rungs' distance.
     assert np.abs(errors(found, truth)[1:]).max() < 5

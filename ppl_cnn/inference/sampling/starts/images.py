@@ -187,7 +187,7 @@ class Photographs(_Pictures):
             for pixels in self.photographs
         ]
         field = jnp.concatenate(images)
-        if not density.reference.whole:
+        if not density.reference.needs_whole_image:
             rows, cols = unit.rows, unit.cols
             field = field[:, rows.start : rows.stop, cols.start : cols.stop]
         return density.pull(field)
@@ -216,7 +216,7 @@ def _in_field(
     density: TiltedDensity, images: Float[Array, "image row col channel"]
 ) -> Float[Array, "image field_row field_col channel"]:
     """Fields with these images of the unit in their places, and the mean around them."""
-    if not density.reference.whole:
+    if not density.reference.needs_whole_image:
         return images
     rows, cols = density.unit.rows, density.unit.cols
     field = jnp.zeros((len(images), *density.field_shape))
