@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy.special import logsumexp
 
-from ppl_cnn.errors import InputError
+from ppl_cnn.errors import MismatchError
 from ppl_cnn.inference.kernels.adaptation import LONGEST, Tuned
 from ppl_cnn.inference.kernels.trajectory import (
     FIRST_ANGLE,
@@ -229,7 +229,7 @@ def find_schedule(
         show: called with each strength.
 
     Raises:
-        InputError: a particle's score is not finite.
+        MismatchError: a particle's score is not finite.
 
     Source: Zhou, Johansen, Aston, Toward automatic model comparison: an adaptive sequential Monte
     Carlo approach, JCGS 25, 2016.
@@ -240,7 +240,7 @@ def find_schedule(
     while strengths[-1] < 1:
         strength = strengths[-1] + next_gap(particles, strengths[-1])
         if not math.isfinite(strength):
-            raise InputError(
+            raise MismatchError(
                 "The score at or near a draw of the reference is not finite. Check the weights "
                 "and the preprocessing."
             )

@@ -18,11 +18,11 @@ from ppl_cnn.inference.kernels.named import parse_kernel
 from ppl_cnn.inference.runs.folder import RunFolder
 from ppl_cnn.inference.runs.record import read_record
 from ppl_cnn.inference.runs.store import open_draws
-from ppl_cnn.inference.sampling import grouping
 from ppl_cnn.inference.sampling.group import Group
 from ppl_cnn.inference.sampling.program import Program
 from ppl_cnn.inference.sampling.progress import Progress
 from ppl_cnn.inference.sampling.settings import Sampling, check_count
+from ppl_cnn.inference.sampling.side_by_side import group_units
 from ppl_cnn.inference.sampling.starts.named import as_start
 from ppl_cnn.inference.sampling.starts.start import Start
 from ppl_cnn.models.density import TiltedDensity
@@ -142,7 +142,8 @@ def sample_to(
         out: the folder.
         draws: kept draws per chain, in all.
         origin: where the run comes from, for the record.
-        side_by_side: largest number of units sampled in one batch; by default `grouping` decides.
+        side_by_side: largest number of units sampled in one batch; by default as many as
+            fit into about 4 GB.
         progress: whether to show a bar.
 
     Raises:
@@ -153,7 +154,7 @@ def sample_to(
     """
     check_count("draws", draws)
     recorded = None if side_by_side is not None else _recorded(out, densities)
-    groups = grouping.side_by_side(densities, settings, most=side_by_side, sizes=recorded)
+    groups = group_units(densities, settings, most=side_by_side, sizes=recorded)
     programs = [Program(group, settings) for group in groups]
     config = _config(densities, settings, origin.model)
     several = len(densities) > 1

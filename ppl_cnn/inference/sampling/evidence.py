@@ -69,7 +69,8 @@ def evidence(
         >>> import ppl_cnn
         >>> score = ppl_cnn.Response(lambda x: 2 * jnp.sum(x), (1, 1, 1))
         >>> density = ppl_cnn.TiltedDensity(score, ppl_cnn.WhiteNoise(1.0))
-        >>> (found,) = evidence([density], rungs=2, chains=4, progress=False).values()
+        >>> few = {"rungs": 2, "chains": 4, "draws": 200, "warmup": 100, "temperatures": 50}
+        >>> (found,) = evidence([density], **few, progress=False).values()
         >>> abs(found.reweighted.value - 2) < 0.2
         True
     """
@@ -80,7 +81,12 @@ def evidence(
         folder = Path(temporary if out is None else out)
         sample_to(densities, settings, folder, draws=draws, origin=origin, progress=progress)
         found = log_z_of_run(
-            folder, densities, particles=particles, temperatures=temperatures, seed=seed
+            folder,
+            densities,
+            particles=particles,
+            temperatures=temperatures,
+            seed=seed,
+            progress=progress,
         )
         record = {unit: each.record() for unit, each in found.items()}
         write_aside(folder / "evidence.json", (json.dumps(record, indent=2) + "\n").encode())
@@ -94,6 +100,7 @@ def log_z_of_run(
     particles: int,
     temperatures: int,
     seed: int,
+    progress: bool = True,
 ) -> dict[str, LogZ]:
     """Unit -> log Z of its density, from the folder of a tempered run.
 
@@ -103,6 +110,7 @@ def log_z_of_run(
         particles: of annealed importance sampling.
         temperatures: strengths that each particle climbs through.
         seed: the particles'.
+        progress: whether to show progress bars.
 
     Raises:
         InputError: the run is of another kernel, has too few chains, or lacks draws.
@@ -123,6 +131,7 @@ def log_z_of_run(
                 particles=particles,
                 temperatures=temperatures,
                 seed=seed,
+                progress=progress,
             ),
         )
     return found

@@ -69,7 +69,7 @@ class Group:
         position = restore_state(self._state, program.chains, program.place)
         made = self._open(position)
         if position is None:
-            position = self._begin(made)
+            position = self._begin(made, bar.shown)
         else:
             self._create(made, None)
         bar.begin(program, position)
@@ -82,10 +82,11 @@ class Group:
             self._report(position)
             bar.show(position, kept)
 
-    def _begin(self, made: Sequence[bool]) -> Position:
+    def _begin(self, made: Sequence[bool], progress: bool) -> Position:
         """The start; the stores that are missing are made with its images."""
         program = self._program
-        started = self._settings.start.latents(program.densities, self._settings)
+        start = self._settings.start
+        started = start.latents(program.densities, self._settings, progress=progress)
         position = program.begin(started.latents, started.gradients)
         self._create(made, np.asarray(program.images(position)))
         for folder, note in zip(self._folders, started.notes, strict=True):

@@ -187,6 +187,7 @@ def annealed_importance_sampling(
     particles: int,
     temperatures: int,
     seed: int,
+    progress: bool = True,
 ) -> AnnealedEstimate:
     """Log Z by independent particles that climb from the reference to the density.
 
@@ -201,6 +202,7 @@ def annealed_importance_sampling(
         particles: how many climb, at least 2.
         temperatures: strengths above the reference, at least 1.
         seed: the particles'.
+        progress: whether to show a bar, once it takes more than two seconds.
 
     Raises:
         ArgumentError: there are too few particles or temperatures.
@@ -218,7 +220,8 @@ def annealed_importance_sampling(
     keys = jax.random.split(jax.random.key(seed), particles)
     part = max(size for size in range(1, MOST_AT_ONCE + 1) if particles % size == 0)
     found, gradients = [], 0
-    for each in tqdm(keys.reshape(-1, part), "annealing", unit="batch", delay=2, leave=False):
+    bar = {"unit": "batch", "delay": 2, "leave": False, "disable": not progress}
+    for each in tqdm(keys.reshape(-1, part), "annealing", **bar):
         end, count = climb(density, params, each, schedule)
         found.append(np.asarray(end.logs, np.float64))
         gradients += count

@@ -33,6 +33,11 @@ class Progress:
     def __enter__(self) -> Self:
         return self
 
+    @property
+    def shown(self) -> bool:
+        """Whether the bar is shown."""
+        return not self._bar.disable
+
     def __exit__(self, *failure: object) -> None:
         self._bar.close()
 

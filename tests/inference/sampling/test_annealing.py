@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import ppl_cnn
+from ppl_cnn.errors import MismatchError
 from ppl_cnn.inference.kernels.adaptation import Tuned
-from ppl_cnn.inference.kernels.split import Point
+from ppl_cnn.inference.kernels.trajectory import Point
 from ppl_cnn.inference.sampling.annealing import (
     AnnealingSchedule,
     Particles,
@@ -180,5 +181,5 @@ def test_resampling_takes_each_as_often_as_it_weighs():
 
 
 def test_a_response_that_is_not_finite_is_refused(refused):
-    with refused("not finite"):
+    with refused("not finite", kind=MismatchError):
         find_schedule(density_of(lambda x: jnp.sum(x) * jnp.nan), {}, keys_of(4))

@@ -33,7 +33,13 @@ class Prior(Start):
         """The draws of the reference."""
         return chains.drawn, 0, {}
 
-    def latents(self, densities: Sequence[TiltedDensity], settings: ChainSettings) -> Started:
+    def latents(
+        self,
+        densities: Sequence[TiltedDensity],
+        settings: ChainSettings,
+        *,
+        progress: bool = True,
+    ) -> Started:
         """None: kernels draw from the reference by themselves."""
         return Started(None, [0] * len(densities), [{} for _ in densities])
 

@@ -75,12 +75,19 @@ class Start(ABC):
             InputError: the start doesn't fit the density or the number of chains.
         """
 
-    def latents(self, densities: Sequence[TiltedDensity], settings: ChainSettings) -> Started:
+    def latents(
+        self,
+        densities: Sequence[TiltedDensity],
+        settings: ChainSettings,
+        *,
+        progress: bool = True,
+    ) -> Started:
         """Where all chains of these densities start.
 
         Args:
             densities: the targets; their units have the same program.
             settings: the number of chains of each, and the seed.
+            progress: whether to show a bar, once it takes more than two seconds.
 
         Raises:
             InputError: the start doesn't fit the densities or the number of chains.
@@ -91,7 +98,13 @@ class Start(ABC):
         total = len(densities) * settings.chains
         # Without miniters, a postfix that is set between two chains would not be shown.
         with tqdm(
-            total=total, desc="starts", unit="chain", delay=2, miniters=0, leave=False
+            total=total,
+            desc="starts",
+            unit="chain",
+            delay=2,
+            miniters=0,
+            leave=False,
+            disable=not progress,
         ) as bar:
             for density, own in zip(densities, keys.reshape(len(densities), -1), strict=True):
                 drawn = _reference_draws(density, own)

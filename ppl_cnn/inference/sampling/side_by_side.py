@@ -1,4 +1,4 @@
-"""Grouping: which units are sampled side by side, their chains in one batch."""
+"""Which units are sampled side by side: their chains move together, in one batch."""
 
 import math
 from collections.abc import Hashable, Sequence
@@ -14,9 +14,9 @@ _STATE = 8
 """Arrays of an image's size that a chain's kernel and block hold, at least."""
 
 
-def side_by_side(
+def group_units(
     densities: Sequence[TiltedDensity],
-    sampling: Sampling,
+    settings: Sampling,
     *,
     most: int | None = None,
     sizes: Sequence[int] | None = None,
@@ -28,7 +28,7 @@ def side_by_side(
 
     Args:
         densities: a run's.
-        sampling: how each is sampled.
+        settings: how each is sampled.
         most: units in a group; by default as many as fit into `GROUP_BYTES`.
         sizes: the groups' sizes, where an earlier run of these densities has recorded them.
 
@@ -48,14 +48,14 @@ def side_by_side(
         return [list(islice(ordered, size)) for size in sizes]
     groups = []
     for some in alike.values():
-        size = most or (_fitting(some[0], sampling) if len(some) > 1 else 1)
+        size = most or (_fitting(some[0], settings) if len(some) > 1 else 1)
         # Groups of about one size, so that the last is not left with a few units.
         size = math.ceil(len(some) / math.ceil(len(some) / size))
         groups += [some[first : first + size] for first in range(0, len(some), size)]
     return groups
 
 
-def _fitting(density: TiltedDensity, sampling: Sampling) -> int:
+def _fitting(density: TiltedDensity, settings: Sampling) -> int:
     """How many units like this one fit into `GROUP_BYTES`, at least 1."""
     chain = gradient_bytes(density) + _STATE * 4 * math.prod(density.latent_shape)
-    return max(1, GROUP_BYTES // (sampling.chains * sampling.kernel.replicas * chain))
+    return max(1, GROUP_BYTES // (settings.chains * settings.kernel.replicas * chain))

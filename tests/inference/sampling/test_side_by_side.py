@@ -12,11 +12,11 @@ import ppl_cnn
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.runs.record import unit_folder
 from ppl_cnn.inference.runs.store import open_draws
-from ppl_cnn.inference.sampling import grouping, placement
+from ppl_cnn.inference.sampling import placement, side_by_side
 from ppl_cnn.inference.sampling.driver import Origin, sample_to
-from ppl_cnn.inference.sampling.grouping import side_by_side
 from ppl_cnn.inference.sampling.program import Program
 from ppl_cnn.inference.sampling.settings import Sampling
+from ppl_cnn.inference.sampling.side_by_side import group_units
 from ppl_cnn.models.density import gradient_bytes
 from ppl_cnn.models.networks.declaration import Network, Preprocessing
 from ppl_cnn.models.networks.layers import Dense
@@ -122,20 +122,20 @@ def test_the_records_name_all_units_and_each(tmp_path):
 
 def test_groups_hold_units_of_one_layer_and_place():
     densities = trained_densities("conv3:0-4,conv2:1,conv3:7@0,0,conv3:9")
-    sizes = [len(group) for group in side_by_side(densities, Sampling(chains=2))]
+    sizes = [len(group) for group in group_units(densities, Sampling(chains=2))]
     assert sizes == [6, 1, 1]
-    sizes = [len(group) for group in side_by_side(densities, Sampling(chains=2), most=4)]
+    sizes = [len(group) for group in group_units(densities, Sampling(chains=2), most=4)]
     assert sizes == [3, 3, 1, 1]
 
 
 def test_groups_are_as_large_as_memory_lets_them(monkeypatch):
     densities = trained_densities("conv3:0-15")
-    assert [len(group) for group in side_by_side(densities, Sampling())] == [16]
-    fitting = grouping._fitting(densities[0], Sampling())
-    monkeypatch.setattr(grouping, "GROUP_BYTES", grouping.GROUP_BYTES * 5 // fitting)
-    assert max(len(group) for group in side_by_side(densities, Sampling())) <= 5
-    monkeypatch.setattr(grouping, "GROUP_BYTES", 1)
-    assert [len(group) for group in side_by_side(densities, Sampling())] == [1] * 16
+    assert [len(group) for group in group_units(densities, Sampling())] == [16]
+    fitting = side_by_side._fitting(densities[0], Sampling())
+    monkeypatch.setattr(side_by_side, "GROUP_BYTES", side_by_side.GROUP_BYTES * 5 // fitting)
+    assert max(len(group) for group in group_units(densities, Sampling())) <= 5
+    monkeypatch.setattr(side_by_side, "GROUP_BYTES", 1)
+    assert [len(group) for group in group_units(densities, Sampling())] == [1] * 16
 
 
 @pytest.mark.long
@@ -143,7 +143,7 @@ def test_a_run_goes_on_in_the_groups_that_it_began_in(tmp_path, monkeypatch):
     """Also where another machine would choose others."""
     densities, sampling = trained_densities("conv1:0-3,conv2:0-1"), Sampling(chains=1, warmup=5)
     sample_to(densities, sampling, tmp_path, draws=3, progress=False)
-    monkeypatch.setattr(grouping, "GROUP_BYTES", 1)
+    monkeypatch.setattr(side_by_side, "GROUP_BYTES", 1)
     sample_to(densities, sampling, tmp_path, draws=5, progress=False)
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["config"]["side_by_side"] == [4, 2]
@@ -153,12 +153,12 @@ def test_a_run_goes_on_in_the_groups_that_it_began_in(tmp_path, monkeypatch):
 def test_other_temperatures_are_other_groups():
     first, second = linear_densities("fc:0-1")
     second = replace(second, temperature=1.0)
-    assert [len(group) for group in side_by_side([first, second], Sampling())] == [1, 1]
+    assert [len(group) for group in group_units([first, second], Sampling())] == [1, 1]
 
 
 def test_no_units_at_a_time_is_refused(refused):
     with refused("at least 1", "0", kind=ArgumentError, argument="side_by_side"):
-        side_by_side(linear_densities(), Sampling(), most=0)
+        group_units(linear_densities(), Sampling(), most=0)
 
 
 def test_units_share_their_weights_in_a_group():
