@@ -5,8 +5,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from ppl_cnn.inference.kernels.adaptation import Tuned
+from ppl_cnn.inference.kernels.chain_state import ChainState, first_chain
 from ppl_cnn.inference.kernels.kernel import check_positive, with_settings
-from ppl_cnn.inference.kernels.tilt_kernel import ChainState, TiltKernel, first_chain
+from ppl_cnn.inference.kernels.tilt_kernel import TiltKernel
 from ppl_cnn.inference.kernels.trajectory import (
     FIRST_ANGLE,
     FIRST_STEP,

@@ -17,8 +17,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.kernels.adaptation import Tuned
+from ppl_cnn.inference.kernels.chain_state import ChainState, first_chain
 from ppl_cnn.inference.kernels.kernel import Ladder, Statistic, Transition
-from ppl_cnn.inference.kernels.tilt_kernel import ChainState, TiltKernel, first_chain
+from ppl_cnn.inference.kernels.tilt_kernel import TiltKernel
 from ppl_cnn.inference.kernels.trajectory import (
     FIRST_ANGLE,
     FIRST_STEP,

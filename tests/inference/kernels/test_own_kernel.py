@@ -9,8 +9,9 @@ from numpyro.infer import MCMC
 
 import ppl_cnn
 from ppl_cnn.inference.kernels.adaptation import Tuned
+from ppl_cnn.inference.kernels.chain_state import ChainState, first_chain
 from ppl_cnn.inference.kernels.named import KERNELS
-from ppl_cnn.inference.kernels.tilt_kernel import ChainState, TiltKernel, first_chain
+from ppl_cnn.inference.kernels.tilt_kernel import TiltKernel
 from ppl_cnn.inference.kernels.trajectory import normal_like, point_at
 
 

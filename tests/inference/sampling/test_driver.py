@@ -244,7 +244,7 @@ from ppl_cnn.inference.sampling.program import Program
 from ppl_cnn.inference.sampling.driver import sample_to
 import pathlib
 assert len(Program([density], sampling).placement.mesh.devices) == int(sys.argv[1])
-sample_to(pathlib.Path(sys.argv[2]), [density], sampling, 20, progress=False)
+sample_to([density], sampling, pathlib.Path(sys.argv[2]), draws=20, progress=False)
 """
     (tmp_path / "tests_shared.py").write_text(
         "import ppl_cnn\n"
