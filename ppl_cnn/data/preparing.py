@@ -79,7 +79,9 @@ def prepare(
     return _write(name, builder_class, variant, root, originals)
 
 
-def prepare_tree(path: Path, data_dir: str | Path | None, short_side: int | None = None) -> Preparation:
+def prepare_tree(
+    path: Path, data_dir: str | Path | None, short_side: int | None = None
+) -> Preparation:
     """Writes the images of class folders, unless that has been done since the tree last changed.
 
     Args:
