@@ -91,7 +91,7 @@ DATA_SETS: Mapping[str, DataSet] = {
         summary="Imagenette 2, photographs in ten classes of ImageNet",
         images={"train": 9_469, "test": 3_925},
         classes=10,
-        originals="imagenette2.tgz, imagenette2-320.tgz or imagenette2-160.tgz from"
+        originals="one of imagenette2.tgz, imagenette2-320.tgz and imagenette2-160.tgz, from"
         " https://github.com/fastai/imagenette",
         folder="imagenette_tars",
         builder="ppl_cnn.data.sources.imagenet:ImagenetteTars",
