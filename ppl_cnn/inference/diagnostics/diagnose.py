@@ -135,21 +135,15 @@ def diagnose(run: xr.DataTree | str | Path, *, shown: int = 32, maps: bool = Tru
         FileError: the folder holds no run, or a damaged one.
 
     Examples:
-        >>> import numpy as np, xarray as xr, ppl_cnn
-        >>> normal = np.random.default_rng(0).normal
-        >>> values = lambda *shape: (("chain", "draw"), normal(size=(4, 500)))
-        >>> image = normal(size=(4, 500, 3, 3, 1)).astype(np.float32)
-        >>> posterior = {"image": (("chain", "draw", "row", "col", "channel"), image)}
-        >>> posterior["response"] = values()
-        >>> stats = {name: values() for name in ("lp", "energy")}
-        >>> stats["acceptance_rate"] = (("chain", "draw"), np.full((4, 500), 0.9))
-        >>> stats["diverging"] = (("chain", "draw"), np.zeros((4, 500), bool))
-        >>> draws = xr.DataTree.from_dict(
-        ...     {"posterior": xr.Dataset(posterior), "sample_stats": xr.Dataset(stats)}
-        ... )
-        >>> diagnosis = ppl_cnn.diagnose(draws, maps=False)  # as of what ppl_cnn.draw returned
+        >>> import jax.numpy as jnp, ppl_cnn
+        >>> score = ppl_cnn.ScoreFunction(jnp.sum, (3, 3, 1))
+        >>> density = ppl_cnn.TiltedDensity(score, ppl_cnn.WhiteNoise(1.0))
+        >>> draws = ppl_cnn.draw(density, chains=4, draws=40, warmup=60, progress=False)
+        >>> diagnosis = ppl_cnn.diagnose(draws, maps=False)
         >>> diagnosis.verdict.state
-        'good'
+        'short'
+        >>> [type(finding).__name__ for finding in diagnosis.verdict.findings]
+        ['TooFewDraws']
     """
     tree, record, folder = _opened(run)
     config: Mapping[str, Any] = record.get("config", {})

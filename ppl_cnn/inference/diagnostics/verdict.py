@@ -84,11 +84,11 @@ class Verdict(NamedTuple):
         )
         lines = [f"{self.headline}. {self.sentence}", ""]
         lines += [
-            f"{label:18}{value:>10{form}}  {note} ({of})"
+            f"{label:18}{value:>10{form}}  ({of}; {note})"
             for label, (value, of), form, note in rows
             if of
         ]
-        lines.append(f"{'divergences':18}{self.divergences:>10,}  of {self.draws:,} draws")
+        lines.append(f"{'divergences':18}{self.divergences:>10,}  (of {self.draws:,} draws)")
         lines.append(f"{'mean acceptance':18}{self.acceptance:>10.2f}")
         return "\n".join(lines)
 

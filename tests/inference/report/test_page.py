@@ -154,10 +154,10 @@ def test_a_diagnosis_is_rendered_without_a_folder(run, page, parsed, monkeypatch
     draws.attrs = {"config": {"unit": "conv5:12"}, "command": "ppl_cnn.draw"}
     shown = parsed(render(diagnose(draws)))
     assert shown.text.strip().startswith("conv5:12")
-    (few,) = diagnose(draws, maps=False).verdict.findings
-    assert f"draws={few.draws}" in shown.text
-    assert "--draws" not in shown.text
-    assert f"--draws {few.draws}" in page.text
+    assert "raise the temperature" in shown.text
+    assert "raise the --temperature" in page.text
+    assert "--warmup 200" in page.text
+    assert "--temperature" not in shown.text
     assert [attrs["alt"] for attrs in shown.all("img")].count("Stein mean of each chain") == 1
 
 
