@@ -59,14 +59,14 @@ def _effort_of_compiling(request):
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(least))
 
 
-# NumPyro's HMC divides floats by integers, so that what runs it can't be strict about dtypes.
+# Folders and files. NumPyro's HMC divides floats by integers, so tests that run it can't be strict.
 STRICT_DTYPES = ("models", "test_losses.py")
 
 
 @pytest.fixture(autouse=True)
 def _strict_dtypes(request):
-    path = Path(request.node.path)
-    strict = path.parent.name in STRICT_DTYPES or path.name in STRICT_DTYPES
+    parts = Path(request.node.path).parts[len(Path(__file__).parent.parts) :]
+    strict = bool({*STRICT_DTYPES} & {*parts})
     with jax.numpy_dtype_promotion("strict" if strict else "standard"):
         yield
 

@@ -7,7 +7,7 @@ import logging
 import signal
 import sys
 import types
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NamedTuple, get_args, get_type_hints
 
@@ -61,20 +61,22 @@ def run_command(
         sys.exit(failure.code)
 
 
-def flags(options_type: Any) -> Collection[str]:
-    """The fields of a dataclass that its command offers as --field: neither positional nor renamed.
+def flags(options_type: Any) -> set[str]:
+    """The fields that a command offers as options --FIELD: neither positional nor renamed ones.
 
     Args:
-        options_type: the dataclass of a command's options.
+        options_type: the class of the command's options; a field that is made by another class,
+            `tyro.conf.arg(constructor=...)`, counts as that one's fields.
     """
-    hints = get_type_hints(options_type, include_extras=True)
-    own = []
-    for field in dataclasses.fields(options_type):
-        extras = getattr(hints[field.name], "__metadata__", ())
-        renamed = any(getattr(extra, "name", None) is not None for extra in extras)
-        if not renamed and _POSITIONAL not in extras:
-            own.append(field.name)
-    return own
+    found = set()
+    for name, hint in get_type_hints(options_type, include_extras=True).items():
+        extras = getattr(hint, "__metadata__", ())
+        made_by = [each for e in extras if (each := getattr(e, "constructor_factory", None))]
+        if made_by:
+            found |= flags(made_by[0]())
+        elif _POSITIONAL not in extras and all(getattr(e, "name", None) is None for e in extras):
+            found.add(name)
+    return found
 
 
 (_POSITIONAL,) = tyro.conf.Positional[Any].__metadata__

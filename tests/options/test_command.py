@@ -3,7 +3,7 @@ import errno
 import signal
 import subprocess
 import sys
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import pytest
 import tyro
@@ -42,6 +42,10 @@ def test_failures_become_a_sentence_and_a_code(failure, code, said, monkeypatch,
     assert capsys.readouterr().err == said
 
 
+class More(TypedDict, total=False):
+    batch_size: int
+
+
 @dataclasses.dataclass
 class Some:
     """Options."""
@@ -52,16 +56,19 @@ class Some:
     max_draws: int = 1
     """How many draws."""
     network: Annotated[str, tyro.conf.arg(name="as")] = "lenet"
+    more: Annotated[dict, tyro.conf.arg(constructor=More, name="")] = dataclasses.field(
+        default_factory=dict
+    )
 
 
 def test_arguments_in_an_error_are_printed_as_the_commands_options(monkeypatch, capsys):
     def action(options):
-        raise InputError("Give `max_draws=9`; `folder`, `network` and `thin` are no options.")
+        raise InputError("Give `max_draws=9` or `batch_size`; `folder`, `network`, `thin`: none.")
 
     monkeypatch.setattr(sys, "argv", ["command"])
     with pytest.raises(SystemExit):
         run_command(Some, action, prog="command", description=None)
-    said = "error: Give --max-draws 9; `folder`, `network` and `thin` are no options.\n"
+    said = "error: Give --max-draws 9 or --batch-size; `folder`, `network`, `thin`: none.\n"
     assert capsys.readouterr().err == said
 
 

@@ -1,4 +1,7 @@
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -6,7 +9,9 @@ import tyro
 
 from ppl_cnn import Averaged, Band, Bounded, Spectral
 from ppl_cnn.evidence import EvidenceOptions
+from ppl_cnn.inference.kernels.kernel import KERNELS
 from ppl_cnn.inference.runs.store import open_draws
+from ppl_cnn.models.trained.model_folder import embedded_names
 from ppl_cnn.options.densities import DensityOptions
 from ppl_cnn.options.presets import PRESETS
 from ppl_cnn.sample import SampleOptions
@@ -105,6 +110,15 @@ def test_options_name_a_density():
 def test_densities_that_cannot_be_are_refused(options, words, refused):
     with refused(*words):
         DensityOptions(**options).named()
+
+
+def test_help_names_each_kernel_and_model():
+    """The help is written by hand, since the registries import JAX."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ppl_cnn.sample", "--help"], capture_output=True, text=True
+    )
+    for name in (*KERNELS, *embedded_names()):
+        assert re.search(rf"\b{name}\b", done.stdout), name
 
 
 @pytest.mark.long
