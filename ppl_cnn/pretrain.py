@@ -84,4 +84,4 @@ def main(options: PretrainOptions) -> None:
 
 
 if __name__ == "__main__":
-    run_command(PretrainOptions, main, "python -m ppl_cnn.pretrain", __doc__)
+    run_command(PretrainOptions, main, prog="python -m ppl_cnn.pretrain", description=__doc__)
