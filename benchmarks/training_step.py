@@ -32,7 +32,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from ppl_cnn.data.readers import open_split, training_batches
+from ppl_cnn.data import open_split, training_batches
 from ppl_cnn.inference.training.placement import BatchesAhead, data_mesh, put
 from ppl_cnn.inference.training.recipe import Recipe
 from ppl_cnn.inference.training.step import initial_state, jitted_step, optimizer, state_shardings

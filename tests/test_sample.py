@@ -169,7 +169,7 @@ def test_damaged_weights_get_a_sentence_and_exit_code_2(tmp_path, damage, comman
             tensors["conv2.bias"] = tensors["conv2.bias"][:-1]
         safetensors.numpy.save_file(tensors, path)
     said = refusal(command("ppl_cnn.sample", "--unit", "conv5:12", "--model", folder))
-    assert {"truncated": "no intact", "nan": "NaN", "shape": "(63,)"}[damage] in said
+    assert {"truncated": "intact", "nan": "NaN", "shape": "(63,)"}[damage] in said
 
 
 def refusal(done):

@@ -79,7 +79,7 @@ def test_the_embedded_network_is_the_default(units):
         (["--model", "alexnet", "--data", "fashion-embedded"], "alexnet comes without weights"),
         (["--layer", "conv9"], "'conv9' of alexnet-fashion; the layers with units are conv1"),
         (["--data", "fashion-embedded", "--images", "0"], "positive, not 0"),
-        (["--data", "nosuch"], "no data set 'nosuch'"),
+        (["--data", "nosuch"], "'nosuch'"),
         (["--model", "lenet", "--weights", "nosuch.pth"], "nosuch.pth is missing"),
         (["--model", "nosuch", "--weights", "nosuch.pth"], "no network 'nosuch'; declared are"),
     ],

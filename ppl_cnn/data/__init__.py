@@ -1,30 +1,22 @@
-"""Data: TFDS builders, and the doors through which training and evaluation read them.
+"""Data sets as batches of images, for training and evaluation.
 
-    split = open_split("fashion-embedded", "train")
-    for batch in training_batches(split, batch_size=100, seed=0): ...
-
-`python -m ppl_cnn.data` prepares the data sets that the package doesn't ship.
+`open_split` opens a split of a prepared data set, `training_batches` gives endless shuffled batches
+of it, `batches` and `ten_view_batches` all images once. `python -m ppl_cnn.data` prepares the data
+sets that the package does not ship.
 """
 
-from ppl_cnn.data.catalogue import NAMES
-from ppl_cnn.data.readers import (
-    Batch,
-    Example,
-    Images,
-    Split,
-    ViewsBatch,
-    batches,
-    open_split,
-    ten_view_batches,
-    training_batches,
-)
+from ppl_cnn.data.batches import batches, ten_view_batches, training_batches
+from ppl_cnn.data.catalogue import DATA_SETS, NAMES
+from ppl_cnn.data.images import Example, ImageBatch, Images, ViewsBatch
+from ppl_cnn.data.splits import ImageSplit, open_split
 
 __all__ = [
+    "DATA_SETS",
     "NAMES",
-    "Batch",
     "Example",
+    "ImageBatch",
+    "ImageSplit",
     "Images",
-    "Split",
     "ViewsBatch",
     "batches",
     "open_split",

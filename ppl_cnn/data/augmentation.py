@@ -1,90 +1,102 @@
-"""What of a photograph a network gets to see: centre crops, AlexNet's ten, and random views.
+"""Views of images: the centre, AlexNet's ten crops, and random views for training.
 
-A view is a function of an image and its position in the split. What is random in it depends on
-(seed, epoch, position) alone, so that neither threads, processes nor an interruption change a bit.
+A view is a function of an image and its position in the split to pixels of a fixed shape. Random
+views depend on (seed, epoch, position) alone, so that neither threads, processes nor an
+interruption change a bit.
 """
 
 import math
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ppl_cnn.errors import InputError
+from ppl_cnn.errors import ArgumentError
 
 if TYPE_CHECKING:
     from PIL import Image
 
 Shape = tuple[int, int, int]
-"""(row, col, channel)."""
+"""(row, col, channel) of one view."""
 
 CROPS = ("crop", "resized-crop")
+"""Parts of an augmentation's text that choose a window; at most one of them."""
 PARTS = (*CROPS, "flip", "colour")
+"""All parts of an augmentation's text."""
 
 MARGIN = 256 / 224
-"""Short side / window of random and corner crops, where nothing else is said."""
+"""Default ratio of the scaled image's short side to the window of random and corner crops."""
 AREA = (0.08, 1.0)
-"""Share of the image that a resized crop takes."""
+"""Least and largest share of the image's area that a resized crop takes."""
 ASPECT = (3 / 4, 4 / 3)
-"""Width / height of a resized crop, relative to the network's image."""
+"""Least and largest width/height of a resized crop, relative to the network's image."""
 DRAFT = 2
-"""A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if that still has this many times the pixels
-per side that are wanted. At 224 pixels of six landscapes with short sides of 1,000 and 1,500, this
-changed a pixel by 0.2 grey levels on average (at 1 instead of 2: by 0.4 to 0.8)."""
+"""A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if that keeps this many times the wanted pixels
+per side. On six landscapes with short sides of 1,000 and 1,500, seen at 224 pixels, this changed a
+pixel by 0.2 grey levels on average (with 1 instead of 2 by 0.4 to 0.8)."""
 
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error)
-"""What Pillow raises on damaged files."""
+"""Exceptions that Pillow raises on damaged files."""
 
 COLOUR_DEVIATION = 0.1
+"""Standard deviation of the colour noise along each component, in units of its eigenvalue."""
 COLOUR_VALUES = (0.2175, 0.0188, 0.0045)
-"""Eigenvalues of the covariance of ImageNet's RGB values (0..1), as fb.resnet.torch gives them."""
+"""Eigenvalues of the covariance of ImageNet's RGB values (0..1), from fb.resnet.torch."""
 COLOUR_VECTORS = (
     (-0.5675, -0.5808, -0.5836),
     (0.7192, -0.0045, -0.6948),
     (0.4009, -0.8140, 0.4203),
 )
-"""The eigenvectors (R, G, B) that belong to them."""
+"""The eigenvectors (R, G, B) of these eigenvalues, a row each."""
 
 
 class Augmentation(NamedTuple):
-    """What is done to training images.
+    """The random changes of training images: crop, mirror, colour noise.
 
-    Source: Krizhevsky, Sutskever, Hinton: ImageNet classification with deep convolutional neural
+    Sources: Krizhevsky, Sutskever, Hinton: ImageNet classification with deep convolutional neural
     networks, NeurIPS 2012 (crop, flip, colour); Szegedy et al.: Going deeper with convolutions,
     CVPR 2015 (resized-crop).
+
+    Examples:
+        >>> Augmentation.parse("resized-crop+flip")
+        Augmentation(crop='resized-crop', flip=True, colour=False)
     """
 
     crop: str | None = None
-    """"crop": a window of the network's size at a random place of the scaled image;
-    "resized-crop": a random window of 8 to 100 % of the area, scaled to the network's size;
-    None: the centre, as tests see it."""
+    """The window: "crop" is a window of the network's size at a random place of the scaled image,
+    "resized-crop" a random window of 8 to 100 % of the area, scaled to the network's size, and
+    None the centre, as in testing."""
     flip: bool = False
-    """Left and right exchanged in half of the views."""
+    """Whether half of the views are mirrored left to right."""
     colour: bool = False
-    """Noise along the principal components of ImageNet's colours."""
+    """Whether noise along the principal components of ImageNet's colours is added."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """From "none", or parts joined by "+": crop or resized-crop, flip, colour.
+        """The augmentation of a text: "none", or parts joined by "+".
+
+        Args:
+            text: the parts are crop or resized-crop, flip, and colour, in any order.
 
         Raises:
-            InputError: it is something else.
+            ArgumentError: a part is unknown or repeated, or both crops are given.
         """
         parts = [] if text == "none" else text.split("+")
         crops = [part for part in parts if part in CROPS]
         if not {*parts} <= {*PARTS} or len({*parts}) < len(parts) or len(crops) > 1:
-            raise InputError(
-                f"{text!r} is no augmentation: write none, or one or several of crop (or"
-                " resized-crop), flip and colour, for example crop+flip+colour."
+            raise ArgumentError(
+                f"Cannot use the augmentation {text!r}. Give none, or parts joined by +: crop or"
+                " resized-crop, flip, colour.",
+                argument="augment",
             )
         return cls(crops[0] if crops else None, "flip" in parts, "colour" in parts)
 
 
 class Window(NamedTuple):
-    """A part of an image, in its pixels; edges may lie between two."""
+    """A rectangle in an image, in pixels from its top left corner; edges may lie within pixels."""
 
     left: float
     top: float
@@ -94,56 +106,69 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class CentreView:
-    """The centre of the image, as networks' own preprocessing cuts it."""
+    """The centre of the image, as the preprocessing of networks cuts it."""
 
     shape: Shape
+    """(row, col, channel) of the view."""
     short_side: int | None = None
-    """What the image's short side is scaled to; None for the least that fills the shape."""
+    """The length in pixels that the image's short side is scaled to before the cut; None takes the
+    least that fills the shape."""
 
     def __call__(self, image: "Image.Image", position: int) -> UInt8[np.ndarray, "row col channel"]:
-        """The view of the image; one of `DAMAGE` if it is damaged."""
-        window = placed(image.size, self.shape, self.short_side or min(self.shape[:2]), 0.5, 0.5)
+        """The view of an image, pixels 0..255; raises one of `DAMAGE` if the image is damaged."""
+        short_side = self.short_side or min(self.shape[:2])
+        window = placed(image.size, self.shape, short_side, across=0.5, down=0.5)
         return look(image, window, self.shape)
 
 
 @dataclass(frozen=True)
 class TenViews:
-    """AlexNet's test: the four corners and the centre, and these five mirrored."""
+    """AlexNet's ten test views: the four corners and the centre, and these five mirrored."""
 
     image_shape: Shape
+    """(row, col, channel) of one view."""
     short_side: int | None = None
-    """What the image's short side is scaled to; None for 8/7 of the shape's."""
+    """The length in pixels that the image's short side is scaled to before the cuts; None takes
+    8/7 of the shape's short side."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """(view, row, col, channel)."""
+        """(view, row, col, channel) of the ten views."""
         return (10, *self.image_shape)
 
     def __call__(
         self, image: "Image.Image", position: int
     ) -> UInt8[np.ndarray, "view row col channel"]:
-        """The views of the image; one of `DAMAGE` if it is damaged."""
+        """The views of an image, pixels 0..255; raises one of `DAMAGE` if the image is damaged."""
         short_side = self.short_side or margin_side(self.image_shape)
         places = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.5, 0.5))
-        windows = [placed(image.size, self.image_shape, short_side, *place) for place in places]
+        windows = [
+            placed(image.size, self.image_shape, short_side, across=across, down=down)
+            for across, down in places
+        ]
         views = look_at_all(image, windows, self.image_shape)
         return np.concatenate([views, views[:, :, ::-1]])
 
 
 @dataclass(frozen=True)
 class RandomView:
-    """An epoch's view of each image."""
+    """The augmented view of each image in one epoch."""
 
     augmentation: Augmentation
+    """The random changes."""
+    _: KW_ONLY
     seed: int
+    """The seed of the run, 0 or more."""
     epoch: int
+    """The epoch, from 0; each epoch has views of its own."""
     shape: Shape
+    """(row, col, channel) of the view."""
     short_side: int | None = None
-    """What the image's short side is scaled to before `crop` (None: 8/7 of the shape's) or before
-    the centre is cut."""
+    """The length in pixels that the image's short side is scaled to before a "crop" (None: 8/7 of
+    the shape's short side) or before the centre is cut (None: the least that fills the shape)."""
 
     def __call__(self, image: "Image.Image", position: int) -> UInt8[np.ndarray, "row col channel"]:
-        """The view of the image; one of `DAMAGE` if it is damaged."""
+        """The view of an image, pixels 0..255; raises one of `DAMAGE` if the image is damaged."""
         random = np.random.default_rng((self.seed, self.epoch, position))
         pixels = self._cropped(image, position, random)
         if self.augmentation.flip and random.random() < 0.5:
@@ -162,28 +187,34 @@ class RandomView:
             return look(image, resized(image.size, self.shape, random), self.shape)
         short_side = self.short_side or margin_side(self.shape)
         place = random.random(2).tolist()
-        return look(image, placed(image.size, self.shape, short_side, *place), self.shape)
+        window = placed(image.size, self.shape, short_side, across=place[0], down=place[1])
+        return look(image, window, self.shape)
 
 
 View = CentreView | TenViews | RandomView
+"""A function of (image, position) to pixels, with the attribute `shape`."""
 
 
 def margin_side(shape: Shape) -> int:
-    """The short side that leaves corners and random windows room: 256 for 224, in proportion."""
+    """The short side, in pixels, that leaves windows of a shape room: 256 for 224, in proportion.
+
+    Args:
+        shape: (row, col, channel) of the windows.
+    """
     return round(MARGIN * min(shape[:2]))
 
 
 def placed(
-    size: tuple[int, int], shape: Shape, short_side: int, across: float, down: float
+    size: tuple[int, int], shape: Shape, short_side: int, *, across: float, down: float
 ) -> Window:
-    """A window of the shape in the image scaled to a short side, in the unscaled image's pixels.
+    """The window of a shape in an image scaled to a short side, in the unscaled image's pixels.
 
     Args:
-        size: (width, height) of the image.
-        shape: what is wanted.
-        short_side: of the scaled image; more where the shape would not fit in.
-        across: of the room that there is, the share left of the window.
-        down: likewise, above it.
+        size: (width, height) of the unscaled image.
+        shape: (row, col, channel) of the window in the scaled image.
+        short_side: the scaled image's short side; it is raised where the shape would not fit in.
+        across: the share of the free columns that lies left of the window, 0..1.
+        down: the share of the free rows that lies above the window, 0..1.
     """
     width, height = size
     rows, cols, _ = shape
@@ -193,7 +224,13 @@ def placed(
 
 
 def resized(size: tuple[int, int], shape: Shape, random: np.random.Generator) -> Window:
-    """A window of random area and aspect at a random place; the most central one if none fits."""
+    """A window of random area and aspect at a random place; the centre if ten of them don't fit.
+
+    Args:
+        size: (width, height) of the image.
+        shape: (row, col, channel) that the window will be scaled to.
+        random: the source of random numbers.
+    """
     width, height = size
     rows, cols, _ = shape
     for _ in range(10):
@@ -204,26 +241,28 @@ def resized(size: tuple[int, int], shape: Shape, random: np.random.Generator) ->
         if wide <= width and high <= height:
             left, top = across * (width - wide), down * (height - high)
             return Window(left, top, left + wide, top + high)
-    return placed(size, shape, min(shape[:2]), 0.5, 0.5)
+    return placed(size, shape, min(shape[:2]), across=0.5, down=0.5)
 
 
 def look(
     image: "Image.Image", window: Window, shape: Shape
 ) -> UInt8[np.ndarray, "row col channel"]:
-    """The window, scaled to the shape; grey (ITU-R 601 luma) if that has one channel, or RGB.
+    """A window of an image scaled to a shape: RGB, or grey (ITU-R 601 luma) for one channel.
 
     Args:
-        image: not decoded yet, so that a large JPEG can be at a fraction of its size.
-        window: in the image's pixels.
-        shape: of the result.
+        image: an image that is not decoded yet, so that a large JPEG can be decoded at a fraction
+            of its size.
+        window: the window in the image's pixels.
+        shape: (row, col, channel) of the result.
     """
-    return look_at_all(image, [window], shape)[0]
+    view: np.ndarray = look_at_all(image, [window], shape)[0]
+    return view
 
 
 def look_at_all(
     image: "Image.Image", windows: Sequence[Window], shape: Shape
 ) -> UInt8[np.ndarray, "view row col channel"]:
-    """Several windows of an image that is decoded once; see `look`."""
+    """Several windows of an image that is decoded once, each as `look` gives it."""
     from PIL import Image
 
     rows, cols, channels = shape
@@ -250,6 +289,11 @@ def look_at_all(
 
 
 def colour_shift(normals: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3"]:
-    """What is added to every pixel's R, G and B (0..255), of three standard normal numbers."""
+    """The colour noise (R, G, B), in units of pixels 0..255, that is added to every pixel.
+
+    Args:
+        normals: three standard normal numbers, one for each principal component.
+    """
     weights = 255 * COLOUR_DEVIATION * np.asarray(COLOUR_VALUES) * normals
-    return weights @ np.asarray(COLOUR_VECTORS)
+    shift: np.ndarray = weights @ np.asarray(COLOUR_VECTORS)
+    return shift

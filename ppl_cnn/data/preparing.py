@@ -10,54 +10,54 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ppl_cnn.data.catalogue import (
-    DATA_SETS,
-    FOLDER,
-    KNOWN,
-    NAMES,
-    VERSION,
-    Prepared,
-    data_root,
-)
+from ppl_cnn.data.catalogue import DATA_SETS, FOLDER, KNOWN, VERSION, Prepared, data_root
 from ppl_cnn.data.sources.folders import Tree, all_prepared, prepared_tree
-from ppl_cnn.errors import InputError
+from ppl_cnn.errors import ArgumentError, FileError, unknown
 
 
 class Preparation(NamedTuple):
-    """What `prepare` has done."""
+    """The result of `prepare`."""
 
     data_set: Prepared
+    """The data set's name with its variant, and its folder."""
     images: str | None
-    """How many were written, in words; None if all was there already."""
+    """The numbers of images written, in words; None if the data set was there already."""
     left_out: Mapping[str, str]
-    """Damaged images, and what is wrong with each."""
+    """Damaged images that were left out, each with its fault."""
 
 
 def prepare(
     name: str,
-    data_dir: str | None = None,
+    data_dir: str | Path | None = None,
+    *,
     manual_dir: Path | None = None,
     short_side: int | None = None,
 ) -> Preparation:
-    """Writes a data set, unless it is there already.
+    """Writes a data set as TFDS array_record files, unless it is there already.
 
     Args:
-        name: one of `NAMES`, without a variant (that is told by the files and the options), or
-            folder:PATH.
-        data_dir: the folder to write to, by default TFDS's own.
+        name: one of `ppl_cnn.data.NAMES`, without a variant (the original files and `short_side`
+            determine it), or folder:PATH.
+        data_dir: the folder to write to, by default $TFDS_DATA_DIR or ~/tensorflow_datasets.
         manual_dir: the folder with the original files, by default where they usually lie.
-        short_side: of photographs, what to scale a longer short side down to.
+        short_side: the length in pixels that longer short sides of photographs are scaled down to.
 
     Raises:
-        InputError: the name is unknown, the original files can't be read, more than 0.1 % of the
-            images are damaged, or the folder can't be written to. Nothing is left behind then.
+        UnknownNameError: no data set has this name.
+        ArgumentError: `manual_dir` is missing, or an argument does not apply to this data set.
+        FileError: original files are missing or damaged, more than 0.1 % of the images are damaged,
+            or the folder cannot be written to. Nothing is left behind then.
     """
     if name.startswith(FOLDER):
         if manual_dir is not None:
-            raise InputError(f"{name} says where its images are: leave --manual-dir out.")
-        return prepare_tree(Path(name.removeprefix(FOLDER)).expanduser(), data_dir, short_side)
-    if name not in NAMES:
-        raise InputError(f"there is no data set {name!r} to prepare; there are {KNOWN}.")
+            raise ArgumentError(
+                f"`manual_dir` does not apply to {name}, which names its own folder. Leave it out.",
+                argument="manual_dir",
+            )
+        path = Path(name.removeprefix(FOLDER)).expanduser()
+        return prepare_tree(path, data_dir, short_side)
+    if name not in DATA_SETS:
+        raise unknown("data set", name, KNOWN)
     data_set = DATA_SETS[name]
     root = data_root(data_dir)
     if not data_set.variants and (root / data_set.folder / VERSION).exists():
@@ -65,17 +65,33 @@ def prepare(
     module, _, class_name = data_set.builder.partition(":")
     builder_class = getattr(importlib.import_module(module), class_name)
     originals = manual_dir or (data_set.manual_dir and Path(data_set.manual_dir))
-    if not originals or not originals.is_dir() or not any(originals.iterdir()):
-        said = f"{originals} is no folder with files" if originals else "--manual-dir is missing"
-        raise InputError(f"{said}: {builder_class.MANUAL_DOWNLOAD_INSTRUCTIONS}.")
+    if not originals:
+        raise ArgumentError(
+            f"`manual_dir` is missing for {name}. {data_set.advice}", argument="manual_dir"
+        )
+    if not originals.is_dir() or not any(originals.iterdir()):
+        raise FileError(
+            f"{originals} is not a folder with files. {data_set.advice}", path=originals
+        )
     variant = builder_class.variant(originals, short_side)
     if variant is not None:
         name = f"{name}/{variant if isinstance(variant, str) else variant.name}"
     return _write(name, builder_class, variant, root, originals)
 
 
-def prepare_tree(path: Path, data_dir: str | None, short_side: int | None = None) -> Preparation:
-    """Writes the images of class folders, unless that has been done since the tree last changed."""
+def prepare_tree(
+    path: Path, data_dir: str | Path | None, short_side: int | None = None
+) -> Preparation:
+    """Writes the images of class folders, unless that has been done since the tree last changed.
+
+    Args:
+        path: the folder; see `ppl_cnn.data.sources.folders` for its layout.
+        data_dir: the folder to write to; see `prepare`.
+        short_side: the length in pixels that longer short sides are scaled down to.
+
+    Raises:
+        FileError: the folder has another layout, or see `prepare`.
+    """
     tree = Tree.read(path)
     there = prepared_tree(tree, data_dir)
     if there is not None:
@@ -92,7 +108,7 @@ def prepare_tree(path: Path, data_dir: str | None, short_side: int | None = None
 
 
 def _write(name: str, builder_class: Any, variant: Any, root: Path, originals: Path) -> Preparation:
-    """Writes what a builder makes of a variant (its config, or that's name, or None)."""
+    """Writes one variant (a builder's config, its name, or None) with a TFDS builder."""
     import tensorflow_datasets as tfds
     from absl import logging
 
@@ -101,8 +117,9 @@ def _write(name: str, builder_class: Any, variant: Any, root: Path, originals: P
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise InputError(
-            f"{root} can't be written to ({error.strerror}); give another folder with --data-dir."
+        raise FileError(
+            f"Cannot write to {root} ({error.strerror}). Give another folder as `data_dir`.",
+            path=root,
         ) from error
     # TFDS announces a download and shows bars without an end; the builder shows its own.
     tfds.disable_progress_bar()
@@ -128,7 +145,7 @@ def _write(name: str, builder_class: Any, variant: Any, root: Path, originals: P
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Of several processes that want to write to the folder, one does; the others wait."""
+    """Holds a lock on the folder, so that one process at a time writes to it."""
     with open(folder / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -21,6 +21,7 @@ from ppl_cnn.data.augmentation import (
     placed,
     resized,
 )
+from ppl_cnn.errors import ArgumentError
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -34,7 +35,8 @@ def opened(content: bytes) -> Image.Image:
 
 
 def random_view(text: str, shape=(32, 32, 3), seed=0, epoch=0, short_side=None) -> RandomView:
-    return RandomView(Augmentation.parse(text), seed, epoch, shape, short_side)
+    augmentation = Augmentation.parse(text)
+    return RandomView(augmentation, seed=seed, epoch=epoch, shape=shape, short_side=short_side)
 
 
 def test_texts_of_augmentations():
@@ -48,16 +50,18 @@ def test_texts_of_augmentations():
     "text", ["", "crop+", "crops", "crop+resized-crop", "flip+flip", "none+flip"]
 )
 def test_other_texts_are_refused(text, refused):
-    with refused(f"{text!r} is no augmentation", "crop+flip+colour"):
+    with refused(f"{text!r}", "resized-crop", kind=ArgumentError, argument="augment"):
         Augmentation.parse(text)
 
 
 def test_windows_by_hand():
-    assert placed((400, 300), (200, 200, 3), 300, 0.5, 0.5) == Window(100, 50, 300, 250)
-    assert placed((400, 300), (200, 200, 3), 200, 0.0, 1.0) == Window(0, 0, 300, 300)
-    assert placed((300, 400), (224, 224, 3), 256, 1.0, 0.0) == pytest.approx((37.5, 0, 300, 262.5))
+    middle = placed((400, 300), (200, 200, 3), 300, across=0.5, down=0.5)
+    assert middle == Window(100, 50, 300, 250)
+    assert placed((400, 300), (200, 200, 3), 200, across=0, down=1) == Window(0, 0, 300, 300)
+    corner = placed((300, 400), (224, 224, 3), 256, across=1, down=0)
+    assert corner == pytest.approx((37.5, 0, 300, 262.5))
     # A short side that is too short for the shape is raised to it.
-    assert placed((100, 100), (50, 80, 3), 40, 0.0, 0.0) == Window(0, 0, 100, 62.5)
+    assert placed((100, 100), (50, 80, 3), 40, across=0, down=0) == Window(0, 0, 100, 62.5)
     assert [margin_side((side, side, 3)) for side in (28, 192, 224)] == [32, 219, 256]
 
 

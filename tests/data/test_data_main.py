@@ -36,7 +36,7 @@ def test_prepares_once_and_leaves_it_then(originals, tmp_path, data):
     assert first.stdout == f"fashion_mnist: 20 train + 10 test images in {folder}\n"
     assert "20/20" in first.stderr  # the progress bar
     assert (
-        second.stdout == f"fashion_mnist is there already; to prepare it again, delete {folder}\n"
+        second.stdout == f"fashion_mnist is there already. To prepare it again, delete {folder}\n"
     )
     assert [entry.name for entry in data_dir.iterdir()] == ["fashion_mnist_idx"]
     assert len(open_split("fashion_mnist", "train", str(data_dir))) == 20
@@ -50,6 +50,8 @@ def test_list_shows_what_is_prepared_and_how_to_prepare_the_rest(originals, tmp_
     assert f"--data fashion_mnist: 20 train + 10 test in {folder}\n" in listed.stdout
     assert "--data fashion-embedded: 6,000 train + 1,000 test in " in listed.stdout
     assert f"prepare mnist --manual-dir DIR --data-dir {tmp_path}\n" in listed.stdout
+    assert "imagenet2012: ImageNet" in listed.stdout
+    assert "(1,281,167 + 50,000 images in 1,000 classes)" in listed.stdout
     assert "fashion-embedded" in data().stdout
 
 
@@ -93,23 +95,28 @@ def test_help_teaches_and_imports_nothing_heavy():
     assert not run.stderr.strip()
 
 
-def test_bad_input_is_one_sentence_and_exit_code_2(originals, tmp_path, data):
+def test_bad_input_is_one_line_and_exit_code_2(originals, tmp_path, data):
     (tmp_path / "file").touch()
     (originals / "t10k-labels-idx1-ubyte.gz").write_bytes(b"cut short")
-    for arguments, sentence in (
-        (["fashion-mnist"], "no data set 'fashion-mnist' to prepare; there are fashion-embedded,"),
-        (["fashion_mnist", f"--data-dir={tmp_path / 'file'}"], "can't be written to"),
-        (["fashion_mnist", f"--manual-dir={tmp_path / 'file'}"], "no folder with files: the four"),
-        (["fashion_mnist", f"--manual-dir={tmp_path / 'none'}"], "no folder with files: the four"),
-        (["fashion_mnist", f"--manual-dir={originals}"], "not a whole gzip file"),
-        (["folder:nowhere"], "no folder 'nowhere' of images"),
-        (["mnist"], "--manual-dir is missing: MNIST's four idx files are needed"),
-        (["mnist", f"--manual-dir={tmp_path}"], "has no digits: MNIST's four idx files are needed"),
-        (["fashion-embedded", f"--manual-dir={tmp_path}"], "isn't there: the four idx .gz files"),
+    needed = "four idx .gz files of Fashion-MNIST"
+    for arguments, facts in (
+        (["fashion-mnist"], ("'fashion-mnist'", "fashion-embedded")),
+        (
+            ["fashion_mnist", f"--manual-dir={originals}", f"--data-dir={tmp_path / 'file'}"],
+            (f"write to {tmp_path / 'file'}",),
+        ),
+        (["fashion_mnist", f"--manual-dir={tmp_path / 'file'}"], (tmp_path / "file", needed)),
+        (["fashion_mnist", f"--manual-dir={tmp_path / 'none'}"], (tmp_path / "none", needed)),
+        (["fashion_mnist", f"--manual-dir={originals}"], ("t10k-labels-idx1-ubyte.gz", "gzip")),
+        (["folder:nowhere"], ("'nowhere'",)),
+        (["mnist"], ("mnist", "MNIST's four idx files")),
+        (["mnist", f"--manual-dir={tmp_path}"], (tmp_path, "MNIST's four idx files")),
+        (["fashion-embedded", f"--manual-dir={tmp_path}"], ("ubyte.gz is missing", needed)),
     ):
         data_dir = [] if "--data-dir" in arguments[-1] else [f"--data-dir={tmp_path / 'data'}"]
         run = data("prepare", *arguments, *data_dir)
         assert run.returncode == 2, run.stderr
-        assert sentence in run.stderr
+        for fact in facts:
+            assert str(fact) in run.stderr
         assert "Traceback" not in run.stderr
         assert len(run.stderr.strip().splitlines()) == 1

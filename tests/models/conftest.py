@@ -1,4 +1,4 @@
-"""Writers of the files that trained networks are published in, independent of the readers."""
+"""Writers of the formats in which networks are published, independent of the readers."""
 
 import io
 import pickletools
@@ -22,8 +22,10 @@ def _numbers(*numbers: int) -> bytes:
 
 @pytest.fixture
 def torch_record():
-    """The pickle of a tensor record as PyTorch writes it; by default contiguous, all of its
-    storage. A legacy one has the pickle of the storage's view as well, usually None's."""
+    """A function to the pickle of a tensor record as PyTorch writes it.
+
+    By default the tensor is contiguous and takes all of its storage. A legacy record also has the
+    pickle of the storage's view, usually that of None."""
 
     def record(key, array, offset=0, size=None, stride=None, view=b"", count=None):
         size = array.shape if size is None else size
@@ -40,7 +42,7 @@ def torch_record():
 
 @pytest.fixture
 def torch_dict():
-    """The pickle of a dict, given the pickles of its values."""
+    """A function of the pickles of a dict's values to the dict's pickle."""
 
     def pickled(values):
         items = b"".join(_text(name) + value for name, value in values.items())
@@ -51,7 +53,7 @@ def torch_dict():
 
 @pytest.fixture
 def torch_zip(torch_record, torch_dict):
-    """The content of a zip file of PyTorch's with these arrays, or with this pickle."""
+    """A function of arrays, or of arrays and a pickle, to the content of PyTorch's zip format."""
 
     def content(arrays, pickled=None, compression=zipfile.ZIP_STORED, **others):
         if pickled is None:
@@ -73,7 +75,7 @@ def torch_zip(torch_record, torch_dict):
 
 @pytest.fixture
 def torch_legacy(torch_record, torch_dict):
-    """The content of a legacy file of PyTorch's with these arrays; views: name -> pickle."""
+    """A function of arrays, and the pickles of their views by name, to PyTorch's legacy format."""
 
     def content(arrays, views=MappingProxyType({})):
         records = {
@@ -91,7 +93,7 @@ def torch_legacy(torch_record, torch_dict):
 
 @pytest.fixture
 def caffe_field():
-    """A field of a message of Protocol Buffers: an integer, or bytes."""
+    """A function of a number and an integer or bytes to a field of Protocol Buffers."""
 
     def varint(rest):
         head = bytearray()
@@ -110,7 +112,7 @@ def caffe_field():
 
 @pytest.fixture
 def caffemodel(caffe_field):
-    """The content of a caffemodel with these layers, name -> blobs; V1 has the old shapes too."""
+    """A function of layers (name -> blobs) to a caffemodel; V1 has the old shapes too."""
 
     def blob(array, v1):
         data = caffe_field(5, np.asarray(array, "<f4").tobytes())

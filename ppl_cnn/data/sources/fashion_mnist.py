@@ -1,4 +1,4 @@
-"""TFDS builders of Fashion-MNIST from its idx files: the whole, and the subset that is shipped.
+"""TFDS builders of Fashion-MNIST from its idx files: all images, and the shipped subset.
 
 Source: Xiao, Rasul, Vollgraf: Fashion-MNIST, arXiv 1708.07747.
 """
@@ -9,9 +9,10 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from ppl_cnn.data.arrays import ArrayBuilder, Arrays
+from ppl_cnn.data.catalogue import DATA_SETS
+from ppl_cnn.data.sources.grey_images import ArrayBuilder, Arrays
 from ppl_cnn.data.sources.idx import read_split
-from ppl_cnn.errors import InputError
+from ppl_cnn.errors import MismatchError
 
 CLASSES = (
     "T-shirt/top",
@@ -48,11 +49,7 @@ LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
 OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
 SOFTWARE.
 """
-_ORIGINALS = (
-    "the four idx .gz files of Fashion-MNIST are needed, which Debian's package"
-    " dataset-fashion-mnist installs in /usr/share/datasets/fashion-mnist; if they lie elsewhere,"
-    " name the folder with --manual-dir"
-)
+_ADVICE = DATA_SETS["fashion_mnist"].advice
 _CITATION = """@article{xiao2017fashion,
   author  = {Han Xiao and Kashif Rasul and Roland Vollgraf},
   title   = {Fashion-{MNIST}: a Novel Image Dataset for Benchmarking Machine Learning Algorithms},
@@ -64,15 +61,16 @@ _CITATION = """@article{xiao2017fashion,
 def first_per_class(
     labels: UInt8[np.ndarray, " n"], per_class: int
 ) -> Int[np.ndarray, " {per_class}*10"]:
-    """Positions, ascending, of the first `per_class` images of each of the ten classes.
+    """Ascending positions of the first `per_class` images of each of the ten classes.
 
-    Raises `InputError` when a class has fewer.
+    Raises:
+        MismatchError: a class has fewer images.
     """
     counts = np.bincount(labels, minlength=len(CLASSES))
     if counts.min() < per_class:
-        raise InputError(
-            f"the class {CLASSES[counts.argmin()]!r} has {counts.min()} images, and the balanced"
-            f" subset takes {per_class} of each; give the complete Fashion-MNIST."
+        raise MismatchError(
+            f"Class {CLASSES[counts.argmin()]!r} has {counts.min()} images, and the balanced subset"
+            f" takes {per_class} of each class. Give the files of the complete Fashion-MNIST."
         )
     return np.sort(
         np.concatenate([np.flatnonzero(labels == c)[:per_class] for c in range(len(CLASSES))])
@@ -80,9 +78,9 @@ def first_per_class(
 
 
 class _FashionBuilder(ArrayBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """What the two data sets share; `PER_CLASS` says how many images of each class are kept."""
+    """The base of the two builders; `PER_CLASS` gives the kept images of each class, by split."""
 
-    MANUAL_DOWNLOAD_INSTRUCTIONS = _ORIGINALS
+    MANUAL_DOWNLOAD_INSTRUCTIONS = _ADVICE
     CLASSES = CLASSES
     HOMEPAGE = "https://github.com/zalandoresearch/fashion-mnist"
     CITATION = _CITATION
@@ -90,8 +88,8 @@ class _FashionBuilder(ArrayBuilder, skip_registration=True):  # type: ignore[cal
     PER_CLASS: ClassVar[dict[str, int | None]]
 
     def arrays(self, folder: Path) -> Arrays:
-        """The images that are kept, in the order of the files."""
-        arrays = {split: read_split(folder, split, _ORIGINALS) for split in self.PER_CLASS}
+        """The kept images and their labels, in the order of the files."""
+        arrays = {split: read_split(folder, split, _ADVICE) for split in self.PER_CLASS}
         for split, per_class in self.PER_CLASS.items():
             if per_class is not None:
                 images, labels = arrays[split]
@@ -101,7 +99,7 @@ class _FashionBuilder(ArrayBuilder, skip_registration=True):  # type: ignore[cal
 
 
 class FashionMnistIdx(_FashionBuilder):
-    """The whole of Fashion-MNIST, 60,000 + 10,000 images, in the order of its idx files."""
+    """All of Fashion-MNIST, 60,000 + 10,000 images, in the order of its idx files."""
 
     RELEASE_NOTES: ClassVar = {"1.0.0": "From the idx files of Debian's dataset-fashion-mnist."}
     DESCRIPTION = (

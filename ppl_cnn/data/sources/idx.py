@@ -1,4 +1,4 @@
-"""The idx format, in which MNIST and Fashion-MNIST are published."""
+"""Reader of idx files, the format in which MNIST and Fashion-MNIST are published."""
 
 import gzip
 import math
@@ -8,78 +8,93 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from ppl_cnn.errors import InputError
+from ppl_cnn.errors import FileError, MismatchError
 
-IMAGE_SHAPE = (28, 28)  # row, col
+IMAGE_SHAPE = (28, 28)
+"""(row, col) of the images of MNIST and Fashion-MNIST."""
 CLASS_COUNT = 10
+"""Number of classes of MNIST and of Fashion-MNIST."""
 
 _FILE_PREFIXES = {"train": "train", "test": "t10k"}
 
 
-def read_idx(path: Path, needed: str) -> UInt8[np.ndarray, "..."]:
-    """Array of unsigned bytes in an idx file, gzipped if its name ends in .gz.
+def read_idx(path: Path, advice: str) -> UInt8[np.ndarray, "..."]:
+    """The array of unsigned bytes in an idx file, gzipped if its name ends in .gz.
 
     The file holds the magic bytes 0, 0, 8 (unsigned byte), the number of axes, each axis's length
     as a big-endian 32-bit integer, and the values, last axis fastest.
 
     Args:
         path: the file.
-        needed: what to tell whoever lacks it, a clause.
+        advice: the sentence that the error for a missing file ends with.
 
     Raises:
-        InputError: the file is missing, not gzip, cut short, or not such an idx file.
+        FileError: the file is missing, not gzip, cut short, or not such an idx file.
     """
     try:
         content = path.read_bytes()
         if path.suffix == ".gz":
             content = gzip.decompress(content)
     except FileNotFoundError as error:
-        raise InputError(f"{path} isn't there: {needed}.") from error
+        raise FileError(f"{path} is missing. {advice}", path=path) from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(
-            f"{path} is not a whole gzip file ({error}); get it again from where it came."
+        raise FileError(
+            f"{path} is not an intact gzip file ({error}). Replace it by a fresh copy.", path=path
         ) from error
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
-        raise InputError(
+        raise FileError(
             f"{path} is not an idx file of unsigned bytes: it begins with"
-            f" {content[:4].hex(' ') or 'nothing'}, and 00 00 08 would be right."
+            f" {content[:4].hex(' ') or 'nothing'}, not with 00 00 08.",
+            path=path,
         )
     shape = np.frombuffer(content, ">u4", count=min(content[3], (len(content) - 4) // 4), offset=4)
     header = 4 + 4 * content[3]
     expected = math.prod(map(int, shape))
     if len(shape) < content[3] or len(content) - header != expected:
-        raise InputError(
-            f"{path} announces {expected} values and holds {max(0, len(content) - header)};"
-            " get it again from where it came."
+        raise FileError(
+            f"{path} contains {max(0, len(content) - header)} values, and its header announces"
+            f" {expected}. Replace it by a fresh copy.",
+            path=path,
         )
     return np.frombuffer(content, np.uint8, offset=header).reshape([int(n) for n in shape])
 
 
 def read_split(
-    folder: Path, split: str, needed: str
+    folder: Path, split: str, advice: str
 ) -> tuple[UInt8[np.ndarray, "n row col"], UInt8[np.ndarray, " n"]]:
-    """Images (0..255) and labels (0..9) of the split `train` or `test` of the files in `folder`.
+    """The images (pixels 0..255) and labels (0..9) of one split.
 
-    Raises `InputError` when a file can't be read or the two don't belong together.
+    Args:
+        folder: the folder with the idx files, packed or unpacked.
+        split: `train` or `test`.
+        advice: the sentence that the error for a missing file ends with.
+
+    Raises:
+        FileError: a file is missing or damaged, or contains something else.
+        MismatchError: images and labels differ in number.
     """
     image_path = _file(folder, f"{_FILE_PREFIXES[split]}-images-idx3-ubyte")
     label_path = _file(folder, f"{_FILE_PREFIXES[split]}-labels-idx1-ubyte")
-    images, labels = read_idx(image_path, needed), read_idx(label_path, needed)
+    images, labels = read_idx(image_path, advice), read_idx(label_path, advice)
     if images.shape[1:] != IMAGE_SHAPE or not len(images):
-        raise InputError(
-            f"{image_path} holds an array of shape {images.shape}, and (n, 28, 28) would be right."
+        raise FileError(
+            f"{image_path} contains an array of shape {images.shape}, not (n, 28, 28).",
+            path=image_path,
         )
     if labels.shape != images.shape[:1]:
-        raise InputError(
-            f"{label_path} holds labels of shape {labels.shape} for the {len(images)} images of"
-            f" {image_path.name}, and there must be one for each."
+        raise MismatchError(
+            f"{label_path} contains labels of shape {labels.shape}, and {image_path.name}"
+            f" {len(images)} images. Give two files of one set."
         )
     if labels.size and labels.max() >= CLASS_COUNT:
-        raise InputError(f"{label_path} holds the label {labels.max()}, and 0 to 9 would be right.")
+        raise FileError(
+            f"{label_path} contains the label {labels.max()}. Labels are 0 to {CLASS_COUNT - 1}.",
+            path=label_path,
+        )
     return images, labels
 
 
 def _file(folder: Path, name: str) -> Path:
-    """The file as it is published, or unpacked."""
+    """The unpacked file if there is one, or else the published .gz file."""
     unpacked = folder / name
     return unpacked if unpacked.is_file() else folder / f"{name}.gz"

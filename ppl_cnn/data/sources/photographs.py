@@ -1,12 +1,11 @@
-"""What the TFDS builders of photographs share: each is decoded before it is stored as it came.
+"""The base class of TFDS builders of photographs, which checks each image before it stores it.
 
-Photographs are stored as encoded bytes, and in an order that their names' hashes give, so that
-every part of a split is a random sample of all classes. Preparing needs no TensorFlow.
+Photographs are stored as encoded bytes, in the order of their names' hashes, so that every part of
+a split is a random sample of all classes. Preparing needs no TensorFlow.
 """
 
 import abc
 import io
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,49 +19,55 @@ from tqdm import tqdm
 
 from ppl_cnn.data.augmentation import DAMAGE
 from ppl_cnn.data.catalogue import DAMAGED_SHARE
-from ppl_cnn.errors import InputError
+from ppl_cnn.data.images import decoding_threads
+from ppl_cnn.errors import ArgumentError, FileError
 
 QUALITY = 92
-"""Of JPEG files that are written where the originals can't be kept."""
+"""Quality of JPEG files that replace originals which cannot be kept."""
 LEAST_SHORT_SIDE = 32
+"""Least `short_side`, in pixels."""
 
 _EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
 class Photograph(NamedTuple):
-    """One image that a builder finds."""
+    """One image among the original files."""
 
     name: str
-    """Of its own in the split."""
+    """A name that no other image of the split has."""
     label: int
+    """The index of the class."""
     content: bytes | Path
-    """The encoded bytes, or the file that has them."""
+    """The encoded bytes, or the file that contains them."""
 
 
+# TFDS has no types: its classes are Any to mypy, without `skip_registration`.
 @dataclass
-class PhotographConfig(tfds.core.BuilderConfig):
-    """A variant: whether photographs are stored whole."""
+class PhotographConfig(tfds.core.BuilderConfig):  # type: ignore[misc]
+    """A config (variant) of a builder of photographs."""
 
     short_side: int | None = None
-    """What a longer short side is scaled down to, or None."""
+    """The length in pixels that longer short sides are scaled down to; None stores all whole."""
 
 
 def stored(content: bytes, short_side: int | None) -> bytes:
-    """The encoded image as it is to be stored: as it came, if it is intact and not too large.
+    """The bytes to store for an encoded image: the same bytes if it is intact and small enough.
 
     JPEG files of other colours than RGB and grey (ImageNet has some in CMYK), and images whose
     short side is longer than `short_side`, are written anew as JPEG.
 
     Raises:
-        ValueError, OSError or another of `DAMAGE`: the image can't be decoded to its end.
+        ValueError: the image has too many pixels, or pixels of more than 8 bits.
+        OSError: the image cannot be decoded to its end; other exceptions of
+            `ppl_cnn.data.augmentation.DAMAGE` mean the same.
     """
     try:
         image = Image.open(io.BytesIO(content))
     except Image.DecompressionBombError as error:
-        raise ValueError(f"is too large: {error}") from error
+        raise ValueError(f"too large: {error}") from error
     with image:
         if image.mode not in _EIGHT_BITS:
-            raise ValueError(f"has pixels of the kind {image.mode}, and 8 bits would be right")
+            raise ValueError(f"pixels of mode {image.mode}, not of 8 bits")
         if short_side is None or min(image.size) <= short_side:
             image.load()
             if image.format != "JPEG" or image.mode in ("L", "RGB"):
@@ -86,7 +91,13 @@ def _jpeg(image: Image.Image) -> bytes:
 def in_order[T, R](
     function: Callable[[T], R], items: Iterable[T], threads: int
 ) -> Iterator[tuple[T, R]]:
-    """Each item with the function's result, in the items' order; few are under way at a time."""
+    """Pairs of an item and the function's result, in the items' order, computed in threads.
+
+    Args:
+        function: the work; it must be safe in threads.
+        items: the items; at most 4 per thread are taken before their results are consumed.
+        threads: the number of threads.
+    """
     waiting: deque[tuple[T, Future[R]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for item in items:
@@ -98,8 +109,8 @@ def in_order[T, R](
             yield first, result.result()
 
 
-class PhotographBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Photographs of any size in classes; `photographs` finds them."""
+class PhotographBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg,misc]
+    """A builder of photographs of any size in classes; subclasses find them among their files."""
 
     VERSION = tfds.core.Version("1.0.0")
     DESCRIPTION: ClassVar[str]
@@ -113,11 +124,15 @@ class PhotographBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
 
     @abc.abstractmethod
     def labels(self) -> tuple[str, ...]:
-        """The classes' names in their order."""
+        """The names of the classes, in the order of the labels."""
 
     @abc.abstractmethod
     def photographs(self, folder: Path, split: str) -> Iterator[Photograph]:
-        """The images of the split `train` or `test`, from the files in `folder`."""
+        """The images of the split `train` or `test`, from the files in `folder`.
+
+        Raises:
+            FileError: a file is missing, damaged, or contains something else.
+        """
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -144,7 +159,7 @@ class PhotographBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
 
     def _generate_examples(self, folder: Path, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
         found = self.photographs(folder, split)
-        threads = os.process_cpu_count() or 1
+        threads = decoding_threads()
         faults: dict[str, str] = {}
         count = 0
         with tqdm(desc=f"{self.name} {split}", unit=" images", mininterval=0.5) as progress:
@@ -157,16 +172,17 @@ class PhotographBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
                     yield name, {"image": content, "label": label, "name": name}
         if len(faults) > DAMAGED_SHARE * count:
             examples = "; ".join(f"{name}: {fault}" for name, fault in list(faults.items())[:5])
-            raise InputError(
+            raise FileError(
                 f"{len(faults)} of the {count} {split} images in {folder} are damaged, more than"
-                f" 0.1 % ({examples}); mend or delete them."
+                f" {100 * DAMAGED_SHARE:g} % ({examples}). Repair or delete them.",
+                path=folder,
             )
         if not count:
-            raise InputError(f"{folder} has no {split} images.")
+            raise FileError(f"{folder} contains no {split} images.", path=folder)
         self.info.metadata["left_out"].update(faults)
 
     def _stored(self, photograph: Photograph) -> bytes | str:
-        """The bytes to store, or in words what is wrong with them."""
+        """The bytes to store, or the image's fault in words."""
         content = photograph.content
         try:
             read = content if isinstance(content, bytes) else content.read_bytes()
@@ -176,9 +192,14 @@ class PhotographBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
 
 
 def check_short_side(short_side: int | None) -> None:
-    """Raises `InputError` if photographs can't be scaled to it."""
+    """Checks the length in pixels that short sides are to be scaled to.
+
+    Raises:
+        ArgumentError: it is less than `LEAST_SHORT_SIDE`.
+    """
     if short_side is not None and short_side < LEAST_SHORT_SIDE:
-        raise InputError(
-            f"--short-side {short_side} is too small; {LEAST_SHORT_SIDE} or more would be right,"
-            " and 256 is usual."
+        raise ArgumentError(
+            f"`short_side={short_side}` is too small. Give {LEAST_SHORT_SIDE} or more; 256 is"
+            " usual.",
+            argument="short_side",
         )

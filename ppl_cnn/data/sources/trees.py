@@ -1,4 +1,4 @@
-"""TFDS builder of a tree of class folders; `ppl_cnn.data.sources.folders` says what one is."""
+"""TFDS builder of a tree of class folders; see `ppl_cnn.data.sources.folders` for the layout."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,22 +18,31 @@ from ppl_cnn.data.sources.photographs import (
 
 @dataclass
 class TreeConfig(PhotographConfig):
-    """A variant: one tree in one state."""
+    """A config (variant) of `FolderImages`: one tree in one state."""
 
     tree: Tree | None = None
+    """The tree; always set by `FolderImages.variant`."""
 
 
 class FolderImages(PhotographBuilder):
-    """The images of a tree, stored as they are."""
+    """The images of a tree of class folders, whole or with shorter short sides."""
 
     RELEASE_NOTES: ClassVar = {"1.0.0": "From class folders."}
-    MANUAL_DOWNLOAD_INSTRUCTIONS = "the tree that the config names is read"
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "The config names the tree to read."
     DESCRIPTION = "Images of class folders."
     builder_config: TreeConfig
 
     @classmethod
     def variant(cls, tree: Tree, short_side: int | None) -> TreeConfig:
-        """The tree in the state in which it was listed, whole or with shorter sides."""
+        """The config of a tree in the state in which it was listed.
+
+        Args:
+            tree: the listed tree.
+            short_side: the length in pixels that longer short sides are scaled down to.
+
+        Raises:
+            ArgumentError: `short_side` is too small.
+        """
         check_short_side(short_side)
         name = tree.variant if short_side is None else f"{tree.variant}-short-{short_side}"
         return TreeConfig(name=name, description=str(tree.path), short_side=short_side, tree=tree)
@@ -44,11 +53,11 @@ class FolderImages(PhotographBuilder):
         return info
 
     def labels(self) -> tuple[str, ...]:
-        """The class folders' names, sorted."""
+        """The names of the class folders, sorted."""
         return self._tree.classes
 
     def photographs(self, folder: Path, split: str) -> Iterator[Photograph]:
-        """The split's images in the order of their paths."""
+        """The images of the split `train` or `test`, in the order of their paths."""
         for name, label in self._tree.splits[split]:
             yield Photograph(name, label, self._tree.path / name)
 

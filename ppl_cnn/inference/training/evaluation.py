@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from ppl_cnn.data.readers import Batch, Split, batches
+from ppl_cnn.data import ImageBatch, ImageSplit, batches
 from ppl_cnn.inference.training.losses import LogMeanExp, class_offsets
 from ppl_cnn.inference.training.placement import data_mesh
 from ppl_cnn.models.networks.declaration import Network
@@ -33,7 +33,7 @@ stage; at its end, all are taken."""
 ALPHA_IMAGES_PER_CLASS = 50
 """As `ALPHA_IMAGES`, for each class: the larger number counts."""
 
-type Reader = Callable[..., Iterator[Batch]]
+type Reader = Callable[..., Iterator[ImageBatch]]
 """`batches`, or a function of its signature that gives several views of each image."""
 
 
@@ -73,7 +73,7 @@ class Predictions(NamedTuple):
 def evaluate(
     network: Network,
     params: Params,
-    test: Split,
+    test: ImageSplit,
     *,
     alpha: Float[Array, " c"],
     mesh: Mesh | None = None,
@@ -111,7 +111,7 @@ def evaluate(
 
 
 def estimate_alpha(
-    network: Network, params: Params, data: Split, *, mesh: Mesh | None = None
+    network: Network, params: Params, data: ImageSplit, *, mesh: Mesh | None = None
 ) -> Float[Array, " c"]:
     """The class offsets alpha_y = log rho_y - log Z_y of a generatively trained network.
 
@@ -233,7 +233,7 @@ def _add_scores(
 
 
 def _spread_batches(
-    network: Network, split: Split, mesh: Mesh, read: Reader
+    network: Network, split: ImageSplit, mesh: Mesh, read: Reader
 ) -> Iterator[tuple[Array, Array]]:
     """Images and labels spread over the devices; the last batch is filled up with label -1."""
     size = -(-EVALUATION_BATCH // mesh.size) * mesh.size

@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ppl_cnn.data.readers import Split, batches, open_split, ten_view_batches, training_batches
+from ppl_cnn.data import ImageSplit, batches, open_split, ten_view_batches, training_batches
 from ppl_cnn.inference.runs.folder import RunFolder
 from ppl_cnn.inference.runs.provenance import session
 from ppl_cnn.inference.runs.record import versions
@@ -119,9 +119,9 @@ class Job(NamedTuple):
 
     recipe: Recipe
     network: Network
-    train: Split
-    test: Split
-    part: Split
+    train: ImageSplit
+    test: ImageSplit
+    part: ImageSplit
     """Training images from which alpha is estimated for a test within a generative stage."""
     epoch: int
     """Steps in an epoch."""
@@ -246,7 +246,7 @@ class Training:
         return result
 
     def test(
-        self, stage: Stage, number: int, images: Split, *, at_end: bool = False
+        self, stage: Stage, number: int, images: ImageSplit, *, at_end: bool = False
     ) -> tuple[Float[Array, " c"], dict[str, float]]:
         """Saves and tests the network as it stands; returns alpha and the result.
 
@@ -266,7 +266,7 @@ class Training:
             return evaluate(network, params, self.job.test, alpha=alpha, mesh=self.mesh, read=read)
 
         result = tested()
-        if at_end and None in self.job.test.image_shape:  # photographs, seen in part only
+        if at_end and self.job.test.varies:  # photographs, of which a network sees a part
             views = tested(ten_view_batches)
             result |= {f"ten_views_{key}": value for key, value in views.items()}
         self.metrics.add_result(number, stage, result)
@@ -327,7 +327,7 @@ def publish(
     return description
 
 
-def data_record(train: Split, test: Split) -> dict[str, Any]:
+def data_record(train: ImageSplit, test: ImageSplit) -> dict[str, Any]:
     """Which images a run trains on and is tested on."""
     return {
         "name": train.name,

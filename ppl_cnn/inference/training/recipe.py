@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, get_type_hints
 
+from ppl_cnn.data import DATA_SETS
 from ppl_cnn.data.augmentation import PARTS, Augmentation
-from ppl_cnn.data.catalogue import DATA_SETS
 from ppl_cnn.errors import ArgumentError, FileError, UnknownNameError, unknown
 from ppl_cnn.inference.training.schedule import SCHEDULES
 from ppl_cnn.inference.training.stages import OBJECTIVES, Length, Stage, parse_switch

@@ -1,6 +1,6 @@
-"""Caffe's `.caffemodel`, read from the wire format of Protocol Buffers.
+"""Reader of Caffe's `.caffemodel`, by the wire format of Protocol Buffers.
 
-Only these fields are read (BVLC/caffe, src/caffe/proto/caffe.proto); all others are skipped:
+These fields are read (BVLC/caffe, src/caffe/proto/caffe.proto) and all others skipped:
 
     NetParameter       layers = 2 (V1LayerParameter, deprecated), layer = 100 (LayerParameter)
     LayerParameter     name = 1, blobs = 7
@@ -17,24 +17,24 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ppl_cnn.errors import InputError
+from ppl_cnn.models.formats.errors import ContentError
 from ppl_cnn.models.formats.names import shown
 
 FIELDS = 500_000
-"""Fields that are read; published files have some thousands, as numbers are packed."""
+"""Largest number of fields; published files have some thousands, as numbers are packed."""
 
 _LAYERS = {2: (4, 6), 100: (1, 7)}
-"""NetParameter's fields of layers -> their fields of the name and of the blobs."""
+"""Field of a layer in NetParameter -> the layer's fields of name and blobs."""
 
 
 def read_caffemodel(content: bytes) -> dict[str, np.ndarray]:
-    """The blobs of a network's layers: blob 0 of layer X is X.weight, blob 1 is X.bias.
+    """The blobs of a network's layers by name: blob 0 of layer X is X.weight, blob 1 is X.bias.
 
     Raises:
-        InputError: the file is damaged, a blob's shape doesn't fit its numbers, or two layers
-            have one name.
+        ContentError: the content is damaged, a blob's numbers do not fit its shape, or two layers
+            with blobs have one name.
     """
-    message = Message(content)
+    message = Message()
     tensors: dict[str, np.ndarray] = {}
     for number, layer in message.fields(memoryview(content)):
         if number not in _LAYERS or not isinstance(layer, memoryview):
@@ -49,24 +49,32 @@ def read_caffemodel(content: bytes) -> dict[str, np.ndarray]:
         for index, blob in enumerate(blobs):
             key = f"{name}.{('weight', 'bias')[index] if index < 2 else f'blob{index}'}"
             if key in tensors:
-                raise InputError(f"it has two layers with blobs of the name {shown(name)}.")
+                raise ContentError(f"has two layers with blobs named {shown(name)}.")
             tensors[key] = blob
     return tensors
 
 
 class Message:
-    """Reads the fields of a message and of those in it, `FIELDS` in all."""
+    """Reads the fields of a message and of the messages in it, at most `FIELDS` in all."""
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self) -> None:
         self.left = FIELDS
+        """The number of fields that may still be read."""
 
     def fields(self, part: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-        """The number and value of each field: an int, or the bytes of what has a length."""
+        """The number and value of each field of a message: an integer, or the value's bytes.
+
+        Args:
+            part: the bytes of the message.
+
+        Raises:
+            ContentError: the message is damaged, or `FIELDS` fields have been read.
+        """
         at = 0
         while at < len(part):
             self.left -= 1
             if self.left < 0:
-                raise InputError(f"it has more than {FIELDS:,} fields.")
+                raise ContentError(f"has more than {FIELDS:,} fields.")
             tag, at = _varint(part, at)
             size = 0
             match tag & 7:
@@ -81,27 +89,28 @@ class Message:
                 case 5:
                     size = 4
                 case _:
-                    raise InputError("it is no intact caffemodel: it has a field of no known type.")
+                    raise ContentError("is not an intact caffemodel: a field has an unknown type.")
             if at + size > len(part):
-                raise InputError("it is no intact caffemodel: it is cut short or damaged.")
+                raise ContentError("is not an intact caffemodel: it is cut short or damaged.")
             yield tag >> 3, part[at : at + size]
             at += size
 
 
 def _varint(part: memoryview, at: int) -> tuple[int, int]:
-    """The integer at a place (7 bits a byte, lowest first), and the place after it."""
+    """The integer at a position (7 bits a byte, lowest first), and the position after it."""
     value = 0
     for index, byte in enumerate(part[at : at + 10]):
         value |= (byte & 0x7F) << (7 * index)
         if byte < 0x80:
             return value, at + index + 1
-    raise InputError("it is no intact caffemodel: it is cut short or damaged.")
+    raise ContentError("is not an intact caffemodel: it is cut short or damaged.")
 
 
 def _blob(message: Message, part: memoryview) -> np.ndarray:
+    """The array of a BlobProto."""
     legacy = dict.fromkeys((1, 2, 3, 4), 0)
     shape: list[int] | None = None
-    # Usually one packed run; a run a number is as valid.
+    # Writers usually pack all numbers into one field; a field for each number is as valid.
     numbers = {5: bytearray(), 8: bytearray()}
     for number, value in message.fields(part):
         if number in legacy and isinstance(value, int):
@@ -113,15 +122,16 @@ def _blob(message: Message, part: memoryview) -> np.ndarray:
     itemsize, data = (8, numbers[8]) if numbers[8] else (4, numbers[5])
     sizes = list(legacy.values()) if shape is None else shape
     if math.prod(sizes) * itemsize != len(data) or not data or len(sizes) > 8:
-        raise InputError(
-            f"it has a blob of {len(data):,} bytes that is not of its shape {tuple(sizes[:8])}."
+        raise ContentError(
+            f"has a blob of {len(data):,} bytes, which do not fit its shape {tuple(sizes[:8])}."
         )
     return np.frombuffer(data, f"<f{itemsize}").reshape(sizes)
 
 
 def _shape(message: Message, part: memoryview) -> list[int]:
+    """The sizes of a BlobShape, packed or not."""
     if len(part) > 100:
-        raise InputError("it has a blob of more than 8 axes.")
+        raise ContentError("has a blob of more than 8 axes.")
     sizes: list[int] = []
     for number, value in message.fields(part):
         if number == 1 and isinstance(value, int):

@@ -1,9 +1,9 @@
-"""PyTorch's files of tensors, read without PyTorch.
+"""Readers of PyTorch's two formats, without PyTorch.
 
-The formats, after torch/serialization.py of PyTorch 2.13. Zip, since 1.6: a pickle `data.pkl`,
-in which the persistent id ("storage", type, key, device, count) stands for the numbers in the
-member `data/key`. Legacy: five things after one another, namely the pickles of a magic number,
-a version, the writer's machine, the object, and the keys of its storages; then the storages in
+The source of the formats is torch/serialization.py of PyTorch 2.13. A zip file (since 1.6) has a
+pickle `data.pkl`, in which the persistent id ("storage", type, key, device, count) stands for the
+numbers in the member `data/key`. A legacy file has five pickles one after another: a magic number,
+a version, the writer's machine, the object, and the keys of its storages. The storages follow in
 the order of the keys, each as its count (int64) and its numbers.
 """
 
@@ -17,14 +17,16 @@ from functools import cache
 import ml_dtypes
 import numpy as np
 
-from ppl_cnn.errors import InputError
 from ppl_cnn.models.formats.archives import Archive
+from ppl_cnn.models.formats.errors import ContentError
 from ppl_cnn.models.formats.names import shown
-from ppl_cnn.models.formats.pickled import NUMPY, Array, Machine, Pairs, named
+from ppl_cnn.models.formats.numpy_pickles import NUMPY, Array
+from ppl_cnn.models.formats.pickle_machine import Machine, Pairs
+from ppl_cnn.models.formats.state_dicts import named
 
 MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY = b"\x8a\x0a" + MAGIC.to_bytes(10, "little")
-"""What a legacy file begins with, after the pickle's version."""
+"""The first bytes of a legacy file after the pickle's version."""
 
 _DTYPES = {
     "torch float32": np.dtype("<f4"),
@@ -52,18 +54,21 @@ _STORAGES = {
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """A run of numbers somewhere in the file."""
+    """A run of numbers in the file."""
 
     key: str
+    """The name of the run in the file."""
     dtype: np.dtype
+    """The type of the numbers."""
     count: int
+    """The number of numbers."""
     start: int = 0
-    """The numbers before it, where it is a part of the one that the key names."""
+    """The number of numbers of the named run that lie before this part of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A strided view of a storage; offset and strides count numbers."""
+    """A strided view of a storage; offset and strides are in numbers, not bytes."""
 
     storage: Storage
     dtype: np.dtype
@@ -72,28 +77,28 @@ class Tensor:
     stride: tuple[int, ...]
 
     def array(self, content: bytes | memoryview) -> np.ndarray:
-        """The view, without a copy.
+        """The tensor as a view of the content, without a copy.
 
         Args:
-            content: what the file has for the storage's key.
+            content: the bytes that the file has for the storage's key.
 
         Raises:
-            InputError: it reaches beyond the storage, or has more numbers than that (as
-                `expand` makes it), so that its size wouldn't be bounded by the file's.
+            ContentError: the tensor reaches beyond the storage, or has more numbers than the
+                storage (as `expand` makes it), so that the file's size would not bound its size.
         """
         itemsize = self.storage.dtype.itemsize
         first, room = self.storage.start * itemsize, self.storage.count * itemsize
         if first + room > len(content):
-            raise InputError(
-                f"its storage {shown(self.storage.key)} has {len(content):,} bytes, not the "
-                f"{first + room:,} that its tensors need."
+            raise ContentError(
+                f"has the storage {shown(self.storage.key)} of {len(content):,} bytes, whose "
+                f"tensors need {first + room:,}."
             )
         elements, room = math.prod(self.size), room // self.dtype.itemsize
         reach = sum((n - 1) * step for n, step in zip(self.size, self.stride, strict=True))
         if elements > room or (elements and self.offset + reach >= room):
-            raise InputError(
-                f"it has a tensor of shape {self.size}, offset {self.offset} and strides "
-                f"{self.stride} in a storage of {room:,} numbers."
+            raise ContentError(
+                f"has a tensor of shape {self.size}, offset {self.offset} and strides "
+                f"{self.stride}, which exceeds its storage of {room:,} numbers."
             )
         if not elements:
             return np.zeros(self.size, self.dtype)
@@ -103,50 +108,60 @@ class Tensor:
 
 
 def read_zip(archive: Archive) -> dict[str, np.ndarray]:
-    """The tensors of a file in the zip format, by names."""
+    """The tensors of a file in the zip format by name.
+
+    Raises:
+        ContentError: the file is damaged, of a big-endian machine, a TorchScript program, or
+            contains something other than tensors and plain data.
+    """
     pickles = [name for name in archive.entries if f"/{name}".endswith("/data.pkl")]
     root = min(pickles, key=len).removesuffix("data.pkl")
     if f"{root}constants.pkl" in archive.entries:
-        raise InputError(
-            "it is a TorchScript archive, a program: save the weights alone, with "
+        raise ContentError(
+            "is a TorchScript archive, which is a program. Save the weights alone, with "
             "torch.save(torch.jit.load(file).state_dict(), other_file)."
         )
     order = f"{root}byteorder"
     if order in archive.entries and bytes(archive.read(order)) != b"little":
-        raise InputError("it was written by a big-endian machine: save it again on another.")
+        raise ContentError("was written by a big-endian machine. Save it again on another machine.")
     value = _load(io.BytesIO(archive.read(f"{root}data.pkl")), {})
-    # Cached, as any number of tensors may share a member that takes long to check.
+    # Cached, as many tensors may share a member whose CRC takes long to check.
     return named(value, _arrays(cache(lambda key: archive.read(f"{root}data/{key}"))))
 
 
 def read_legacy(content: bytes) -> dict[str, np.ndarray]:
-    """The tensors of a file in the legacy format, by names."""
+    """The tensors in the content of a file in the legacy format by name.
+
+    Raises:
+        ContentError: the content is damaged, or contains something other than tensors and plain
+            data.
+    """
     file = io.BytesIO(content)
     storages: dict[str, Storage] = {}
     magic, version, _, value, keys = (_load(file, storages) for _ in range(5))
     if magic != MAGIC or version != 1001 or not isinstance(keys, list):
-        raise InputError("it is no PyTorch file of the version 1001, the only one there is.")
+        raise ContentError("is not a legacy PyTorch file of version 1001, the only version.")
     parts: dict[str, memoryview] = {}
     for key in keys:
         if not isinstance(key, str) or key not in storages:
-            raise InputError("it holds a storage that no tensor uses.")
+            raise ContentError("contains a storage that no tensor uses.")
         parts[key] = _stored(file, content, storages[key].dtype.itemsize)
     return named(value, _arrays(lambda key: parts.get(key, memoryview(b""))))
 
 
 def _stored(file: io.BytesIO, content: bytes, itemsize: int) -> memoryview:
-    """The storage that begins where the file stands: its count of numbers, then these."""
+    """The bytes of the storage at the file's position, where its count of numbers comes first."""
     head = file.read(8)
     start = file.tell()
     stop = start + (struct.unpack("<q", head)[0] if len(head) == 8 else -1) * itemsize
     if not start <= stop <= len(content):
-        raise InputError(f"it is cut short or damaged in the storage at byte {start}.")
+        raise ContentError(f"is cut short or damaged in the storage at byte {start}.")
     file.seek(stop)
     return memoryview(content)[start:stop]
 
 
 def _load(file: io.BytesIO, storages: dict[str, Storage]) -> object:
-    """The object of a pickle; notes the storages that it refers to by their keys."""
+    """The object of the pickle at the file's position; adds its storages to `storages` by key."""
 
     def persistent(record: object) -> object:
         match record[:6] if isinstance(record, tuple) else record:
@@ -159,13 +174,13 @@ def _load(file: io.BytesIO, storages: dict[str, Storage]) -> object:
                         return Storage(key, dtype, count)
                     case [(_, int(start), int(size))] if 0 <= start <= count - size <= count:
                         return Storage(key, dtype, size, start)
-        raise InputError("it refers to something that is no storage of numbers.")
+        raise ContentError("refers to something other than a storage of numbers.")
 
     return Machine(_STANDS, persistent).load(file)
 
 
 def _arrays(content_of: Callable[[str], bytes | memoryview]) -> Callable[..., np.ndarray | None]:
-    """A function of a pickle's objects to their arrays; None for what is no tensor."""
+    """A function that gives the array of a tensor record, and None for any other object."""
 
     def array_of(value: object) -> np.ndarray | None:
         if isinstance(value, Tensor):
@@ -175,10 +190,10 @@ def _arrays(content_of: Callable[[str], bytes | memoryview]) -> Callable[..., np
     return array_of
 
 
-# What stands for PyTorch's functions.
+# Stand-ins for PyTorch's functions.
 
 _LARGEST = 2**48
-"""Above every size, offset and stride, so that NumPy's own products can't overflow."""
+"""A bound on sizes, offsets and strides, so that NumPy's products of them cannot overflow."""
 
 
 def _tensor(*arguments: object) -> Tensor:
@@ -192,7 +207,7 @@ def _tensor(*arguments: object) -> Tensor:
                 and math.prod(max(n, 1) for n in size) < _LARGEST
             ):
                 return Tensor(storage, (dtypes or [storage.dtype])[0], offset, size, stride)
-    raise InputError("it has a damaged tensor record.")
+    raise ContentError("has a damaged tensor record.")
 
 
 def _parameter(*arguments: object) -> object:
@@ -201,7 +216,7 @@ def _parameter(*arguments: object) -> object:
 
 def _ordered_dict(*arguments: object) -> Pairs:
     if arguments:
-        raise InputError("it has an ordered dict in an unusual form.")
+        raise ContentError("has an ordered dict of an unusual form.")
     return Pairs()
 
 

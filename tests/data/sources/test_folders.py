@@ -6,11 +6,11 @@ import sys
 import numpy as np
 import pytest
 
-from ppl_cnn import InputError
 from ppl_cnn.data import open_split, preparing
 from ppl_cnn.data.augmentation import CentreView
 from ppl_cnn.data.preparing import prepare
 from ppl_cnn.data.sources.folders import Tree, all_prepared
+from ppl_cnn.errors import ArgumentError, FileError, MismatchError
 
 
 class ShortSide(CentreView):
@@ -77,26 +77,29 @@ def test_every_change_of_the_tree_changes_its_fingerprint(tree):
 
 
 @pytest.mark.parametrize(
-    ("train", "test", "change", "sentence"),
+    ("train", "test", "change", "kind", "facts"),
     [
-        ({"a": 1}, {"b": 1}, None, r"val has the class 'b', and train has it not"),
-        ({"a": 1}, {"a": 1}, "test", r"has the folder train and val and test; one of val, test"),
-        ({"a": 1}, {}, None, r"has the folder train and none for testing; one of val, test"),
-        ({}, {"a": 1}, "train", r"train has no class folders; PATH/train/CLASS/image.jpg"),
-        ({}, {"a": 1}, None, r"val/a has 1 image\(s\), and two are the least"),
+        ({"a": 1}, {"b": 1}, None, MismatchError, ("tree/val", "'b'", "train")),
+        ({"a": 1}, {"a": 1}, "test", FileError, ("tree has", "val and test", "validation")),
+        ({"a": 1}, {}, None, FileError, ("tree has", "no folder of test images", "validation")),
+        ({}, {"a": 1}, "train", FileError, ("tree/train", "PATH/train/CLASS/image.jpg")),
+        ({}, {"a": 1}, None, FileError, ("tree/val/a", "1 image", "two")),
     ],
 )
-def test_other_layouts_are_told_what_would_be_right(tree, train, test, change, sentence):
+def test_other_layouts_are_told_what_would_be_right(
+    tree, train, test, change, kind, facts, refused
+):
     path = tree(train, test)
     if change:
         (path / change).mkdir()
-    with pytest.raises(InputError, match=sentence):
+    with refused(*facts, kind=kind):
         Tree.read(path if train or change else path / "val")
 
 
-def test_no_folder(tmp_path):
-    with pytest.raises(InputError, match=r"no folder '.*none' of images"):
-        open_split(f"folder:{tmp_path / 'none'}", "train", str(tmp_path))
+def test_no_folder(tmp_path, refused):
+    path = tmp_path / "none"
+    with refused(path, "missing", kind=FileError, path=path):
+        open_split(f"folder:{path}", "train", str(tmp_path))
 
 
 def test_trees_are_prepared_at_first_use_and_when_they_have_changed(tree, tmp_path, capsys):
@@ -175,17 +178,18 @@ def test_short_sides_are_part_of_what_is_prepared(tree, tmp_path, refused):
     assert split.identity.endswith("-short-32/1.0.0")
     sizes = split.source.read(range(len(split)), ShortSide((1, 1, 1)))["image"]
     assert (sizes == 32).all()
-    with refused("says where its images are: leave --manual-dir out"):
+    with refused(path, kind=ArgumentError, argument="manual_dir"):
         prepare(f"folder:{path}", data_dir, manual_dir=path)
-    with refused("--short-side 3 is too small"):
+    with refused("`short_side=3`", "32", kind=ArgumentError, argument="short_side"):
         prepare(f"folder:{path}", str(tmp_path / "other"), short_side=3)
 
 
-def test_damaged_images_are_left_out_up_to_a_thousandth(tree, tmp_path, photograph):
+def test_damaged_images_are_left_out_up_to_a_thousandth(tree, tmp_path, photograph, refused):
     path, data_dir = tree({"a": 3, "b": 3}, {"a": 1, "b": 1}), tmp_path / "data"
     damaged = path / "train" / "a" / "0001.JPEG"
     damaged.write_bytes(damaged.read_bytes()[:300])
-    with pytest.raises(InputError, match=r"1 of the 6 train images in .*train/a/0001.JPEG: Trunc"):
+    fault = "train/a/0001.JPEG: Trunc"
+    with refused("1 of the 6 train images", "0.1 %", fault, kind=FileError, path=path):
         prepare(f"folder:{path}", str(data_dir))
     assert not list(data_dir.rglob("dataset_info.json"))
     tiny = photograph(8, 8)

@@ -3,10 +3,10 @@ import json
 import numpy as np
 import pytest
 
-from ppl_cnn import InputError
 from ppl_cnn.data import open_split
 from ppl_cnn.data.preparing import prepare
 from ppl_cnn.data.sources.mnist import read_digits, stratified
+from ppl_cnn.errors import ArgumentError, FileError
 
 COUNTS = (5, 9, 6, 7, 10, 5, 12, 6, 8, 5)
 
@@ -55,7 +55,7 @@ def test_every_grey_level_survives_three_decimals(tmp_path):
 
 
 def test_digits_are_split_by_class_and_each_part_is_balanced(package, tmp_path):
-    (name, folder), written, _ = prepare("mnist", str(tmp_path), package)
+    (name, folder), written, _ = prepare("mnist", str(tmp_path), manual_dir=package)
     assert (name, folder) == ("mnist/10k", tmp_path / "mnist_digits" / "10k" / "1.0.0")
     assert written == "61 train + 12 test images"
     seen = {}
@@ -83,42 +83,46 @@ def test_parts_from_the_start_have_the_classes_in_proportion():
         assert np.abs(counts - whole * part / 8_004).max() <= 1
 
 
-def test_original_files_make_the_other_variant_and_both_stay_apart(originals, package, tmp_path):
+def test_original_files_make_the_other_variant_and_both_stay_apart(
+    originals, package, tmp_path, refused
+):
     data_dir = str(tmp_path)
-    (name, _), written, _ = prepare("mnist", data_dir, originals)
+    (name, _), written, _ = prepare("mnist", data_dir, manual_dir=originals)
     assert (name, written) == ("mnist/60k", "30 train + 20 test images")
     assert open_split("mnist", "train", data_dir).name == "mnist/60k"
-    assert prepare("mnist", data_dir, originals)[1] is None
-    prepare("mnist", data_dir, package)
-    with pytest.raises(InputError, match=r"2 variants; say mnist/10k or mnist/60k\."):
+    assert prepare("mnist", data_dir, manual_dir=originals)[1] is None
+    prepare("mnist", data_dir, manual_dir=package)
+    with refused("2 variants", "mnist/10k", "mnist/60k", kind=ArgumentError, argument="data"):
         open_split("mnist", "train", data_dir)
     assert len(open_split("mnist/60k", "test", data_dir)) == 20
     assert len(open_split("mnist/10k", "test", data_dir)) == 12
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"),
+    ("content", "facts"),
     [
-        (None, r"7\.json isn't there: MNIST's four idx files"),
-        ("{", r"7\.json holds no images"),
-        ("[1, 2]", r"7\.json holds no images"),
-        ('{"data": [0.5, 0.5]}', r"7\.json holds no images .* 784 numbers an image"),
-        ('{"data": []}', r"7\.json holds other numbers"),
-        (json.dumps({"data": [1.1] * 784}), r"7\.json holds other numbers"),
-        (json.dumps({"data": [0.5 / 255] * 784}), r"7\.json holds other numbers"),
+        (None, ("missing", "MNIST's four idx files")),
+        ("{", ("no images",)),
+        ("[1, 2]", ("no images",)),
+        ('{"data": [0.5, 0.5]}', ("no images", "784")),
+        ('{"data": []}', ("grey levels",)),
+        (json.dumps({"data": [1.1] * 784}), ("grey levels",)),
+        (json.dumps({"data": [0.5 / 255] * 784}), ("grey levels",)),
     ],
+    ids=lambda value: str(value)[:40],
 )
-def test_other_files_than_digits(package, tmp_path, content, sentence):
+def test_other_files_than_digits(package, tmp_path, content, facts, refused):
     file = package / "src" / "digits" / "7.json"
     file.unlink() if content is None else file.write_text(content)
-    with pytest.raises(InputError, match=sentence):
-        prepare("mnist", str(tmp_path / "data"), package)
+    with refused(file, *facts, kind=FileError, path=file):
+        prepare("mnist", str(tmp_path / "data"), manual_dir=package)
 
 
-def test_folders_without_digits_and_options_without_sense(package, tmp_path):
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "file").touch()
-    with pytest.raises(InputError, match="has no digits: MNIST's four idx files"):
-        prepare("mnist", str(tmp_path), tmp_path / "other")
-    with pytest.raises(InputError, match="--short-side is for photographs"):
-        prepare("mnist", str(tmp_path), package, short_side=256)
+def test_folders_without_digits_and_options_without_sense(package, tmp_path, refused):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "file").touch()
+    with refused(other, "MNIST's four idx files", kind=FileError, path=other):
+        prepare("mnist", str(tmp_path), manual_dir=other)
+    with refused("`short_side=256`", "28x28", kind=ArgumentError, argument="short_side"):
+        prepare("mnist", str(tmp_path), manual_dir=package, short_side=256)

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import ppl_cnn
-from ppl_cnn.data.readers import open_split
+from ppl_cnn.data import open_split
 from ppl_cnn.inference.runs.provenance import data_record, session, source
 
 

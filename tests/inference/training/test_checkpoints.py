@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ppl_cnn.data.readers import open_split, training_batches
+from ppl_cnn.data import open_split, training_batches
 from ppl_cnn.inference.training.checkpoints import Checkpoints, whole_steps
 from ppl_cnn.inference.training.losses import Bank
 from ppl_cnn.inference.training.placement import BatchesAhead, data_mesh

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ppl_cnn.data.readers import batches, open_split, ten_view_batches
+from ppl_cnn.data import batches, open_split, ten_view_batches
 from ppl_cnn.inference.training.evaluation import (
     Predictions,
     calibration_error,
@@ -207,7 +207,7 @@ jax.config.update("jax_num_cpu_devices", 2)
 if count > 1:
     jax.distributed.initialize(f"127.0.0.1:{port}", count, index)
 import numpy as np
-from ppl_cnn.data.readers import open_split
+from ppl_cnn.data import open_split
 from ppl_cnn.inference.training.evaluation import estimate_alpha, evaluate
 from ppl_cnn.models.networks.graph import he_normal
 from ppl_cnn.models.networks.catalogue import LENET

@@ -12,7 +12,7 @@ import pytest
 import safetensors.numpy
 
 import ppl_cnn
-from ppl_cnn.data.readers import batches, open_split
+from ppl_cnn.data import batches, open_split
 from ppl_cnn.errors import ArgumentError, InputError, MismatchError
 from ppl_cnn.inference.training.loop import train
 from ppl_cnn.inference.training.recipe import Recipe

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from ppl_cnn.data.readers import batches, open_split
+from ppl_cnn.data import batches, open_split
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.training import metrics as module
 from ppl_cnn.inference.training.curves import draw_curves

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 
-from ppl_cnn.data.readers import open_split, training_batches
+from ppl_cnn.data import open_split, training_batches
 from ppl_cnn.inference.training.placement import BatchesAhead, data_mesh
 
 

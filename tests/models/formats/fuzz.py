@@ -1,9 +1,9 @@
 """Fuzzes a reader: `python tests/models/formats/fuzz.py READER --cases 200000 --seed 0`.
 
-READER is torch, pickle, caffe, npz or safetensors. Every case must end with tensors or with one
-sentence, within a second, without opening, importing or running anything, and memory must not
-grow. Atheris guides pickle, torch and caffe by coverage where it is installed; otherwise, and
-with --mutate, and for the others, pieces of well-formed files are mutated and put together.
+READER is torch, pickle, caffe, npz or safetensors. Every case must end with tensors or with an
+error of one or two sentences, within a second, without opening, importing or running anything, and
+memory must not grow. Atheris guides pickle, torch and caffe by coverage where it is installed. For
+the others, without Atheris, and with --mutate, pieces of well-formed files are mutated and joined.
 """
 
 import argparse
@@ -35,7 +35,7 @@ GROWTH = 256 * 2**20
 
 
 class Broken(BaseException):
-    """What a reader must never do; no `except Exception` catches it."""
+    """A reader did what it must never do; no `except Exception` catches this."""
 
 
 # Well-formed files.
@@ -161,34 +161,34 @@ reading = False
 
 
 def watch(event: str, arguments: tuple) -> None:
-    """Refuses whatever is no reading of bytes in memory."""
+    """Refuses everything but reading bytes in memory."""
     forbidden = ("os.", "subprocess.", "socket.", "shutil.", "ctypes.", "pickle.", "tempfile.")
     if reading and (event in ("open", "import", "exec", "compile") or event.startswith(forbidden)):
         raise Broken(f"the reader's code caused {event} {arguments}")
 
 
 def check(read: Callable[[bytes], dict[str, np.ndarray]], content: bytes) -> str:
-    """Reads, and gives "tensors" or "sentence"."""
+    """Reads the content; the result is "tensors" or "error"."""
     global reading
-    from ppl_cnn import InputError
+    from ppl_cnn.models.formats import ContentError
 
     begin = time.perf_counter()
     reading = True
     try:
         tensors = read(content)
         result = "tensors"
-    except InputError as error:
-        result, sentence = "sentence", str(error)
+    except ContentError as error:
+        result, message = "error", str(error)
     finally:
         reading = False
-    if result == "sentence":
-        bare = re.sub(r"'[^']*'|\"[^\"]*\"|`[^`]*`", "''", sentence)
-        if len(sentence) > 600 or not re.fullmatch(r"[^\n]+\.", sentence):
-            raise Broken(f"not a sentence: {sentence!r}")
-        if re.search(r"[.!?] [A-Z]", bare):
-            raise Broken(f"more than one sentence: {sentence!r}")
+    if result == "error":
+        bare = re.sub(r"'[^']*'|\"[^\"]*\"|`[^`]*`", "''", message)
+        if len(message) > 600 or not re.fullmatch(r"The file [^\n]+\.", message):
+            raise Broken(f"not a sentence: {message!r}")
+        if len(re.findall(r"[.!?] [A-Z]", bare)) > 1:
+            raise Broken(f"more than two sentences: {message!r}")
     elif not tensors or not all(type(array) is np.ndarray for array in tensors.values()):
-        raise Broken("neither tensors nor a sentence")
+        raise Broken("neither tensors nor an error")
     if (seconds := time.perf_counter() - begin) > SECONDS:
         raise Broken(f"{seconds:.2f} s for {len(content):,} bytes")
     return result
@@ -199,7 +199,7 @@ class Tally:
 
     def __init__(self, reader: str, cases: int) -> None:
         self.reader, self.cases, self.count = reader, cases, 0
-        self.results = {"tensors": 0, "sentence": 0}
+        self.results = {"tensors": 0, "error": 0}
         self.begin, self.before = time.perf_counter(), resident()
 
     def add(self, result: str) -> None:
@@ -218,7 +218,7 @@ class Tally:
         print(
             f"{self.reader}: {self.count:,} cases in {seconds:.0f} s "
             f"({self.count / seconds:,.0f}/s); {self.results['tensors']:,} gave tensors, "
-            f"{self.results['sentence']:,} a sentence; resident memory "
+            f"{self.results['error']:,} an error; resident memory "
             f"{self.before / 1e6:.1f} MB after 1,000 cases, {resident() / 1e6:.1f} after all, "
             f"{peak / 1e6:.1f} at the peak",
             flush=True,
@@ -233,7 +233,7 @@ def resident() -> int:
 
 
 def guided(reader: str, cases: int, seed: int) -> None:
-    """By coverage, with Atheris; ends the process."""
+    """Fuzzes with Atheris, guided by coverage; ends the process."""
     import atheris
 
     with atheris.instrument_imports(include=["ppl_cnn.models.formats"]):

@@ -27,18 +27,20 @@ def test_some_cases_of_each_reader(reader):
         ("__import__('os').system('true')", "caused os.system"),
         ("__import__('tty')", "caused import"),
         ("eval('1')", "caused compile"),
-        ("{}", "neither tensors nor a sentence"),
+        ("{}", "neither tensors nor an error"),
         ("time.sleep(1.1) or {'a': np.ones(1)}", "1.1"),
-        ("refuse('One. Two.')", "more than one sentence"),
+        ("refuse('is one. Two. Three.')", "more than two sentences"),
         ("refuse('')", "not a sentence"),
+        ("refuse('has no end')", "not a sentence"),
     ],
 )
 def test_the_fuzzer_notices_what_a_reader_must_not_do(misdeed, words):
     script = f"""
-import os, sys, time, numpy as np, ppl_cnn
+import os, sys, time, numpy as np
+from ppl_cnn.models.formats import ContentError
 sys.path.insert(0, {str(FUZZ.parent)!r})
 import fuzz
-def refuse(sentence): raise ppl_cnn.InputError(sentence)
+def refuse(fault): raise ContentError(fault)
 sys.addaudithook(fuzz.watch)
 fuzz.check(lambda content: {misdeed}, b"")
 """

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ppl_cnn.errors import FileError
 from ppl_cnn.models.formats import read_tensors, tensors_of
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -80,7 +81,7 @@ def test_files_that_python_2_wrote(torch_legacy):
     check_equal(tensors_of(content), ARRAYS)
 
 
-def test_views_of_storages_in_the_oldest_legacy_files(torch_legacy, refused):
+def test_views_of_storages_in_the_oldest_legacy_files(torch_legacy, unreadable):
     def view(start, size):
         return b"(X\1\0\0\0v" + b"".join(b"J" + struct.pack("<i", n) for n in (start, size)) + b"t"
 
@@ -93,10 +94,10 @@ def test_views_of_storages_in_the_oldest_legacy_files(torch_legacy, refused):
         part = part.replace(size, size.replace(struct.pack("<q", 8), struct.pack("<q", 3)))
         assert stride in part
         check_equal(tensors_of(part), {"a": arrays["a"][start : start + 3]})
-    with refused("in a storage of 3 numbers"):
+    with unreadable("storage of 3 numbers"):
         tensors_of(torch_legacy(arrays, {"a": view(2, 3)}))
     for start, count in ((6, 3), (-1, 3), (0, 9), (0, -1)):
-        with refused("no storage of numbers"):
+        with unreadable("other than a storage of numbers"):
             tensors_of(torch_legacy(arrays, {"a": view(start, count)}))
 
 
@@ -113,70 +114,71 @@ def test_numbers_are_views_of_the_file(torch_zip):
         ({"offset": 1}, "offset 1"),
         ({"stride": (3, 2)}, "strides (3, 2)"),
         ({"size": (2**40, 2**40)}, "damaged tensor record"),
-        ({"size": (10**6,), "stride": (0,)}, "in a storage of 6 numbers"),
+        ({"size": (10**6,), "stride": (0,)}, "storage of 6 numbers"),
         ({"offset": -1}, "damaged tensor record"),
         ({"stride": (-3, 1)}, "damaged tensor record"),
         ({"size": (2, 3, 1)}, "damaged tensor record"),
-        ({"count": 7}, "has 24 bytes, not the 28"),
-        ({"count": 2**40}, "has 24 bytes, not the 4,398,046,511,104"),
-        ({"count": -1}, "no storage of numbers"),
-        ({"key": "5"}, "no member archive/data/5"),
+        ({"count": 7}, "the storage 0 of 24 bytes, whose tensors need 28"),
+        ({"count": 2**40}, "the storage 0 of 24 bytes, whose tensors need 4,398,046,511,104"),
+        ({"count": -1}, "other than a storage of numbers"),
+        ({"key": "5"}, "lacks the member archive/data/5"),
     ],
 )
 def test_records_that_do_not_fit_their_storage_are_refused(
-    changes, words, torch_zip, torch_dict, torch_record, refused
+    changes, words, torch_zip, torch_dict, torch_record, unreadable
 ):
     array = numbers(2, 3)
     pickled = torch_dict({"a": torch_record(**{"key": "0", "array": array} | changes)})
-    with refused(words):
+    with unreadable(words):
         tensors_of(torch_zip({"a": array}, pickled))
 
 
-def test_a_whole_module_is_refused_with_advice(refused, tmp_path):
+def test_a_whole_module_is_refused_with_advice(refused):
     path = GOLDEN / "module.zip.pth"
-    with refused(str(path), "torch.nn.modules.linear.Linear", "model.state_dict()"):
+    facts = (path, "torch.nn.modules.linear.Linear", "model.state_dict()")
+    with refused(*facts, kind=FileError, path=path):
         read_tensors(path)
 
 
-def test_a_torchscript_archive_is_refused_with_advice(torch_zip, refused):
-    with refused("TorchScript", "state_dict()"):
+def test_a_torchscript_archive_is_refused_with_advice(torch_zip, unreadable):
+    with unreadable("TorchScript", "state_dict()"):
         tensors_of(torch_zip(ARRAYS, **{"constants.pkl": b"\x80\x02)."}))
 
 
-def test_other_machines_and_other_files_are_refused(torch_zip, torch_dict, refused):
-    with refused("big-endian"):
+def test_other_machines_and_other_files_are_refused(torch_zip, torch_dict, unreadable):
+    with unreadable("big-endian"):
         tensors_of(torch_zip(ARRAYS, byteorder=b"big"))
-    with refused("no dict of tensors by names"):
+    with unreadable("no dict of tensors by names"):
         tensors_of(torch_zip({}, b"\x80\x02K\x01."))
-    with refused("no tensors"):
+    with unreadable("no tensors"):
         tensors_of(torch_zip({}, torch_dict({"epoch": b"K\x01"})))
-    with refused("tar format"):
+    with unreadable("tar format"):
         tensors_of(b"pickle".ljust(257, b"\0") + b"ustar".ljust(255, b"\0"))
 
 
-def test_names_that_meet_without_their_prefix_are_refused(torch_zip, refused):
-    with refused("two tensors of the name a.bias"):
+def test_names_that_meet_without_their_prefix_are_refused(torch_zip, unreadable):
+    with unreadable("two tensors named a.bias"):
         tensors_of(torch_zip({"module.a.bias": numbers(1), "a.bias": numbers(1)}))
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy"])
-def test_damaged_files_are_refused_wherever_they_end(form, refused):
+def test_damaged_files_are_refused_wherever_they_end(form, unreadable):
     whole = (GOLDEN / f"plain.{form}.pth").read_bytes()
     for kept in range(0, len(whole) - 1, 37):
-        with refused():
+        with unreadable():
             tensors_of(whole[:kept])
 
 
-def test_a_changed_number_in_a_zip_file_is_noticed(torch_zip, refused):
+def test_a_changed_number_in_a_zip_file_is_noticed(torch_zip, unreadable):
     content = bytearray(torch_zip(ARRAYS))
     content[content.index(ARRAYS["a.weight"].tobytes()) + 5] ^= 1
-    with refused("archive/data/0 is damaged"):
+    with unreadable("damaged member archive/data/0"):
         tensors_of(bytes(content))
 
 
-def test_a_zip_bomb_is_refused(torch_zip, refused):
+def test_a_zip_bomb_is_refused(torch_zip, unreadable):
     zeros = {"a": np.zeros(10**6, np.float32)}
-    with refused("more than 16 times"):
+    with unreadable("more than 16 times"):
         tensors_of(torch_zip(zeros, compression=zipfile.ZIP_DEFLATED))
 
 
@@ -189,14 +191,14 @@ def test_a_storage_shared_by_many_tensors_is_checked_once(torch_zip, torch_dict,
     assert time.perf_counter() - begin < 5  # reading it 2,000 times takes 10 s and more
 
 
-def test_storages_of_the_legacy_format_are_bounded_by_the_file(torch_legacy, refused):
+def test_storages_of_the_legacy_format_are_bounded_by_the_file(torch_legacy, unreadable):
     content = torch_legacy({"a": numbers(4)})
     for count in (-1, 5, 2**40, 2**62):
-        with refused("in the storage at byte"):
+        with unreadable("in the storage at byte"):
             tensors_of(content[:-24] + struct.pack("<q", count) + content[-16:])
 
 
-def test_no_code_runs(tmp_path, torch_zip, refused):
+def test_no_code_runs(tmp_path, torch_zip, unreadable):
     class Evil:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "made"),)
@@ -204,7 +206,7 @@ def test_no_code_runs(tmp_path, torch_zip, refused):
     for protocol in range(2, 6):
         pickled = pickle.dumps({"a": Evil()}, protocol)
         for content in (torch_zip({}, pickled), pickled):
-            with refused("Python object", "posix.mkdir"):
+            with unreadable("Python object", "posix.mkdir"):
                 tensors_of(content)
     assert not (tmp_path / "made").exists()
 
@@ -212,7 +214,7 @@ def test_no_code_runs(tmp_path, torch_zip, refused):
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.data())
 def test_changed_files_give_tensors_or_a_sentence(data):
-    from ppl_cnn import InputError
+    from ppl_cnn.models.formats import ContentError
 
     path = data.draw(st.sampled_from(sorted(GOLDEN.glob("*.pth"))))
     content = bytearray(path.read_bytes())
@@ -221,7 +223,7 @@ def test_changed_files_give_tensors_or_a_sentence(data):
     sentence = "Tensors."
     try:
         assert tensors_of(bytes(content))
-    except InputError as error:
+    except ContentError as error:
         sentence = str(error)
     assert re.fullmatch(r"[^\n]+\.", sentence)
 

@@ -1,8 +1,8 @@
-"""What the TFDS builders of small grey images share: arrays in, PNG files in array_record out.
+"""The base class of TFDS builders of small grey images: arrays in, PNG files in array_record out.
 
-Images are yielded as encoded PNG bytes, which TFDS stores as they are: preparing needs no
-TensorFlow. The names on disk are our own (`fashion_mnist_idx`, `mnist_digits`), so that what TFDS
-itself registers as `fashion_mnist` or `mnist` is neither shadowed nor overwritten.
+Builders yield images as encoded PNG bytes, which TFDS stores as they are: preparing needs no
+TensorFlow. The names on disk are our own (`fashion_mnist_idx`, `mnist_digits`), so that TFDS's own
+`fashion_mnist` and `mnist` are neither shadowed nor overwritten.
 """
 
 import abc
@@ -18,21 +18,22 @@ from PIL import Image
 from tqdm import tqdm
 
 from ppl_cnn.data.sources.idx import IMAGE_SHAPE
-from ppl_cnn.errors import InputError
+from ppl_cnn.errors import ArgumentError
 
 Arrays = dict[str, tuple[UInt8[np.ndarray, "n row col"], UInt8[np.ndarray, " n"]]]
-"""Images (0..255) and labels by split."""
+"""Images (pixels 0..255) and labels by split."""
 
 
 def encode_png(image: UInt8[np.ndarray, "row col"]) -> bytes:
-    """The grey image as PNG."""
+    """A grey image, pixels 0..255, as the bytes of a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
-class ArrayBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Grey images of 28x28 in ten classes, in the order of `arrays`."""
+# TFDS has no types: its classes are Any to mypy, without `skip_registration`.
+class ArrayBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg,misc]
+    """A builder of grey 28x28 images in ten classes, stored in the order of `arrays`."""
 
     VERSION = tfds.core.Version("1.0.0")
     DESCRIPTION: ClassVar[str]
@@ -49,16 +50,30 @@ class ArrayBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
     def variant(
         cls, manual_dir: Path, short_side: int | None
     ) -> tfds.core.BuilderConfig | str | None:
-        """The config that is made of the files in this folder."""
+        """The config (the variant) that the files in this folder make, or None for the only one.
+
+        Args:
+            manual_dir: the folder with the original files.
+            short_side: for photographs alone.
+
+        Raises:
+            ArgumentError: `short_side` is given.
+        """
         if short_side is not None:
-            raise InputError(
-                "--short-side is for photographs, and these images are 28x28: leave it out."
+            raise ArgumentError(
+                f"`short_side={short_side}` applies to photographs, and these images are 28x28."
+                " Leave it out.",
+                argument="short_side",
             )
         return None
 
     @abc.abstractmethod
     def arrays(self, folder: Path) -> Arrays:
-        """What the splits `train` and `test` hold, from the files in `folder`."""
+        """The images and labels of the splits `train` and `test`, from the files in `folder`.
+
+        Raises:
+            FileError: a file is missing or damaged.
+        """
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -74,7 +89,7 @@ class ArrayBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
             homepage=self.HOMEPAGE,
             citation=self.CITATION,
             license=self.LICENCE,
-            # Record i is image i of the arrays; shuffling is the reader's business.
+            # Record i is image i of the arrays; readers shuffle.
             disable_shuffling=True,
         )
 

