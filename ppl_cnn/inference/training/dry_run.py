@@ -63,7 +63,7 @@ def dry_run(recipe: Recipe, execution: Execution | None = None) -> str:
         execution: how; by default `Execution()`.
 
     Raises:
-        UnknownNameError: the recipe names a network or data set that there is not.
+        UnknownNameError: the recipe names an unknown network or data set.
         MismatchError: network, data, batch and devices don't fit each other.
     """
     execution = execution or Execution()

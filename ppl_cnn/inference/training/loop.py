@@ -72,10 +72,10 @@ def train(
         checkpoint that it names was chosen by that error, which is therefore no fair estimate.
 
     Raises:
-        UnknownNameError: the recipe names a network or data set that there is not.
+        UnknownNameError: the recipe names an unknown network or data set.
         MismatchError: network, data, batch and devices don't fit each other.
         RunFolderError: `out` holds another run, or is being written to.
-        ArgumentError: the loss is no longer finite.
+        ArgumentError: the loss or its gradient is no longer finite.
 
     Examples:
         >>> import tempfile, ppl_cnn
@@ -89,7 +89,8 @@ def train(
     out, execution = Path(out), execution or Execution()
     job = Job.prepare(recipe, execution)
     writes = jax.process_index() == 0
-    with RunFolder.claim(out, {"kind": "training", **asdict(recipe)}, command, writes) as folder:
+    config = {"kind": "training", **asdict(recipe)}
+    with RunFolder.claim(out, config, command, writer=writes) as folder:
         if (out / "model.json").is_file():
             return cast(dict[str, Any], json.loads((out / "model.json").read_text()))
         with Training.begun(job, execution, out) as training:
@@ -111,7 +112,9 @@ class Plan(NamedTuple):
     """Number of the stage, from 0."""
     stage: Stage
     steps: int
+    """Length in updates."""
     rule: optax.GradientTransformation
+    """The stage's optimizer."""
 
 
 class Job(NamedTuple):
@@ -120,12 +123,15 @@ class Job(NamedTuple):
     recipe: Recipe
     network: Network
     train: ImageSplit
+    """Training images."""
     test: ImageSplit
+    """Test images."""
     part: ImageSplit
     """Training images from which alpha is estimated for a test within a generative stage."""
     epoch: int
     """Steps in an epoch."""
     plans: tuple[Plan, ...]
+    """The stages in their order."""
 
     @classmethod
     def prepare(cls, recipe: Recipe, execution: Execution) -> Self:
@@ -323,7 +329,7 @@ def publish(
     params, alpha = local((state.params, state.alpha), training.mesh)
     if jax.process_index() == 0:
         draw_curves(out)
-        save(out, CNN(job.network, params, alpha, job.train.classes), description)
+        save(out, CNN(job.network, params, alpha, classes=job.train.classes), description)
     return description
 
 
