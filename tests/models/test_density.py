@@ -237,7 +237,7 @@ def test_the_hessian_of_a_small_density_is_that_of_differences():
     kernel = jnp.asarray(random.standard_normal((3, 3, 1, 2)) / 3, jnp.float32)
 
     def score(image):
-        maps = convolve(image[None], kernel, 1, ((1, 1), (0, 0)))
+        maps = convolve(image[None], kernel, stride=1, padding=((1, 1), (0, 0)))
         return jnp.sum(jnp.tanh(maps) * jnp.arange(1.0, 3.0)[None, None, None, :])
 
     density = TiltedDensity(ScoreFunction(score, (4, 4, 1)), WhiteNoise(1.0), temperature=0.5)

@@ -295,7 +295,7 @@ class Averaged:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """The network's preprocessing."""
+        """The preprocessing of the network's images."""
         return self.unit.preprocessing
 
     @property

@@ -421,7 +421,7 @@ def test_dropout_is_on_with_masks_that_differ_between_layers_and_keys():
     x = jnp.zeros((50, 1, 1, 1))
     np.testing.assert_array_equal(scores(network, params, x), np.ones((50, 40)))
     keep = dropout_masks(network, jax.random.key(0), 50)
-    F = np.asarray(scores(network, params, x, keep))
+    F = np.asarray(scores(network, params, x, keep=keep))
     keep = {name: np.asarray(mask) for name, mask in keep.items()}
     np.testing.assert_allclose(F, 2.5 * (keep["a"] & keep["b"]), rtol=1e-6)
     # 2,000 tosses of a share, five binomial standard errors.
