@@ -22,7 +22,7 @@ A file of weights is converted once, to a folder that the other commands open as
 
 
 @dataclass(frozen=True)
-class Import:
+class ImportOptions:
     """Converts a file of weights to a model's folder.
 
     Formats: PyTorch's .pth and .pt, .caffemodel, .safetensors, .npz and pickled NumPy arrays. Code
@@ -42,7 +42,7 @@ class Import:
     """A text file of the classes' names, one a line. ImageNet networks know theirs."""
 
 
-def import_weights(options: Import) -> None:
+def import_weights(options: ImportOptions) -> None:
     """Writes the model's folder and prints its path.
 
     Raises:
@@ -94,7 +94,8 @@ def _read_names(path: Path, count: int) -> tuple[str, ...]:
 if __name__ == "__main__":
     run_command(
         # The suppressed None keeps `import` a subcommand as long as it is the only one.
-        Annotated[Import, tyro.conf.subcommand("import")] | Annotated[None, tyro.conf.Suppress],
+        Annotated[ImportOptions, tyro.conf.subcommand("import")]
+        | Annotated[None, tyro.conf.Suppress],
         import_weights,
         prog="python -m ppl_cnn.models",
         description=DESCRIPTION,

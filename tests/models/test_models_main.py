@@ -10,7 +10,7 @@ import pytest
 
 import ppl_cnn
 from ppl_cnn.errors import FileError, InputError, MismatchError, UnknownNameError
-from ppl_cnn.models.__main__ import Import, import_weights
+from ppl_cnn.models.__main__ import ImportOptions, import_weights
 from ppl_cnn.models.networks.catalogue import LENET
 
 
@@ -69,7 +69,7 @@ def test_what_cannot_be_converted_leaves_no_folder(weights, tmp_path, refused):
     (tmp_path / "three").write_text("a\nb\nc\n")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    given = Import(str(weights), "lenet", tmp_path / "out")
+    given = ImportOptions(str(weights), "lenet", tmp_path / "out")
     three, full, none = (tmp_path / name for name in ("three", "full", "none"))
     for changes, kind, words in (
         ({"network": "resnet"}, UnknownNameError, ("'resnet'", "lenet")),

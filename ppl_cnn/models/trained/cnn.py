@@ -40,12 +40,13 @@ class CNN(nnx.Module):
         classes: names of the classes, or ().
 
     Examples:
-        >>> from ppl_cnn.models.networks.catalogue import LENET
-        >>> net = CNN.random(LENET, seed=0)
+        >>> from ppl_cnn.models.networks.layers import Dense
+        >>> grey = Preprocessing(mean=(50.0,), scale=(0.1,), order="grey")
+        >>> net = CNN.random(Network("tiny", (2, 3, 1), grey, (Dense("fc", 4),)))
         >>> net.name, net.image_shape
-        ('lenet', (28, 28, 1))
-        >>> net(jax.numpy.zeros((5, 28, 28, 1))).shape
-        (5, 10)
+        ('tiny', (2, 3, 1))
+        >>> net(jnp.zeros((5, 2, 3, 1))).shape
+        (5, 4)
     """
 
     def __init__(
@@ -159,7 +160,7 @@ class CNN(nnx.Module):
             >>> import ppl_cnn
             >>> unit = ppl_cnn.load("alexnet-fashion").unit("conv2:3")
             >>> str(unit), unit.shape
-            ('conv2:3@13,13', (51, 51, 1))
+            ('conv2:3@7,7', (15, 15, 1))
         """
         return only(self.units(text, response, target), text)
 

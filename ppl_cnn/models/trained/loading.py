@@ -48,10 +48,10 @@ def load(model: str | Path, *, weights: str | Path | None = None) -> CNN | Modul
         MismatchError: the weights don't fit the network.
 
     Examples:
-        >>> import jax.numpy as jnp, ppl_cnn
+        >>> import ppl_cnn
         >>> net = ppl_cnn.load("alexnet-fashion")
         >>> net.image_shape, len(net.classes)
-        ((224, 224, 1), 10)
+        ((28, 28, 1), 10)
         >>> net.class_of(net.unit("class:Bag").name)
         'Bag'
     """
