@@ -51,7 +51,8 @@ from ppl_cnn.inference.kernels.tempered import Tempered
 from ppl_cnn.inference.sampling.starts import ASCENT, randomize_then_optimize
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.networks.catalogue import LENET
-from ppl_cnn.models.networks.graph import he_normal, scores
+from ppl_cnn.models.networks.forward import scores
+from ppl_cnn.models.networks.initialization import he_normal
 from ppl_cnn.models.references.named import parse_reference
 
 CLASSES = np.arange(10)

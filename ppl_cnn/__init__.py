@@ -9,6 +9,7 @@ defines the image density p_u(x) ∝ exp(f_u(x)/T) q(x):
 """
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from ppl_cnn.errors import InputError
@@ -17,15 +18,15 @@ if TYPE_CHECKING:
     from ppl_cnn.inference.sampling.driver import draw as draw
     from ppl_cnn.models.density import TiltedDensity as TiltedDensity
     from ppl_cnn.models.networks.declaration import Preprocessing as Preprocessing
+    from ppl_cnn.models.references.band import Band as Band
     from ppl_cnn.models.references.bounded import Bounded as Bounded
     from ppl_cnn.models.references.gaussian import Gaussian as Gaussian
     from ppl_cnn.models.references.noise import Uniform as Uniform
     from ppl_cnn.models.references.noise import WhiteNoise as WhiteNoise
-    from ppl_cnn.models.references.spectral import Band as Band
     from ppl_cnn.models.references.spectral import Spectral as Spectral
-    from ppl_cnn.models.trained.model_folder import load as load
+    from ppl_cnn.models.trained.loading import load as load
     from ppl_cnn.models.trained.module_network import ModuleNetwork as ModuleNetwork
-    from ppl_cnn.models.units.scored import Response as Response
+    from ppl_cnn.models.units.scored import ScoreFunction as ScoreFunction
     from ppl_cnn.models.units.views import Averaged as Averaged
 
 __version__ = "0.1.0"
@@ -37,7 +38,7 @@ __all__ = [
     "InputError",
     "ModuleNetwork",
     "Preprocessing",
-    "Response",
+    "ScoreFunction",
     "Spectral",
     "TiltedDensity",
     "Uniform",
@@ -48,25 +49,32 @@ __all__ = [
 
 _HOMES = {
     "Averaged": "ppl_cnn.models.units.views",
-    "Band": "ppl_cnn.models.references.spectral",
+    "Band": "ppl_cnn.models.references.band",
     "Bounded": "ppl_cnn.models.references.bounded",
     "Gaussian": "ppl_cnn.models.references.gaussian",
     "ModuleNetwork": "ppl_cnn.models.trained.module_network",
     "Preprocessing": "ppl_cnn.models.networks.declaration",
-    "Response": "ppl_cnn.models.units.scored",
+    "ScoreFunction": "ppl_cnn.models.units.scored",
     "Spectral": "ppl_cnn.models.references.spectral",
     "TiltedDensity": "ppl_cnn.models.density",
     "Uniform": "ppl_cnn.models.references.noise",
     "WhiteNoise": "ppl_cnn.models.references.noise",
     "draw": "ppl_cnn.inference.sampling.driver",
-    "load": "ppl_cnn.models.trained.model_folder",
+    "load": "ppl_cnn.models.trained.loading",
 }
+
+_RENAMED = {"Response": "ScoreFunction"}
+"""Old public names, which still work for one release."""
 
 
 def __getattr__(name: str) -> Any:
     # Public names are imported when first used, so that `--help` never waits for JAX.
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _RENAMED:
+        new = _RENAMED[name]
+        warnings.warn(f"ppl_cnn.{name} is now ppl_cnn.{new}.", DeprecationWarning, stacklevel=2)
+        return getattr(importlib.import_module(_HOMES[new]), new)
     raise AttributeError(f"module 'ppl_cnn' has no attribute {name!r}")
 
 

@@ -22,8 +22,13 @@ def test_public_names_are_what_their_modules_define(name):
 
 def test_dir_lists_the_public_names():
     assert dir(ppl_cnn) == sorted(ppl_cnn.__all__)
-    assert {"draw", "load", "TiltedDensity", "WhiteNoise", "Response"} <= set(dir(ppl_cnn))
+    assert {"draw", "load", "TiltedDensity", "WhiteNoise", "ScoreFunction"} <= set(dir(ppl_cnn))
     assert {"Uniform", "Spectral", "Bounded"} <= set(dir(ppl_cnn))
+
+
+def test_an_old_name_warns_of_the_new_one():
+    with pytest.warns(DeprecationWarning, match=r"ppl_cnn\.ScoreFunction"):
+        assert ppl_cnn.Response is ppl_cnn.ScoreFunction
 
 
 def test_other_names_are_missing_attributes():

@@ -59,13 +59,18 @@ def test_its_units_are_listed_by_the_command(there):
 def test_data_cannot_show_which_of_its_units_respond(there):
     done = there("ppl_cnn.units", "--model", "own_network:ready", "--data", "fashion-embedded")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "OwnNetwork doesn't tell which nonlinearity follows a layer" in done.stderr
+    assert "OwnNetwork" in done.stderr
+    assert "nonlinearit" in done.stderr
+    assert "--data" in done.stderr
 
 
 def test_what_is_wrong_is_said_in_a_sentence(there):
     done = there("ppl_cnn.sample", "--model", "own_network:nosuch", "--unit", "stem:0")
     assert done.returncode == 2
-    assert done.stderr == "error: The module own_network has no 'nosuch'.\n"
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert "own_network" in done.stderr
+    assert "'nosuch'" in done.stderr
 
 
 class Inner(nnx.Module):

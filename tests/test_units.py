@@ -76,22 +76,24 @@ def test_the_embedded_network_is_the_default(units):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--model", "alexnet", "--data", "fashion-embedded"], "alexnet comes without weights"),
-        (["--layer", "conv9"], "'conv9' of alexnet-fashion; the layers with units are conv1"),
-        (["--data", "fashion-embedded", "--images", "0"], "positive, not 0"),
-        (["--data", "nosuch"], "'nosuch'"),
-        (["--model", "lenet", "--weights", "nosuch.pth"], "nosuch.pth is missing"),
-        (["--model", "nosuch", "--weights", "nosuch.pth"], "no network 'nosuch'; declared are"),
+        (["--model", "alexnet", "--data", "fashion-embedded"], ["alexnet", "weights"]),
+        (["--layer", "conv9"], ["'conv9'", "conv1, conv2"]),
+        (["--data", "fashion-embedded", "--images", "0"], ["images", "not 0"]),
+        (["--data", "nosuch"], ["'nosuch'"]),
+        (["--model", "lenet", "--weights", "nosuch.pth"], ["nosuch.pth"]),
+        (["--model", "nosuch", "--weights", "nosuch.pth"], ["'nosuch'", "lenet"]),
     ],
 )
-def test_what_cannot_be_listed_gets_a_sentence(arguments, words, units):
+def test_what_cannot_be_listed_is_refused(arguments, words, units):
     done = units(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ")
-    assert words in done.stderr
+    for word in words:
+        assert word in done.stderr
 
 
-def test_an_unknown_model_gets_a_sentence_and_exit_code_2(units):
+def test_an_unknown_model_is_refused_with_exit_code_2(units):
     done = units("--model", "nosuch")
     assert done.returncode == 2
-    assert done.stderr.startswith("error: There is no model 'nosuch'")
+    assert done.stderr.startswith("error: ")
+    assert "'nosuch'" in done.stderr

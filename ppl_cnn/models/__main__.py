@@ -8,12 +8,12 @@ from typing import Annotated
 
 import tyro
 
-from ppl_cnn.errors import InputError
+from ppl_cnn.errors import FileError, MismatchError
 from ppl_cnn.options.command import run_command
 
-DESCRIPTION = """Networks with published weights.
+DESCRIPTION = """Imports published weights.
 
-A file of weights is converted once, into a folder that the other commands open:
+A file of weights is converted once, to a folder that the other commands open as --model:
 
   python -m ppl_cnn.models import bvlc_alexnet.caffemodel --as alexnet --out runs/alexnet
   python -m ppl_cnn.models import auto --as alexnet-torchvision --out runs/alexnet-torchvision
@@ -22,45 +22,50 @@ A file of weights is converted once, into a folder that the other commands open:
 
 
 @dataclass(frozen=True)
-class Import:
+class ImportOptions:
     """Converts a file of weights to a model's folder.
 
-    The formats are PyTorch's .pth and .pt, .caffemodel, .safetensors, .npz and pickles of NumPy
-    arrays. Nothing in a file is ever run.
+    Formats: PyTorch's .pth and .pt, .caffemodel, .safetensors, .npz and pickled NumPy arrays. Code
+    in a file is never run.
     """
 
     file: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE")]
-    """The file, or "auto" to fetch the network's published one."""
+    """The file of weights, or auto to fetch the network's published file."""
     network: Annotated[str, tyro.conf.arg(name="as", metavar="NAME")]
-    """The network whose weights they are, such as alexnet."""
+    """The declared network that the weights belong to, such as alexnet."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-    """The folder to write, which must be new or empty."""
+    """The folder to write; it must be new or empty."""
     classes: Annotated[
         Path | None,
-        tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: the network's own)"),
+        tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: the network's)"),
     ] = None
-    """The classes' names, one a line; networks of ImageNet have their own."""
+    """A text file of the classes' names, one a line. ImageNet networks know theirs."""
 
 
-def import_weights(config: Import) -> None:
-    """Writes the folder and prints where it lies.
+def import_weights(options: ImportOptions) -> None:
+    """Writes the model's folder and prints its path.
 
-    Raises `InputError` when the file or the names don't fit the network, or the folder holds
-    something.
+    Raises:
+        FileError: a file can't be read, or the folder isn't empty.
+        MismatchError: the weights or the names don't fit the network.
+        UnknownNameError: there is no such network, or no published weights of it.
     """
     from ppl_cnn.models.networks.catalogue import network_named
     from ppl_cnn.models.networks.graph import shapes
-    from ppl_cnn.models.trained.model_folder import read_published, save, weights_file
+    from ppl_cnn.models.trained.loading import read_published, weights_file
+    from ppl_cnn.models.trained.model_folder import save
 
-    network = network_named(config.network)
-    if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
-        raise InputError(f"{config.out} is there already and isn't empty: give another --out.")
-    path = weights_file(network, config.file)
+    network = network_named(options.network)
+    if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
+        raise FileError(
+            f"{options.out} exists and isn't an empty folder. Give another `out`.", path=options.out
+        )
+    path = weights_file(network, options.file)
     cnn = read_published(path, network)
-    if config.classes is not None:
+    if options.classes is not None:
         count = shapes(network)[network.layers[-1].name][-1]
-        cnn.classes = _read_names(config.classes, count)
-    config.out.mkdir(parents=True, exist_ok=True)
+        cnn.classes = _read_names(options.classes, count)
+    options.out.mkdir(parents=True, exist_ok=True)
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     packages = ("ppl_cnn", "jax", "numpy")
@@ -68,25 +73,29 @@ def import_weights(config: Import) -> None:
         "imported_from": {"file": path.name, "sha256": digest},
         "versions": {package: version(package) for package in packages},
     }
-    save(config.out, cnn, description)
-    print(f"{network.name}: {path.name} is converted to {config.out}")
+    save(options.out, cnn, description)
+    print(f"Converted {path.name} ({network.name}) to {options.out}")
 
 
 def _read_names(path: Path, count: int) -> tuple[str, ...]:
+    """The lines of a file of `count` names."""
     try:
         names = tuple(line.strip() for line in path.read_text("utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
-        raise InputError(f"The classes can't be read from {path} ({reason}).") from None
+        reason = getattr(error, "strerror", None) or "it isn't UTF-8 text"
+        raise FileError(
+            f"Names of `classes` can't be read from {path} ({reason}).", path=path
+        ) from None
     if len(names) != count or not all(names):
-        raise InputError(f"{path} must give {count} classes, one a line, not {len(names)}.")
+        raise MismatchError(f"{path} must give {count} classes, one a line, not {len(names)}.")
     return names
 
 
 if __name__ == "__main__":
     run_command(
         # The suppressed None keeps `import` a subcommand as long as it is the only one.
-        Annotated[Import, tyro.conf.subcommand("import")] | Annotated[None, tyro.conf.Suppress],
+        Annotated[ImportOptions, tyro.conf.subcommand("import")]
+        | Annotated[None, tyro.conf.Suppress],
         import_weights,
         prog="python -m ppl_cnn.models",
         description=DESCRIPTION,

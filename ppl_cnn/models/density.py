@@ -1,6 +1,5 @@
-"""The tilted density p_u(x) ∝ exp(f_u(x)/T) q(x), as a NumPyro model and as a potential."""
+"""The tilted density p_u(x) ∝ exp(f_u(x)/T) q(x), as a log-density and a NumPyro model."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -11,7 +10,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.infer.reparam import TransformReparam
 
-from ppl_cnn.errors import InputError
+from ppl_cnn.errors import ArgumentError
 from ppl_cnn.models.networks.graph import Params
 from ppl_cnn.models.references.reference import Reference
 from ppl_cnn.models.units.scored import Scored
@@ -19,19 +18,39 @@ from ppl_cnn.models.units.scored import Scored
 
 @dataclass(frozen=True)
 class TiltedDensity:
-    """The image density of a unit: a reference q, tilted by the unit's score.
+    """The image density of a unit: a reference q, tilted by the unit's score f.
 
         log p(x) = f(x)/T + log q(x) - log Z(T),    Z(T) = E_q[exp(f(x)/T)]
+
+    Images x are in pixel units (0..255) minus the mean. Every reference is a push-forward
+    x = R(z) of a latent z ~ N(0, I), and samplers work in z: give `log_density` to blackjax, or
+    `whitened` to NumPyro.
 
     Source: Dai, Lu, Wu, Generative modeling of convolutional neural networks, ICLR 2015.
 
     Args:
-        unit: a `Unit` of a network, or a `Response`.
-        reference: q, for example `WhiteNoise(10.0)`; the unit says where its images stand.
+        unit: a unit of a network, or a `ScoreFunction`.
+        reference: q, for example `WhiteNoise(10.0)`. The unit's preprocessing tells it where the
+            mean stands.
         temperature: T > 0; 1 is the published model.
 
     Raises:
-        InputError: T can't be used, or there is no such reference for the unit's images.
+        ArgumentError: T is not positive and finite.
+        InputError: the reference has no images of the unit's shape.
+
+    Examples:
+        A linear score tilts white noise N(0, s^2 I) to N(s^2 w/T, s^2 I):
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from ppl_cnn.models.references.noise import WhiteNoise
+        >>> from ppl_cnn.models.units.scored import ScoreFunction
+        >>> score = ScoreFunction(lambda x: 0.5 * jnp.sum(x), (2, 2, 1))
+        >>> density = TiltedDensity(score, WhiteNoise(2.0), temperature=0.5)
+        >>> z = jnp.zeros(density.latent_shape)
+        >>> gradient = jax.grad(density.log_density)(z)
+        >>> density.push(gradient)[..., 0].tolist()  # one Newton step from 0 is the mean
+        [[4.0, 4.0], [4.0, 4.0]]
     """
 
     unit: Scored
@@ -40,37 +59,44 @@ class TiltedDensity:
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < float("inf"):
-            raise InputError(
-                f"The temperature must be positive and finite, not {self.temperature}."
+            raise ArgumentError(
+                f"`temperature` must be positive and finite, not {self.temperature}.",
+                argument="temperature",
             )
         _ = self.field
 
     @property
     def field_shape(self) -> tuple[int, int, int]:
-        """(row, col, channel) of the field R(z): the unit's image or, where the reference ties
-        its pixels to those outside, the network's whole image."""
-        return self.unit.image_shape if self.reference.whole else self.unit.shape
+        """The shape (row, col, channel) of the field R(z).
+
+        That is the unit's image or, where the reference correlates its pixels with those outside,
+        the network's whole image.
+        """
+        return self.unit.image_shape if self.reference.needs_whole_image else self.unit.shape
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """(row, col, channel) of z: the field's or, of a band, fewer rows and columns."""
+        """The shape (row, col, channel) of z: the field's, or smaller for a `Band`."""
         row, col, channel = self.field.base_dist.event_shape
         return row, col, channel
 
     @property
-    def linear(self) -> bool:
-        """Whether x is linear in z; then E_p[x] = push(E_p[grad_z f(push(z))/T]) (Stein)."""
-        return self.reference.linear
+    def has_stein_mean(self) -> bool:
+        """Whether E_p[x] = push(E_p[grad g(z)]), with g the `tilt`.
+
+        This identity (Stein) holds where x is linear in z.
+        """
+        return self.reference.push_is_linear
 
     @property
     def field(self) -> dist.TransformedDistribution:
-        """q of the field R(z), which the unit's image is or is cropped from."""
+        """The reference as a NumPyro distribution of the field R(z), of `field_shape`."""
         return self.reference.distribution(self.field_shape, self.unit.preprocessing)
 
     def push(
         self, z: Float[Array, "*batch latent_row latent_col channel"]
     ) -> Float[Array, "*batch row col channel"]:
-        """The unit's image of a latent z of `latent_shape`: R(z), cropped to the unit's place."""
+        """The unit's image of a latent: the field R(z), cropped to the unit's rows and columns."""
         for transform in self.field.transforms:
             z = transform(z)
         return self._crop(z)
@@ -78,9 +104,12 @@ class TiltedDensity:
     def pull(
         self, field: Float[Array, "*batch field_row field_col channel"]
     ) -> Float[Array, "*batch latent_row latent_col channel"]:
-        """The latent z of a field R(z), in pixel units minus the mean.
+        """The latent z of a field R(z).
 
-        Of a field that is not in a band, it is that of its orthogonal projection.
+        A field that no z gives, such as one outside a `Band`, is projected orthogonally first.
+
+        Args:
+            field: of `field_shape`, in pixel units minus the mean.
         """
         for transform in reversed(self.field.transforms):
             field = transform.inv(field)
@@ -89,7 +118,7 @@ class TiltedDensity:
     def _crop(
         self, field: Float[Array, "*batch field_row field_col channel"]
     ) -> Float[Array, "*batch row col channel"]:
-        if not self.reference.whole:
+        if not self.reference.needs_whole_image:
             return field
         rows, cols = self.unit.rows, self.unit.cols
         return field[..., rows.start : rows.stop, cols.start : cols.stop, :]
@@ -97,12 +126,12 @@ class TiltedDensity:
     def model(self, params: Params | None = None) -> None:
         """The density as a NumPyro model with one site, `image`: the field, of `field_shape`.
 
-        For white and uniform noise that is the unit's image; a spectral field is the network's
-        whole image, and the unit's a crop of it. A band's fields have a density in the band
-        alone, and none among all images: sample `whitened`.
+        For white and uniform noise the field is the unit's image. For a spectral reference it is
+        the network's whole image, which the unit's is cropped from. A `Band` has no density among
+        all images: sample `whitened`.
 
         Args:
-            params: the unit's weights, by default its own. Programs that are compiled for long
+            params: the unit's weights; by default its own. Programs that are compiled for long
                 runs pass them as an argument, so that XLA need not fold them as constants.
         """
         field = numpyro.sample("image", self.field)
@@ -110,29 +139,73 @@ class TiltedDensity:
         score = self.unit.score(params, self._crop(field))
         numpyro.factor("tilt", score / self.temperature)
 
-    @property
-    def whitened(self) -> Callable[..., None]:
-        """The model in z: its site is `image_base`, of `latent_shape`, a standard normal before
-        the tilt."""
-        return numpyro.handlers.reparam(self.model, config={"image": TransformReparam()})
+    def whitened(self, params: Params | None = None) -> None:
+        """The density as a NumPyro model of z, for `NUTS(density.whitened)`.
+
+        Its latent site is `image_base`, of `latent_shape`, a standard normal before the tilt; the
+        field is the deterministic site `image`.
+
+        Args:
+            params: the unit's weights; by default its own. See `model`.
+        """
+        numpyro.handlers.reparam(self.model, config={"image": TransformReparam()})(params)
 
     def tilt(
         self, z: Float[Array, "latent_row latent_col channel"], params: Params | None = None
     ) -> Float[Array, ""]:
-        """g(z) = f(R(z))/T."""
+        """The tilt g(z) = f(R(z))/T of a latent.
+
+        Args:
+            z: of `latent_shape`.
+            params: the unit's weights; by default its own.
+        """
         params = self.unit.params if params is None else params
         return self.unit.score(params, self.push(z)) / self.temperature
+
+    def log_density(
+        self, z: Float[Array, "latent_row latent_col channel"], params: Params | None = None
+    ) -> Float[Array, ""]:
+        """The log-density of a latent up to a constant: g(z) - |z|^2/2, with g the `tilt`.
+
+        It is what samplers such as blackjax's take, and can be differentiated in reverse and
+        forward mode and to any order.
+
+        Args:
+            z: of `latent_shape`.
+            params: the unit's weights; by default its own.
+
+        Examples:
+            >>> import blackjax
+            >>> import jax
+            >>> import jax.numpy as jnp
+            >>> from ppl_cnn.models.references.noise import WhiteNoise
+            >>> from ppl_cnn.models.units.scored import ScoreFunction
+            >>> score = ScoreFunction(lambda x: 0.5 * jnp.sum(x), (2, 2, 1))
+            >>> density = TiltedDensity(score, WhiteNoise(2.0))
+            >>> scale = jnp.ones(4)
+            >>> nuts = blackjax.nuts(density.log_density, step_size=0.5, inverse_mass_matrix=scale)
+            >>> state = nuts.init(jnp.zeros(density.latent_shape))
+            >>> state, info = nuts.step(jax.random.key(0), state)
+            >>> density.push(state.position).shape
+            (2, 2, 1)
+        """
+        return self.tilt(z, params) - jnp.sum(z * z) / 2
 
     def potential(
         self, z: Float[Array, "latent_row latent_col channel"], params: Params | None = None
     ) -> Float[Array, ""]:
-        """U(z) = |z|^2/2 - g(z), up to a constant the model's negative log density in z."""
+        """The potential U(z) = |z|^2/2 - g(z), which is -`log_density`(z).
+
+        Args:
+            z: of `latent_shape`.
+            params: the unit's weights; by default its own.
+        """
         return jnp.sum(z * z) / 2 - self.tilt(z, params)
 
 
 @lru_cache(1)
 def gradient_bytes(density: TiltedDensity) -> int:
-    """Memory that the gradient of one image's potential needs at once, beside image and weights."""
+    """The memory, in bytes, of one image's potential and gradient beside image and weights."""
     z = jax.ShapeDtypeStruct(density.latent_shape, jnp.float32)
     gradient = jax.jit(jax.grad(density.potential)).lower(z, density.unit.params).compile()
     analysis = gradient.memory_analysis()

@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
@@ -109,21 +110,21 @@ class Densities:
         """
         from ppl_cnn.models.density import TiltedDensity
         from ppl_cnn.models.references.named import parse_reference
+        from ppl_cnn.models.references.photographs import measure
         from ppl_cnn.models.references.spectral import Spectral
-        from ppl_cnn.models.trained.model_folder import load
+        from ppl_cnn.models.trained.loading import load
         from ppl_cnn.models.units.views import averaged
 
-        network = load(self.model, self.weights)
+        network = load(self.model, weights=self.weights)
         if self.size is not None:
             network = network.resized(self.size)
         units = network.units(self.unit, self.response, self.target)
         views = [averaged(unit, self.warps, self.smooth) for unit in units]
-        # A reference that takes nothing from photographs is refused before they are read.
-        parse_reference(self.reference, None if self.fit is None else Spectral())
-        fitted = None if self.fit is None else Spectral.fit(self.fit)
-        reference = parse_reference(self.reference, fitted)
+        photographs = None if self.fit is None else cache(partial(measure, self.fit))
+        reference = parse_reference(self.reference, photographs=photographs)
+        fitted = None if photographs is None else Spectral(*photographs())
         description = {
-            "network": network.network.name,
+            "network": network.name,
             "preprocessing": asdict(units[0].preprocessing),
             "classes": {str(unit): name for unit in units if (name := network.class_of(unit.name))},
         }

@@ -55,4 +55,4 @@ def ready() -> ppl_cnn.ModuleNetwork:
     preprocessing = ppl_cnn.Preprocessing(
         mean=(127.5, 127.5, 127.5), scale=(1 / 64, 1 / 64, 1 / 64)
     )
-    return ppl_cnn.ModuleNetwork(factory(), (16, 16, 3), preprocessing, CLASSES)
+    return ppl_cnn.ModuleNetwork(factory(), (16, 16, 3), preprocessing, classes=CLASSES)

@@ -1,3 +1,4 @@
+import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +8,8 @@ from numpyro.infer import HMC, MCMC, NUTS
 from numpyro.infer.util import initialize_model, log_density
 from scipy import stats
 
-from ppl_cnn import Band, Bounded, Response, Spectral, TiltedDensity, Uniform, WhiteNoise
+from ppl_cnn import Band, Bounded, ScoreFunction, Spectral, TiltedDensity, Uniform, WhiteNoise
+from ppl_cnn.errors import ArgumentError
 from ppl_cnn.models.networks.catalogue import ALEXNET, LENET
 from ppl_cnn.models.units.unit import find_units
 
@@ -24,7 +26,7 @@ def curved(image):
 
 
 def test_log_density_is_the_tilt_plus_the_references():
-    density = TiltedDensity(Response(curved, SHAPE), WhiteNoise(3.0), temperature=0.5)
+    density = TiltedDensity(ScoreFunction(curved, SHAPE), WhiteNoise(3.0), temperature=0.5)
     image = jax.random.normal(jax.random.key(0), SHAPE)
     actual, _ = log_density(density.model, (), {}, {"image": image})
     expected = curved(image) / 0.5 + stats.norm(0, 3).logpdf(image).sum()
@@ -60,7 +62,7 @@ REFERENCES = [
 @pytest.mark.parametrize("reference", REFERENCES, ids=str)
 @pytest.mark.parametrize("shape", [SHAPE, (3, 2, 3)])
 def test_the_potential_is_the_whitened_models_up_to_the_normals_constant(reference, shape):
-    response = Response(lambda x: jnp.sum(jnp.sin(x / 30)), shape, mean=(100.0,) * shape[2])
+    response = ScoreFunction(lambda x: jnp.sum(jnp.sin(x / 30)), shape, mean=(100.0,) * shape[2])
     density = TiltedDensity(response, reference, temperature=2.0)
     model = initialize_model(jax.random.key(0), density.whitened)
     assert list(model.param_info.z) == ["image_base"]
@@ -75,7 +77,7 @@ def test_the_potential_is_the_whitened_models_up_to_the_normals_constant(referen
 def test_the_models_density_is_the_potentials_by_the_jacobian(reference):
     """log p(R(z)) + log |det dR/dz| = -U(z) + constant."""
     shape = (2, 3, 3)
-    response = Response(lambda x: jnp.sum(jnp.sin(x / 30)), shape, mean=(90.0, 120.0, 140.0))
+    response = ScoreFunction(lambda x: jnp.sum(jnp.sin(x / 30)), shape, mean=(90.0, 120.0, 140.0))
     density = TiltedDensity(response, reference, temperature=0.7)
     for seed in range(3):
         z = jax.random.normal(jax.random.key(seed), shape)
@@ -92,7 +94,7 @@ def test_only_a_spectral_field_is_larger_than_the_units_image(random_params):
         density = TiltedDensity(unit, reference)
         spectral = "spectral" in str(reference)
         assert density.latent_shape == ((28, 28, 1) if spectral else (5, 5, 1))
-        assert density.linear == (type(reference) in (WhiteNoise, Spectral))
+        assert density.has_stein_mean == (type(reference) in (WhiteNoise, Spectral))
         z = jax.random.normal(jax.random.key(0), (2, 3, *density.latent_shape))
         images = density.push(z)
         assert images.shape == (2, 3, 5, 5, 1)
@@ -104,7 +106,7 @@ def test_only_a_spectral_field_is_larger_than_the_units_image(random_params):
 def test_a_units_receptive_field_has_the_crop_of_the_spectral_covariance(random_params):
     """Exactly, by R's matrix; and so wherever the unit's place is."""
     params, spectral = random_params(LENET), Spectral(1.1)
-    whole = Response(jnp.sum, LENET.image_shape)
+    whole = ScoreFunction(jnp.sum, LENET.image_shape)
     root = np.asarray(jax.jacfwd(TiltedDensity(whole, spectral).push)(jnp.zeros((28, 28, 1))))
     root = root.reshape(28, 28, 28 * 28).astype(np.float64)
     covariances = []
@@ -141,12 +143,12 @@ def test_references_stand_where_the_networks_mean_is(random_params):
 
 def test_references_that_do_not_fit_the_images_are_refused(refused):
     with refused("1 or 3 channels"):
-        TiltedDensity(Response(jnp.sum, (4, 4, 2)), Spectral())
+        TiltedDensity(ScoreFunction(jnp.sum, (4, 4, 2)), Spectral())
 
 
 def test_a_linear_scores_potential_is_the_closed_form():
     # U(z) = -s <w, z>/T + |z|^2/2: its gradient is z - s w/T, its minimum -s^2 |w|^2/(2 T^2).
-    density = TiltedDensity(Response(linear, SHAPE), WhiteNoise(3.0), temperature=1.5)
+    density = TiltedDensity(ScoreFunction(linear, SHAPE), WhiteNoise(3.0), temperature=1.5)
     z = jax.random.normal(jax.random.key(0), SHAPE)
     mode = 3.0 * SLOPE / 1.5
     np.testing.assert_allclose(jax.grad(density.potential)(z), z - mode, atol=1e-6)
@@ -156,7 +158,7 @@ def test_a_linear_scores_potential_is_the_closed_form():
 
 def test_numpyros_own_nuts_recovers_a_linear_scores_mean_and_variance():
     sigma, temperature = 2.0, 0.8
-    density = TiltedDensity(Response(linear, SHAPE), WhiteNoise(sigma), temperature)
+    density = TiltedDensity(ScoreFunction(linear, SHAPE), WhiteNoise(sigma), temperature)
     mcmc = MCMC(
         NUTS(density.model),
         num_warmup=200,
@@ -178,6 +180,43 @@ def test_numpyros_own_nuts_recovers_a_linear_scores_mean_and_variance():
     assert (error < 0.2 * sigma).all()
     assert (abs(draws.mean((0, 1)) - mean) < 5 * error).all()
     assert (abs(squares.mean((0, 1)) - sigma**2) < 5 * square_error).all()
+
+
+def test_blackjax_recovers_a_linear_scores_mean_and_variance_from_the_log_density():
+    sigma, temperature = 2.0, 0.8
+    density = TiltedDensity(ScoreFunction(linear, SHAPE), WhiteNoise(sigma), temperature)
+    sampler = blackjax.nuts(density.log_density, step_size=0.8, inverse_mass_matrix=jnp.ones(4))
+
+    def move(state, key):
+        state, _ = sampler.step(key, state)
+        return state, density.push(state.position)
+
+    def chain(key):
+        first, key = jax.random.split(key)
+        state = sampler.init(jax.random.normal(first, density.latent_shape))
+        return jax.lax.scan(move, state, jax.random.split(key, 600))[1]
+
+    with jax.numpy_dtype_promotion("standard"):
+        draws = jax.jit(jax.vmap(chain))(jax.random.split(jax.random.key(0), 4))
+    draws = np.asarray(draws, np.float64)[:, 100:]
+    mean = sigma**2 * np.asarray(SLOPE) / temperature
+    squares = (draws - mean) ** 2
+    error = sigma / np.sqrt(effective_sample_size(draws))
+    square_error = 2**0.5 * sigma**2 / np.sqrt(effective_sample_size(squares))
+    assert (error < 0.2 * sigma).all()
+    assert (abs(draws.mean((0, 1)) - mean) < 5 * error).all()
+    assert (abs(squares.mean((0, 1)) - sigma**2) < 5 * square_error).all()
+
+
+def test_the_log_density_is_the_negative_potential():
+    density = TiltedDensity(ScoreFunction(curved, SHAPE), WhiteNoise(3.0), temperature=0.5)
+    z = jax.random.normal(jax.random.key(0), SHAPE)
+    value, gradient = jax.value_and_grad(density.log_density)(z)
+    # z is standard normal but for the tilt: log N(z; 0, I) without its constant.
+    expected = curved(3 * z) / 0.5 + (stats.norm.logpdf(z) - stats.norm.logpdf(0)).sum()
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(gradient, -jax.grad(density.potential)(z), rtol=1e-6)
+    assert value == -density.potential(z)
 
 
 # A band: z has fewer dimensions than the image.
@@ -205,7 +244,9 @@ def test_a_bands_latent_is_smaller_than_the_field(reference, random_params):
 
 def test_a_band_has_a_density_of_its_own_fields_alone():
     """log p(R(z)) + log |det R| = -U(z) + constant, R as a map onto the band."""
-    response = Response(lambda x: jnp.sum(jnp.sin(x / 30)), (4, 5, 3), mean=(90.0, 120.0, 140.0))
+    response = ScoreFunction(
+        lambda x: jnp.sum(jnp.sin(x / 30)), (4, 5, 3), mean=(90.0, 120.0, 140.0)
+    )
     density = TiltedDensity(response, Band(2), temperature=0.7)
     z = jax.random.normal(jax.random.key(0), density.latent_shape)
     root = np.asarray(jax.jacfwd(density.push)(z), np.float64).reshape(60, 12)
@@ -219,17 +260,22 @@ def test_a_band_has_a_density_of_its_own_fields_alone():
 
 
 COLOURS = ((9.0, 5.0, 2.0), (5.0, 8.0, 3.0), (2.0, 3.0, 7.0))
-TILT = np.random.default_rng(2).normal(size=(4, 4, 3)).astype(np.float32) / 4
+
+
+def field_slope():
+    """The slope of a linear score of 4 x 4 images in colour."""
+    return np.random.default_rng(2).normal(size=(4, 4, 3)).astype(np.float32) / 4
 
 
 def tilted_field(reference):
     """p = N(C w / T, C) of a linear score, C = R R^T the field's covariance."""
-    response = Response(lambda image: jnp.sum(jnp.asarray(TILT) * image), TILT.shape)
+    slope = field_slope()
+    response = ScoreFunction(lambda image: jnp.sum(jnp.asarray(slope) * image), slope.shape)
     density = TiltedDensity(response, reference, temperature=1.25)
     zero = jnp.zeros(density.latent_shape)
     root = np.asarray(jax.jacfwd(density.push)(zero), np.float64).reshape(48, zero.size)
-    mean = root @ root.T @ TILT.ravel() / 1.25
-    return density, root @ root.T, mean.reshape(TILT.shape)
+    mean = root @ root.T @ slope.ravel() / 1.25
+    return density, root @ root.T, mean.reshape(slope.shape)
 
 
 FIELDS = [Spectral(1.0, COLOURS), Band(2, Spectral(1.0, COLOURS))]
@@ -242,7 +288,8 @@ def test_a_linear_score_moves_a_field_by_its_covariance(reference):
     mode = -jax.grad(density.potential)(jnp.zeros(density.latent_shape))
     np.testing.assert_allclose(density.push(mode), mean, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(jax.grad(density.potential)(mode), 0 * mode, atol=1e-5)
-    log_partition = TILT.ravel() @ covariance @ TILT.ravel() / (2 * 1.25**2)
+    slope = field_slope().ravel()
+    log_partition = slope @ covariance @ slope / (2 * 1.25**2)
     np.testing.assert_allclose(density.potential(mode), -log_partition, rtol=1e-5)
     # Stein's mean: R of the mean gradient in z.
     gradient = jax.grad(lambda z: density.unit.score({}, density.push(z)))(mode) / 1.25
@@ -283,7 +330,7 @@ def test_hmc_recovers_the_tilted_field(reference, whitened):
 
 def test_hmc_recovers_a_bounded_pixels_tilted_mean():
     """One pixel, s(60 z + 40) tilted by itself: against a sum over a fine grid."""
-    response = Response(lambda image: jnp.sum(image) / 40, (1, 1, 1), mean=(40.0,))
+    response = ScoreFunction(lambda image: jnp.sum(image) / 40, (1, 1, 1), mean=(40.0,))
     density = TiltedDensity(response, Bounded(WhiteNoise(60.0)))
     grid = jnp.linspace(-8, 8, 4001)
     images = density.push(grid[:, None, None, None]).ravel()
@@ -309,5 +356,5 @@ def test_hmc_recovers_a_bounded_pixels_tilted_mean():
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
 def test_temperatures_that_are_not_positive_and_finite_are_refused(temperature, refused):
-    with refused("temperature", "positive and finite"):
-        TiltedDensity(Response(linear, SHAPE), WhiteNoise(1.0), temperature)
+    with refused(temperature, "positive", kind=ArgumentError, argument="temperature"):
+        TiltedDensity(ScoreFunction(linear, SHAPE), WhiteNoise(1.0), temperature)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import ppl_cnn
-from ppl_cnn.models.__main__ import Import, import_weights
+from ppl_cnn.errors import FileError, InputError, MismatchError, UnknownNameError
+from ppl_cnn.models.__main__ import ImportOptions, import_weights
 from ppl_cnn.models.networks.catalogue import LENET
 
 
@@ -39,11 +40,11 @@ def test_a_file_becomes_a_folder_that_load_opens(weights, names, tmp_path, rando
     out = tmp_path / "runs" / "lenet"
     run = models("import", weights, "--as", "lenet", "--out", out, *options)
     assert (run.returncode, run.stderr) == (0, "")
-    assert run.stdout == f"lenet: lenet.npz is converted to {out}\n"
+    assert run.stdout == f"Converted lenet.npz (lenet) to {out}\n"
     assert sorted(path.name for path in out.iterdir()) == ["model.json", "weights.safetensors"]
     cnn = ppl_cnn.load(out)
     assert cnn.classes == names
-    assert cnn.network == LENET
+    assert cnn.declaration == LENET
     for name, layer in random_params(LENET).items():
         for key, array in layer.items():
             np.testing.assert_array_equal(cnn.arrays()[name][key], array)
@@ -58,7 +59,9 @@ def test_a_file_becomes_a_folder_that_load_opens(weights, names, tmp_path, rando
 def test_bad_input_is_one_sentence_and_exit_code_2(weights, tmp_path, models):
     run = models("import", weights, "--as", "alexnet", "--out", tmp_path / "out")
     assert run.returncode == 2
-    assert "doesn't hold the weights of alexnet" in run.stderr
+    assert run.stderr.startswith("error: ")
+    assert str(weights) in run.stderr
+    assert "alexnet" in run.stderr
     assert len(run.stderr.strip().splitlines()) == 1
 
 
@@ -66,18 +69,19 @@ def test_what_cannot_be_converted_leaves_no_folder(weights, tmp_path, refused):
     (tmp_path / "three").write_text("a\nb\nc\n")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    given = Import(str(weights), "lenet", tmp_path / "out")
-    for changes, words in (
-        ({"network": "resnet"}, "no network 'resnet'; declared are lenet"),
-        ({"file": str(tmp_path / "none")}, "none is missing"),
-        ({"file": "auto"}, "No published weights are known of lenet"),
-        ({"out": tmp_path / "full"}, "give another --out"),
-        ({"out": tmp_path / "three"}, "give another --out"),
-        ({"classes": tmp_path / "three"}, "must give 10 classes, one a line, not 3"),
-        ({"classes": tmp_path / "none"}, "The classes can't be read from"),
-        ({"classes": weights}, "The classes can't be read from"),
+    given = ImportOptions(str(weights), "lenet", tmp_path / "out")
+    three, full, none = (tmp_path / name for name in ("three", "full", "none"))
+    for changes, kind, words in (
+        ({"network": "resnet"}, UnknownNameError, ("'resnet'", "lenet")),
+        ({"file": str(none)}, InputError, (none, "missing")),
+        ({"file": "auto"}, UnknownNameError, ("lenet", "alexnet")),
+        ({"out": full}, FileError, (full, "`out`")),
+        ({"out": three}, FileError, (three, "`out`")),
+        ({"classes": three}, MismatchError, (three, "10 classes", "not 3")),
+        ({"classes": none}, FileError, (none,)),
+        ({"classes": weights}, FileError, (weights, "UTF-8")),
     ):
-        with refused(words):
+        with refused(*words, kind=kind):
             import_weights(replace(given, **changes))
         assert not (tmp_path / "out").exists()
 

@@ -75,7 +75,7 @@ def test_options_name_a_density():
     named = options.named()
     (density,) = named.densities
     assert density.unit == Averaged(density.unit.unit, 3, 2.0)
-    assert density.unit.unit.target == "soft-log-prob:5"
+    assert str(density.unit.unit.target) == "soft-log-prob:5"
     assert density.reference == Bounded(Band(6, Spectral(1.5, contrast=18.0)))
     assert density.latent_shape == (6, 6, 1)
     assert named.description["recipe"]["name"] == "vivid"
@@ -89,10 +89,10 @@ def test_options_name_a_density():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"unit": "fc8:1", "size": 64}, ("alexnet-fashion", "28x28", "--size")),
+        ({"unit": "fc8:1", "size": 64}, ("alexnet-fashion", "28x28", "`size`")),
         ({"unit": "fc8:1", "warps": -1}, ("at least 0",)),
-        ({"unit": "fc8:1", "smooth": 3.0}, ("--warps 2", "--smooth 3")),
-        ({"unit": "fc8:1", "target": "soft-log-prob"}, ("is no target", "soft-log-prob:10")),
+        ({"unit": "fc8:1", "smooth": 3.0}, ("warps", "smooth", "3")),
+        ({"unit": "fc8:1", "target": "soft-log-prob"}, ("Unknown target", "soft-log-prob:10")),
         ({"unit": "conv5:1", "target": "soft-log-prob:3"}, ("no probabilities",)),
         ({"unit": "fc8:1", "reference": "band:32"}, ("28x28", "band:28")),
         ({"unit": "fc8:1", "reference": "spectral@0"}, ("contrast",)),

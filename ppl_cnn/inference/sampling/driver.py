@@ -284,7 +284,7 @@ class Batch:
                 sizes["rung"] = range(replicas(self._sampling.kernel) + 1)
             start = None if starts is None else starts[self._program.chains_of(index)]
             folder.path.mkdir(exist_ok=True)
-            store.create(sizes, types, folder.record, density.linear, start)
+            store.create(sizes, types, folder.record, density.has_stein_mean, start)
             folder.update()
 
     def _write(self, before: Position, position: Position, kept: Kept) -> None:
@@ -294,7 +294,7 @@ class Batch:
             zip(self._program.densities, self._stores, strict=True)
         ):
             chains = self._program.chains_of(index)
-            variables = kept.variables(count, names, chains, stein=density.linear)
+            variables = kept.variables(count, names, chains, stein=density.has_stein_mean)
             store.write(before.draws, before.blocks, variables)
 
     def _report(self, position: Position) -> None:

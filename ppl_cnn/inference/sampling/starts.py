@@ -182,7 +182,7 @@ class Starts:
             for pixels in self._photographs
         ]
         field = jnp.concatenate(images)
-        if not density.reference.whole:
+        if not density.reference.needs_whole_image:
             rows, cols = unit.rows, unit.cols
             field = field[:, rows.start : rows.stop, cols.start : cols.stop]
         return density.pull(field)
@@ -276,7 +276,7 @@ def _last_draws(folder: Path, density: TiltedDensity) -> Float[Array, "start row
 
 def _in_field(density: TiltedDensity, images: Array) -> Array:
     """Fields with these images of the unit in their places."""
-    if not density.reference.whole:
+    if not density.reference.needs_whole_image:
         return images
     rows, cols = density.unit.rows, density.unit.cols
     field = jnp.zeros((len(images), *density.field_shape))

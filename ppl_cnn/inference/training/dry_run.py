@@ -23,7 +23,7 @@ from ppl_cnn.inference.training.step import (
 )
 from ppl_cnn.models.networks.catalogue import network_named
 from ppl_cnn.models.networks.declaration import IMAGE, Network
-from ppl_cnn.models.networks.graph import Slab
+from ppl_cnn.models.networks.slab import Slab
 
 
 class Need(NamedTuple):

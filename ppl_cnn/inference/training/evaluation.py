@@ -18,7 +18,8 @@ from ppl_cnn.data import ImageBatch, ImageSplit, batches
 from ppl_cnn.inference.training.losses import LogMeanExp, class_offsets
 from ppl_cnn.inference.training.placement import data_mesh
 from ppl_cnn.models.networks.declaration import Network
-from ppl_cnn.models.networks.graph import Params, scores
+from ppl_cnn.models.networks.forward import scores
+from ppl_cnn.models.networks.graph import Params
 from ppl_cnn.models.trained.cnn import preprocess
 
 EVALUATION_BATCH = 250

@@ -10,7 +10,8 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from ppl_cnn.models.networks.declaration import Network
-from ppl_cnn.models.networks.graph import Params, scores
+from ppl_cnn.models.networks.forward import scores
+from ppl_cnn.models.networks.graph import Params
 from ppl_cnn.models.trained.cnn import preprocess
 
 type Objective = Callable[[Float[Array, "n c"], Int[Array, " n"]], Float[Array, ""]]

@@ -20,7 +20,9 @@ from ppl_cnn.inference.training.recipe import Recipe
 from ppl_cnn.inference.training.schedule import learning_rate
 from ppl_cnn.inference.training.stages import Stage
 from ppl_cnn.models.networks.declaration import Network
-from ppl_cnn.models.networks.graph import Params, dropout_masks, he_normal, shapes
+from ppl_cnn.models.networks.forward import dropout_masks
+from ppl_cnn.models.networks.graph import Params, shapes
+from ppl_cnn.models.networks.initialization import he_normal
 
 type LayerNorms = dict[str, Float[Array, ""]]
 """Layer name -> Euclidean norm over all its weights."""

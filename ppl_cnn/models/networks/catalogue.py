@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from ppl_cnn.errors import InputError
+from ppl_cnn.errors import unknown
 from ppl_cnn.models.networks.declaration import Network, Preprocessing
 from ppl_cnn.models.networks.layers import (
     LRN,
@@ -57,8 +57,10 @@ LENET_ADVERTORCH = Network(
 _BVLC = Preprocessing(
     mean=(104.00699, 116.66877, 122.67892), scale=(1.0, 1.0, 1.0), order="BGR", short_side=256
 )
-"""Of Caffe's own ImageNet models: the mean image's means (ilsvrc_2012_mean). Caffe squeezed whole
-photographs to 256x256 before it cropped; here they keep their proportions."""
+"""The preprocessing of Caffe's own ImageNet models: the means of the mean image, ilsvrc_2012_mean.
+
+Caffe squeezed whole photographs to 256x256 before it cropped; here they keep their proportions.
+"""
 
 
 _TORCHVISION = Preprocessing(
@@ -67,11 +69,12 @@ _TORCHVISION = Preprocessing(
     order="RGB",
     short_side=256,
 )
-"""(pixels/255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225), after scaling to 256."""
+"""The preprocessing of torchvision's models, with photographs' short side scaled to 256:
+(pixels/255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)."""
 
 
 def _classifier() -> tuple[Layer, ...]:
-    """AlexNet's fully connected layers."""
+    """The fully connected layers of AlexNet: 4096, 4096 and 1000 channels."""
     return (
         Dense("fc6", 4096),
         ReLU("relu6"),
@@ -204,7 +207,7 @@ LRN; the mean is a pixel's in place of the mean image."""
 
 
 def _vgg_block(number: int, channels: int, convolutions: int) -> tuple[Layer, ...]:
-    """Convolutions of 3x3 with their nonlinearities, and a pooling."""
+    """A block of VGG: 3x3 convolutions with their nonlinearities, and a pooling."""
     layers: list[Layer] = []
     for index in range(1, convolutions + 1):
         layers.append(Conv(f"conv{number}_{index}", channels, kernel=3, padding=1))
@@ -260,7 +263,7 @@ VGG16_CAFFE = replace(
 
 
 def _fire(number: int, squeeze: int, expand: int) -> tuple[Layer, ...]:
-    """SqueezeNet's module: few 1x1 filters, then 1x1 and 3x3 filters side by side."""
+    """A fire module of SqueezeNet: few 1x1 filters, then 1x1 and 3x3 filters side by side."""
     name = f"fire{number}"
     return (
         Conv(f"{name}/squeeze1x1", squeeze, kernel=1),
@@ -298,9 +301,9 @@ SQUEEZENET = Network(
     classes="imagenet",
 )
 """SqueezeNet 1.1 as its authors trained it in Caffe (DeepScale/SqueezeNet, SqueezeNet_v1.1; Iandola
-et al., SqueezeNet: AlexNet-level accuracy with 50x fewer parameters, 2016), but that a class's
-score is the mean of conv10 before its nonlinearity, which classification doesn't need and under
-which a density would be flat."""
+et al., SqueezeNet: AlexNet-level accuracy with 50x fewer parameters, 2016), with one change: a
+class's score is the mean of conv10 before its nonlinearity. Classification does not need that
+nonlinearity, and it would make densities flat."""
 
 
 ALEXNET_FASHION = Network(
@@ -350,10 +353,19 @@ NETWORKS = {
         ALEXNET_FASHION,
     )
 }
+"""The declared networks by their names."""
 
 
 def network_named(name: str) -> Network:
-    """The declaration of that name; `InputError` if there is none."""
+    """The declaration of that name.
+
+    Raises:
+        UnknownNameError: no network of that name is declared.
+
+    Examples:
+        >>> network_named("lenet").image_shape
+        (28, 28, 1)
+    """
     if name not in NETWORKS:
-        raise InputError(f"There is no network {name!r}; declared are {', '.join(NETWORKS)}.")
+        raise unknown("network", name, NETWORKS)
     return NETWORKS[name]

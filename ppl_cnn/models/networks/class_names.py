@@ -1,13 +1,13 @@
-"""The names of a declared network's classes."""
+"""The names of the classes that a declared network scores."""
 
 from ppl_cnn.models.networks.declaration import Network
 
 
 def class_names(network: Network) -> tuple[str, ...]:
-    """The names of a network's scores, in their order, or () if it has none of its own.
+    """The names of a network's classes in the order of its scores, or () if they have none.
 
-    A class of ImageNet is called by the first of its synset's words. Two are called "crane" and
-    two "maillot": these are told apart by their indices alone.
+    The name of an ImageNet class is the first word of its synset. Two classes are named "crane"
+    and two "maillot"; only their indices distinguish them.
     """
     if network.classes is None:
         return ()

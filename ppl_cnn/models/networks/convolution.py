@@ -1,8 +1,9 @@
-"""The convolution of every network here, with an input gradient that stays fast inside loops."""
+"""The convolution of all networks here, whose gradients stay fast inside loops."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar, cast, override
 
 import jax
 import jax.numpy as jnp
@@ -10,15 +11,17 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from ppl_cnn.models.networks.multilinear import Form, derivative
+
 type Padding = tuple[tuple[int, int], tuple[int, int]]
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
 def convolve(
     x: Float[Array, "n row col c_in"],
     kernel: Float[Array, "k_row k_col c_group c_out"],
+    *,
     stride: int | tuple[int, int],
     padding: Padding,
     dilation: tuple[int, int] = (1, 1),
@@ -26,83 +29,85 @@ def convolve(
 ) -> Float[Array, "n row_out col_out c_out"]:
     """Cross-correlates images with a kernel, as every deep-learning library's "convolution" does.
 
-    The value is that of `lax.conv_general_dilated`. So is the gradient, but its input part is
-    written as a plain convolution with the flipped kernel, or as a matrix product: XLA's CPU
-    backend runs the transposed convolution that autodiff would emit 14 to 20 times slower inside
-    a loop than outside one (jax-ml/jax#12868), and samplers live in loops. On CPU, the kernel's
-    part is matrix products, for the same reason. The price: it can be differentiated in reverse
-    mode, once.
+    Value and gradients are those of `lax.conv_general_dilated`, in reverse mode, in forward mode
+    and of any order. The gradient for x is computed as a plain convolution with the flipped
+    kernel, or as a matrix product: XLA's CPU backend runs the transposed convolution that autodiff
+    would emit 14 to 20 times slower inside a loop than outside one (jax-ml/jax#12868), and
+    samplers live in loops. On CPU, the gradient for the kernel is matrix products, for the same
+    reason.
 
     Args:
         x: images or feature maps.
         kernel: square or rectangular, HWIO.
-        stride: in both directions, or in each.
-        padding: zeros before and after the rows and the columns.
-        dilation: from one of the kernel's rows, and columns, to the next.
-        groups: of input channels, each read by a group of output channels.
+        stride: the step of the windows, one for both directions or (row, col).
+        padding: the zeros before and after the rows and the columns.
+        dilation: the step (row, col) from a kernel's entry to the next.
+        groups: the number of groups of input channels, each read by its own output channels.
     """
-    return _plain(x, kernel, stride, padding, dilation, groups)
-
-
-def _plain(
-    x: Array,
-    kernel: Array,
-    stride: int | tuple[int, int],
-    padding: Padding,
-    dilation: tuple[int, int],
-    groups: int,
-) -> Array:
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        _pair(stride),
-        padding,
-        rhs_dilation=dilation,
-        dimension_numbers=_LAYOUT,
-        feature_group_count=groups,
-    )
+    form = _Convolution(x.shape, kernel.shape, _pair(stride), padding, dilation, groups)
+    return derivative(form, 2, x, kernel)
 
 
 def _pair(stride: int | tuple[int, int]) -> tuple[int, int]:
     return (stride, stride) if isinstance(stride, int) else stride
 
 
-def _forward(x: Array, kernel: Array, *settings: Any) -> tuple[Array, Any]:
-    return convolve(x, kernel, *settings), (x, kernel)
+@dataclass(frozen=True)
+class _Convolution(Form):
+    """The trilinear form <g, x * kernel> of images, a kernel and a response."""
 
+    image: tuple[int, ...]
+    """The shape of x."""
+    window: tuple[int, ...]
+    """The shape of the kernel."""
+    stride: tuple[int, int]
+    padding: Padding
+    dilation: tuple[int, int]
+    groups: int
+    slots: ClassVar[int] = 3
 
-def _backward(
-    stride: int | tuple[int, int],
-    padding: Padding,
-    dilation: tuple[int, int],
-    groups: int,
-    residuals: tuple[Array, Array],
-    g: Array,
-) -> tuple[Array, Array]:
-    x, kernel = residuals
-    places, inputs = g.shape[1] * g.shape[2], x.shape[1] * x.shape[2]
-    # A correlation multiplies once an input and a product once an output, of which slabs have
-    # far fewer; at AlexNet's conv3 behind a unit of conv5, 25 for 49, that takes half the time.
-    simple = _pair(stride) == dilation == (1, 1) and groups == 1
-    if simple and inputs > 1.3 * places:
-        dx = _spread(g, kernel, padding, x)
-    else:
-        dx = _correlate(g, kernel, stride, padding, dilation, groups, x)
+    @override
+    def derivative(self, slot: int, *operands: Array) -> Array:
+        """The gradient for x (0) or the kernel (1), or the convolution itself (2)."""
+        return (self._for_image, self._for_kernel, self._convolved)[slot](*operands)
 
-    def autodiff(x: Array, g: Array) -> Array:
-        _, vjp = jax.vjp(lambda w: _plain(x, w, stride, padding, dilation, groups), kernel)
-        return vjp(g)[0]
+    def _convolved(self, x: Array, kernel: Array) -> Array:
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            self.stride,
+            self.padding,
+            rhs_dilation=self.dilation,
+            dimension_numbers=_LAYOUT,
+            feature_group_count=self.groups,
+        )
 
-    if dilation != (1, 1) or groups > 1:
-        return dx, autodiff(x, g)
-    products = partial(_kernel_products, kernel.shape, _pair(stride), padding)
-    return dx, lax.platform_dependent(x, g, cpu=products, default=autodiff)
+    def _for_image(self, kernel: Array, g: Array) -> Array:
+        places, inputs = g.shape[1] * g.shape[2], self.image[1] * self.image[2]
+        # A correlation multiplies once an input and a product once an output, of which slabs have
+        # far fewer; at AlexNet's conv3 behind a unit of conv5, 25 for 49, that takes half the time.
+        simple = self.stride == self.dilation == (1, 1) and self.groups == 1
+        if simple and inputs > 1.3 * places:
+            return _spread(g, kernel, self.padding, self.image)
+        return _correlate(
+            g, kernel, self.stride, self.padding, self.dilation, self.groups, self.image
+        )
+
+    def _for_kernel(self, x: Array, g: Array) -> Array:
+        def autodiff(x: Array, g: Array) -> Array:
+            kernel = jax.ShapeDtypeStruct(self.window, x.dtype)
+            return cast(Array, jax.linear_transpose(partial(self._convolved, x), kernel)(g)[0])
+
+        if self.dilation != (1, 1) or self.groups > 1:
+            return autodiff(x, g)
+        products = partial(_kernel_products, self.window, self.stride, self.padding)
+        return cast(Array, lax.platform_dependent(x, g, cpu=products, default=autodiff))
 
 
 def _kernel_products(
     shape: tuple[int, ...], stride: tuple[int, int], padding: Padding, x: Array, g: Array
 ) -> Array:
-    """The gradient with regard to the kernel as matrix products.
+    """The gradient for the kernel as matrix products.
 
     Strides become channels first: blocks of stride x stride pixels, of which the kernel has a few
     places, with a product for each. At AlexNet's first layer, 9 products of 48 channels for 121
@@ -140,9 +145,9 @@ def _correlate(
     padding: Padding,
     dilation: tuple[int, int],
     groups: int,
-    x: Array,
+    image: tuple[int, ...],
 ) -> Array:
-    """The gradient with regard to x as a full correlation of g with the flipped kernel."""
+    """The gradient for the image as a full correlation of g with the flipped kernel."""
     # Output o reads inputs o*stride - before ... o*stride - before + reach, in steps of the
     # dilation, so that input i collects from a full correlation of the stride-dilated g, shifted
     # by reach - before.
@@ -151,7 +156,7 @@ def _correlate(
         reach, before = (kernel.shape[axis] - 1) * dilation[axis], padding[axis][0]
         dilated = (g.shape[1 + axis] - 1) * _pair(stride)[axis] + 1
         start = reach - before
-        pads.append((start, x.shape[1 + axis] + reach - dilated - start))
+        pads.append((start, image[1 + axis] + reach - dilated - start))
     return lax.conv_general_dilated(
         g,
         _transposed(kernel, groups),
@@ -164,11 +169,11 @@ def _correlate(
     )
 
 
-def _spread(g: Array, kernel: Array, padding: Padding, x: Array) -> Array:
-    """The same for a stride of 1: what g sends to each input of its windows, put in place."""
+def _spread(g: Array, kernel: Array, padding: Padding, image: tuple[int, ...]) -> Array:
+    """The gradient for the image at a stride of 1: products of g with the kernel, put in place."""
     parts = lax.dot_general(g, kernel, (((3,), (3,)), ((), ())))  # n row col k_row k_col c_in
     for axis in (2, 1):
-        start, room = -padding[axis - 1][0], x.shape[axis] - g.shape[axis]
+        start, room = -padding[axis - 1][0], image[axis] - g.shape[axis]
         placed = []
         for shift, part in enumerate(jnp.unstack(parts, axis=axis + 2), start):
             pads = [(0, 0, 0)] * part.ndim
@@ -179,13 +184,10 @@ def _spread(g: Array, kernel: Array, padding: Padding, x: Array) -> Array:
 
 
 def _transposed(kernel: Array, groups: int) -> Array:
-    """The kernel flipped, from each group's output channels to its input channels."""
+    """The kernel flipped in space, its input and output channels exchanged within each group."""
     rows, cols, inputs, outputs = kernel.shape
     grouped = jnp.flip(kernel, (0, 1)).reshape(rows, cols, inputs, groups, outputs // groups)
     return grouped.transpose(0, 1, 4, 3, 2).reshape(rows, cols, outputs // groups, -1)
-
-
-convolve.defvjp(_forward, _backward)
 
 
 def conv_general_dilated(
@@ -199,10 +201,10 @@ def conv_general_dilated(
     feature_group_count: int = 1,
     **others: Any,
 ) -> Array:
-    """What `nnx.Conv` calls `lax.conv_general_dilated` for, by `convolve` where that can do it.
+    """A replacement for `lax.conv_general_dilated` in `nnx.Conv`, with `convolve`'s fast gradients.
 
-    One can give it to an `nnx.Conv` as its `conv_general_dilated`. Convolutions of images at
-    the default precision are `convolve`'s; others are left as they are.
+    Give it to an `nnx.Conv` as `conv_general_dilated`. Convolutions of images at the default
+    precision use `convolve`; all others use `lax`.
     """
     given = {name for name, value in others.items() if value is not None}
     if lhs.ndim != 4 or set(lhs_dilation) != {1} or given - {"dimension_numbers"}:
@@ -220,5 +222,12 @@ def conv_general_dilated(
         sizes = [(k - 1) * d + 1 for k, d in zip(rhs.shape[:2], rhs_dilation, strict=True)]
         padding = lax.padtype_to_pads(lhs.shape[1:3], sizes, window_strides, padding)
     rows, cols = ((int(before), int(after)) for before, after in padding)
-    stride, dilation = tuple(window_strides), tuple(rhs_dilation)
-    return convolve(lhs, rhs, stride, (rows, cols), dilation, feature_group_count)
+    stride, dilation = (window_strides[0], window_strides[1]), (rhs_dilation[0], rhs_dilation[1])
+    return convolve(
+        lhs,
+        rhs,
+        stride=stride,
+        padding=(rows, cols),
+        dilation=dilation,
+        groups=feature_group_count,
+    )

@@ -3,38 +3,47 @@
 from dataclasses import dataclass, field, replace
 from typing import Self
 
-from ppl_cnn.errors import InputError
-from ppl_cnn.models.networks.layers import (
-    Layer,
-)
+from ppl_cnn.errors import MismatchError, UnknownNameError, unknown
+from ppl_cnn.models.networks.layers import Layer
 
 IMAGE = "image"
-"""What a layer that reads the image itself reads."""
-
+"""The name of the image among the responses that layers read."""
 
 _RESERVED = ("unit", "class", "views")
+"""Names that unit texts and weights use for other things than layers."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From pixels (0..255) to what the first layer sees: (pixels - mean) * scale.
+    """The way from pixels (0..255) to what the first layer sees: (pixels - mean) * scale.
 
     The images of densities and samples are in pixel units minus the mean; the scale belongs
     to the network.
+
+    Examples:
+        >>> Preprocessing(mean=(104.0, 117.0, 123.0), scale=(1.0, 1.0, 1.0), order="BGR").mean
+        (104.0, 117.0, 123.0)
     """
 
     mean: tuple[float, ...]
-    """Per channel, in the network's channel order."""
+    """The mean pixel (0..255) of each channel, in the order of `order`."""
     scale: tuple[float, ...]
-    """Likewise."""
+    """The factor of each channel after the mean is subtracted, in the order of `order`."""
     order: str = "RGB"
-    """Of the channels: "RGB", "BGR" or "grey"."""
+    """The channel order: "RGB", "BGR" or "grey"."""
     short_side: int | None = None
-    """What photographs' short side is scaled to before the centre is cropped; by default the
-    least that fills the network's image."""
+    """The short side, in pixels, that photographs are scaled to before the centre is cropped.
+
+    By default it is the least that fills the network's image.
+    """
 
     def resized(self, before: int, after: int) -> Self:
-        """The same for images of another side: of photographs, as much is seen."""
+        """The preprocessing for images of another side, which shows as much of a photograph.
+
+        Args:
+            before: the present side of the network's image, in pixels.
+            after: the new side.
+        """
         if self.short_side is None:
             return self
         return replace(self, short_side=round(self.short_side * after / before))
@@ -42,41 +51,49 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Network:
-    """A network's declaration; hashable, and free of arrays.
+    """A network's declaration: a graph of named layers, hashable and free of arrays.
 
     Raises:
-        InputError: two layers share a name, or one reads a layer that doesn't come before it.
+        UnknownNameError: a layer reads a layer that is not declared before it.
+        MismatchError: a layer's name is reserved or already used.
     """
 
     name: str
     image_shape: tuple[int, int, int]
-    """(row, col, channel) of the image it sees."""
+    """The shape (row, col, channel) of the image that it sees."""
     preprocessing: Preprocessing
     layers: tuple[Layer, ...] = field(repr=False)
-    """In an order in which each comes after those it reads; the last gives the scores."""
+    """The layers, each after those that it reads; the last gives the scores."""
     aliases: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    """(name in published weights, layer) where they differ."""
+    """Pairs (name in published weights, layer), where the two differ."""
     is_resized: bool = False
-    """Whether its images are of another size than those it was declared for."""
+    """Whether its images have another size than those it was declared for."""
     classes: str | None = None
-    """What has names for the scores: "imagenet", for the classes of ILSVRC 2012 in its order."""
+    """The data set of its classes, or None; "imagenet" is ILSVRC 2012 in its order."""
 
     def __post_init__(self) -> None:
         known = {IMAGE}
         for layer in self.layers:
             if layer.name in known or layer.name in _RESERVED:
-                raise InputError(f"{self.name} has no free name {layer.name!r} for a layer.")
-            if missing := set(layer.after) - known:
-                raise InputError(
-                    f"{layer.name} of {self.name} reads {', '.join(sorted(missing))}, which must "
-                    f"be declared before it."
+                raise MismatchError(
+                    f"Layer name {layer.name!r} of {self.name} is reserved or already used."
+                )
+            if missing := sorted(set(layer.after) - known):
+                raise UnknownNameError(
+                    f"{layer.name} of {self.name} reads {', '.join(missing)}. Declare layers "
+                    f"before those that read them.",
+                    name=missing[0],
+                    known=known,
                 )
             known.add(layer.name)
 
     def layer(self, name: str) -> Layer:
-        """The layer of that name; `InputError` if there is none."""
+        """The layer of that name.
+
+        Raises:
+            UnknownNameError: the network has no such layer.
+        """
         for layer in self.layers:
             if layer.name == name:
                 return layer
-        names = ", ".join(layer.name for layer in self.layers)
-        raise InputError(f"{self.name} has no layer {name!r}; its layers are {names}.")
+        raise unknown(f"layer of {self.name}", name, [layer.name for layer in self.layers])

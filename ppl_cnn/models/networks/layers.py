@@ -1,4 +1,4 @@
-"""Layers as data. A network is a small graph of these, in order (see `networks.py`).
+"""Layers as data. A network is a small graph of these, in order (see `declaration.py`).
 
 Everything else is derived from what a layer says of itself: its weights' shapes, its output's
 shape, which input positions an output position reads, and how it is computed.
@@ -19,12 +19,14 @@ from jaxtyping import Array
 from ppl_cnn.models.networks.convolution import Padding, convolve
 
 type Shape = tuple[int, ...]
+"""The shape of a response without the batch: (row, col, channel) or (channel,)."""
 type Weights = Mapping[str, Array]
+"""Weight name -> array, for one layer."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """Which input positions an output position reads, along rows and along columns alike.
+    """The input positions that an output position reads, along rows and along columns alike.
 
     Output o reads inputs o*stride - padding ... o*stride - padding + kernel - 1. With `ceil`,
     as in Caffe's pooling, a last window may hang over the end of the map.
@@ -49,7 +51,11 @@ class Window:
         return count - ((count - 1) * self.stride >= size + self.padding)
 
     def inputs(self, outputs: range, size: int) -> tuple[range, tuple[int, int]]:
-        """The inputs that a range of outputs reads, and how many it would read off each end."""
+        """The inputs that a range of outputs reads.
+
+        Returns:
+            The positions inside the map, and how many lie before and after it.
+        """
         start = outputs.start * self.stride - self.padding
         stop = (outputs.stop - 1) * self.stride - self.padding + self.kernel
         inside = range(max(start, 0), min(stop, size))
@@ -58,46 +64,48 @@ class Window:
 
 @dataclass(frozen=True)
 class Layer(ABC):
-    """What the rest of the code asks of a layer; by default one without weights or windows."""
+    """A layer of a network; without overrides, one without weights that maps each position."""
 
     name: str
     after: tuple[str, ...] = field(default=(), kw_only=True)
-    """The layers whose responses it reads, side by side along the channels; by default the one
-    declared before it, or the image."""
+    """The layers whose responses it reads, side by side along the channels.
+
+    By default it reads the layer declared before it, or the image.
+    """
 
     @property
     def window(self) -> Window:
-        """How outputs read inputs in space."""
+        """The input positions that each output position reads."""
         return Window()
 
     @property
     def channelwise(self) -> bool:
-        """Whether a channel of its response reads that channel of its input alone."""
+        """Whether each channel of its response reads only the same channel of its input."""
         return True
 
     def weight_shapes(self, shape: Shape) -> dict[str, Shape]:
-        """The shapes of its weights for inputs of `shape`, without the batch; {} if it has none."""
+        """Weight name -> shape, for inputs of `shape` without the batch; {} without weights."""
         return {}
 
     def response_shape(self, shape: Shape) -> Shape:
-        """The shape of its response to an input of `shape`: (row, col, channel) or (channel,)."""
+        """The shape of its response to an input of `shape`, both without the batch."""
         return (*self.window.map_size(shape), shape[-1]) if len(shape) == 3 else shape
 
     @abstractmethod
     def apply(self, weights: Weights, x: Array, padding: Padding, keep: Array | None) -> Array:
-        """Its response to a batch.
+        """The response to a batch.
 
         Args:
-            weights: of the shapes that `weight_shapes` names.
-            x: (n, row, col, channel) or (n, channel).
-            padding: positions missing above, below, left and right of each map.
-            keep: which values dropout keeps, like x; None outside training.
+            weights: the layer's weights, of the shapes that `weight_shapes` gives.
+            x: the input, (n, row, col, channel) or (n, channel).
+            padding: how many positions are missing above and below, left and right of each map.
+            keep: which values dropout keeps, of the shape of x; None outside training.
         """
 
 
 @dataclass(frozen=True)
 class Conv(Layer):
-    """A convolution with bias; `groups` split input and output channels, as in AlexNet."""
+    """A convolution with bias; `groups` splits input and output channels, as in AlexNet."""
 
     channels: int
     kernel: int
@@ -135,7 +143,9 @@ class Conv(Layer):
             jnp.split(weights["kernel"], self.groups, axis=-1),
             strict=True,
         )
-        maps = [convolve(part, kernel, self.stride, padding) for part, kernel in parts]
+        maps = [
+            convolve(part, kernel, stride=self.stride, padding=padding) for part, kernel in parts
+        ]
         return jnp.concatenate(maps, axis=-1) + weights["bias"][None, None, None, :]
 
 
@@ -166,7 +176,7 @@ class Dense(Layer):
 
 @dataclass(frozen=True)
 class ReLU(Layer):
-    """max(x, 0)."""
+    """The nonlinearity max(x, 0)."""
 
     @override
     def apply(self, weights: Weights, x: Array, padding: Padding, keep: Array | None) -> Array:
@@ -175,7 +185,7 @@ class ReLU(Layer):
 
 @dataclass(frozen=True)
 class MaxPool(Layer):
-    """The largest value in each window; positions off the map never win."""
+    """The largest value in each window; positions off the map count as -infinity."""
 
     kernel: int
     stride: int
@@ -235,7 +245,7 @@ class LRN(Layer):
 
 @dataclass(frozen=True)
 class Dropout(Layer):
-    """Zeroes a share `rate` of the values and scales the rest, in training only."""
+    """Dropout: zeroes a share `rate` of the values in training and scales the others to match."""
 
     rate: float = 0.5
 
@@ -248,7 +258,7 @@ class Dropout(Layer):
 
 @dataclass(frozen=True)
 class Concat(Layer):
-    """A name for the responses of several layers, side by side along the channels."""
+    """The responses of several layers, concatenated along the channels."""
 
     @override
     def apply(self, weights: Weights, x: Array, padding: Padding, keep: Array | None) -> Array:
@@ -257,7 +267,7 @@ class Concat(Layer):
 
 @dataclass(frozen=True)
 class GlobalMean(Layer):
-    """Each channel's mean over its map."""
+    """Global average pooling: each channel's mean over its map."""
 
     @override
     def response_shape(self, shape: Shape) -> Shape:

@@ -1,4 +1,4 @@
-"""Receptive fields of responses of which nothing is known but how to compute them."""
+"""Receptive fields found numerically, for networks that are not declared layer by layer."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -12,14 +12,17 @@ from ppl_cnn.models.networks.graph import Region
 type Images = Float[Array, "n row col channel"]
 type Weights = dict[str, Array]
 type Respond = Callable[[Weights, Images], Array]
-"""Images to a layer's responses, (n, row, col, channel) or (n, channel)."""
+"""From weights and images to a layer's responses, (n, row, col, channel) or (n, channel)."""
 
 _DEVIATIONS = (1.0, 8.0, 64.0)
-"""Of the noise images, in pixel units: small ones saturate nothing, large ones open ReLUs."""
+"""Standard deviations of the noise images, in pixel units.
+
+Small ones saturate nothing, large ones open ReLUs.
+"""
 _ROUNDS = 4
-"""Of an image of each deviation; pooling hands a gradient to one pixel of a window at a time."""
+"""How many images of each deviation are tried: pooling passes gradients to one pixel a window."""
 _TOLERANCE = 1e-4
-"""Of the largest response: more than rounding, less than anything that a density could show."""
+"""The change that counts, relative to the largest response: above rounding, below what matters."""
 
 
 def receptive_fields(
@@ -30,21 +33,21 @@ def receptive_fields(
 ) -> Iterator[Region]:
     """The pixels on which a layer's responses depend, found numerically.
 
-    They are the least rectangle that holds the support of the gradient of a random combination
-    of the channels, at a dozen noise images. That is an observation and no proof, and so it is
-    checked: if other pixels outside the rectangle change the response to further noise images,
-    the receptive field is taken to be the whole image.
+    A receptive field is the least rectangle that holds the support of the gradient of a random
+    combination of the channels, at a dozen noise images. This is an observation, not a proof, so
+    it is checked: if pixels outside the rectangle change the response to further noise images,
+    the whole image is taken.
 
     Args:
-        respond: computes the layer's responses.
-        weights: its first argument.
+        respond: computes the layer's responses from weights and images.
+        weights: the first argument of `respond`.
         image_shape: (row, col, channel) of the images.
-        places: weights over the layer's map (row, col), of which the responses' sum is taken:
-            one at a place, or even ones for the mean; an array without axes for a layer without
-            a map.
+        places: for each unit, weights over the layer's map (row, col) by which its response is
+            summed: 1 at its place, or equal ones for the mean; an array without axes for a layer
+            without a map.
 
-    Returns:
-        For each of the places rows and columns, both empty if there is no gradient.
+    Yields:
+        The rows and columns for each of the places, both empty if there is no gradient.
     """
 
     def summed(weights: Weights, place: Array, images: Images) -> Float[Array, "n c"]:
@@ -56,7 +59,7 @@ def receptive_fields(
         weights: Weights, place: Array, images: Images
     ) -> tuple[Float[Array, "n c"], Bool[Array, "row col"]]:
         response, pull_back = jax.vjp(lambda images: summed(weights, place, images), images)
-        # Random signs and sizes: that channels' gradients cancel has probability zero.
+        # With random signs and sizes, channels' gradients cancel with probability zero.
         mix = jax.random.normal(jax.random.key(0), response.shape, response.dtype)
         return response, jnp.any(pull_back(mix)[0] != 0, axis=(0, 3))
 
@@ -78,13 +81,13 @@ def receptive_fields(
 
 
 def _noise(seed: int, shape: tuple[int, int, int]) -> Float[np.ndarray, "n row col channel"]:
-    """An image of each deviation."""
+    """Noise images, one for each of the deviations."""
     noise = np.random.default_rng(seed).standard_normal((len(_DEVIATIONS), *shape), np.float32)
     return noise * np.asarray(_DEVIATIONS, np.float32)[:, None, None, None]
 
 
 def _hull(support: Bool[np.ndarray, "row col"]) -> Region:
-    """The least rectangle that holds it."""
+    """The rows and columns of the least rectangle that holds the support."""
     rows, cols = (np.flatnonzero(support.any(axis)) for axis in (1, 0))
     if not rows.size:
         return range(0), range(0)

@@ -1,48 +1,66 @@
-"""A reference whose pixels are squashed into 0..255."""
+"""The reference whose pixels are squashed into 0..255."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpyro.distributions as dist
 
-from ppl_cnn.errors import InputError
+from ppl_cnn.errors import ArgumentError
 from ppl_cnn.models.networks.declaration import Preprocessing
-from ppl_cnn.models.references.reference import Reference
+from ppl_cnn.models.references.reference import Context, Reference, after_colon
 from ppl_cnn.models.references.transforms import Squash
 
 
 @dataclass(frozen=True)
 class Bounded:
-    """Another reference whose pixels are squashed into 0..255, smoothly (`transforms.Squash`).
+    """A reference whose pixels are squashed smoothly into 0..255 (see `transforms.Squash`).
 
-    Pixels between 40 and 215 stay as they are to 0.2 grey levels; those beyond 0..255 end up
-    near the ends.
+    Squashing changes pixels in 40..215 by at most 0.2 grey levels and brings those beyond 0..255
+    close to the ends.
 
     Args:
-        reference: unbounded, about the network's mean image: white noise or a spectral one.
+        reference: an unbounded reference, such as white or spectral noise.
 
     Raises:
-        InputError: that reference is bounded already.
+        ArgumentError: the pixels of `reference` are in 0..255 already.
+
+    Examples:
+        >>> import jax, ppl_cnn
+        >>> bounded = ppl_cnn.Bounded(ppl_cnn.WhiteNoise(500.0))
+        >>> str(bounded)
+        'bounded:white:500'
+        >>> q = bounded.distribution((4, 4, 1), ppl_cnn.Preprocessing((50.0,), (1.0,)))
+        >>> x = q.sample(jax.random.key(0))
+        >>> bool((x >= -50).all() and (x <= 205).all())
+        True
     """
 
     reference: Reference
-    linear: ClassVar = False
+    push_is_linear: ClassVar = False
 
     def __post_init__(self) -> None:
-        if not self.reference.linear:
-            raise InputError(f"The pixels of {self.reference} are in 0..255: leave out bounded.")
+        if not self.reference.push_is_linear:
+            raise ArgumentError(
+                f"The pixels of {self.reference} are in 0..255 already: leave out bounded.",
+                argument="reference",
+            )
 
     def __str__(self) -> str:
         return f"bounded:{self.reference}"
 
     @property
-    def whole(self) -> bool:
-        """As the other reference."""
-        return self.reference.whole
+    def needs_whole_image(self) -> bool:
+        """Whether the squashed reference needs the network's whole image."""
+        return self.reference.needs_whole_image
+
+    @classmethod
+    def parse(cls, rest: str, context: Context) -> Self:
+        """The reference of the text bounded:REFERENCE (see `Parsed.parse`)."""
+        return cls(context.parse(after_colon(rest)))
 
     def distribution(
         self, shape: tuple[int, int, int], preprocessing: Preprocessing
     ) -> dist.TransformedDistribution:
-        """q over fields of a (row, col, channel) shape."""
+        """The distribution q of images of a (row, col, channel) shape."""
         unbounded = self.reference.distribution(shape, preprocessing)
         return dist.TransformedDistribution(unbounded, [Squash(preprocessing.mean)])

@@ -1,4 +1,4 @@
-"""The learned reference: a Gaussian with the mean and the covariance of a set of images."""
+"""The Gaussian reference: the mean and the covariance of a set of images."""
 
 import hashlib
 import io
@@ -16,66 +16,88 @@ from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import Transform
 
-from ppl_cnn.errors import InputError
+from ppl_cnn.errors import ArgumentError, FileError, MismatchError
 from ppl_cnn.files import write_aside
 from ppl_cnn.models.networks.declaration import Preprocessing
+from ppl_cnn.models.references.reference import Context, after_colon
 from ppl_cnn.models.references.transforms import Images, push_forward
 
 LARGEST = 4096
-"""Values of an image, row x col x channel: the factor has the square of that."""
+"""The most values (row x col x channel) of an image; the factor has the square of that."""
 FLOOR = 4.0
-"""The least standard deviation in any direction, in grey levels: pixels that are the same in all
-images would leave the Gaussian without a density."""
+"""The least standard deviation in any direction, in grey levels. Without it, pixels that are the
+same in all images would leave the Gaussian without a density."""
 _NAMED = re.compile(r"(.+?)(?:@([0-9a-f]{16}))?", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Gaussian:
-    """N(m, C) with the mean image m and the covariance C of images: R(z) = m + C^(1/2) z.
+    """The reference N(m, C) with the mean image m and the covariance C of images.
+
+    R(z) = m + C^(1/2) z, minus the network's mean. Make one with `fit`, or open one with `load`.
 
     Args:
-        path: of the file that holds it, for its text.
-        digest: of what the file holds.
-        mean: m, (row, col, channel), in pixels 0..255; channels as RGB.
-        factor: C^(1/2), symmetric and positive definite, between images as flat vectors.
+        path: the file that holds m and C^(1/2); it stands in the reference's text.
+        digest: 16 hexadecimal digits that identify the content of the file.
+        mean: m, (row, col, channel), pixels 0..255; three channels are RGB.
+        factor: C^(1/2) between images as flat vectors, symmetric and positive definite, in grey
+            levels.
+
+    Examples:
+        >>> import tempfile, numpy as np, ppl_cnn
+        >>> images = np.random.default_rng(0).normal(128.0, 20.0, (500, 2, 2, 1))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     fitted = ppl_cnn.Gaussian.fit(images, f"{folder}/images.npz")
+        >>> fitted.mean.shape
+        (2, 2, 1)
+        >>> bool(abs(fitted.factor - 20 * np.eye(4)).max() < 3)
+        True
     """
 
     path: str
     digest: str
     mean: Float[np.ndarray, "row col channel"] = field(compare=False, repr=False)
     factor: Float[np.ndarray, "value value"] = field(compare=False, repr=False)
-    linear: ClassVar = True
-    whole: ClassVar = True
+    push_is_linear: ClassVar = True
+    needs_whole_image: ClassVar = True
 
     def __str__(self) -> str:
         return f"gaussian:{self.path}@{self.digest}"
 
     @classmethod
     def fit(
-        cls, images: np.ndarray, path: Path, contrast: float = 1.0, floor: float = FLOOR
+        cls, images: np.ndarray, path: str | Path, *, contrast: float = 1.0, floor: float = FLOOR
     ) -> Self:
-        """Takes mean and covariance from images, and writes the file that holds them.
+        """Fits mean and covariance to images, and writes the file that holds them.
 
         Args:
-            images: (n, row, col, channel), pixels 0..255; channels as RGB.
-            path: of the file, an npz.
-            contrast: what the standard deviations are multiplied by.
-            floor: the least standard deviation afterwards, in grey levels.
+            images: (n, row, col, channel), n >= 2, pixels 0..255; three channels are RGB.
+            path: the .npz file to write.
+            contrast: factor on the standard deviations, > 0.
+            floor: least standard deviation in any direction after that, in grey levels, > 0.
 
         Raises:
-            InputError: there are fewer than two images, or they are too large; or contrast or
-                floor isn't positive.
+            ArgumentError: there are fewer than two images, they have more than 4,096 values each,
+                or contrast or floor isn't positive and finite.
         """
         images = np.asarray(images)
         if images.ndim != 4 or len(images) < 2:
-            raise InputError(
-                f"A Gaussian is fitted to two or more images (n, row, col, channel), not to an "
-                f"array of {images.shape}."
+            raise ArgumentError(
+                f"`images` must hold two or more images (n, row, col, channel), not an array of "
+                f"shape {images.shape}.",
+                argument="images",
             )
-        _check_size(images.shape[1:])
+        if not _fits(images.shape[1:]):
+            raise ArgumentError(
+                f"A Gaussian reference takes images of 1 to {LARGEST:,} values, not of "
+                f"{int(np.prod(images.shape[1:])):,}: use smaller images or a spectral reference.",
+                argument="images",
+            )
         for name, value in (("contrast", contrast), ("floor", floor)):
             if not 0 < value < float("inf"):
-                raise InputError(f"The {name} must be positive and finite, not {value}.")
+                raise ArgumentError(
+                    f"`{name}` must be positive and finite, not {value}.", argument=name
+                )
         flat = images.reshape(len(images), -1).astype(np.float64)
         values, vectors = np.linalg.eigh(np.cov(flat, rowvar=False).reshape(flat.shape[1], -1))
         spread = np.maximum(contrast * np.sqrt(np.maximum(values, 0.0)), floor)
@@ -87,69 +109,67 @@ class Gaussian:
         return cls.load(path)
 
     @classmethod
-    def load(cls, path: Path) -> Self:
-        """Reads what `fit` wrote.
+    def load(cls, path: str | Path) -> Self:
+        """Reads a file of `fit`.
 
         Raises:
-            InputError: the file is missing or holds no Gaussian.
+            FileError: the file is missing, or isn't one of `fit`.
         """
+        strange = FileError(
+            f"{str(path)!r} isn't a Gaussian reference: write one with `Gaussian.fit`.", path=path
+        )
         try:
             with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
                 mean, factor = file["mean"], file["factor"]
         except FileNotFoundError:
-            raise InputError(f"There is no file {str(path)!r} of a Gaussian reference.") from None
+            raise FileError(f"Gaussian reference {str(path)!r} is missing.", path=path) from None
         except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
-            raise InputError(f"{str(path)!r} is no file of a Gaussian reference.") from None
-        if mean.ndim == 3:
-            _check_size(mean.shape)
+            raise strange from None
         if mean.dtype != np.float32 or factor.dtype != np.float32 or not _usable(mean, factor):
-            raise InputError(f"{str(path)!r} is no file of a Gaussian reference.")
+            raise strange
         digest = hashlib.sha256(mean.tobytes() + factor.tobytes()).hexdigest()[:16]
         return cls(str(path), digest, mean, factor)
 
     @classmethod
-    def parse(cls, text: str) -> Self:
-        """The reference of a text after "gaussian:".
-
-        Args:
-            text: FILE.npz or, as in a record, FILE.npz@DIGEST.
+    def parse(cls, rest: str, context: Context) -> Self:
+        """The reference of the text gaussian:FILE.npz or, as in a record, FILE.npz@DIGEST.
 
         Raises:
-            InputError: the file can't be used, or holds another Gaussian than the digest's.
+            FileError: the file can't be used, or its content has another digest.
         """
-        found = _NAMED.fullmatch(text)
-        if found is None:
-            raise InputError("Write gaussian:FILE.npz, with a file of ppl_cnn.Gaussian.fit.")
-        reference = cls.load(Path(found[1]))
+        found = _NAMED.fullmatch(after_colon(rest))
+        assert found is not None
+        reference = cls.load(found[1])
         if found[2] not in (None, reference.digest):
-            raise InputError(
-                f"{found[1]!r} holds the Gaussian {reference.digest}, not {found[2]}: it has been "
-                f"fitted anew."
+            raise FileError(
+                f"{found[1]!r} holds the Gaussian {reference.digest}, not {found[2]}: it was "
+                f"fitted again since. Restore the file, or leave out @{found[2]}.",
+                path=found[1],
             )
         return reference
 
     def distribution(
         self, shape: tuple[int, int, int], preprocessing: Preprocessing
     ) -> dist.TransformedDistribution:
-        """q over images of a (row, col, channel) shape.
+        """The distribution q of images of a (row, col, channel) shape.
 
         Raises:
-            InputError: the Gaussian is of images of another shape.
+            MismatchError: the Gaussian was fitted to images of another shape.
         """
         if shape != self.mean.shape:
-            raise InputError(
-                f"{self.path} was fitted to images of {self.mean.shape}, and the network's are "
-                f"{shape}."
+            raise MismatchError(
+                f"{self.path} was fitted to images of shape {self.mean.shape}, but the network's "
+                f"have the shape {shape}."
             )
         return push_forward(shape, [Correlated(self, preprocessing)])
 
 
 class Correlated(Transform):
-    """R(z) = m + C^(1/2) z, less the network's mean, in the order of its channels.
+    """R(z) = m + C^(1/2) z, minus the network's mean, in the network's channel order.
 
     Args:
-        gaussian: m and C.
-        preprocessing: the network's.
+        gaussian: the reference that holds m and C^(1/2).
+        preprocessing: the network's mean and channel order.
     """
 
     domain = codomain = constraints.independent(constraints.real, 3)
@@ -158,7 +178,7 @@ class Correlated(Transform):
         self.gaussian, self.preprocessing = gaussian, preprocessing
 
     def __call__(self, z: Images) -> Images:
-        """R(z)."""
+        """Maps z to R(z)."""
         image = self._matmul(z, self.gaussian.factor)
         return self._ordered(image + _ranked(self.gaussian.mean, z)) - self._means(z)
 
@@ -169,14 +189,14 @@ class Correlated(Transform):
 
     def _matmul(self, images: Images, matrix: np.ndarray) -> Images:
         flat = images.reshape(*images.shape[:-3], -1)
-        # GPUs would multiply with ten bits, and R^-1 would not be R's inverse.
+        # By default, GPUs multiply with ten bits, and R^-1 would not invert R.
         flat = jnp.matmul(
             flat, jnp.asarray(matrix, flat.dtype), precision=jax.lax.Precision.HIGHEST
         )
         return flat.reshape(images.shape)
 
     def _ordered(self, images: Images) -> Images:
-        """From RGB to the network's order, or back."""
+        """Reorders channels from RGB to the network's order, or back."""
         return images[..., ::-1] if self.preprocessing.order == "BGR" else images
 
     def _means(self, x: Images) -> Array:
@@ -185,16 +205,16 @@ class Correlated(Transform):
     def log_abs_det_jacobian(
         self, x: Images, y: Images, intermediates: Any = None
     ) -> Float[Array, "*batch"]:
-        """Log determinant of C^(1/2)."""
+        """The log determinant of C^(1/2), the same for all x."""
         _, log_det = np.linalg.slogdet(self.gaussian.factor.astype(np.float64))
         return jnp.full(x.shape[:-3], log_det, x.dtype)
 
     def tree_flatten(self) -> Any:
-        """No arrays: the Gaussian is named by its digest."""
+        """An empty pytree: the Gaussian is static and identified by its digest."""
         return (), ((), {"gaussian": self.gaussian, "preprocessing": self.preprocessing})
 
     def eq(self, other: Any, static: bool = False) -> bool:
-        """Whether both are the same map."""
+        """Whether both are the same map for the same network."""
         return isinstance(other, Correlated) and self.tree_flatten() == other.tree_flatten()
 
 
@@ -203,18 +223,14 @@ def _ranked(image: np.ndarray, like: Images) -> Array:
     return jnp.asarray(image, like.dtype).reshape((1,) * (like.ndim - 3) + image.shape)
 
 
-def _check_size(shape: tuple[int, ...]) -> None:
-    size = int(np.prod(shape))
-    if not 0 < size <= LARGEST:
-        raise InputError(
-            f"A Gaussian reference is of images of 1 to {LARGEST:,} values, and these have "
-            f"{size:,}: take a spectral one."
-        )
+def _fits(shape: tuple[int, ...]) -> bool:
+    """Whether an image of a shape has few enough values."""
+    return 0 < int(np.prod(shape)) <= LARGEST
 
 
 def _usable(mean: np.ndarray, factor: np.ndarray) -> bool:
-    """Whether they are an image and a symmetric, positive definite matrix."""
-    if mean.ndim != 3 or factor.shape != (mean.size, mean.size):
+    """Whether they are a mean image and a symmetric, positive definite factor."""
+    if mean.ndim != 3 or not _fits(mean.shape) or factor.shape != (mean.size, mean.size):
         return False
     if not (np.isfinite(mean).all() and np.isfinite(factor).all()):
         return False

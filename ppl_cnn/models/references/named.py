@@ -1,66 +1,72 @@
-"""The reference that a text names."""
+"""The parser of a reference's text."""
 
+import importlib
 import re
+from collections.abc import Callable
+from typing import cast
 
-from ppl_cnn.errors import InputError
-from ppl_cnn.models.references.bounded import Bounded
-from ppl_cnn.models.references.gaussian import Gaussian
-from ppl_cnn.models.references.noise import Uniform, WhiteNoise
-from ppl_cnn.models.references.reference import Reference
-from ppl_cnn.models.references.spectral import Band, Spectral
+from ppl_cnn.errors import ArgumentError, InputError, unknown
+from ppl_cnn.models.references.photographs import Measured
+from ppl_cnn.models.references.reference import Context, Parsed, Reference
+from ppl_cnn.models.references.registry import REFERENCES, known_forms
+
+_TEXT = re.compile(r"([a-z]+)((?:[:@].*)?)", re.DOTALL)
+"""A keyword and the rest of the text."""
 
 
-def parse_reference(text: str, natural: Spectral | None = None) -> Reference:
+def parse_reference(text: str, *, photographs: Callable[[], Measured] | None = None) -> Reference:
     """The reference that a text names.
 
     Args:
-        text: white:SIGMA, uniform, spectral, spectral:EXPONENT, spectral:FILE.json (of
-            `Spectral.save`) or spectral:EXPONENT:COVARIANCE (of `str(Spectral)`), each of the
-            last four also with @CONTRAST after it; band:SIDE in place of spectral for its SIDE x
-            SIDE lowest waves; gaussian:FILE.npz (of `Gaussian.fit`); bounded: before one of them
-            squashes the pixels into 0..255.
-        natural: what a spectral reference is where the text doesn't say: one fitted to the
-            user's photographs, for example. By default `Spectral()`.
+        text: a form of `registry.REFERENCES`, such as white:10, spectral:1.1@18 or
+            bounded:band:24.
+        photographs: measures photographs, as `lambda: measure(folder)` does. A spectral or band
+            reference takes from them the exponent and the colours that its text leaves out. It is
+            called only once the text has proved usable.
 
     Raises:
-        InputError: there is no such reference; its numbers or file can't be used; or it takes
-            nothing from `natural`, which was given.
+        UnknownNameError: no reference has this keyword.
+        ArgumentError: the text doesn't have its reference's form, a number in it is out of
+            range, or `photographs` are given and the reference takes nothing from them.
+        FileError: a file that the text names can't be used.
+
+    Examples:
+        >>> parse_reference("bounded:white:60")
+        Bounded(reference=WhiteNoise(sigma=60.0))
+        >>> str(parse_reference("band:8@20"))
+        'band:8@20'
     """
-    inner = text.removeprefix("bounded:")
-    reference = _unbounded(inner, text, natural or Spectral())
-    if natural is not None and not isinstance(reference, Spectral | Band):
-        raise InputError(
-            f"{text} takes nothing from photographs: fit them for spectral, band:SIDE or "
-            f"bounded: before one of these."
+    measured: list[Measured] = []
+
+    def measure() -> Measured:
+        assert photographs is not None
+        measured.append(photographs())
+        return measured[-1]
+
+    reference = _parse(text, None if photographs is None else measure)
+    if photographs is not None and not measured:
+        raise ArgumentError(
+            f"Reference {text!r} takes nothing from photographs: leave out `fit`, or give a "
+            f"spectral or band reference without colours of its own.",
+            argument="fit",
         )
-    return reference if inner == text else Bounded(reference)
+    return reference
 
 
-_SPECTRAL = re.compile(
-    r"(?:spectral|band:(\d{1,4}))(?:$|:(?=[^@])|(?=@))(.*)", re.ASCII | re.DOTALL
-)
-
-
-def _unbounded(
-    inner: str, text: str, natural: Spectral
-) -> WhiteNoise | Uniform | Spectral | Band | Gaussian:
-    if found := _SPECTRAL.fullmatch(inner):
-        spectral = Spectral.parse(found[2], natural)
-        return spectral if found[1] is None else Band(int(found[1]), spectral)
-    if inner.startswith("gaussian:"):
-        return Gaussian.parse(inner.removeprefix("gaussian:"))
-    if inner == "uniform":
-        return Uniform()
-    kind, _, value = inner.partition(":")
+def _parse(text: str, photographs: Callable[[], Measured] | None) -> Reference:
+    found = _TEXT.fullmatch(text)
+    if found is None or found[1] not in REFERENCES:
+        raise unknown("reference", text, known_forms())
+    form = REFERENCES[found[1]]
+    module, _, name = form.home.rpartition(".")
+    home = importlib.import_module(f"ppl_cnn.models.references.{module}")
+    kind = cast(type[Parsed], getattr(home, name))
+    context = Context(lambda inner: _parse(inner, photographs), photographs)
     try:
-        sigma = float(value)
+        return kind.parse(found[2], context)
+    except InputError:
+        raise
     except ValueError:
-        kind = ""
-    if kind != "white":
-        raise InputError(
-            f"{text!r} is no reference: write white:SIGMA, for example white:10, or uniform, "
-            f"spectral, spectral:EXPONENT or spectral:FILE.json, these also with @CONTRAST, "
-            f"band:SIDE in place of spectral, or gaussian:FILE.npz; bounded: before one of them "
-            f"keeps its pixels in 0..255."
-        )
-    return WhiteNoise(sigma)
+        raise ArgumentError(
+            f"Reference {text!r} doesn't have the form {form.text}.", argument="reference"
+        ) from None

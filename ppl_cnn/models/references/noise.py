@@ -1,54 +1,94 @@
 """References of independent pixels: white noise and uniform noise."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpyro.distributions as dist
 from numpyro.distributions.transforms import AffineTransform
 
-from ppl_cnn.errors import InputError
+from ppl_cnn.errors import ArgumentError
 from ppl_cnn.models.networks.declaration import Preprocessing
+from ppl_cnn.models.references.reference import Context, after_colon
 from ppl_cnn.models.references.transforms import NormalToUniform, push_forward
 
 
 @dataclass(frozen=True)
 class WhiteNoise:
-    """Independent pixels N(0, sigma^2) about the mean image: R(z) = sigma z.
+    """The reference of independent pixels N(0, sigma^2) about the mean image: R(z) = sigma z.
 
     Args:
-        sigma: in pixel units (0..255).
+        sigma: standard deviation of a pixel in grey levels (pixels are 0..255), > 0.
+
+    Raises:
+        ArgumentError: sigma isn't positive and finite.
+
+    Source: Dai, Lu, Wu, Generative modeling of convolutional neural networks, ICLR 2015.
+
+    Examples:
+        >>> import ppl_cnn
+        >>> white = ppl_cnn.WhiteNoise(10.0)
+        >>> str(white)
+        'white:10'
+        >>> q = white.distribution((28, 28, 1), ppl_cnn.Preprocessing((0.0,), (1.0,), "grey"))
+        >>> q.event_shape
+        (28, 28, 1)
     """
 
     sigma: float
-    linear: ClassVar = True
-    whole: ClassVar = False
+    push_is_linear: ClassVar = True
+    needs_whole_image: ClassVar = False
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma < float("inf"):
-            raise InputError(f"The noise's sigma must be positive and finite, not {self.sigma}.")
+            raise ArgumentError(
+                f"The sigma of white noise must be positive and finite, not {self.sigma}.",
+                argument="sigma",
+            )
 
     def __str__(self) -> str:
         return f"white:{self.sigma}".removesuffix(".0")
 
+    @classmethod
+    def parse(cls, rest: str, context: Context) -> Self:
+        """The reference of the text white:SIGMA (see `Parsed.parse`)."""
+        return cls(float(after_colon(rest)))
+
     def distribution(
         self, shape: tuple[int, int, int], preprocessing: Preprocessing
     ) -> dist.TransformedDistribution:
-        """q over images of a (row, col, channel) shape."""
+        """The distribution q of images of a (row, col, channel) shape."""
         return push_forward(shape, [AffineTransform(0.0, self.sigma)])
 
 
 @dataclass(frozen=True)
 class Uniform:
-    """Independent pixels, uniform between 0 and 255: R(z) = 255 Phi(z) - mean."""
+    """The reference of independent pixels, uniform in 0..255: R(z) = 255 Phi(z) - mean.
 
-    linear: ClassVar = False
-    whole: ClassVar = False
+    Phi is the standard normal distribution function.
+
+    Examples:
+        >>> import jax, ppl_cnn
+        >>> q = ppl_cnn.Uniform().distribution((4, 4, 1), ppl_cnn.Preprocessing((50.0,), (1.0,)))
+        >>> x = q.sample(jax.random.key(0))
+        >>> bool((x > -50).all() and (x < 205).all())
+        True
+    """
+
+    push_is_linear: ClassVar = False
+    needs_whole_image: ClassVar = False
 
     def __str__(self) -> str:
         return "uniform"
 
+    @classmethod
+    def parse(cls, rest: str, context: Context) -> Self:
+        """The reference of the text uniform (see `Parsed.parse`)."""
+        if rest:
+            raise ValueError(f"{rest!r} follows uniform")
+        return cls()
+
     def distribution(
         self, shape: tuple[int, int, int], preprocessing: Preprocessing
     ) -> dist.TransformedDistribution:
-        """q over images of a (row, col, channel) shape."""
+        """The distribution q of images of a (row, col, channel) shape."""
         return push_forward(shape, [NormalToUniform(preprocessing.mean)])

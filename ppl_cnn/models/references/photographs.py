@@ -1,4 +1,4 @@
-"""What a spectral reference takes from photographs: the amplitude's exponent and the colours."""
+"""Measures on photographs what a spectral reference needs: exponent and colour covariance."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,36 +9,42 @@ from jaxtyping import Float
 from PIL import Image
 from tqdm import tqdm
 
-from ppl_cnn.errors import InputError
+from ppl_cnn.errors import FileError
 from ppl_cnn.models.references.transforms import Covariance
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm")
+"""Endings of the files that count as photographs."""
 LUMA = (0.299, 0.587, 0.114)
-"""Of (R, G, B), as ITU-R 601 has it."""
+"""Weights of (R, G, B) in the brightness (ITU-R 601)."""
 SIDE = 256
-"""Pixels of the short side that a larger photograph is brought to, about what networks see."""
+"""Pixels of the short side that a larger photograph is reduced to, about what networks see."""
 LEAST_SIDE = 128
-"""The smallest photograph: its third wave is the first that the window keeps apart from zero."""
+"""Pixels of the least short side: below it, the window mixes the lowest waves with the mean."""
 BAND = (0.02, 0.25)
-"""Cycles per pixel between which the exponent is read."""
+"""Lowest and highest frequency of the regression for the exponent, in cycles per pixel."""
 BINS = 12
-"""Of frequency in the band, of equal width in log f."""
+"""Number of frequency rings in the band, of equal width in log f."""
 
 
-class Evidence(NamedTuple):
-    """What exponent and covariance were measured on."""
+class FitErrors(NamedTuple):
+    """How well exponent and covariance are known, and from how many photographs."""
 
     photographs: int
+    """Number of photographs that were measured."""
     skipped: int
-    """Files that couldn't be read, are too small or of a single colour."""
+    """Number of files that can't be read, are too small or have a single colour."""
     exponent_error: float
-    """Standard error, from the differences between photographs."""
+    """Standard error of the exponent, from the differences between photographs."""
     covariance_error: Covariance
-    """Likewise."""
+    """Standard errors of the covariance's entries, from the differences between photographs."""
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> Self:
-        """From a JSON object; `KeyError`, `TypeError` or `ValueError` if it holds no evidence."""
+        """The errors in a JSON object.
+
+        Raises:
+            KeyError, TypeError, ValueError: the object lacks a field, or a field isn't numbers.
+        """
         return cls(
             int(content["photographs"]),
             int(content["skipped"]),
@@ -47,42 +53,64 @@ class Evidence(NamedTuple):
         )
 
 
+class Measured(NamedTuple):
+    """What `measure` finds; `Spectral(*measured)` is the reference."""
+
+    exponent: float
+    """Exponent a of the amplitude 1/f^a."""
+    covariance: Covariance
+    """Covariance of a pixel's (R, G, B), in squared grey levels."""
+    fit_errors: FitErrors
+    """How well the two are known."""
+
+
 class Photograph(NamedTuple):
     """The statistics of one photograph."""
 
     exponent: float
+    """Exponent of the luma's amplitude."""
     mean: Float[np.ndarray, "3"]
+    """Mean (R, G, B), 0..255."""
     covariance: Float[np.ndarray, "3 3"]
+    """Covariance of the pixels' (R, G, B), in squared grey levels."""
 
     @classmethod
     def of(cls, pixels: Float[np.ndarray, "row col 3"]) -> Self:
-        """From its RGB pixels; `ValueError` if it is the same everywhere."""
+        """Measures a photograph's RGB pixels, 0..255.
+
+        Raises:
+            ValueError: all pixels have the same brightness.
+        """
         colours = pixels.reshape(-1, 3)
         covariance = np.cov(colours, rowvar=False, bias=True)
         return cls(spectral_exponent(pixels @ np.asarray(LUMA)), colours.mean(axis=0), covariance)
 
 
-def measure(folder: Path, progress: bool = True) -> tuple[float, Covariance, Evidence]:
-    """The amplitude's exponent and the colour covariance of the photographs in a folder.
+def measure(folder: Path, progress: bool = True) -> Measured:
+    """Measures the amplitude's exponent and the colour covariance of the photographs in a folder.
 
-    Every photograph counts the same. Its short side is brought to 256 pixels if it is longer. Its
-    luma's log periodogram under a Hann window is averaged over rings, twelve of equal width in
-    log f from 0.02 to 0.25 cycles per pixel; the regression on log f has the slope -2 exponent,
-    without bias for Gaussian fields, as a power's logarithm is low by the same in every ring. The
-    covariance is that of pixels drawn at random from all photographs, so it
-    holds the differences between their mean colours. What has less than 1e-4 of the variance of
-    the strongest mixture of colours (photographs without colour) is raised to that, so that the
-    field has a density. All is rounded to six digits.
+    All photographs count alike. A short side above 256 pixels is reduced to 256.
+
+    Exponent: the log periodogram of the luma under a Hann window is averaged over twelve rings of
+    equal width in log f from 0.02 to 0.25 cycles per pixel. Its regression on log f has the slope
+    -2 exponent. The bias of a log periodogram is the same in all rings, so for Gaussian fields the
+    exponent has none.
+
+    Covariance: that of a pixel drawn from a photograph drawn at random, which includes the
+    differences between the photographs' mean colours. Eigenvalues below 1e-4 of the largest
+    (photographs without colour) are raised to it, so that the field has a density.
+
+    All numbers are rounded to six digits.
 
     Args:
-        folder: searched with the folders in it.
-        progress: whether to show a bar.
+        folder: the folder; its subfolders are searched too.
+        progress: whether to show a progress bar.
 
     Raises:
-        InputError: there are fewer than two photographs.
+        FileError: the folder is missing, or holds fewer than two usable photographs.
     """
     if not folder.is_dir():
-        raise InputError(f"There is no folder {str(folder)!r} of photographs.")
+        raise FileError(f"There is no folder {str(folder)!r} of photographs.", path=folder)
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     found, faults = [], []
     for path in tqdm(files, "photographs", unit="file", delay=2, disable=not progress):
@@ -91,35 +119,37 @@ def measure(folder: Path, progress: bool = True) -> tuple[float, Covariance, Evi
         except ValueError as error:
             faults.append(f"{path.name} {error}")
     if len(found) < 2:
-        raise InputError(
-            f"{str(folder)!r} holds {len(found)} photographs that can be used, and two are the "
-            f"least" + (f"; {faults[0]}." if faults else ".")
+        raise FileError(
+            f"{str(folder)!r} holds {len(found)} usable photographs; the fit needs 2 or more"
+            + (f" ({faults[0]})." if faults else "."),
+            path=folder,
         )
     exponents = np.asarray([each.exponent for each in found])
     covariance, covariance_error = _pooled(found)
-    evidence = Evidence(
+    errors = FitErrors(
         photographs=len(found),
         skipped=len(faults),
         exponent_error=_rounded(_error(exponents)),
         covariance_error=_rows(covariance_error),
     )
-    return _rounded(exponents.mean()), _rows(_with_density(covariance)), evidence
+    return Measured(_rounded(exponents.mean()), _rows(_with_density(covariance)), errors)
 
 
 def read_photograph(path: Path) -> Float[np.ndarray, "row col 3"]:
-    """The RGB pixels (0..255) of a photograph, its short side brought down to `SIDE`.
+    """Reads a photograph's RGB pixels (0..255), its short side reduced to `SIDE`.
 
     Raises:
-        ValueError: the file is damaged or the photograph too small; the text says which.
+        ValueError: the file is damaged or the photograph too small; the message continues the
+            file's name.
     """
     try:
         with Image.open(path) as image:
             short = min(image.size)
             factor = min(1.0, SIDE / short)
             width, height = (round(side * factor) for side in image.size)
-            image.draft("RGB", (2 * width, 2 * height))  # decodes large JPEG files at less cost
+            image.draft("RGB", (2 * width, 2 * height))  # decodes large JPEG files faster
             pixels = image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
-    except Exception:  # damaged files make decoders raise whatever they stumble on
+    except Exception:  # decoders raise all kinds of errors on damaged files
         raise ValueError("is no intact image") from None
     if short < LEAST_SIDE:
         raise ValueError(f"is smaller than {LEAST_SIDE} pixels")
@@ -127,16 +157,16 @@ def read_photograph(path: Path) -> Float[np.ndarray, "row col 3"]:
 
 
 def spectral_exponent(luma: Float[np.ndarray, "row col"]) -> float:
-    """The exponent of one image's amplitude in the band.
+    """Fits the exponent a of one image's amplitude c/f^a within `BAND`.
 
     Raises:
-        ValueError: it is the same everywhere.
+        ValueError: the image has the same brightness everywhere.
     """
     if np.ptp(luma) < 1:
         raise ValueError("has the same brightness everywhere")
     window = np.hanning(luma.shape[0])[:, None] * np.hanning(luma.shape[1])
     waves = np.fft.fft2((luma - np.average(luma, weights=window)) * window)
-    # The noise of rounding to whole pixels keeps logarithms finite where there is nothing else.
+    # The noise of rounding to whole grey levels keeps the logarithms finite.
     log_power = np.log(np.abs(waves) ** 2 + np.sum(window**2) / 12)
     frequency = np.hypot(*np.meshgrid(*map(np.fft.fftfreq, luma.shape), indexing="ij"))
     ring = np.digitize(frequency, np.geomspace(*BAND, BINS + 1))
@@ -149,7 +179,7 @@ def spectral_exponent(luma: Float[np.ndarray, "row col"]) -> float:
 def _pooled(
     photographs: Sequence[Photograph],
 ) -> tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "3 3"]]:
-    """The covariance of pixels drawn from all photographs, and its standard error."""
+    """The covariance of pixels drawn from all photographs, and its standard errors."""
     means = np.asarray([each.mean for each in photographs])
     apart = means - means.mean(axis=0)
     count = len(photographs)
@@ -164,9 +194,10 @@ def _error(values: Float[np.ndarray, "n ..."]) -> Any:
 
 
 def _with_density(covariance: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
-    """With no mixture of colours below 1e-4 of the strongest one's variance."""
+    """The covariance with its eigenvalues raised to 1e-4 of the largest."""
     values, vectors = np.linalg.eigh(covariance)
-    return (vectors * values.clip(1e-4 * values.max())) @ vectors.T
+    raised: np.ndarray = (vectors * values.clip(1e-4 * values.max())) @ vectors.T
+    return raised
 
 
 def _rounded(value: float) -> float:

@@ -1,43 +1,84 @@
-"""Reference distributions q of images, each a push-forward of standard normal noise.
+"""The protocol of references q: distributions of images that are push-forwards of normal noise.
 
-They are plain declarations. Where images stand (their shape, the network's mean and the order of
-its channels) is told when the distribution is made; `TiltedDensity` does so for its unit."""
+A reference is a plain declaration without arrays of an image's size. It learns the image's shape,
+the network's mean and the channel order when its distribution is made; `TiltedDensity` passes them.
+"""
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 import numpyro.distributions as dist
 
 from ppl_cnn.models.networks.declaration import Preprocessing
+from ppl_cnn.models.references.photographs import Measured
 
 
 @runtime_checkable
 class Reference(Protocol):
-    """A distribution of images x = R(z), z ~ N(0, I), in pixel units minus the network's mean.
+    """A distribution q of images x = R(z), z ~ N(0, I), in pixel units minus the network's mean.
 
-    Its text, `str(reference)`, is all that determines it: `parse_reference` gives it back.
+    `str(reference)` determines it: `parse_reference` gives it back.
     """
 
     @property
-    def linear(self) -> bool:
-        """Whether R is linear: then E_p[x] = R(E_p[grad_z f(R(z))])/T, by Stein's identity."""
+    def push_is_linear(self) -> bool:
+        """Whether R is affine in z; then E_p[x] = R(E_p[grad_z f(R(z))]/T) by Stein's identity."""
 
     @property
-    def whole(self) -> bool:
-        """Whether pixels depend on others far away.
+    def needs_whole_image(self) -> bool:
+        """Whether a pixel depends on pixels outside the unit's receptive field.
 
-        Then the field is the network's whole image, and a unit's image is a crop of it: the
-        pixels outside are integrated out by sampling them along. Otherwise the unit's image is
-        all the field there need be.
+        If so, R(z) is the network's whole image and the unit's image is a crop of it; sampling
+        the pixels outside integrates them out. If not, R(z) is the unit's image itself.
         """
 
     def distribution(
         self, shape: tuple[int, int, int], preprocessing: Preprocessing
     ) -> dist.TransformedDistribution:
-        """q over fields of a (row, col, channel) shape; its base is N(0, I), its transforms R.
+        """The distribution q of images; its base is N(0, I), its transforms are R.
 
-        The base has the field's shape or, of a reference with fewer dimensions than pixels, a
-        smaller one.
+        Args:
+            shape: (row, col, channel) of R(z). The base has this shape, or a smaller one if the
+                reference has fewer dimensions than an image has pixels.
+            preprocessing: the network's mean and channel order.
 
         Raises:
-            InputError: there is no such reference for images of these channels.
+            InputError: the reference is not defined for images of this shape.
         """
+
+
+class Context(NamedTuple):
+    """What the text of a reference may refer to."""
+
+    parse: Callable[[str], Reference]
+    """Parses the text of another reference, which this one contains."""
+    photographs: Callable[[], Measured] | None
+    """Measures the user's photographs, which takes a while; None if there are none."""
+
+
+class Parsed(Reference, Protocol):
+    """A reference that a text can name; `registry.REFERENCES` lists them."""
+
+    @classmethod
+    def parse(cls, rest: str, context: Context) -> Self:
+        """The reference that a text names.
+
+        Args:
+            rest: the text after the keyword, from the ":" or "@" on; it may be empty.
+            context: what the text may refer to.
+
+        Raises:
+            InputError: a number or a file in the text can't be used.
+            ValueError: the text doesn't have the reference's form.
+        """
+
+
+def after_colon(rest: str) -> str:
+    """The text after the colon that `rest` must begin with.
+
+    Raises:
+        ValueError: there is no colon, or nothing follows it.
+    """
+    if not rest.startswith(":") or rest == ":":
+        raise ValueError(f"{rest!r} gives no value after a colon")
+    return rest[1:]

@@ -1,64 +1,70 @@
-"""The spectral references: noise with the amplitude spectrum and the colours of photographs."""
+"""The spectral reference: noise with the amplitude spectrum and the colours of photographs."""
 
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpyro.distributions as dist
 
-from ppl_cnn.errors import InputError
+from ppl_cnn.errors import ArgumentError, FileError, MismatchError
 from ppl_cnn.files import write_aside
 from ppl_cnn.models.networks.declaration import Preprocessing
-from ppl_cnn.models.references.photographs import LUMA, Evidence, measure
-from ppl_cnn.models.references.transforms import (
-    BandFilter,
-    Covariance,
-    SpectralFilter,
-    push_forward,
-)
+from ppl_cnn.models.references.filters import SpectralFilter
+from ppl_cnn.models.references.photographs import LUMA, FitErrors, measure
+from ppl_cnn.models.references.reference import Context, after_colon
+from ppl_cnn.models.references.transforms import Covariance, push_forward
 
 STEEPEST = 3.0
-"""The largest exponent: in float32, R^-1 R z is z to 0.4 % at 227x227, and to 2e-6 at 1.2."""
+"""The largest exponent. R^-1 R z equals z in float32 to 0.4 % at 227x227, and to 2e-6 at 1.2."""
 FLATTEST = 1e-5
-"""The least variance of a mixture of colours, as a part of the largest one's."""
+"""The least eigenvalue of the colour covariance, relative to the largest."""
 CONTRASTS = (0.001, 10_000.0)
 """The least and the largest contrast, in grey levels."""
 
 
 @dataclass(frozen=True)
 class Spectral:
-    """Gaussian fields of amplitude 1/f^exponent whose pixels' colours have a covariance.
+    """The reference of Gaussian fields with amplitude 1/f^exponent and correlated colours.
 
-    The field is stationary on the torus that the network's whole image is, and a unit's image is
-    a crop of it. `transforms.SpectralFilter` says how the spectrum is scaled and what its value
-    at frequency zero is. Networks on BGR images have the covariance's channels turned round;
-    those on grey ones its luma's variance (ITU-R 601).
+    The field is stationary on the torus that the network's whole image forms; a unit's image is a
+    crop of it. `filters.SpectralFilter` states how the spectrum is scaled and its value at
+    frequency zero. For networks on BGR images the covariance's channels are reversed; for those on
+    grey images it becomes the luma's variance (ITU-R 601).
 
-    The defaults were measured by `fit` on 27 colour photographs: foolbox's 20 of ImageNet,
-    scikit-image's astronaut, chelsea, coffee, motorcycle_left and rocket, scikit-learn's china
-    and flower. The exponent is 1.20 +- 0.04 (standard error; 0.23 is the standard deviation from
-    one photograph to another), the entries of the covariance are known to 9 to 13 %. The 12
-    photographs of mate-backgrounds (nature) were left out, as backgrounds of one vivid colour
-    each: by themselves they have 1.34 +- 0.09, and red's correlations with green and blue are
-    0.54 and 0.29 in place of 0.85 and 0.73.
+    `fit` measured the defaults on 27 colour photographs: foolbox's 20 of ImageNet, scikit-image's
+    astronaut, chelsea, coffee, motorcycle_left and rocket, and scikit-learn's china and flower.
+    The exponent is 1.20 +- 0.04 (standard error; the standard deviation between photographs is
+    0.23). The covariance's entries have standard errors of 9 to 13 %. The 12 photographs of
+    mate-backgrounds (nature) were left out, as each has one vivid colour: alone they give the
+    exponent 1.34 +- 0.09, and 0.54 and 0.29 as red's correlations with green and blue instead of
+    0.85 and 0.73.
 
     Args:
-        exponent: of the amplitude, 0 (white) to 3; the power's is twice that.
-        covariance: of a pixel's (R, G, B), in squared pixel units, positive definite.
-        evidence: what these were measured on, if `fit` did.
-        contrast: the standard deviation of a pixel in grey levels, the root of its channels' mean
-            square, to which the covariance is scaled; by default that of the covariance as it is
-            (of the default one, 64).
+        exponent: exponent of the amplitude, 0 (white) to 3; the power's is twice as large.
+        covariance: covariance of a pixel's (R, G, B) in squared grey levels, positive definite.
+        fit_errors: how well `fit` knows the two; None if they weren't fitted.
+        contrast: standard deviation of a pixel in grey levels (the root of its channels' mean
+            square), to which the covariance is scaled; None leaves the covariance as it is, and
+            for the default covariance that is 64.
 
     Raises:
-        InputError: exponent, covariance or contrast can't be used.
+        ArgumentError: exponent, covariance or contrast is out of range.
 
     Source: Field, Relations between the statistics of natural images and the response properties
     of cortical cells, JOSA A 4 (1987); Ruderman, Origins of scaling in natural images, Vision
     Research 37 (1997).
+
+    Examples:
+        >>> import ppl_cnn
+        >>> natural = ppl_cnn.Spectral(exponent=1.1, contrast=18.0)
+        >>> str(natural)
+        'spectral:1.1@18'
+        >>> q = natural.distribution((32, 32, 3), ppl_cnn.Preprocessing((0.0,) * 3, (1.0,) * 3))
+        >>> q.event_shape
+        (32, 32, 3)
     """
 
     exponent: float = 1.2
@@ -67,26 +73,29 @@ class Spectral:
         (3420.0, 3860.0, 3510.0),
         (3080.0, 3510.0, 4170.0),
     )
-    evidence: Evidence | None = field(default=None, compare=False, repr=False)
+    fit_errors: FitErrors | None = field(default=None, compare=False, repr=False)
     contrast: float | None = None
-    linear: ClassVar = True
-    whole: ClassVar = True
+    push_is_linear: ClassVar = True
+    needs_whole_image: ClassVar = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.exponent <= STEEPEST:
-            raise InputError(
+            raise ArgumentError(
                 f"The exponent of a spectral reference must be in 0 to {STEEPEST:g}, "
-                f"not {self.exponent}."
+                f"not {self.exponent}.",
+                argument="exponent",
             )
         if not _usable(self.covariance):
-            raise InputError(
+            raise ArgumentError(
                 f"The colour covariance {self.covariance} must be 3x3, symmetric and positive "
-                f"definite, in squared grey levels."
+                f"definite, in squared grey levels.",
+                argument="covariance",
             )
         if self.contrast is not None and not CONTRASTS[0] <= self.contrast <= CONTRASTS[1]:
-            raise InputError(
+            raise ArgumentError(
                 f"The contrast of a spectral reference must be in {CONTRASTS[0]:g} to "
-                f"{CONTRASTS[1]:g} grey levels, not {self.contrast}."
+                f"{CONTRASTS[1]:g} grey levels, not {self.contrast}.",
+                argument="contrast",
             )
 
     def __str__(self) -> str:
@@ -99,110 +108,109 @@ class Spectral:
         return text if self.contrast is None else f"{text}@{_short(self.contrast)}"
 
     @classmethod
-    def parse(cls, text: str, natural: Self) -> Self:
-        """The reference of a text after "spectral".
+    def parse(cls, rest: str, context: Context) -> Self:
+        """The reference of the text after spectral (see `Parsed.parse`).
 
-        Args:
-            text: EXPONENT, FILE.json, or EXPONENT:RR,RG,RB,GG,GB,BB with a colour covariance, or
-                nothing; and then @CONTRAST, if it has one of its own.
-            natural: what it is where the text doesn't say.
-
-        Raises:
-            InputError: the text, its numbers or its file can't be used.
+        The exponent and the colours that the text leaves out come from the context's photographs,
+        or else are the defaults.
         """
-        spectrum, at, last = text.rpartition("@")
-        try:
-            contrast = float(last) if at else None
-        except ValueError:  # a sign in a file's name
-            contrast = None
-        if contrast is None:
-            return cls._spectrum(text, natural)
-        return replace(cls._spectrum(spectrum, natural), contrast=contrast)
+        spectrum, contrast = _split_contrast(rest)
+        spectrum = spectrum and after_colon(spectrum)
+        given: dict[str, Any] = {} if contrast is None else {"contrast": contrast}
+        if spectrum.endswith(".json"):
+            return replace(cls.load(spectrum), **given)
+        exponent, colon, colours = spectrum.partition(":")
+        if spectrum:
+            given |= {"exponent": float(exponent), "fit_errors": None}
+        if colon:
+            rr, rg, rb, gg, gb, bb = map(float, colours.split(","))
+            given["covariance"] = ((rr, rg, rb), (rg, gg, gb), (rb, gb, bb))
+        found = cls(**given)  # refuses unusable numbers before photographs are measured
+        if context.photographs is None or colon:
+            return found
+        return replace(cls(*context.photographs()), **given)
 
     @classmethod
-    def _spectrum(cls, text: str, natural: Self) -> Self:
-        """That of a text without a contrast."""
-        if not text:
-            return natural
-        if text.endswith(".json"):
-            return cls.load(Path(text))
-        first, colon, others = text.partition(":")
-        try:
-            exponent = float(first)
-            rr, rg, rb, gg, gb, bb = map(float, others.split(",")) if colon else (0.0,) * 6
-        except ValueError:
-            raise InputError(
-                f"{text!r} is no spectrum: write spectral:EXPONENT, for example spectral:1.1, "
-                f"spectral:FILE.json or spectral:EXPONENT:RR,RG,RB,GG,GB,BB, and @CONTRAST after "
-                f"it for another contrast, for example spectral:1.1@18."
-            ) from None
-        if not colon:
-            return replace(natural, exponent=exponent, evidence=None)
-        return cls(exponent, ((rr, rg, rb), (rg, gg, gb), (rb, gb, bb)))
-
-    @classmethod
-    def fit(cls, folder: Path, progress: bool = True) -> Self:
-        """Estimates exponent and covariance from the photographs in a folder (`measure`).
+    def fit(cls, folder: str | Path, progress: bool = True) -> Self:
+        """Fits exponent and covariance to the photographs in a folder (see `measure`).
 
         Args:
-            folder: of PNG, JPEG, WebP, TIFF, BMP or PPM files of any size, also in folders in it.
-            progress: whether to show a bar.
+            folder: a folder of PNG, JPEG, WebP, TIFF, BMP or PPM files of any size; its subfolders
+                are searched too.
+            progress: whether to show a progress bar.
 
         Raises:
-            InputError: the folder holds fewer than two photographs that can be used.
+            FileError: the folder is missing, or holds fewer than two usable photographs.
+
+        Examples:
+            >>> import tempfile, jax, numpy as np, ppl_cnn
+            >>> from PIL import Image
+            >>> mid_grey = ppl_cnn.Preprocessing((128.0,) * 3, (1.0,) * 3)
+            >>> q = ppl_cnn.Spectral(0.9, contrast=25.0).distribution((128, 128, 3), mid_grey)
+            >>> fields = np.asarray(128 + q.sample(jax.random.key(0), (4,)))
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     for index, pixels in enumerate(fields.astype(np.uint8)):
+            ...         Image.fromarray(pixels).save(f"{folder}/{index}.png")
+            ...     fitted = ppl_cnn.Spectral.fit(folder, progress=False)
+            >>> fitted.fit_errors.photographs
+            4
+            >>> abs(fitted.exponent - 0.9) < 0.2
+            True
         """
         return cls(*measure(Path(folder), progress))
 
-    def save(self, path: Path) -> None:
-        """Writes a JSON file: exponent, covariance (RGB) and what they were measured on."""
-        evidence = {} if self.evidence is None else self.evidence._asdict()
-        content = {"exponent": self.exponent, "covariance": self.covariance, **evidence}
+    def save(self, path: str | Path) -> None:
+        """Writes a JSON file with exponent, covariance (RGB), contrast and the fit's errors."""
+        errors = {} if self.fit_errors is None else self.fit_errors._asdict()
+        content = {"exponent": self.exponent, "covariance": self.covariance, **errors}
         if self.contrast is not None:
             content["contrast"] = self.contrast
         write_aside(Path(path), json.dumps(content, indent=2).encode())
 
     @classmethod
-    def load(cls, path: Path) -> Self:
-        """Reads what `save` wrote.
+    def load(cls, path: str | Path) -> Self:
+        """Reads a file of `save`.
 
         Raises:
-            InputError: the file is missing or no spectral reference.
+            FileError: the file is missing, or isn't one of `save`.
+            ArgumentError: a number in it is out of range.
         """
         try:
             content = json.loads(Path(path).read_bytes())
             exponent, covariance = float(content["exponent"]), _rows(content["covariance"])
-            evidence = Evidence.read(content) if "photographs" in content else None
+            errors = FitErrors.read(content) if "photographs" in content else None
             contrast = float(content["contrast"]) if "contrast" in content else None
         except FileNotFoundError:
-            raise InputError(f"There is no file {str(path)!r} of a spectral reference.") from None
+            raise FileError(f"Spectral reference {str(path)!r} is missing.", path=path) from None
         except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
-            raise InputError(f"{str(path)!r} is no file of a spectral reference.") from None
-        return cls(exponent, covariance, evidence, contrast)
+            raise FileError(
+                f"{str(path)!r} isn't a spectral reference: write one with `Spectral.save`.",
+                path=path,
+            ) from None
+        return cls(exponent, covariance, errors, contrast)
 
     def distribution(
         self, shape: tuple[int, int, int], preprocessing: Preprocessing
     ) -> dist.TransformedDistribution:
-        """q over fields of a (row, col, channel) shape, the torus.
+        """The distribution q of fields of a (row, col, channel) shape.
 
         Raises:
-            InputError: the images are neither grey nor of three colours.
+            MismatchError: the images have neither 1 nor 3 channels.
         """
         colours = self.colours(shape[-1], preprocessing)
         return push_forward(shape, [SpectralFilter(self.exponent, colours)])
 
     def colours(self, channels: int, preprocessing: Preprocessing) -> Covariance:
-        """The covariance of a pixel's channels, in the order of a network's.
+        """The covariance of a pixel's channels, in the network's channel order.
 
         Raises:
-            InputError: the images are neither grey nor of three colours.
+            MismatchError: the images have neither 1 nor 3 channels.
         """
         covariance = np.asarray(self.covariance)
         if channels == 1:
             covariance = np.asarray(LUMA)[None] @ covariance @ np.asarray(LUMA)[:, None]
         elif channels != 3:
-            raise InputError(
-                f"A spectral reference is of images with 1 or 3 channels, not {channels}."
-            )
+            raise MismatchError(f"{self} is for images with 1 or 3 channels, not {channels}.")
         elif preprocessing.order == "BGR":
             covariance = covariance[::-1, ::-1]
         if self.contrast is not None:
@@ -210,54 +218,13 @@ class Spectral:
         return _rows(covariance)
 
 
-@dataclass(frozen=True)
-class Band:
-    """Fields of the lowest waves alone, with the amplitudes and colours of a spectral reference.
-
-    z has side x side x channels dimensions, whatever the image's size, and chains in it mix far
-    sooner. The waves are cosines (`transforms.BandFilter`), so that opposite borders of the image
-    have nothing to do with each other, as they have on the spectral reference's torus. The colour
-    covariance is that of a pixel in the mean over the image.
-
-    These fields have no density among all images, only within the band. Samplers that work in z
-    don't need it; of the NumPyro model, `TiltedDensity.whitened` is the one to sample.
-
-    Args:
-        side: the waves along each of the image's sides.
-        spectral: whose exponent, colours and contrast they have.
-
-    Raises:
-        InputError: there are no waves.
-    """
-
-    side: int
-    spectral: Spectral = field(default_factory=Spectral)
-    linear: ClassVar = True
-    whole: ClassVar = True
-
-    def __post_init__(self) -> None:
-        if self.side < 1:
-            raise InputError(f"A band has at least 1 wave along each side, not {self.side}.")
-
-    def __str__(self) -> str:
-        return f"band:{self.side}" + str(self.spectral).removeprefix("spectral")
-
-    def distribution(
-        self, shape: tuple[int, int, int], preprocessing: Preprocessing
-    ) -> dist.TransformedDistribution:
-        """q over fields of a (row, col, channel) shape; its base is smaller.
-
-        Raises:
-            InputError: the images are smaller than the band, or neither grey nor of three colours.
-        """
-        if self.side > min(shape[:2]):
-            raise InputError(
-                f"{self} has more waves than images of {shape[0]}x{shape[1]} hold: write "
-                f"band:{min(shape[:2])}, or fewer."
-            )
-        colours = self.spectral.colours(shape[-1], preprocessing)
-        waves = BandFilter(self.side, shape, self.spectral.exponent, colours)
-        return push_forward((self.side, self.side, shape[-1]), [waves])
+def _split_contrast(text: str) -> tuple[str, float | None]:
+    """The text before @CONTRAST, and the contrast; other signs @ belong to a file's name."""
+    spectrum, at, last = text.rpartition("@")
+    try:
+        return (spectrum, float(last)) if at else (text, None)
+    except ValueError:
+        return text, None
 
 
 def _short(value: float) -> str:
@@ -269,7 +236,7 @@ def _rows(matrix: Iterable[Iterable[float]]) -> Covariance:
 
 
 def _usable(covariance: Covariance) -> bool:
-    """Whether it is 3x3, symmetric and positive definite, also in float32."""
+    """Whether the matrix is 3x3, symmetric and positive definite, also in float32."""
     if [len(row) for row in covariance] != [3, 3, 3]:
         return False
     matrix = np.asarray(covariance)

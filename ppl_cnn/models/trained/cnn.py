@@ -1,5 +1,6 @@
-"""A network with weights, as a Flax NNX module, and the way from photographs to its images."""
+"""A declared network with weights, as a Flax NNX module, and the preprocessing of photographs."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Self
 
@@ -9,32 +10,54 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
-from ppl_cnn.errors import InputError
+from ppl_cnn.errors import ArgumentError
 from ppl_cnn.models.networks.declaration import Network, Preprocessing
-from ppl_cnn.models.networks.graph import Params, he_normal, scores, shapes, weight_shapes
+from ppl_cnn.models.networks.forward import scores
+from ppl_cnn.models.networks.graph import Params, shapes, weight_shapes
+from ppl_cnn.models.networks.initialization import he_normal
 from ppl_cnn.models.networks.layers import Shape
+from ppl_cnn.models.units.activity import activity
+from ppl_cnn.models.units.listing import LayerUnits, unit_layers
 from ppl_cnn.models.units.names import UnitName
+from ppl_cnn.models.units.targets import Target
 from ppl_cnn.models.units.unit import Side, Unit, find_units, only
 
 
 class CNN(nnx.Module):
-    """A network with weights.
+    """A declared network with weights; a `TrainedNetwork`.
 
     Attributes:
-        network: its declaration.
-        classes: names of the last layer's channels, or ().
-        alpha: (class,) the offsets alpha_c = log rho_c - log Z_c that turn scores into logits
-            of a classifier; zeros unless it was trained generatively.
+        declaration: the network as data, without weights.
+        params: layer name -> weight name -> `nnx.Param`.
+        classes: names of the last layer's channels, or () if they have none.
+        alpha: (class,) offsets alpha_c = log rho_c - log Z_c from scores to the classifier's
+            logits. They are zeros unless the network was trained generatively.
+
+    Args:
+        declaration: the network as data.
+        params: layer name -> weight name -> array.
+        alpha: the offsets; None stands for zeros.
+        classes: names of the classes, or ().
+
+    Examples:
+        >>> from ppl_cnn.models.networks.layers import Dense
+        >>> grey = Preprocessing(mean=(50.0,), scale=(0.1,), order="grey")
+        >>> net = CNN.random(Network("tiny", (2, 3, 1), grey, (Dense("fc", 4),)))
+        >>> net.name, net.image_shape
+        ('tiny', (2, 3, 1))
+        >>> net(jnp.zeros((5, 2, 3, 1))).shape
+        (5, 4)
     """
 
     def __init__(
         self,
-        network: Network,
+        declaration: Network,
         params: Params,
         alpha: Array | np.ndarray | None = None,
+        *,
         classes: tuple[str, ...] = (),
     ) -> None:
-        self.network = network
+        self.declaration = declaration
         self.classes = classes
         self.params = nnx.data(
             {
@@ -42,13 +65,28 @@ class CNN(nnx.Module):
                 for name, weights in params.items()
             }
         )
-        count = shapes(network)[network.layers[-1].name][-1]
+        count = shapes(declaration)[declaration.layers[-1].name][-1]
         self.alpha = nnx.Variable(jnp.zeros(count) if alpha is None else jnp.asarray(alpha))
 
+    @property
+    def name(self) -> str:
+        """The network's name."""
+        return self.declaration.name
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """The shape (row, col, channel) of its images."""
+        return self.declaration.image_shape
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The mean, scale and channel order between pixels and the first layer."""
+        return self.declaration.preprocessing
+
     @classmethod
-    def random(cls, network: Network, seed: int = 0) -> Self:
-        """A network with random weights."""
-        return cls(network, he_normal(network, jax.random.key(seed)))
+    def random(cls, declaration: Network, seed: int = 0) -> Self:
+        """A network with random weights (He's normal initialisation)."""
+        return cls(declaration, he_normal(declaration, jax.random.key(seed)))
 
     def arrays(self) -> dict[str, dict[str, Array]]:
         """The weights as plain arrays: layer name -> weight name -> array."""
@@ -57,71 +95,107 @@ class CNN(nnx.Module):
             for name, weights in self.params.items()
         }
 
-    def resized(self, side: int) -> Self:
-        """The same network on square images of another size; itself if they are of that size.
+    def resized(self, size: int) -> Self:
+        """The same network on square images of another size; itself if they have that size.
+
+        Args:
+            size: pixels a side.
 
         Raises:
-            InputError: its weights are those of one size, as a dense layer's are, or the images
-                are too small for its layers.
+            ArgumentError: a layer's weights, as a dense layer's, fit one size alone, or the images
+                are too small for the layers.
         """
-        before, network = self.network.image_shape, self.network
-        if before[:2] == (side, side):
+        before, network = self.image_shape, self.declaration
+        if before[:2] == (size, size):
             return self
         network = replace(
             network,
-            image_shape=(side, side, before[2]),
-            preprocessing=network.preprocessing.resized(min(before[:2]), side),
+            image_shape=(size, size, before[2]),
+            preprocessing=network.preprocessing.resized(min(before[:2]), size),
             is_resized=True,
         )
         small = [name for name, shape in shapes(network).items() if min(shape) < 1]
         if small:
-            raise InputError(
-                f"Images of {side}x{side} are too small for {network.name}: nothing of them is "
-                f"left at {small[0]}."
+            raise ArgumentError(
+                f"Images of {size}x{size} are too small for {self.name}: layer {small[0]} would be "
+                f"empty. Give a larger `size`.",
+                argument="size",
             )
-        own = weight_shapes(self.network)
+        own = weight_shapes(self.declaration)
         tied = [name for name, wanted in weight_shapes(network).items() if wanted != own[name]]
         if tied:
-            raise InputError(
-                f"The weights of {tied[0]} of {network.name} are for images of "
-                f"{before[0]}x{before[1]}: another --size is for networks without such layers, "
-                f"for example squeezenet1.1."
+            raise ArgumentError(
+                f"The weights of {tied[0]} of {self.name} fit images of {before[0]}x{before[1]} "
+                f"alone. Leave out `size`, or use a network without dense layers, such as "
+                f"squeezenet1.1.",
+                argument="size",
             )
-        return type(self)(network, self.arrays(), self.alpha[...], self.classes)
+        return type(self)(network, self.arrays(), self.alpha[...], classes=self.classes)
 
     def __call__(self, x: Float[Array, "n row col channel"]) -> Float[Array, "n c"]:
-        """The score matrix F of images in pixel units minus the mean, without alpha."""
-        return scores(self.network, self.arrays(), x)
+        """The score matrix F of images in pixel units minus the mean; alpha is not added."""
+        return scores(self.declaration, self.arrays(), x)
 
     def logits(self, pixels: UInt8[np.ndarray, "n row col channel"]) -> Float[Array, "n c"]:
-        """The classifier's logits F + alpha of uint8 photographs, RGB or grey, of any size."""
-        shape = self.network.image_shape
-        x = preprocess(np.asarray(pixels), self.network.preprocessing, shape)
+        """The classifier's logits F + alpha of uint8 photographs, RGB or grey, of any size.
+
+        Raises:
+            ArgumentError: the pixels are no such photographs.
+        """
+        x = preprocess(np.asarray(pixels), self.preprocessing, self.image_shape)
         return self(x) + self.alpha[...][None, :]
 
-    def unit(self, text: str, response: Side = "pre", target: str = "logit") -> Unit:
+    def unit(self, text: str, response: Side = "pre", target: Target | str = "logit") -> Unit:
         """The unit that a text such as "conv5:12", "conv5:12@0,3" or "class:Trouser" names.
 
         Args:
-            text: see `ppl_cnn.models.units.names.parse_units`.
-            response: "post" for the response after the nonlinearity.
-            target: of a class, see `ppl_cnn.models.units.targets.parse_target`.
+            text: a unit as in `ppl_cnn.models.units.names.parse_units`.
+            response: "post" for the response after the nonlinearity that follows the layer.
+            target: what is scored of a class, as in `ppl_cnn.models.units.targets.parse_target`.
 
         Raises:
-            InputError: there is no such unit, or the text names several.
+            InputError: there is no such unit, response or target, or the text names several units.
+
+        Examples:
+            >>> import ppl_cnn
+            >>> unit = ppl_cnn.load("alexnet-fashion").unit("conv2:3")
+            >>> str(unit), unit.shape
+            ('conv2:3@7,7', (15, 15, 1))
         """
         return only(self.units(text, response, target), text)
 
-    def class_of(self, unit: UnitName) -> str | None:
-        """The name of the class that the unit is; None if it is another or has no name."""
-        scores = unit.layer == self.network.layers[-1].name
-        return self.classes[unit.channel] if scores and self.classes else None
-
-    def units(self, text: str, response: Side = "pre", target: str = "logit") -> list[Unit]:
-        """The units that a text such as "conv5:0-15,conv5:40" names; see `unit`."""
+    def units(
+        self, text: str, response: Side = "pre", target: Target | str = "logit"
+    ) -> list[Unit]:
+        """The units that a text such as "conv5:0-15,conv5:40" names, in its order; see `unit`."""
         return find_units(
-            text, self.network, self.arrays(), self.alpha[...], self.classes, response, target
+            text,
+            self.declaration,
+            self.arrays(),
+            alpha=self.alpha[...],
+            classes=self.classes,
+            response=response,
+            target=target,
         )
+
+    def unit_layers(self) -> tuple[LayerUnits, ...]:
+        """The layers whose channels are units, in the network's order; the last has the classes."""
+        return unit_layers(self.declaration)
+
+    def activity(
+        self, batches: Iterable[Float[Array, "_ row col channel"]]
+    ) -> dict[str, Float[np.ndarray, " _"]]:
+        """Layer name -> each channel's share of non-zero responses after the nonlinearity.
+
+        Args:
+            batches: at least one image, in pixel units minus the mean.
+        """
+        return activity(self.declaration, self.arrays(), batches)
+
+    def class_of(self, unit: UnitName) -> str | None:
+        """The name of the class that a unit is; None for a filter or a class without a name."""
+        is_class = unit.layer == self.declaration.layers[-1].name
+        return self.classes[unit.channel] if is_class and self.classes else None
 
 
 def preprocess(
@@ -129,21 +203,26 @@ def preprocess(
     preprocessing: Preprocessing,
     shape: Shape,
 ) -> Float[Array, "n row_out col_out channel_out"]:
-    """Brings photographs to a network's images: pixel units minus the mean, before the scale.
+    """Brings photographs to a network's images, in pixel units minus the mean.
 
-    Grey becomes RGB, or RGB grey (ITU-R 601 luma); channels are put in the network's order;
-    if the size differs, the short side is scaled as the network wants it and the centre cropped.
+    Grey becomes RGB, or RGB becomes grey (ITU-R 601 luma), and the channels take the network's
+    order. If the size differs, the image is scaled and its centre cropped: the short side to
+    `preprocessing.short_side` or, without one, so that the network's image is just filled.
 
     Args:
         pixels: RGB (3 channels) or grey (1), 0..255.
-        preprocessing: the network's.
+        preprocessing: the network's mean, channel order and short side; its scale isn't applied.
         shape: (row, col, channel) of the network's image.
+
+    Raises:
+        ArgumentError: the pixels aren't uint8 of four axes with 1 or 3 channels.
     """
     channels = pixels.shape[-1] if pixels.ndim == 4 and pixels.size else 0
     if channels not in (1, 3) or pixels.dtype != np.uint8:
-        raise InputError(
-            f"Images must be uint8 of shape (n, row, col, channel) with 1 or 3 channels, "
-            f"not {pixels.dtype} of shape {pixels.shape}."
+        raise ArgumentError(
+            f"`pixels` must be uint8 of shape (n, row, col, channel) with 1 or 3 channels, "
+            f"not {pixels.dtype} of shape {pixels.shape}.",
+            argument="pixels",
         )
     x = jnp.asarray(pixels, jnp.float32)
     if x.shape[-1] == 3 and shape[-1] == 1:

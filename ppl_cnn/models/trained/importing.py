@@ -1,4 +1,4 @@
-"""From a file's tensors to a network's weights."""
+"""Converts the tensors of a file to the weights of a declared network."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ppl_cnn.errors import InputError
+from ppl_cnn.errors import FileError, MismatchError
 from ppl_cnn.models.formats.names import listed, shown
 from ppl_cnn.models.networks.declaration import Network
 from ppl_cnn.models.networks.graph import Params, input_shape, weight_shapes
@@ -15,24 +15,25 @@ from ppl_cnn.models.networks.layers import Shape
 
 
 def params_from(tensors: Mapping[str, np.ndarray], network: Network, source: Path) -> Params:
-    """The weights of a network, float32, from the tensors of a file.
+    """The weights of a network, as float32, from the tensors of a file.
 
-    Of a layer X, or of a name that `Network.aliases` gives for it, the file has X.kernel and
-    X.bias in our layout, or X.weight and X.bias in that of PyTorch and Caffe:
+    The tensors of a layer X are X.kernel and X.bias in this package's layout, or X.weight and
+    X.bias in that of PyTorch and Caffe; X is the layer's name or one of `Network.aliases`.
 
-        convolution   (out, in/groups, row, col)              -> (row, col, in/groups, out)
-        dense         (out, in)                               -> (in, out)
-        dense, map    (out, in), in = (channel, row, col)     -> in = (row, col, channel)
+        convolution            (out, in/groups, row, col)            -> (row, col, in/groups, out)
+        dense                  (out, in)                             -> (in, out)
+        dense that reads maps  (out, in), in = (channel, row, col)   -> in = (row, col, channel)
 
-    Shapes that are filled up to four axes with leading ones, as in old caffemodels, will do.
+    Shapes filled up to four axes with leading ones, as in old caffemodels, are accepted.
 
     Args:
-        tensors: by names, as `formats.read_tensors` gives them.
-        network: its declaration.
-        source: the file, for the error's sentence.
+        tensors: name -> array, as `formats.read_tensors` gives them.
+        network: the network's declaration.
+        source: the file, for error messages.
 
     Raises:
-        InputError: a tensor is missing, left over, of a wrong shape or type, or not finite.
+        MismatchError: a tensor is missing, left over or of a wrong shape.
+        FileError: a tensor isn't of finite real numbers.
     """
     left = dict(tensors)
     params: dict[str, dict[str, Array]] = {}
@@ -48,7 +49,7 @@ def params_from(tensors: Mapping[str, np.ndarray], network: Network, source: Pat
             array = left.pop(name)
             theirs = name.endswith(".weight")
             expected = _published_shape(shape) if theirs else shape
-            # But no kernel of ours: with leading ones it would be a 1x1 convolution's.
+            # Kernels in our layout aren't reshaped: with leading ones, one is a 1x1 convolution's.
             filled = (1,) * (4 - len(expected)) + expected
             if name.endswith((".weight", ".bias")) and array.shape == filled:
                 array = array.reshape(expected)
@@ -65,6 +66,7 @@ def params_from(tensors: Mapping[str, np.ndarray], network: Network, source: Pat
 def _name_in_file(
     tensors: Mapping[str, np.ndarray], network: Network, layer: str, key: str
 ) -> str | None:
+    """The name that the file uses for a layer's kernel or bias; None if it has none."""
     names = [layer, *(published for published, own in network.aliases if own == layer)]
     keys = ("kernel", "weight") if key == "kernel" else (key,)
     candidates = (f"{name}.{key}" for key in keys for name in names)
@@ -72,15 +74,15 @@ def _name_in_file(
 
 
 def _published_shape(shape: Shape) -> Shape:
-    """The shape that PyTorch and Caffe give a kernel of ours."""
+    """The shape that a kernel has in PyTorch and Caffe, given its shape here."""
     return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape[::-1]
 
 
 def _arranged(weight: np.ndarray, maps: Shape) -> np.ndarray:
-    """Our kernel of a weight as PyTorch and Caffe have it.
+    """The kernel in this package's layout.
 
     Args:
-        weight: (out, in, row, col), or (out, in).
+        weight: the kernel in PyTorch's and Caffe's layout, (out, in, row, col) or (out, in).
         maps: the shape of what the layer reads.
     """
     if weight.ndim == 4:
@@ -93,13 +95,15 @@ def _arranged(weight: np.ndarray, maps: Shape) -> np.ndarray:
 
 
 def _finite(array: np.ndarray, name: str, source: Path) -> np.ndarray:
-    """The array as float32."""
+    """The array as float32; refused unless it holds finite real numbers."""
     if not np.issubdtype(array.dtype, np.floating):
-        raise InputError(f"{source}: {shown(name)} is of the type {array.dtype}, no real numbers.")
+        raise FileError(
+            f"{source}: {shown(name)} holds {array.dtype}, not real numbers.", path=source
+        )
     with np.errstate(over="ignore"):
         array = array.astype(np.float32, copy=False)
     if not np.isfinite(array).all():
-        raise InputError(f"{source}: {shown(name)} holds NaN or infinite values.")
+        raise FileError(f"{source}: {shown(name)} holds NaN or infinite values.", path=source)
     return array
 
 
@@ -108,13 +112,12 @@ def _check_complete(
 ) -> None:
     faults = []
     if missing:
-        plural = "s" if len(missing) > 1 else ""
-        faults.append(f"it lacks the tensor{plural} {listed(missing)}")
+        faults.append(f"it lacks {listed(missing)}")
     if left:
-        faults.append(f"it has {listed(map(shown, left))}, which {network.name} doesn't have")
+        faults.append(f"it holds {listed(map(shown, left))}, which {network.name} doesn't have")
     if wrong:
         faults.append(listed(wrong, few=3))
     if faults:
-        raise InputError(
+        raise MismatchError(
             f"{source} doesn't hold the weights of {network.name}: {'; '.join(faults)}."
         )

@@ -1,10 +1,10 @@
-"""Where the weights that others have published lie, and how they are fetched and checked."""
+"""The published weights of declared networks: where they are, how they are fetched and checked."""
 
 import os
 from pathlib import Path
 from typing import NamedTuple
 
-from ppl_cnn.errors import InputError
+from ppl_cnn.errors import FileError, UnknownNameError
 
 
 class Published(NamedTuple):
@@ -12,11 +12,11 @@ class Published(NamedTuple):
 
     url: str
     checksum: str
-    """ "algorithm:digits" of the whole file."""
+    """The checksum of the whole file, as "algorithm:digits"."""
 
     @property
     def file(self) -> str:
-        """Its name."""
+        """The file's name."""
         return self.url.rpartition("/")[2]
 
 
@@ -50,34 +50,37 @@ PUBLISHED = {
 }
 """Network -> its published weights.
 
-The checksums are of public record and were not computed here, where none of the files could be
-fetched. Those of the Caffe files are in Intel's Open Model Zoo (models/public/*/model.yml),
-which gives a SHA-384 for CaffeNet; BVLC itself gives only SHA-1s. Those of the PyTorch files
-begin with the eight digits that torchvision puts in their names, and stand in full in several
-public repositories.
+The checksums are from public records; they were not computed here, where no file could be fetched.
+Those of the Caffe files are in Intel's Open Model Zoo (models/public/*/model.yml), which gives a
+SHA-384 for CaffeNet; BVLC itself publishes SHA-1 alone. Those of the PyTorch files begin with the
+eight digits in torchvision's file names and stand in full in several public repositories.
 """
 
 
 def cache_folder() -> Path:
-    """Where fetched files are kept: $PPL_CNN_CACHE, or the user's cache folder."""
+    """The folder of fetched files: $PPL_CNN_CACHE, or ppl_cnn in the user's cache folder."""
     import pooch
 
     return Path(os.environ.get("PPL_CNN_CACHE") or pooch.os_cache("ppl_cnn"))
 
 
 def fetch(network: str) -> Path:
-    """The file of a network's published weights: fetched once, then kept; checked every time.
+    """The file of a network's published weights.
 
-    A file that was put there by hand is checked and used all the same.
+    It is fetched once and then kept in `cache_folder()`; its checksum is verified every time. A
+    file that was put there by hand is used too.
 
     Raises:
-        InputError: none are known, they can't be fetched, or the file is another one.
+        UnknownNameError: no published weights are known for the network.
+        FileError: the file can't be fetched, or isn't the published one.
     """
     import pooch
 
     if network not in PUBLISHED:
-        raise InputError(
-            f"No published weights are known of {network}, only of {', '.join(PUBLISHED)}."
+        raise UnknownNameError(
+            f"No published weights are known for {network}. Known: {', '.join(PUBLISHED)}.",
+            name=network,
+            known=PUBLISHED,
         )
     url, checksum = PUBLISHED[network]
     algorithm, digits = checksum.split(":")
@@ -85,9 +88,10 @@ def fetch(network: str) -> Path:
     if not path.exists():
         _download(network, path)
     elif pooch.file_hash(path, algorithm) != digits:
-        raise InputError(
-            f"{path} isn't the file that was published at {url}, whose {algorithm} begins "
-            f"with {digits[:8]}: delete it, and it is fetched anew."
+        raise FileError(
+            f"{path} isn't the file published at {url}, whose {algorithm} begins with "
+            f"{digits[:8]}. Delete it to fetch it again.",
+            path=path,
         )
     return path
 
@@ -99,21 +103,23 @@ def _download(network: str, path: Path) -> None:
     try:
         pooch.retrieve(url, checksum, path.name, path.parent, progressbar=True)
     except ValueError:
-        raise InputError(
-            f"What {url} gives now isn't the file that was published there, or it came damaged: "
-            f"its checksum differs; put the right one at {path}."
+        raise FileError(
+            f"The file that {url} gives has another checksum than the published one: it was "
+            f"replaced, or damaged on the way. Put the right file at {path}.",
+            path=path,
         ) from None
     except OSError as error:
-        # Not read to its end, a refusal's connection would stay open.
+        # The connection of an answer that isn't read to its end would stay open.
         if (response := getattr(error, "response", None)) is not None:
             response.close()
-        raise InputError(
-            f"The weights of {network} can't be fetched ({_reason(error)}): download {url} and "
-            f"put it at {path}."
+        raise FileError(
+            f"The weights of {network} can't be fetched ({_reason(error)}). Download {url} and put "
+            f"it at {path}.",
+            path=path,
         ) from None
 
 
 def _reason(error: OSError) -> str:
-    """Why, in a few words; of a server's refusal its status."""
+    """The HTTP status or the system's message, in a few words."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     return f"HTTP status {status}" if status else error.strerror or type(error).__name__

@@ -1,15 +1,16 @@
 """The units of a network, layer by layer: maps, receptive fields and cost."""
 
 from functools import cache
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 from ppl_cnn.models.networks.declaration import IMAGE, Network
-from ppl_cnn.models.networks.graph import Slab, positions, shapes, sources
+from ppl_cnn.models.networks.graph import positions, shapes, sources
 from ppl_cnn.models.networks.layers import Conv, Dense, Layer, ReLU
+from ppl_cnn.models.networks.slab import Slab
 
 
-def _channels_step(slab: Slab) -> int | None:
-    """The step whose channels the slab's response has; None if they come from several."""
+def channels_step(slab: Slab) -> int | None:
+    """The index of the step whose channels the slab's response has; None if several make them."""
     index = {step.layer.name: number for number, step in enumerate(slab.steps)}
     at: int | None = len(slab.steps) - 1
     while at is not None and slab.steps[at].layer.channelwise:
@@ -19,45 +20,27 @@ def _channels_step(slab: Slab) -> int | None:
 
 
 class LayerUnits(NamedTuple):
-    """The units of one layer."""
+    """The units of one layer: how many there are, what they see and what they cost."""
 
     name: str
     channels: int
     places: tuple[int, int] | None
-    """(row, col) of its map; None for a dense layer."""
+    """The rows and columns of its map; None for a dense layer."""
     stride: int | None
-    """Image pixels from one place to the next; None for a dense layer."""
+    """The image pixels from one place to the next; None for a dense layer."""
     receptive_field: tuple[int, int]
-    """(row, col) pixels that a unit reads, were the image large enough."""
+    """The rows and columns of pixels that a unit would read in a large enough image."""
     image: tuple[int, int]
-    """(row, col) pixels of the image of the unit at the map's centre."""
+    """The rows and columns of the image of the unit at the map's centre."""
     whole_multiplications: int | None
-    """For a channel's whole map; None where a network doesn't tell."""
+    """The multiplications for one channel's whole map; None if they are unknown."""
     slab_multiplications: int | None
-    """For the unit at the map's centre; likewise."""
-
-
-@runtime_checkable
-class ListsUnits(Protocol):
-    """A network that isn't declared layer by layer, and says itself what units it has."""
-
-    @property
-    def name(self) -> str:
-        """What it is called."""
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(row, col, channel)."""
-
-    def unit_layers(self) -> tuple[LayerUnits, ...]:
-        """Its layers; the last has the classes."""
+    """The multiplications for the unit at the map's centre; None if they are unknown."""
 
 
 @cache
-def unit_layers(network: Network | ListsUnits) -> tuple[LayerUnits, ...]:
+def unit_layers(network: Network) -> tuple[LayerUnits, ...]:
     """The layers whose channels are units, in the network's order; the last has the classes."""
-    if not isinstance(network, Network):
-        return network.unit_layers()
     fields, strides = {IMAGE: 1}, {IMAGE: 1}
     found = []
     for layer in network.layers:
@@ -72,7 +55,7 @@ def unit_layers(network: Network | ListsUnits) -> tuple[LayerUnits, ...]:
 
 @cache
 def nonlinearities(network: Network) -> dict[str, str]:
-    """Layer with units -> the ReLU that reads it, and it alone, if there is one."""
+    """Layer with units -> the ReLU that reads that layer alone; layers without one are left out."""
     relus = [layer.name for layer in network.layers if isinstance(layer, ReLU)]
     after = {sources(network)[relu]: relu for relu in reversed(relus)}
     return {
@@ -103,7 +86,7 @@ def _layer_units(network: Network, layer: Layer, field_size: int, stride: int) -
 
 
 def _one_channel(slab: Slab, channels: int) -> int:
-    """The multiplications of a slab of which a single channel is wanted."""
-    at = _channels_step(slab)
+    """The multiplications of a slab whose response is wanted in one channel only."""
+    at = channels_step(slab)
     spared = 0 if at is None else slab.steps[at].multiplications * (channels - 1) // channels
     return slab.multiplications - spared

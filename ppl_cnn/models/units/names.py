@@ -1,11 +1,11 @@
-"""What a text such as "conv5:0-15,conv5:3@0,4,class:goldfish" names."""
+"""The units that a text such as "conv5:0-15,conv5:3@0,4,class:goldfish" names."""
 
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from ppl_cnn.errors import InputError
+from ppl_cnn.errors import ArgumentError, MismatchError, UnknownNameError, unknown
 from ppl_cnn.models.networks.layers import Shape
 
 type Place = tuple[int, int] | Literal["mean"] | None
@@ -18,7 +18,7 @@ _ITEM = re.compile(rf"{_LAYER}:{_CHANNELS}{_PLACE}(?=,|\Z)", re.ASCII)
 
 
 class UnitName(NamedTuple):
-    """A unit of some network."""
+    """The name of a unit; `str()` gives the text, such as conv5:12@6,6."""
 
     layer: str
     channel: int
@@ -37,23 +37,35 @@ def parse_units(
     """The units that a text names, each once.
 
     Args:
-        text: one or more, between commas, of
-            layer:channel (at the centre of the layer's map), layer:channel@row,col,
-            layer:channel@mean (the channel's mean over the map), class:index, class:name;
-            first-last in place of a channel or index names all of them.
+        text: one or more of these, separated by commas: layer:channel (at the centre of the
+            layer's map), layer:channel@row,col, layer:channel@mean (the channel's mean over the
+            map), class:index, class:name. A range first-last in place of a channel or index
+            names all of them.
         layers: layer name -> shape of its response, for the layers that have units; the last
             has the classes.
-        classes: their names, if they have any.
+        classes: the names of the classes, or ().
+
+    Returns:
+        The names in the order of the text, with the centre filled in as a place.
 
     Raises:
-        InputError: the text is none of that, or a layer, channel, place or class isn't there.
+        ArgumentError: the text has none of these forms, or names a unit twice.
+        UnknownNameError: there is no such layer or class.
+        MismatchError: the layer has no such channel or place.
+
+    Examples:
+        >>> layers = {"conv5": (13, 13, 256), "fc8": (1000,)}
+        >>> [str(name) for name in parse_units("conv5:12,conv5:0-1@mean,class:7", layers)]
+        ['conv5:12@6,6', 'conv5:0@mean', 'conv5:1@mean', 'fc8:7']
     """
     last = list(layers)[-1]
     found: dict[UnitName, None] = {}
     for layer, channels, place in _items(text, classes):
         for name in _checked(last if layer == "class" else layer, channels, place, layers):
             if name in found:
-                raise InputError(f"{text!r} names {name} twice: name each unit once.")
+                raise ArgumentError(
+                    f"{text!r} names {name} twice. Name each unit once.", argument="unit"
+                )
             found[name] = None
     return list(found)
 
@@ -66,7 +78,9 @@ def _items(text: str, classes: Sequence[str]) -> Iterator[tuple[str, range, Plac
             first = int(match["first"])
             last = first if match["last"] is None else int(match["last"])
             if last < first:
-                raise InputError(f"{match[0]!r} counts down: write {last}-{first}.")
+                raise ArgumentError(
+                    f"The range {match[0]!r} is empty. Write {last}-{first}.", argument="unit"
+                )
             place: Place = "mean" if match["mean"] else None
             if match["row"] is not None:
                 place = int(match["row"]), int(match["col"])
@@ -77,9 +91,10 @@ def _items(text: str, classes: Sequence[str]) -> Iterator[tuple[str, range, Plac
             yield "class", range(index, index + 1), None
             at += len("class:") + len(name)
         else:
-            raise InputError(
-                f"{text[at:]!r} is no unit: write layer:channel, layer:channel@row,col, "
-                f"layer:channel@mean or class:name, and commas between several."
+            raise ArgumentError(
+                f"{text[at:]!r} is not a unit. Write layer:channel, layer:channel@row,col, "
+                f"layer:channel@mean or class:name, separated by commas.",
+                argument="unit",
             )
         if at == len(text):
             return
@@ -87,7 +102,7 @@ def _items(text: str, classes: Sequence[str]) -> Iterator[tuple[str, range, Plac
 
 
 def _class_at(text: str, at: int, classes: Sequence[str]) -> tuple[str, int]:
-    """The class whose name stands there, whole: "ox, big" rather than "ox"."""
+    """The longest class name that the text has there, and its index: "ox, big", not "ox"."""
     rest = text[at:]
     fitting = [
         index
@@ -99,43 +114,45 @@ def _class_at(text: str, at: int, classes: Sequence[str]) -> tuple[str, int]:
     longest = max((len(classes[index]) for index in fitting), default=0)
     same = [index for index in fitting if len(classes[index]) == longest]
     if len(same) > 1:
-        raise InputError(
-            f"There are {len(same)} classes {rest[:longest]!r}: write "
-            f"{' or '.join(f'class:{index}' for index in same)}."
+        indices = [f"class:{index}" for index in same]
+        raise UnknownNameError(
+            f"{len(same)} classes are named {rest[:longest]!r}. Write {' or '.join(indices)}.",
+            name=rest[:longest],
+            known=indices,
         )
     if same:
         return rest[:longest], same[0]
     wanted = text[at:].partition(",")[0]
     if not classes:
-        raise InputError(
-            f"There is no class {wanted!r}: the network's classes have no names, write class:INDEX."
+        raise UnknownNameError(
+            f"Unknown class {wanted!r}: the network's classes have no names. Write class:INDEX.",
+            name=wanted,
         )
     near = difflib.get_close_matches(wanted, classes, 3, 0.4) or list(classes[:3])
-    raise InputError(
-        f"There is no class {wanted!r}; names like it are {', '.join(near)} "
-        f"(or write class:0 to class:{len(classes) - 1})."
+    raise UnknownNameError(
+        f"Unknown class {wanted!r}. Similar names: {', '.join(near)}; or write class:0 to "
+        f"class:{len(classes) - 1}.",
+        name=wanted,
+        known=classes,
     )
 
 
 def _checked(
     layer: str, channels: range, place: Place, layers: Mapping[str, Shape]
 ) -> Iterator[UnitName]:
-    """The units, if the layer has such channels and such a place."""
+    """The names of the units, if the layer has such channels and such a place."""
     if layer not in layers:
-        raise InputError(
-            f"There are no units in a layer {layer!r}; the layers with units are "
-            f"{', '.join(layers)}."
-        )
+        raise unknown("layer", layer, layers)
     shape = layers[layer]
     if channels[-1] >= shape[-1]:
-        raise InputError(f"{layer} has the channels 0 to {shape[-1] - 1}, not {channels[-1]}.")
+        raise MismatchError(f"{layer} has the channels 0 to {shape[-1] - 1}, not {channels[-1]}.")
     if len(shape) == 1:
         if place is not None:
-            raise InputError(f"{layer} has no map and no places: leave out what follows the @.")
+            raise MismatchError(f"{layer} has no map and no places. Leave out the @ part.")
     elif place is None:
         place = shape[0] // 2, shape[1] // 2
     elif place != "mean" and (place[0] >= shape[0] or place[1] >= shape[1]):
-        raise InputError(
+        raise MismatchError(
             f"{layer} has the places 0,0 to {shape[0] - 1},{shape[1] - 1}, "
             f"not {place[0]},{place[1]}."
         )

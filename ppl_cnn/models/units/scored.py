@@ -8,73 +8,89 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ppl_cnn.errors import InputError
+from ppl_cnn.errors import ArgumentError
 from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.networks.graph import Params
 
 type Image = Float[Array, "row col channel"]
-"""In pixel units minus the mean."""
+"""One image, in pixel units (0..255) minus the mean."""
 
 
 @runtime_checkable
 class Scored(Protocol):
-    """What a density needs: a differentiable scalar score of one image, and its weights.
+    """What a density needs of a unit: a differentiable scalar score of one image, and its weights.
 
-    The weights are an argument of `score` so that jitted programs take them as one: XLA would
+    The weights are an argument of `score` so that jitted programs take them as one. XLA would
     spend a long time on folding them as constants.
     """
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(row, col, channel) of the images it scores."""
+        """The shape (row, col, channel) of the images that it scores."""
 
     @property
     def rows(self) -> range:
-        """Where these lie in the network's image."""
+        """The rows of the network's image that its images are."""
 
     @property
     def cols(self) -> range:
-        """Likewise."""
+        """The columns of the network's image that its images are."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(row, col, channel) of the network's image."""
+        """The shape (row, col, channel) of the network's image."""
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """The network's; its mean and channel order say what the images' numbers stand for."""
+        """The network's preprocessing; its mean and channel order tell what pixels stand for."""
 
     @property
     def params(self) -> Params:
-        """The weights it needs. Units that are sampled side by side share those arrays that are
-        the same object in all of them."""
+        """The weights that `score` needs.
+
+        Units that are sampled together share an array if it is the same object in all of them.
+        """
 
     @property
     def program(self) -> Hashable:
-        """Units of equal programs differ in their weights alone, and can be sampled together."""
+        """What is equal for units that differ in their weights alone.
+
+        Such units are sampled together, by one compiled program.
+        """
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What names it in a run's record."""
+        """What names the unit in a run's record, by the names of the options."""
 
     def score(self, params: Params, image: Image) -> Float[Array, ""]:
-        """f(image)."""
+        """The score f(image), before division by the temperature.
+
+        Args:
+            params: the weights; `params` or others of the same shapes.
+            image: of `shape`, in pixel units minus the mean.
+        """
 
 
 @dataclass(frozen=True)
-class Response:
+class ScoreFunction:
     """Any differentiable scalar function of one image, in place of a unit.
 
     Args:
-        function: maps an image of that shape, in pixel units minus the mean, to a scalar.
-        shape: (row, col, channel).
-        mean: the pixel (0..255) of each channel that images are given minus; by default 0, so
-            that images are pixels themselves.
-        order: of three channels, "RGB" or "BGR".
+        function: maps an image of the given shape, in pixel units minus the mean, to a scalar.
+        shape: (row, col, channel) of its images.
+        mean: the pixel (0..255) of each channel that is subtracted from images; by default 0, so
+            that images are pixels.
+        order: the order of three channels, "RGB" or "BGR".
 
     Raises:
-        InputError: the shape is none of an image, the mean has another number of channels, there
-            is no such order, or the function doesn't return a scalar.
+        ArgumentError: the shape is not that of an image, the mean has another number of channels,
+            the order is unknown, or the function does not return a scalar.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> brightness = ScoreFunction(jnp.mean, (8, 8, 3), mean=(124.0, 116.0, 104.0))
+        >>> float(brightness.score({}, jnp.ones(brightness.shape)))
+        1.0
     """
 
     function: Callable[[Image], Float[Array, ""]]
@@ -84,54 +100,66 @@ class Response:
 
     def __post_init__(self) -> None:
         if len(self.shape) != 3 or min(self.shape) < 1:
-            raise InputError(f"An image's shape is (row, col, channel), not {self.shape}.")
+            raise ArgumentError(
+                f"`shape` must be (row, col, channel) of an image, not {self.shape}.",
+                argument="shape",
+            )
         if len(self.mean) not in (0, self.shape[2]):
-            raise InputError(f"The mean of {self.shape[2]} channels can't be {self.mean}.")
+            raise ArgumentError(
+                f"`mean` must have a number for each of the {self.shape[2]} channels, "
+                f"not {self.mean}.",
+                argument="mean",
+            )
         if self.order not in ("RGB", "BGR"):
-            raise InputError(f"The order of channels is RGB or BGR, not {self.order!r}.")
+            raise ArgumentError(
+                f"`order` must be RGB or BGR, not {self.order!r}.", argument="order"
+            )
         result = jax.eval_shape(self.function, jax.ShapeDtypeStruct(self.shape, jnp.float32))
         if getattr(result, "shape", None) != ():
-            raise InputError(f"A response must be a scalar array, and {self} returns {result}.")
+            raise ArgumentError(
+                f"`function` must return a scalar array, but {self} returns {result}.",
+                argument="function",
+            )
 
     def __str__(self) -> str:
         return getattr(self.function, "__qualname__", type(self.function).__qualname__)
 
     @property
     def rows(self) -> range:
-        """All of them."""
+        """The rows of its images, all of them."""
         return range(self.shape[0])
 
     @property
     def cols(self) -> range:
-        """All of them."""
+        """The columns of its images, all of them."""
         return range(self.shape[1])
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """That of its own images."""
+        """The shape (row, col, channel) of its images."""
         return self.shape
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """The mean and order that it was given."""
+        """The given mean and channel order, and a scale of 1."""
         channels = self.shape[2]
         return Preprocessing(self.mean or (0.0,) * channels, (1.0,) * channels, self.order)
 
     @property
     def params(self) -> Params:
-        """No weights but those that the function holds itself."""
+        """No weights: those that the function needs, it holds itself."""
         return {}
 
     @property
     def program(self) -> Hashable:
-        """Itself."""
+        """The score function itself, as it has no weights to differ in."""
         return self
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The function's name."""
+        """The function's name, as `unit`."""
         return {"unit": str(self)}
 
     def score(self, params: Params, image: Image) -> Float[Array, ""]:
-        """f(image)."""
+        """The score f(image); `params` is not used."""
         return self.function(image)

@@ -3,76 +3,77 @@
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from ppl_cnn.errors import InputError
+from ppl_cnn.errors import ArgumentError, MismatchError
 from ppl_cnn.models.networks.declaration import Network, Preprocessing
-from ppl_cnn.models.networks.graph import Params, Slab, positions, scaled, shapes
+from ppl_cnn.models.networks.forward import scaled
+from ppl_cnn.models.networks.graph import Params, positions, shapes
 from ppl_cnn.models.networks.layers import Conv, Dense, Layer, Weights
-from ppl_cnn.models.units.listing import _channels_step, nonlinearities, unit_layers
+from ppl_cnn.models.networks.slab import Slab
+from ppl_cnn.models.units.listing import channels_step, nonlinearities, unit_layers
 from ppl_cnn.models.units.names import UnitName, parse_units
 from ppl_cnn.models.units.scored import Image
-from ppl_cnn.models.units.targets import needs_classes, parse_target
+from ppl_cnn.models.units.targets import Logit, Target, parse_target
 
 type Side = Literal["pre", "post"]
-"""Before or after the nonlinearity that follows the unit's layer."""
+"""Before or after the nonlinearity that follows a unit's layer."""
 
 
 @runtime_checkable
 class HasImages(Protocol):
-    """A network, declared or not."""
+    """The images of a network, declared layer by layer or not."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(row, col, channel)."""
+        """The shape (row, col, channel) of the image that it sees."""
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """Of photographs, before it sees them."""
+        """The way from pixels (0..255) to what its first layer sees."""
 
     @property
     def is_resized(self) -> bool:
-        """Whether its images are of another size than those it was declared for."""
+        """Whether its images have another size than those it was declared for."""
 
 
 @dataclass(frozen=True)
 class NetworkUnit:
-    """What units of all kinds of networks have. They are compared by what they are, not by
-    weights."""
+    """What units of all kinds of networks share; units are equal whatever their weights."""
 
     network: HasImages
     name: UnitName
     response: Side
-    target: str
-    """See `parse_target`."""
+    target: Target
     rows: range
-    """Of the network's image."""
+    """The rows of the network's image that the unit sees."""
     cols: range
+    """The columns of the network's image that the unit sees."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(row, col, channel) of its image."""
+        """The shape (row, col, channel) of its image."""
         return (len(self.rows), len(self.cols), self.image_shape[2])
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(row, col, channel) of the network's image."""
+        """The shape (row, col, channel) of the network's image."""
         return self.network.image_shape
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """The network's."""
+        """The preprocessing of the network's images."""
         return self.network.preprocessing
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Its name, which side of the nonlinearity, and the target; the size if it was changed."""
+        """The unit's name, `response` and `target`, and `size` if the network was resized."""
         size = {"size": self.image_shape[0]} if self.network.is_resized else {}
-        return {"unit": str(self), "response": self.response, "target": self.target, **size}
+        return {"unit": str(self), "response": self.response, "target": str(self.target), **size}
 
     def __str__(self) -> str:
         return str(self.name)
@@ -80,42 +81,53 @@ class NetworkUnit:
 
 @dataclass(frozen=True)
 class Unit(NetworkUnit):
-    """A unit of a network: a channel of a convolution at a place of its map, or of a dense layer.
+    """A unit of a declared network: a channel of a layer, at a place if the layer has a map.
 
-    Its image is its receptive field, cut off at the image's border; its response is computed
-    on that slab alone and equals the whole network's.
+    Its image is its receptive field, cut off at the border of the network's image. Its score is
+    computed on that slab alone and equals that of the whole network. `CNN.unit` makes units.
+
+    Examples:
+        >>> import ppl_cnn
+        >>> unit = ppl_cnn.load("alexnet-fashion").unit("conv2:3")
+        >>> str(unit), unit.shape
+        ('conv2:3@7,7', (15, 15, 1))
     """
 
     network: Network
     slab: Slab = field(repr=False)
     params: Params = field(repr=False, compare=False)
-    """Of the layers it depends on; of its own layer, those of the channels that are sampled
-    together, of which `unit.channel` counts this one."""
+    """The weights of the layers that it depends on, and under `unit.channel` its own channel.
+
+    Units that were named together share these weights; the last layer has their channels alone.
+    """
 
     @property
     def program(self) -> Hashable:
-        """All but the channel."""
+        """All that defines the unit but its channel."""
         return self.network, self.slab, self.response, self.target
 
     def score(self, params: Params, image: Image) -> Float[Array, ""]:
-        """f(image), for an image of its receptive field."""
+        """The score f(image) of an image of its receptive field, before division by T."""
         x = scaled(self.network.preprocessing, image[None])
         response = self.slab.respond(params, x)[0]
         if response.ndim == 3:
-            # At a place, the map is that place.
+            # The slab of a unit at a place ends in a map of that place alone.
             response = jnp.mean(response, axis=(0, 1))
-        response = parse_target(self.target)(response)
-        return lax.dynamic_index_in_dim(response, params["unit"]["channel"], keepdims=False)
+        response = self.target(response)
+        channel = params["unit"]["channel"]
+        return cast(Array, lax.dynamic_index_in_dim(response, channel, keepdims=False))
 
 
 def only[U: NetworkUnit](units: Sequence[U], text: str) -> U:
     """The one unit that a text names.
 
     Raises:
-        InputError: it names several.
+        ArgumentError: the text names several units.
     """
     if len(units) > 1:
-        raise InputError(f"{text!r} names {len(units)} units: name one, or ask for `units`.")
+        raise ArgumentError(
+            f"{text!r} names {len(units)} units. Name one, or call `units`.", argument="unit"
+        )
     return units[0]
 
 
@@ -123,26 +135,34 @@ def find_units(
     text: str,
     network: Network,
     params: Params,
+    *,
     alpha: Float[Array, " class"] | None = None,
     classes: Sequence[str] = (),
     response: Side = "pre",
-    target: str = "logit",
+    target: Target | str = "logit",
 ) -> list[Unit]:
     """The units that a text names, in its order.
 
     Args:
-        text: see `parse_units`.
+        text: such as "conv5:0-15,class:goldfish"; see `parse_units`.
         network: the declaration.
-        params: all its weights.
+        params: all weights of the network.
         alpha: the classifier's offsets, a part of log p(y|x) but not of a class's score; by
             default zeros.
-        classes: names of the last layer's channels, or ().
-        response: "pre" for responses before the nonlinearity, "post" for those after it.
-        target: of a class, see `parse_target`.
+        classes: the names of the last layer's channels, or ().
+        response: "pre" for the response before the nonlinearity, "post" for that after it.
+        target: what of a class tilts its density, such as `LogProb()` or "log-prob".
 
     Raises:
-        InputError: there is no such unit, nonlinearity, target or probability.
+        UnknownNameError: the network has no such layer or class, or there is no such target.
+        ArgumentError: the text is no list of units, or the response is neither pre nor post.
+        MismatchError: the layer has no such channel or place, no nonlinearity or no probabilities.
     """
+    if response not in ("pre", "post"):
+        raise ArgumentError(
+            f"`response` must be pre or post, not {response!r}.", argument="response"
+        )
+    target = parse_target(target)
     layers = {layer.name: shapes(network)[layer.name] for layer in unit_layers(network)}
     names = parse_units(text, layers, classes)
     found: dict[UnitName, Unit] = {}
@@ -164,16 +184,15 @@ def _computed(
     alpha: Float[Array, " class"] | None,
     names: Sequence[UnitName],
     response: Side,
-    target: str,
+    target: Target,
 ) -> tuple[Slab, Params, Sequence[int]]:
-    """How units at one place are computed: slab, weights, and the channels they leave in."""
+    """The slab and the weights that units at one place need, and the channels left in these."""
     layer, place = names[0].layer, names[0].place
     ends = layer
     if response == "post":
         if layer not in nonlinearities(network):
-            raise InputError(
-                f"{layer} of {network.name} has no nonlinearity after it: --response post "
-                f"doesn't apply."
+            raise MismatchError(
+                f"No nonlinearity follows {layer} of {network.name}. Give `response=pre`."
             )
         ends = nonlinearities(network)[layer]
     shape = shapes(network)[ends]
@@ -184,24 +203,29 @@ def _computed(
     needed = {
         step.layer.name: params[step.layer.name] for step in slab.steps if step.layer.name in params
     }
-    if not needs_classes(target):
+    if not target.compares_classes:
         return _narrowed(slab, needed, [name.channel for name in names])
     if layer != network.layers[-1].name:
-        raise InputError(
-            f"{layer} of {network.name} has no probabilities: --target {target} is for its "
-            f"classes, {network.layers[-1].name}."
-        )
+        raise no_probabilities(layer, network.name, target, network.layers[-1].name)
     last = next(reversed(needed))
     if alpha is not None:
         needed[last] = {**needed[last], "bias": needed[last]["bias"] + alpha}
     return slab, needed, range(shape[-1])
 
 
+def no_probabilities(layer: str, network: str, target: Target, last: str) -> MismatchError:
+    """The error for a target that compares classes, asked of a layer that has none."""
+    return MismatchError(
+        f"{layer} of {network} has no probabilities for `target={target}`. Name a class "
+        f"({last}), or give `target={Logit()}`."
+    )
+
+
 def _narrowed(
     slab: Slab, params: Params, channels: Sequence[int]
 ) -> tuple[Slab, Params, Sequence[int]]:
-    """The slab with just those channels of the layer whose channels its response's are."""
-    at = _channels_step(slab)
+    """The slab with those channels alone, in the layer that makes its response's channels."""
+    at = channels_step(slab)
     if at is None:
         return slab, params, range(max(channels) + 1)
     step = slab.steps[at]
@@ -216,7 +240,10 @@ def _narrowed(
 def _with_channels(
     layer: Layer, weights: Weights, channels: Sequence[int]
 ) -> tuple[Layer, Weights]:
-    """The layer with those channels alone; a group's channel reads zeros of the other groups."""
+    """The layer with those channels alone.
+
+    Channels of a grouped convolution then read all groups, with zeros for those of others.
+    """
     kernel = weights["kernel"][..., jnp.asarray(channels)]
     bias = weights["bias"][jnp.asarray(channels)]
     if isinstance(layer, Conv):
@@ -229,7 +256,7 @@ def _with_channels(
 
 
 def _ungrouped(layer: Conv, kernel: Array, channel: int) -> Array:
-    """A channel's kernel (row, col, in) over the inputs of all groups."""
+    """The kernel (row, col, in) of a group's channel, over the inputs of all groups."""
     width = kernel.shape[-1]
     group = channel // (layer.channels // layer.groups)
     after = (layer.groups - 1 - group) * width

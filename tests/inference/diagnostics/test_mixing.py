@@ -158,7 +158,7 @@ def two_hills():
     def hills(x):
         return jnp.logaddexp(*(-8 * (jnp.sum(x * hill) - 5) ** 2 for hill in (one, other)))
 
-    return ppl_cnn.TiltedDensity(ppl_cnn.Response(hills, (4, 4, 1)), ppl_cnn.WhiteNoise(1.0))
+    return ppl_cnn.TiltedDensity(ppl_cnn.ScoreFunction(hills, (4, 4, 1)), ppl_cnn.WhiteNoise(1.0))
 
 
 def test_chains_that_stay_where_they_started_are_separate_samples(tmp_path):

@@ -15,7 +15,7 @@ from ppl_cnn.inference.sampling.settings import Sampling
 
 def linear_density(length):
     """g = length z: on rung b, g is N(b length^2, length^2)."""
-    response = ppl_cnn.Response(lambda x: length * x[0, 0, 0], (1, 2, 1))
+    response = ppl_cnn.ScoreFunction(lambda x: length * x[0, 0, 0], (1, 2, 1))
     return ppl_cnn.TiltedDensity(response, ppl_cnn.WhiteNoise(1.0))
 
 

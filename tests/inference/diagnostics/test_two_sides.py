@@ -73,7 +73,7 @@ def test_a_trend_within_the_draws_is_told(tmp_path, write_run):
 
 
 def test_a_two_sided_run_says_so_in_its_report(tmp_path):
-    response = ppl_cnn.Response(jnp.sum, (3, 3, 1))
+    response = ppl_cnn.ScoreFunction(jnp.sum, (3, 3, 1))
     density = ppl_cnn.TiltedDensity(response, ppl_cnn.WhiteNoise(1.0))
     for init in ("prior", "two-sided"):
         sampling = Sampling(chains=2, warmup=50, init=init)

@@ -26,7 +26,7 @@ def linear(image):
 
 def linear_density():
     return ppl_cnn.TiltedDensity(
-        ppl_cnn.Response(linear, SLOPE.shape), ppl_cnn.WhiteNoise(3.0), temperature=0.5
+        ppl_cnn.ScoreFunction(linear, SLOPE.shape), ppl_cnn.WhiteNoise(3.0), temperature=0.5
     )
 
 

@@ -203,7 +203,7 @@ def test_bad_ladders_are_refused(refused):
         with refused("tempered:R", name):
             ppl_cnn.draw(
                 ppl_cnn.TiltedDensity(
-                    ppl_cnn.Response(jnp.sum, (2, 2, 1)), ppl_cnn.WhiteNoise(1.0)
+                    ppl_cnn.ScoreFunction(jnp.sum, (2, 2, 1)), ppl_cnn.WhiteNoise(1.0)
                 ),
                 name,
             )

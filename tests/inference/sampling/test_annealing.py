@@ -39,7 +39,7 @@ def quadratic(x):
 
 
 def density_of(function, temperature=TEMPERATURE):
-    response = ppl_cnn.Response(function, SHAPE)
+    response = ppl_cnn.ScoreFunction(function, SHAPE)
     return ppl_cnn.TiltedDensity(response, ppl_cnn.WhiteNoise(SIGMA), temperature)
 
 
@@ -81,7 +81,7 @@ def test_two_hills_are_found_as_often_as_they_weigh():
 
         return jnp.logaddexp(at(1.0) + 1, at(-1.0))
 
-    response = ppl_cnn.Response(hills, (1, 1, 1))
+    response = ppl_cnn.ScoreFunction(hills, (1, 1, 1))
     density = ppl_cnn.TiltedDensity(response, ppl_cnn.WhiteNoise(1.0))
     ladder, _ = scouted(density, {}, keys_of(32))
     z = np.asarray([anneal(density, {}, key, ladder, 32).z for key in keys_of(CHAINS, 1)]).ravel()
@@ -108,7 +108,7 @@ def test_moves_owe_nothing_to_the_resampling():
     """Of many pairs, resampled and then refused one time in six on each rung, the mean weight and
     the weighted mean are exact: Z = exp(1/2), N(1, 1)."""
     pairs, rungs = 200_000, (0.0, 0.3, 0.6, 1.0)
-    response = ppl_cnn.Response(lambda x: x[0, 0, 0], (1, 1, 1))
+    response = ppl_cnn.ScoreFunction(lambda x: x[0, 0, 0], (1, 1, 1))
     density = ppl_cnn.TiltedDensity(response, ppl_cnn.WhiteNoise(1.0))
     keys = keys_of((pairs, 2))
     particles = jax.vmap(lambda keys: begun(density, {}, keys))(keys)

@@ -29,7 +29,7 @@ def linear(image):
 
 def linear_density():
     """p = N(sigma^2 w / T, sigma^2 I)."""
-    response = ppl_cnn.Response(linear, WEIGHTS.shape)
+    response = ppl_cnn.ScoreFunction(linear, WEIGHTS.shape)
     return ppl_cnn.TiltedDensity(response, ppl_cnn.WhiteNoise(SIGMA), TEMPERATURE)
 
 
@@ -79,7 +79,7 @@ def test_a_linear_response_gives_the_shifted_gaussian(kernel):
 )
 def test_a_band_and_warps_leave_a_linear_response_its_closed_form(kernel):
     """p = N(R R^T m / T, R R^T), m the mean of the warps' W_k^T w; the store has the images."""
-    response = ppl_cnn.Response(linear, WEIGHTS.shape)
+    response = ppl_cnn.ScoreFunction(linear, WEIGHTS.shape)
     unit = ppl_cnn.Averaged(response, 3)
     reference = ppl_cnn.Band(2, ppl_cnn.Spectral(1.2, contrast=3.0))
     density = ppl_cnn.TiltedDensity(unit, reference, 0.3)
@@ -109,7 +109,7 @@ def test_a_quadratic_response_gives_the_other_gaussian(kernel):
         return slope.astype(np.float32) @ x - x @ matrix.astype(np.float32) @ x / 2
 
     density = ppl_cnn.TiltedDensity(
-        ppl_cnn.Response(quadratic, (1, 3, 1)), ppl_cnn.WhiteNoise(SIGMA), TEMPERATURE
+        ppl_cnn.ScoreFunction(quadratic, (1, 3, 1)), ppl_cnn.WhiteNoise(SIGMA), TEMPERATURE
     )
     draws = ppl_cnn.draw(density, kernel, chains=4, draws=1500, seed=0, progress=False)
     image = draws["posterior/image"].astype(np.float64)
@@ -222,7 +222,7 @@ def test_a_run_killed_anywhere_is_continued_to_the_same_bits(tmp_path, monkeypat
 
 def test_blocks_stay_small_whatever_the_image():
     def block(rows, chains):
-        response = ppl_cnn.Response(jnp.sum, (rows, rows, 3))
+        response = ppl_cnn.ScoreFunction(jnp.sum, (rows, rows, 3))
         density = ppl_cnn.TiltedDensity(response, ppl_cnn.WhiteNoise(1.0))
         return Program([density], Sampling(chains=chains)).block
 
@@ -309,7 +309,7 @@ def test_a_damaged_state_is_refused_and_the_draws_stay(tmp_path):
 
 
 def test_a_response_that_is_not_finite_is_refused(tmp_path):
-    response = ppl_cnn.Response(lambda image: jnp.log(-1 - jnp.sum(image**2)), (2, 2, 1))
+    response = ppl_cnn.ScoreFunction(lambda image: jnp.log(-1 - jnp.sum(image**2)), (2, 2, 1))
     density = ppl_cnn.TiltedDensity(response, ppl_cnn.WhiteNoise(1.0))
     with pytest.raises(InputError, match="not finite"):
         ppl_cnn.draw(density, draws=5, progress=False)

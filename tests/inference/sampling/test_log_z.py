@@ -23,7 +23,7 @@ SIGMA, TEMPERATURE = 2.0, 0.7
 
 
 def linear_density():
-    response = ppl_cnn.Response(lambda x: jnp.sum(WEIGHTS * x), WEIGHTS.shape)
+    response = ppl_cnn.ScoreFunction(lambda x: jnp.sum(WEIGHTS * x), WEIGHTS.shape)
     return ppl_cnn.TiltedDensity(response, ppl_cnn.WhiteNoise(SIGMA), TEMPERATURE)
 
 
@@ -65,7 +65,7 @@ def test_brute_force_in_two_dimensions(tmp_path):
         return math.exp(f - (a * a + b * b) / 2) / (2 * math.pi)
 
     truth = math.log(dblquad(integrand, -6, 6, -6, 6)[0])
-    density = ppl_cnn.TiltedDensity(ppl_cnn.Response(bent, (1, 2, 1)), ppl_cnn.WhiteNoise(1.0))
+    density = ppl_cnn.TiltedDensity(ppl_cnn.ScoreFunction(bent, (1, 2, 1)), ppl_cnn.WhiteNoise(1.0))
     found = estimated(density, tmp_path)
     # The corrected trapezoidal rule's own error is of fourth order in the rungs' distance.
     assert np.abs(errors(found, truth)[1:]).max() < 5

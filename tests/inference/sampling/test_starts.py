@@ -143,7 +143,7 @@ def test_draws_of_another_size_are_refused(tmp_path, refused):
 
 def linear_density():
     slope = jnp.asarray(np.random.default_rng(2).normal(size=(3, 4, 1)), jnp.float32)
-    response = ppl_cnn.Response(lambda image: jnp.sum(slope * image), slope.shape)
+    response = ppl_cnn.ScoreFunction(lambda image: jnp.sum(slope * image), slope.shape)
     return ppl_cnn.TiltedDensity(response, ppl_cnn.WhiteNoise(2.0), 1.0), 2.0 * slope
 
 

@@ -34,7 +34,7 @@ def trained_squeezenet(side, temperature, reference=WHITE):
         pytest.skip("PPL_CNN_REAL_WEIGHTS names no folder of published weights")
     (weights,) = Path(folder).glob("ndf/**/squeezenet_weights.pkl")
     cnn = ppl_cnn.load("squeezenet1.1", weights=weights)
-    cnn = CNN(replace(cnn.network, image_shape=(side, side, 3)), cnn.arrays())
+    cnn = CNN(replace(cnn.declaration, image_shape=(side, side, 3)), cnn.arrays())
     return ppl_cnn.TiltedDensity(cnn.unit("class:1"), reference, temperature)
 
 

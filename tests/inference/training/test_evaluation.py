@@ -17,7 +17,7 @@ from ppl_cnn.inference.training.evaluation import (
     summary,
 )
 from ppl_cnn.models.networks.catalogue import LENET
-from ppl_cnn.models.networks.graph import he_normal
+from ppl_cnn.models.networks.initialization import he_normal
 from ppl_cnn.models.trained.cnn import CNN
 
 
@@ -137,7 +137,7 @@ def lenet(random_params):
 
 def scores_of(network, split):
     batch = next(iter(batches(split, len(split))))
-    mean = np.asarray(network.network.preprocessing.mean, np.float32)
+    mean = np.asarray(network.preprocessing.mean, np.float32)
     return np.asarray(network(jnp.asarray(batch["image"] - mean)), np.float64), batch["label"]
 
 
@@ -209,7 +209,7 @@ if count > 1:
 import numpy as np
 from ppl_cnn.data import open_split
 from ppl_cnn.inference.training.evaluation import estimate_alpha, evaluate
-from ppl_cnn.models.networks.graph import he_normal
+from ppl_cnn.models.networks.initialization import he_normal
 from ppl_cnn.models.networks.catalogue import LENET
 
 params = jax.tree.map(np.asarray, he_normal(LENET, jax.random.key(0)))

@@ -17,7 +17,7 @@ from ppl_cnn.inference.training.losses import (
     importance_ess,
 )
 from ppl_cnn.models.networks.catalogue import LENET
-from ppl_cnn.models.networks.graph import scores
+from ppl_cnn.models.networks.forward import scores
 
 N, C = 7, 4
 LABELS = np.asarray([0, 2, 2, 3, 0, 2, 0])  # class 1 has no image

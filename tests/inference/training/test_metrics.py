@@ -31,7 +31,7 @@ from ppl_cnn.inference.training.step import (
     training_step,
 )
 from ppl_cnn.models.networks.catalogue import LENET
-from ppl_cnn.models.networks.graph import scores
+from ppl_cnn.models.networks.forward import scores
 
 GENERATIVE, DISCRIMINATIVE = Stage.parse_all("generative:1,discriminative:1", 0.1, "constant")
 OBJECTIVE = {"generative": generative_loss, "discriminative": discriminative_loss}

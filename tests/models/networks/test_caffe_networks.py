@@ -7,7 +7,8 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
 from ppl_cnn.models.networks.catalogue import ALEXNET, CAFFENET
-from ppl_cnn.models.networks.graph import scores, weight_shapes
+from ppl_cnn.models.networks.forward import scores
+from ppl_cnn.models.networks.graph import weight_shapes
 from ppl_cnn.models.networks.layers import LRN, Conv, Dense, Dropout, MaxPool, ReLU
 
 # The graph in PyPI onnx 1.23.2, onnx/backend/test/data/light/light_bvlc_alexnet.onnx: its nodes

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 import ppl_cnn
+from ppl_cnn.errors import UnknownNameError
 from ppl_cnn.models.networks.catalogue import LENET, NETWORKS, SQUEEZENET
 from ppl_cnn.models.networks.class_names import class_names
 from ppl_cnn.models.networks.graph import shapes, weight_shapes
@@ -31,7 +32,7 @@ def test_units_are_named_by_them(text, index):
     [("crane", "class:134 or class:517"), ("maillot", "class:638 or class:639")],
 )
 def test_two_classes_of_one_name_are_told_apart_by_index(name, words, refused):
-    with refused(f"There are 2 classes {name!r}", words):
+    with refused("2 classes", repr(name), words, kind=UnknownNameError, name=name):
         parse_units(f"class:{name}", {"fc8": (1000,)}, class_names(SQUEEZENET))
 
 

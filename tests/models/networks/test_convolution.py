@@ -35,7 +35,7 @@ CASES = [
 ]
 
 
-def library_convolve(x, kernel, stride, padding):
+def library_convolve(x, kernel, *, stride, padding):
     """The convolution whose gradients autodiff writes."""
     return lax.conv_general_dilated(
         x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
@@ -54,14 +54,16 @@ def normal(seed, *shape):
 
 @partial(jax.jit, static_argnums=(0, 4, 5))
 def value_and_gradients(function, x, kernel, g, stride, padding):
-    value, vjp = jax.vjp(lambda x, kernel: function(x, kernel, stride, padding), x, kernel)
+    value, vjp = jax.vjp(partial(function, stride=stride, padding=padding), x, kernel)
     return value, *vjp(g)
 
 
 @pytest.mark.parametrize(("size", "window", "stride", "padding"), CASES)
 def test_value_and_both_gradients_are_those_of_the_library(size, window, stride, padding):
     x, kernel = normal(0, 2, *size, 3), normal(1, *window, 3, 4)
-    shape = jax.eval_shape(lambda: library_convolve(x, kernel, stride, padding)).shape
+    shape = jax.eval_shape(
+        lambda: library_convolve(x, kernel, stride=stride, padding=padding)
+    ).shape
     g = normal(2, *shape)
     ours = value_and_gradients(convolve, x, kernel, g, stride, padding)
     theirs = value_and_gradients(library_convolve, x, kernel, g, stride, padding)
@@ -72,7 +74,7 @@ def test_value_and_both_gradients_are_those_of_the_library(size, window, stride,
 
 def energy(function, x, kernel):
     """A scalar whose gradient changes with x."""
-    return jnp.sum(jnp.sin(function(x[None], kernel, 2, ((1, 0), (2, 1)))))
+    return jnp.sum(jnp.sin(function(x[None], kernel, stride=2, padding=((1, 0), (2, 1)))))
 
 
 def test_gradient_under_vmap_is_that_of_the_library():
@@ -141,3 +143,75 @@ def test_an_nnx_convolution_of_signals_is_left_to_the_library():
     layer = nnx.Conv(3, 4, (3,), conv_general_dilated=conv_general_dilated, rngs=nnx.Rngs(0))
     theirs = nnx.Conv(3, 4, (3,), rngs=nnx.Rngs(0))
     assert_float_equal(layer(normal(10, 2, 9, 3)), theirs(normal(10, 2, 9, 3)))
+
+
+# Forward mode, and derivatives of any order.
+
+
+@pytest.mark.parametrize(("size", "window", "stride", "padding"), CASES[2:8:2] + CASES[12:13])
+def test_tangents_are_those_of_the_library(size, window, stride, padding):
+    """In both arguments, of the value and of both gradients."""
+    x, kernel = normal(11, 2, *size, 3), normal(12, *window, 3, 4)
+    moved = normal(13, *x.shape), normal(14, *kernel.shape)
+
+    def value_and_slope(function, x, kernel):
+        def height(x, kernel):
+            return jnp.sum(jnp.sin(function(x, kernel, stride=stride, padding=padding)))
+
+        return function(x, kernel, stride=stride, padding=padding), jax.grad(height, (0, 1))(
+            x, kernel
+        )
+
+    @partial(jax.jit, static_argnums=0)
+    def tangents(function, *moved):
+        return jax.jvp(partial(value_and_slope, function), (x, kernel), moved)
+
+    ours, theirs = (tangents(function, *moved) for function in (convolve, library_convolve))
+    jax.tree.map(assert_float_equal, ours, theirs)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_hessians_under_vmap_are_those_of_the_library(groups):
+    """Of each order of the two modes; the kernels are mapped over, and then the images."""
+    images, kernels = normal(15, 2, 5, 4, 2), normal(16, 3, 3, 3, 2 // groups, 2)
+    settings = {"stride": 2, "padding": ((1, 0), (2, 1)), "groups": groups}
+
+    def library(x, kernel, *, stride, padding, groups):
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            (stride, stride),
+            padding,
+            feature_group_count=groups,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+    def curvatures(function, first, second):
+        def height(x, kernel):
+            return jnp.sum(jnp.sin(function(x[None], kernel, **settings)))
+
+        hessian = first(second(height, (0, 1)), (0, 1))
+        return jax.jit(jax.vmap(jax.vmap(hessian, (None, 0)), (0, None)))(images, kernels)
+
+    expected = curvatures(library, jax.jacfwd, jax.jacrev)
+    for first, second in (
+        (jax.jacfwd, jax.jacrev),
+        (jax.jacrev, jax.jacfwd),
+        (jax.jacrev, jax.jacrev),
+        (jax.jacfwd, jax.jacfwd),
+    ):
+        jax.tree.map(assert_float_equal, curvatures(convolve, first, second), expected)
+
+
+def test_a_mapped_function_has_the_kernels_gradient_summed_over_the_map():
+    """The gradient of a sum over mapped images, where the kernel is one for all."""
+    images, kernel = normal(17, 4, 9, 8, 2), normal(18, 3, 3, 2, 3)
+
+    def total(function, images, kernel):
+        return jnp.sum(jax.vmap(partial(energy, function), (0, None))(images, kernel))
+
+    ours, theirs = (
+        jax.jit(jax.grad(partial(total, function), (0, 1)))(images, kernel)
+        for function in (convolve, library_convolve)
+    )
+    jax.tree.map(assert_float_equal, ours, theirs)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ppl_cnn import Bounded, Gaussian, Response, TiltedDensity
+from ppl_cnn import Bounded, Gaussian, ScoreFunction, TiltedDensity
+from ppl_cnn.errors import ArgumentError, FileError, MismatchError
 from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.references.named import parse_reference
 from ppl_cnn.models.references.reference import Reference
@@ -86,7 +87,7 @@ def test_a_linear_tilt_moves_the_mean_by_the_covariance(fitted, images):
     """p = N(m + C w/T, C), whose mean is R(w_z/T) with w_z the gradient in z (Stein)."""
     mean, covariance = moments(images)
     weights = np.random.default_rng(2).normal(0, 0.01, SHAPE)
-    response = Response(lambda x: jnp.sum(x * jnp.asarray(weights, x.dtype)), SHAPE, (20.0,))
+    response = ScoreFunction(lambda x: jnp.sum(x * jnp.asarray(weights, x.dtype)), SHAPE, (20.0,))
     density = TiltedDensity(response, fitted, temperature=0.5)
     gradient = jax.grad(density.tilt)(jnp.zeros(SHAPE))
     expected = mean - 20.0 + covariance @ weights.ravel() / 0.5
@@ -100,32 +101,31 @@ def test_its_text_names_it_and_what_it_holds(fitted, images, tmp_path, refused):
     assert parse_reference(str(reference)) == fitted
     assert parse_reference(f"bounded:{reference}") == Bounded(fitted)
     assert isinstance(reference, Reference)
-    assert (reference.linear, reference.whole) == (True, True)
+    assert (reference.push_is_linear, reference.needs_whole_image) == (True, True)
     Gaussian.fit(images[:300], tmp_path / "images.npz")
-    with refused("fitted anew", fitted.digest):
+    with refused("fitted again", fitted.digest, kind=FileError, path=tmp_path / "images.npz"):
         parse_reference(str(reference))
 
 
 def test_what_it_cannot_be_fitted_to_is_refused(images, tmp_path, refused):
     path = tmp_path / "none.npz"
-    with refused("two or more images"):
+    with refused("two or more images", kind=ArgumentError, argument="images"):
         Gaussian.fit(images[:1], path)
-    with refused("two or more images"):
+    with refused("two or more images", kind=ArgumentError, argument="images"):
         Gaussian.fit(images[0], path)
-    with refused("4,096 values", "150,528"):
+    with refused("4,096", "150,528", kind=ArgumentError, argument="images"):
         Gaussian.fit(np.zeros((2, 224, 224, 3)), path)
-    with refused("contrast"):
+    with refused("0.0", kind=ArgumentError, argument="contrast"):
         Gaussian.fit(images, path, contrast=0.0)
-    with refused("floor"):
+    with refused("nan", kind=ArgumentError, argument="floor"):
         Gaussian.fit(images, path, floor=float("nan"))
     assert not path.exists()
 
 
 def test_other_files_and_shapes_are_refused(fitted, tmp_path, refused):
-    with refused("There is no file"):
-        parse_reference(f"gaussian:{tmp_path / 'missing.npz'}")
-    with refused("FILE.npz"):
-        parse_reference("gaussian:")
+    missing = tmp_path / "missing.npz"
+    with refused(missing, "missing", kind=FileError, path=missing):
+        parse_reference(f"gaussian:{missing}")
     other = tmp_path / "other.npz"
     for content in (
         {"mean": fitted.mean},
@@ -136,14 +136,14 @@ def test_other_files_and_shapes_are_refused(fitted, tmp_path, refused):
         {"mean": fitted.mean.astype(object), "factor": fitted.factor},
     ):
         np.savez(other, **content)
-        with refused("no file of a Gaussian reference"):
+        with refused(other, "Gaussian.fit", kind=FileError, path=other):
             Gaussian.load(other)
     with open(other, "wb") as file:
         np.save(file, fitted.factor)  # one array, without the archive around it
-    with refused("no file of a Gaussian reference"):
+    with refused(other, "Gaussian.fit", kind=FileError, path=other):
         Gaussian.load(other)
     other.write_bytes(b"PK\x03\x04")
-    with refused("no file of a Gaussian reference"):
+    with refused(other, "Gaussian.fit", kind=FileError, path=other):
         Gaussian.load(other)
-    with refused("(3, 2, 1)", "(2, 3, 1)"):
+    with refused("(3, 2, 1)", "(2, 3, 1)", kind=MismatchError):
         fitted.distribution((2, 3, 1), GREY)

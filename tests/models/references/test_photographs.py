@@ -4,7 +4,9 @@ import pytest
 from PIL import Image
 
 from ppl_cnn import Spectral
+from ppl_cnn.errors import FileError
 from ppl_cnn.models.networks.declaration import Preprocessing
+from ppl_cnn.models.references.named import parse_reference
 from ppl_cnn.models.references.photographs import (
     Photograph,
     measure,
@@ -27,11 +29,11 @@ def write_fields(folder, exponent, count, shape=(256, 256, 3), first=0):
 @pytest.mark.parametrize("exponent", [0.0, 0.7, 1.0, 1.6])
 def test_exponent_and_covariance_of_fields_are_recovered(exponent, tmp_path):
     write_fields(tmp_path, exponent, 16)
-    found, covariance, evidence = measure(tmp_path, progress=False)
-    assert evidence.photographs == 16
-    assert evidence.exponent_error < 0.02
-    assert abs(found - exponent) < 5 * evidence.exponent_error
-    error = np.asarray(evidence.covariance_error)
+    found, covariance, errors = measure(tmp_path, progress=False)
+    assert errors.photographs == 16
+    assert errors.exponent_error < 0.02
+    assert abs(found - exponent) < 5 * errors.exponent_error
+    error = np.asarray(errors.covariance_error)
     # Rounding to whole pixels adds 1/12.
     assert (abs(np.asarray(covariance) - COLOURS) < 5 * error + 1 / 12).all()
     # As said by theory where pixels are independent: C_ij has the variance (C_ii C_jj + C_ij^2)/n.
@@ -48,7 +50,7 @@ def test_a_larger_photographs_exponent_is_that_of_what_networks_see(tmp_path):
     assert read_photograph(tmp_path / "000.png").shape == (256, 320, 3)
     found = Spectral.fit(tmp_path, progress=False)
     # The reduction's own blur bends the upper end of the band by some hundredths.
-    assert abs(found.exponent - 1.2) < 5 * found.evidence.exponent_error + 0.04
+    assert abs(found.exponent - 1.2) < 5 * found.fit_errors.exponent_error + 0.04
 
 
 def test_the_covariance_counts_the_differences_between_photographs(tmp_path):
@@ -58,10 +60,10 @@ def test_the_covariance_counts_the_differences_between_photographs(tmp_path):
     for index, mean in enumerate(means):
         x = mean + random.normal(0, 1, (128, 128, 1))
         Image.fromarray(x.round().astype(np.uint8)).save(tmp_path / f"{index}.png")
-    _, covariance, evidence = measure(tmp_path, progress=False)
+    _, covariance, errors = measure(tmp_path, progress=False)
     np.testing.assert_allclose(covariance, np.cov(means, rowvar=False) + 1, rtol=0.02, atol=3)
     # A covariance of n normals: relative error sqrt(2/n) on the diagonal.
-    ratio = np.diag(evidence.covariance_error) / np.diag(covariance)
+    ratio = np.diag(errors.covariance_error) / np.diag(covariance)
     assert (ratio < 2 * np.sqrt(2 / 40)).all()
     assert (ratio > np.sqrt(2 / 40) / 2).all()
 
@@ -74,7 +76,7 @@ def test_photographs_without_colour_give_a_field_with_a_density(tmp_path):
     found = Spectral.fit(tmp_path, progress=False)
     values = np.linalg.eigvalsh(np.asarray(found.covariance))
     np.testing.assert_allclose(values[0] / values[2], 1e-4, rtol=0.02)
-    assert Spectral.parse(str(found).partition(":")[2], Spectral()) == found
+    assert parse_reference(str(found)) == found
 
 
 def test_the_same_photographs_give_the_same_numbers_in_any_format_and_folder(tmp_path):
@@ -104,17 +106,17 @@ def test_files_that_cannot_be_used_are_counted(tmp_path, refused):
     Image.new("RGB", (300, 127)).save(tmp_path / "small.png")
     Image.new("RGB", (300, 300), (9, 8, 7)).save(tmp_path / "flat.png")
     (tmp_path / "notes.txt").write_text("left alone")
-    *_, evidence = measure(tmp_path, progress=False)
-    assert (evidence.photographs, evidence.skipped) == (2, 6)
+    *_, errors = measure(tmp_path, progress=False)
+    assert (errors.photographs, errors.skipped) == (2, 6)
     (tmp_path / "000.png").unlink()
-    with refused("holds 1 photographs", "flat.png has the same brightness everywhere"):
+    with refused("1 usable", "flat.png", "same brightness", kind=FileError, path=tmp_path):
         measure(tmp_path, progress=False)
 
 
 def test_a_folder_without_photographs_is_refused(tmp_path, refused):
-    with refused("holds 0 photographs", "two are the least"):
+    with refused("0 usable", "2 or more", kind=FileError, path=tmp_path):
         Spectral.fit(tmp_path)
-    with refused("no folder", "nowhere"):
+    with refused("nowhere", kind=FileError, path=tmp_path / "nowhere"):
         Spectral.fit(tmp_path / "nowhere")
 
 

@@ -5,30 +5,31 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ppl_cnn import InputError, Spectral
-from ppl_cnn.models.references.photographs import Evidence
+from ppl_cnn.errors import ArgumentError, FileError
+from ppl_cnn.models.references.photographs import FitErrors
 
 COLOURS = ((900.0, 500.0, 200.0), (500.0, 800.0, 300.0), (200.0, 300.0, 700.0))
-EVIDENCE = Evidence(12, 1, 0.02, ((9.0, 5.0, 2.0), (5.0, 8.0, 3.0), (2.0, 3.0, 7.0)))
+ERRORS = FitErrors(12, 1, 0.02, ((9.0, 5.0, 2.0), (5.0, 8.0, 3.0), (2.0, 3.0, 7.0)))
 
 
-def test_a_saved_reference_is_loaded_with_its_evidence(tmp_path):
-    fitted = Spectral(1.23456, COLOURS, EVIDENCE)
+def test_a_saved_reference_is_loaded_with_the_errors_of_its_fit(tmp_path):
+    fitted = Spectral(1.23456, COLOURS, ERRORS)
     fitted.save(tmp_path / "fit.json")
     again = Spectral.load(tmp_path / "fit.json")
     assert again == fitted
-    assert again.evidence == EVIDENCE
+    assert again.fit_errors == ERRORS
     assert set(json.loads((tmp_path / "fit.json").read_text())) == {
         "exponent",
         "covariance",
-        *Evidence._fields,
+        *FitErrors._fields,
     }
     Spectral().save(tmp_path / "default.json")
     assert Spectral.load(tmp_path / "default.json") == Spectral()
 
 
-def test_the_evidence_does_not_make_another_reference():
-    assert Spectral(1.1, COLOURS, EVIDENCE) == Spectral(1.1, COLOURS)
-    assert str(Spectral(1.1, COLOURS, EVIDENCE)) == "spectral:1.1:900,500,200,800,300,700"
+def test_the_errors_of_a_fit_do_not_make_another_reference():
+    assert Spectral(1.1, COLOURS, ERRORS) == Spectral(1.1, COLOURS)
+    assert str(Spectral(1.1, COLOURS, ERRORS)) == "spectral:1.1:900,500,200,800,300,700"
 
 
 def test_the_defaults_are_those_of_colour_photographs():
@@ -55,24 +56,24 @@ def test_the_defaults_are_those_of_colour_photographs():
 def test_other_files_are_refused(content, tmp_path, refused):
     path = tmp_path / "fit.json"
     path.write_text(content)
-    with refused("fit.json", "no file of a spectral reference"):
+    with refused(path, "Spectral.save", kind=FileError, path=path):
         Spectral.load(path)
-    with refused("no file of a spectral reference"):
+    with refused(tmp_path, "Spectral.save", kind=FileError, path=tmp_path):
         Spectral.load(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("content", "word"),
+    ("content", "argument", "word"),
     [
-        ({"exponent": 9, "covariance": COLOURS}, "exponent"),
-        ({"exponent": 1, "covariance": COLOURS[:2]}, "3x3"),
-        ({"exponent": 1, "covariance": [[1, 2], [2, 1]]}, "3x3"),
-        ({"exponent": 1, "covariance": [[1, 0, 0], [1, 1, 0], [0, 0, 1]]}, "symmetric"),
+        ({"exponent": 9, "covariance": COLOURS}, "exponent", "0 to 3"),
+        ({"exponent": 1, "covariance": COLOURS[:2]}, "covariance", "3x3"),
+        ({"exponent": 1, "covariance": [[1, 2], [2, 1]]}, "covariance", "3x3"),
+        ({"exponent": 1, "covariance": [[1, 0, 0], [1, 1, 0], [0, 0, 1]]}, "covariance", "symm"),
     ],
 )
-def test_files_with_unusable_numbers_are_refused(content, word, tmp_path, refused):
+def test_files_with_unusable_numbers_are_refused(content, argument, word, tmp_path, refused):
     (tmp_path / "fit.json").write_text(json.dumps(content))
-    with refused(word):
+    with refused(word, kind=ArgumentError, argument=argument):
         Spectral.load(tmp_path / "fit.json")
 
 
@@ -90,7 +91,7 @@ JSON = st.recursive(
 )
 @given(
     st.dictionaries(
-        st.sampled_from(["exponent", "covariance", *Evidence._fields]),
+        st.sampled_from(["exponent", "covariance", *FitErrors._fields]),
         JSON | st.just([list(row) for row in COLOURS]),
     )
 )

@@ -4,14 +4,8 @@ import numpy as np
 import pytest
 from scipy import fft, special, stats
 
-from ppl_cnn.models.references.transforms import (
-    BandFilter,
-    NormalToUniform,
-    SpectralFilter,
-    Squash,
-    amplitudes,
-    push_forward,
-)
+from ppl_cnn.models.references.filters import BandFilter, SpectralFilter, amplitudes
+from ppl_cnn.models.references.transforms import NormalToUniform, Squash, push_forward
 
 COLOURS = ((900.0, 500.0, 200.0), (500.0, 800.0, 300.0), (200.0, 300.0, 700.0))
 MEAN = (100.0, 128.0, 31.5)

@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from ppl_cnn.errors import ArgumentError
 from ppl_cnn.models.networks.catalogue import ALEXNET, LENET, SQUEEZENET
 from ppl_cnn.models.networks.declaration import Network, Preprocessing
-from ppl_cnn.models.networks.graph import scores
+from ppl_cnn.models.networks.forward import scores
 from ppl_cnn.models.networks.layers import Dense
 from ppl_cnn.models.trained.cnn import CNN, preprocess
+from ppl_cnn.models.trained.network import TrainedNetwork
+from ppl_cnn.models.units.activity import activity
+from ppl_cnn.models.units.listing import unit_layers
 
 GREY = Preprocessing(mean=(50.0,), scale=(0.1,), order="grey")
 BGR = Preprocessing(mean=(10.0, 20.0, 30.0), scale=(1.0, 1.0, 1.0), order="BGR")
@@ -33,6 +37,24 @@ def test_scores_are_the_networks_and_weights_its_parameters(random_params):
     np.testing.assert_array_equal(cnn(x), scores(LENET, params, x))
     assert jax.tree.structure(cnn.arrays()) == jax.tree.structure(params)
     assert jax.tree.all(jax.tree.map(np.array_equal, cnn.arrays(), params))
+
+
+def test_it_is_a_trained_network_with_its_declarations_units_and_images():
+    cnn = CNN.random(LENET)
+    assert isinstance(cnn, TrainedNetwork)
+    assert (cnn.name, cnn.image_shape) == (LENET.name, LENET.image_shape)
+    assert cnn.preprocessing == LENET.preprocessing
+    assert cnn.unit_layers() == unit_layers(LENET)
+
+
+def test_activity_is_of_its_own_weights(random_params):
+    cnn = CNN(LENET, random_params(LENET))
+    x = jax.random.normal(jax.random.key(0), (3, 28, 28, 1))
+    found = cnn.activity([x[:2], x[2:]])
+    expected = activity(LENET, cnn.arrays(), [x])
+    assert found.keys() == expected.keys() == {"fc3"}
+    for name, share in expected.items():
+        np.testing.assert_array_equal(found[name], share)
 
 
 def test_its_weights_are_trainable_and_its_alpha_is_not():
@@ -152,7 +174,8 @@ def test_halving_the_size_averages_smoothly():
     ids=lambda pixels: f"{pixels.dtype}{pixels.shape}",
 )
 def test_what_is_no_photograph_is_refused(pixels, refused):
-    with refused("uint8", str(pixels.shape), str(pixels.dtype)):
+    words = ("uint8", pixels.shape, pixels.dtype)
+    with refused(*words, kind=ArgumentError, argument="pixels"):
         CNN.random(LENET).logits(pixels)
 
 
@@ -165,7 +188,7 @@ def test_unit_names_a_unit_with_these_weights(random_params):
 
 def test_units_are_named_by_these_classes_and_their_probabilities_hold_alpha(random_params):
     params, alpha = random_params(LENET), np.linspace(-1, 1, 10, dtype=np.float32)
-    cnn = CNN(LENET, params, alpha, tuple("abcdefghij"))
+    cnn = CNN(LENET, params, alpha, classes=tuple("abcdefghij"))
     image = jax.random.normal(jax.random.key(0), (28, 28, 1))
     expected = jax.nn.log_softmax(cnn(image[None])[0] + alpha)
     units = cnn.units("class:c,class:7", target="log-prob")
@@ -175,7 +198,7 @@ def test_units_are_named_by_these_classes_and_their_probabilities_hold_alpha(ran
 
 
 def test_unit_wants_exactly_one(refused):
-    with refused("'conv1:0-2' names 3 units"):
+    with refused("'conv1:0-2'", "3 units", kind=ArgumentError):
         CNN.random(LENET).unit("conv1:0-2")
 
 
@@ -184,7 +207,7 @@ def test_a_network_without_dense_layers_takes_images_of_another_size():
     cnn = CNN.random(SQUEEZENET)
     small = cnn.resized(64)
     shape = (64, 64, 3)
-    assert small.network.image_shape == shape
+    assert small.declaration.image_shape == shape
     x = 40 * jax.random.normal(jax.random.key(0), (1, *shape))
     declared = replace(SQUEEZENET, image_shape=shape)
     expected = jax.jit(partial(scores, declared))(cnn.arrays(), x)
@@ -199,17 +222,19 @@ def test_a_network_without_dense_layers_takes_images_of_another_size():
 def test_photographs_of_a_resized_network_show_as_much():
     network = replace(SQUEEZENET, preprocessing=replace(SQUEEZENET.preprocessing, short_side=256))
     small = CNN.random(network).resized(64)
-    assert small.network.preprocessing.short_side == round(256 * 64 / 227)
+    assert small.declaration.preprocessing.short_side == round(256 * 64 / 227)
 
 
 @pytest.mark.parametrize("network", [LENET, ALEXNET], ids=lambda network: network.name)
 def test_weights_of_one_size_are_refused_another(network, refused):
-    with refused(network.name, "--size", "squeezenet1.1"):
+    words = (network.name, network.image_shape[0], "`size`", "squeezenet1.1")
+    with refused(*words, kind=ArgumentError, argument="size"):
         CNN.random(network).resized(128)
-    assert CNN.random(network).resized(network.image_shape[0]).network == network
+    assert CNN.random(network).resized(network.image_shape[0]).declaration == network
 
 
 @pytest.mark.parametrize("side", [0, -5, 1, 8])
 def test_images_that_leave_nothing_for_a_layer_are_refused(side, refused):
-    with refused("too small", f"{side}x{side}", "squeezenet1.1"):
+    words = ("too small", f"{side}x{side}", "squeezenet1.1")
+    with refused(*words, kind=ArgumentError, argument="size"):
         CNN.random(SQUEEZENET).resized(side)

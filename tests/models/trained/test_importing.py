@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import ppl_cnn
+from ppl_cnn.errors import FileError, MismatchError, UnknownNameError
 from ppl_cnn.models.formats import read_tensors
 from ppl_cnn.models.networks.catalogue import LENET, NETWORKS
 from ppl_cnn.models.networks.declaration import Network, Preprocessing
@@ -111,9 +112,10 @@ def test_what_is_missing_left_over_and_misshapen_is_said_at_once(tensors, refuse
     tensors |= {f"bn{index}.num_batches_tracked": np.array(index) for index in range(7)}
     with refused(
         "file doesn't hold the weights of small",
-        "it lacks the tensor fc3.bias",
+        "lacks fc3.bias",
         "bn3.num_batches_tracked, bn4.num_batches_tracked and 2 more, which small doesn't have",
         "fc2.weight has the shape (36, 5), not (5, 36)",
+        kind=MismatchError,
     ):
         params_from(tensors, NETWORK, SOURCE)
 
@@ -131,21 +133,21 @@ def test_what_is_missing_left_over_and_misshapen_is_said_at_once(tensors, refuse
 )
 def test_other_shapes_are_refused(name, shape, tensors, refused):
     tensors[name] = np.resize(tensors[name], shape)
-    with refused(f"{name} has the shape {shape}"):
+    with refused(name, shape, kind=MismatchError):
         params_from(tensors, NETWORK, SOURCE)
 
 
 def test_a_one_by_one_convolution_is_no_dense_layer(refused):
     network = Network("one", (1, 1, 4), NETWORK.preprocessing, (Conv("conv", 3, kernel=1),))
     tensors = {"conv.weight": np.zeros((3, 4), np.float32), "conv.bias": np.zeros(3, np.float32)}
-    with refused("(3, 4), not (3, 4, 1, 1)"):
+    with refused("(3, 4), not (3, 4, 1, 1)", kind=MismatchError):
         params_from(tensors, network, SOURCE)
 
 
 def test_a_one_by_one_convolutions_kernel_is_no_dense_layers(random_params, refused):
     tensors = ours(random_params(NETWORK))
     tensors["fc3.kernel"] = tensors["fc3.kernel"][None, None]
-    with refused("(1, 1, 5, 3), not (5, 3)"):
+    with refused("(1, 1, 5, 3), not (5, 3)", kind=MismatchError):
         params_from(tensors, NETWORK, SOURCE)
 
 
@@ -153,19 +155,19 @@ def test_a_one_by_one_convolutions_kernel_is_no_dense_layers(random_params, refu
 def test_numbers_that_are_not_finite_in_float32_are_refused(value, tensors, refused):
     tensors["fc2.weight"] = tensors["fc2.weight"].astype(np.float64)
     tensors["fc2.weight"][1, 2] = value
-    with refused("file: fc2.weight holds NaN or infinite values"):
+    with refused("file: fc2.weight", "NaN or infinite", kind=FileError, path=SOURCE):
         params_from(tensors, NETWORK, SOURCE)
 
 
 def test_integers_are_no_weights(tensors, refused):
     tensors["fc3.bias"] = np.zeros(3, np.int8)
-    with refused("fc3.bias is of the type int8"):
+    with refused("fc3.bias", "int8", kind=FileError, path=SOURCE):
         params_from(tensors, NETWORK, SOURCE)
 
 
 def test_one_tensor_under_two_names_is_left_over(tensors, refused):
     tensors["ip3.bias"] = tensors["fc3.bias"]
-    with refused("it has ip3.bias, which small doesn't have"):
+    with refused("ip3.bias, which small doesn't have", kind=MismatchError):
         params_from(tensors, NETWORK, SOURCE)
 
 
@@ -190,11 +192,11 @@ def test_load_reads_every_format(
     cnn = ppl_cnn.load("lenet", weights=path)
     check_same(cnn.arrays(), params)
     assert cnn.classes == ()
-    assert cnn.network == LENET
+    assert cnn.declaration == LENET
 
 
 def test_weights_go_with_a_declared_network(tmp_path, refused):
-    with refused("no network 'runs/lenet'", "lenet-advertorch"):
+    with refused("'runs/lenet'", "lenet-advertorch", kind=UnknownNameError, name="runs/lenet"):
         ppl_cnn.load("runs/lenet", weights=tmp_path / "weights")
     with refused("weights is missing"):
         ppl_cnn.load("lenet", weights=tmp_path / "weights")

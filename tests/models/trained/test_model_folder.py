@@ -6,6 +6,7 @@ import pytest
 import safetensors.numpy
 
 import ppl_cnn
+from ppl_cnn.errors import ArgumentError, FileError, MismatchError, UnknownNameError
 from ppl_cnn.models.networks.catalogue import ALEXNET_FASHION, LENET
 from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.trained.cnn import CNN
@@ -15,7 +16,6 @@ from ppl_cnn.models.trained.model_folder import (
     read_description,
     read_weights,
     save,
-    write_aside,
 )
 
 CLASSES = tuple("abcdefghij")
@@ -25,7 +25,7 @@ CLASSES = tuple("abcdefghij")
 def folder(tmp_path, random_params):
     """A saved LeNet."""
     alpha = np.linspace(-1, 1, 10, dtype=np.float32)
-    save(tmp_path, CNN(LENET, random_params(LENET), alpha, CLASSES), {"test_error": 0.125})
+    save(tmp_path, CNN(LENET, random_params(LENET), alpha, classes=CLASSES), {"test_error": 0.125})
     return tmp_path
 
 
@@ -44,7 +44,7 @@ def change_description(folder, **changes):
 def test_what_is_saved_is_loaded_to_the_bit(folder, random_params):
     cnn = ppl_cnn.load(folder)
     params = random_params(LENET)
-    assert cnn.network == LENET
+    assert cnn.declaration == LENET
     assert cnn.classes == CLASSES
     np.testing.assert_array_equal(cnn.alpha[...], np.linspace(-1, 1, 10, dtype=np.float32))
     assert cnn.alpha[...].dtype == np.float32
@@ -78,20 +78,20 @@ def test_the_description_holds_what_is_said_of_the_model(folder):
 def test_the_files_preprocessing_is_the_networks(folder):
     given = {"mean": [33], "scale": [0.5], "order": "grey", "short_side": 40}
     change_description(folder, preprocessing=given)
-    network = ppl_cnn.load(folder).network
+    network = ppl_cnn.load(folder).declaration
     assert network == replace(LENET, preprocessing=Preprocessing((33.0,), (0.5,), "grey", 40))
 
 
 def test_a_description_without_a_short_side_has_none(folder):
     change_description(folder, preprocessing={"mean": [33], "scale": [0.5], "order": "grey"})
-    assert ppl_cnn.load(folder).network.preprocessing.short_side is None
+    assert ppl_cnn.load(folder).declaration.preprocessing.short_side is None
 
 
 @pytest.mark.parametrize("side", [0, -1, 1.5, "256", True, [256]])
 def test_a_short_side_that_is_no_length_is_refused(folder, side, refused):
     given = {"mean": [0.0], "scale": [1.0], "order": "grey", "short_side": side}
     change_description(folder, preprocessing=given)
-    with refused("short_side", repr(side)):
+    with refused("short_side", repr(side), kind=FileError, path=folder / "model.json"):
         ppl_cnn.load(folder)
 
 
@@ -108,31 +108,25 @@ def test_saving_leaves_its_two_files_alone(folder):
     assert sorted(path.name for path in folder.iterdir()) == ["model.json", "weights.safetensors"]
 
 
-def test_writing_aside_replaces_a_file_and_leaves_no_partial_one(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-    write_aside(path, b"new")
-    assert path.read_bytes() == b"new"
-    assert list(tmp_path.iterdir()) == [path]
-
-
 # Models that are not there.
 
 
 def test_a_missing_folder_is_refused(tmp_path, refused):
-    with refused("There is no model", "nowhere", "model.json"):
-        ppl_cnn.load(tmp_path / "nowhere")
+    path = tmp_path / "nowhere"
+    with refused(path, "model.json", "alexnet-fashion", kind=UnknownNameError, name=str(path)):
+        ppl_cnn.load(path)
 
 
 @pytest.mark.parametrize("name", ["resnet", "", ".."])
 def test_an_unknown_name_is_refused(name, tmp_path, monkeypatch, refused):
     monkeypatch.chdir(tmp_path)
-    with refused("There is no model", repr(name)):
+    with refused(repr(name), *embedded_names(), kind=UnknownNameError, name=name):
         ppl_cnn.load(name)
 
 
 def test_a_network_that_comes_without_weights_says_how_to_train_it(refused):
-    with refused("without weights", "python -m ppl_cnn.pretrain --network alexnet"):
+    words = ("without weights", "python -m ppl_cnn.pretrain --network alexnet")
+    with refused(*words, kind=ArgumentError, argument="weights"):
         ppl_cnn.load("alexnet")
 
 
@@ -146,7 +140,8 @@ def test_a_folder_is_found_by_name_only_if_it_is_embedded(folder):
 
 def test_missing_weights_are_refused(folder, refused):
     (folder / "weights.safetensors").unlink()
-    with refused("weights.safetensors is missing"):
+    path = folder / "weights.safetensors"
+    with refused(path, "missing", kind=FileError, path=path):
         ppl_cnn.load(folder)
 
 
@@ -156,14 +151,15 @@ def test_truncated_weights_are_refused(folder, kept, refused):
     whole = path.read_bytes()
     assert len(whole) > kept
     path.write_bytes(whole[:kept])
-    with refused("intact safetensors file"):
+    with refused(path, kind=FileError, path=path):
         ppl_cnn.load(folder)
 
 
 @pytest.mark.parametrize("content", [b"garbage " * 100, b"\xff" * 64, b"PK\x03\x04", b"\n" * 40])
 def test_garbage_for_weights_is_refused(folder, content, refused):
-    (folder / "weights.safetensors").write_bytes(content)
-    with refused("intact safetensors file"):
+    path = folder / "weights.safetensors"
+    path.write_bytes(content)
+    with refused(path, kind=FileError, path=path):
         ppl_cnn.load(folder)
 
 
@@ -171,21 +167,22 @@ def test_garbage_for_weights_is_refused(folder, content, refused):
 def test_a_missing_tensor_is_refused(folder, tensors, name, refused):
     del tensors[name]
     safetensors.numpy.save_file(tensors, folder / "weights.safetensors")
-    with refused("lacks the tensor", name):
+    with refused("lacks", name, kind=MismatchError):
         ppl_cnn.load(folder)
 
 
 def test_left_over_tensors_are_refused(folder, tensors, refused):
     tensors |= {"fc5.bias": np.zeros(3, np.float32), "fc5.kernel": np.zeros(3, np.float32)}
     safetensors.numpy.save_file(tensors, folder / "weights.safetensors")
-    with refused("fc5.bias, fc5.kernel", "lenet"):
+    with refused("fc5.bias, fc5.kernel", "lenet", kind=MismatchError):
         ppl_cnn.load(folder)
 
 
 def test_a_tensor_of_the_wrong_shape_is_refused(folder, tensors, refused):
     tensors["conv2.kernel"] = tensors["conv2.kernel"].transpose(3, 2, 0, 1).copy()
     safetensors.numpy.save_file(tensors, folder / "weights.safetensors")
-    with refused("conv2.kernel", "(50, 20, 5, 5)", "(5, 5, 20, 50)"):
+    words = ("conv2.kernel", "(50, 20, 5, 5)", "(5, 5, 20, 50)")
+    with refused(*words, kind=MismatchError):
         ppl_cnn.load(folder)
 
 
@@ -193,12 +190,13 @@ def test_a_tensor_of_the_wrong_shape_is_refused(folder, tensors, refused):
 def test_weights_that_are_not_finite_are_refused(folder, tensors, value, refused):
     tensors["fc3.kernel"][3, 4] = value
     safetensors.numpy.save_file(tensors, folder / "weights.safetensors")
-    with refused("fc3.kernel", "NaN or infinite"):
+    path = folder / "weights.safetensors"
+    with refused("fc3.kernel", "NaN or infinite", kind=FileError, path=path):
         ppl_cnn.load(folder)
 
 
 def test_another_networks_weights_are_refused(folder, refused):
-    with refused("conv1.kernel", "alexnet-fashion"):
+    with refused("conv1.kernel", "alexnet-fashion", kind=MismatchError):
         read_weights(folder / "weights.safetensors", ALEXNET_FASHION)
 
 
@@ -208,28 +206,29 @@ def test_another_networks_weights_are_refused(folder, refused):
 @pytest.mark.parametrize("content", [b"", b"{", b"not JSON", b"\xff\xfe", b'{"network": "lenet"'])
 def test_a_description_that_is_no_json_is_refused(folder, content, refused):
     (folder / "model.json").write_bytes(content)
-    with refused("model.json is no JSON"):
+    with refused("JSON", kind=FileError, path=folder / "model.json"):
         ppl_cnn.load(folder)
 
 
 @pytest.mark.parametrize("content", ["[]", "3", "null", '"text"', '["network", "alpha"]'])
 def test_a_description_that_is_no_object_is_refused(folder, content, refused):
     (folder / "model.json").write_text(content)
-    with refused("model.json is no JSON object"):
+    with refused("JSON object", kind=FileError, path=folder / "model.json"):
         ppl_cnn.load(folder)
 
 
 @pytest.mark.parametrize("name", ["network", "preprocessing", "alpha", "classes"])
 def test_a_description_that_lacks_something_is_refused(folder, name, refused):
     change_description(folder, **{name: None})
-    with refused(f"model.json lacks {name}"):
+    with refused("lacks", name, kind=FileError, path=folder / "model.json"):
         ppl_cnn.load(folder)
 
 
 @pytest.mark.parametrize("name", ["vgg", "", 3, ["lenet"], {}])
 def test_a_description_of_an_unknown_network_is_refused(folder, name, refused):
     change_description(folder, network=name)
-    with refused(f"names the network {name!r}", "lenet, lenet-advertorch, alexnet"):
+    words = (f"unknown network {name!r}", "lenet, lenet-advertorch, alexnet")
+    with refused(*words, kind=FileError, path=folder / "model.json"):
         ppl_cnn.load(folder)
 
 
@@ -251,7 +250,7 @@ def test_a_description_of_an_unknown_network_is_refused(folder, name, refused):
 )
 def test_alpha_and_classes_that_do_not_fit_are_refused(folder, changes, refused):
     change_description(folder, **changes)
-    with refused("10 finite alpha and 10 classes"):
+    with refused("10 finite alpha", "10 classes", kind=FileError, path=folder / "model.json"):
         ppl_cnn.load(folder)
 
 
@@ -276,5 +275,6 @@ def test_alpha_and_classes_that_do_not_fit_are_refused(folder, changes, refused)
 )
 def test_preprocessing_that_does_not_fit_is_refused(folder, preprocessing, refused):
     change_description(folder, preprocessing=preprocessing)
-    with refused("preprocessing", "mean", "scale", "order"):
+    words = ("preprocessing", "mean", "scale", "order")
+    with refused(*words, kind=FileError, path=folder / "model.json"):
         ppl_cnn.load(folder)

@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from ppl_cnn.errors import ArgumentError, InputError, MismatchError, UnknownNameError
 from ppl_cnn.models.networks.catalogue import ALEXNET_FASHION, LENET
 from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.networks.layers import Conv, Dense
 from ppl_cnn.models.trained.module_network import ModuleNetwork
+from ppl_cnn.models.trained.network import TrainedNetwork
 from ppl_cnn.models.units.listing import unit_layers
 from ppl_cnn.models.units.scored import Scored
+from ppl_cnn.models.units.targets import LogProb
 from ppl_cnn.models.units.unit import find_units
 
 
@@ -95,7 +98,7 @@ def test_fields_and_responses_are_those_of_a_declared_network(both):
 
 def test_layers_are_listed_as_a_declared_networks_are(both):
     network, _, module = both
-    listed = {layer.name: layer for layer in unit_layers(module)}
+    listed = {layer.name: layer for layer in module.unit_layers()}
     for declared in unit_layers(network):
         layer = listed[declared.name]
         assert layer[:3] == declared[:3]
@@ -112,7 +115,7 @@ def test_layers_are_listed_as_a_declared_networks_are(both):
 def own():
     """The worked example."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parent)
+        patch.syspath_prepend(Path(__file__).parents[1])
         import own_network
 
     return own_network
@@ -275,53 +278,60 @@ def fails(x):
 
 
 @pytest.mark.parametrize(
-    ("head", "shape", "words"),
+    ("head", "shape", "argument", "words"),
     [
-        (fails, (2, 2, 3), ["Head", "(2, 2, 3)", "(ValueError: no such thing)"]),
-        (lambda x: x, (2, 2, 3), ["Head", "(n, class)"]),
-        (lambda x: (x, x), (2, 2, 3), ["Head", "(n, class)"]),
-        (lambda x: x.mean(), (2, 2, 3), ["Head", "(n, class)"]),
-        (lambda x: x.mean((1, 2)) > 0, (2, 2, 3), ["Head", "(n, class)"]),
-        (lambda x: x.mean((1, 2)), (2, 2), ["(row, col, channel)", "(2, 2)"]),
-        (lambda x: x.mean((1, 2)), (2, 2, 0), ["(row, col, channel)"]),
-        (lambda x: x.mean((1, 2)), None, ["(row, col, channel)", "None"]),
+        (fails, (2, 2, 3), "module", ["Head", "(2, 2, 3)", "(ValueError: no such thing)"]),
+        (lambda x: x, (2, 2, 3), "module", ["Head", "(n, class)"]),
+        (lambda x: (x, x), (2, 2, 3), "module", ["Head", "(n, class)"]),
+        (lambda x: x.mean(), (2, 2, 3), "module", ["Head", "(n, class)"]),
+        (lambda x: x.mean((1, 2)) > 0, (2, 2, 3), "module", ["Head", "(n, class)"]),
+        (lambda x: x.mean((1, 2)), (2, 2), "image_shape", ["(row, col, channel)", "(2, 2)"]),
+        (lambda x: x.mean((1, 2)), (2, 2, 0), "image_shape", ["(row, col, channel)"]),
+        (lambda x: x.mean((1, 2)), None, "image_shape", ["(row, col, channel)", "None"]),
     ],
 )
-def test_modules_that_are_no_such_networks_are_refused(head, shape, words, refused):
-    with refused(*words):
+def test_modules_that_are_no_such_networks_are_refused(head, shape, argument, words, refused):
+    with refused(*words, kind=ArgumentError, argument=argument):
         ModuleNetwork(Head(head), shape)
 
 
 def test_a_preprocessing_of_other_channels_is_refused(refused):
-    with refused("3 channels", "3 numbers"):
+    with refused("3 channels", "not 1 and 1", kind=MismatchError):
         ModuleNetwork(Head(), (2, 2, 3), Preprocessing((0.0,), (1.0,)))
 
 
 def test_too_few_names_of_classes_are_refused(refused):
-    with refused("Head has 3 scores", "2 names"):
+    with refused("Head", "3 scores", "2 names", kind=MismatchError):
         ModuleNetwork(Head(), (2, 2, 3), classes=("cat", "dog"))
 
 
 @pytest.mark.parametrize(
-    ("text", "options", "words"),
+    ("text", "options", "kind", "words"),
     [
-        ("blocks.2:0", {}, ["'blocks.2'", "blocks.1", "output"]),
-        ("stem:8", {}, ["stem", "0 to 7"]),
-        ("stem:0@16,0", {}, ["stem", "15,15"]),
-        ("stem:0-3", {}, ["4 units"]),
-        ("class:cow", {}, ["'cow'", "cat"]),
-        ("stem:0", {"response": "post"}, ["OwnNetwork", "--response post", "name the layer"]),
-        ("stem:0", {"target": "log-prob"}, ["stem", "log-prob", "output"]),
+        ("blocks.2:0", {}, UnknownNameError, ["'blocks.2'", "blocks.1", "output"]),
+        ("stem:8", {}, InputError, ["stem", "0 to 7"]),
+        ("stem:0@16,0", {}, InputError, ["stem", "15,15"]),
+        ("stem:0-3", {}, ArgumentError, ["4 units"]),
+        ("class:cow", {}, UnknownNameError, ["'cow'", "cat"]),
+        ("stem:0", {"response": "post"}, ArgumentError, ["OwnNetwork", "`response=post`", "layer"]),
+        ("stem:0", {"target": "log-prob"}, MismatchError, ["stem", "log-prob", "output"]),
+        ("stem:0", {"target": LogProb()}, MismatchError, ["stem", "log-prob", "output"]),
     ],
 )
-def test_units_that_are_not_there_are_refused(text, options, words, network, refused):
-    with refused(*words):
+def test_units_that_are_not_there_are_refused(text, options, kind, words, network, refused):
+    with refused(*words, kind=kind):
         network.unit(text, **options)
+
+
+def test_it_is_a_trained_network_whose_nonlinearities_are_unknown(network, refused):
+    assert isinstance(network, TrainedNetwork)
+    with refused("OwnNetwork", "`data`", kind=MismatchError):
+        network.activity([])
 
 
 def test_a_unit_without_gradient_is_refused(refused):
     network = ModuleNetwork(Head(lambda x: jnp.round(x).mean((1, 2))), (2, 2, 3))
-    with refused("output:1", "no gradient"):
+    with refused("output:1", "no gradient", kind=MismatchError):
         network.unit("output:1")
 
 
@@ -350,7 +360,7 @@ def test_a_module_that_can_takes_images_of_another_size():
 
 
 def test_a_module_that_cannot_be_called_on_another_size_is_refused(network, refused):
-    with refused("OwnNetwork", "(20, 20, 3)"):
+    with refused("OwnNetwork", "(20, 20, 3)", kind=ArgumentError, argument="module"):
         network.resized(20)
-    with refused("image's shape", "-1"):
+    with refused("-1", kind=ArgumentError, argument="image_shape"):
         network.resized(-1)

@@ -7,6 +7,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 import ppl_cnn
+from ppl_cnn.errors import FileError, UnknownNameError
 from ppl_cnn.models.networks.catalogue import NETWORKS
 from ppl_cnn.models.trained import published
 from ppl_cnn.models.trained.published import PUBLISHED, Published, cache_folder, fetch
@@ -65,7 +66,8 @@ def test_another_file_than_the_published_is_refused_and_not_kept(server, cache, 
     url, folder = server
     (folder / "lenet.pth").write_bytes(CONTENT[:-1])
     publish(url)
-    with refused(f"{url}/lenet.pth", "checksum differs", str(cache / "lenet.pth")):
+    path = cache / "lenet.pth"
+    with refused(f"{url}/lenet.pth", "checksum", path, kind=FileError, path=path):
         fetch("lenet")
     assert list(cache.iterdir()) == []
 
@@ -73,14 +75,16 @@ def test_another_file_than_the_published_is_refused_and_not_kept(server, cache, 
 def test_a_servers_refusal_says_what_to_do(server, cache, publish, refused):
     url, _ = server
     publish(url)
-    with refused("HTTP status 404", f"download {url}/lenet.pth", f"put it at {cache}/lenet.pth"):
+    path = cache / "lenet.pth"
+    with refused("404", f"{url}/lenet.pth", path, kind=FileError, path=path):
         fetch("lenet")
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://no-such-host.invalid"])
 def test_without_a_network_it_says_what_to_do(url, cache, publish, refused):
     publish(url)
-    with refused("can't be fetched", f"download {url}/lenet.pth", f"put it at {cache}/lenet.pth"):
+    path = cache / "lenet.pth"
+    with refused("lenet", f"{url}/lenet.pth", path, kind=FileError, path=path):
         fetch("lenet")
 
 
@@ -90,7 +94,8 @@ def test_a_file_put_there_by_hand_is_checked_and_used(cache, publish, refused):
     (cache / "lenet.pth").write_bytes(CONTENT)
     assert fetch("lenet") == cache / "lenet.pth"
     (cache / "lenet.pth").write_bytes(CONTENT + b"x")
-    with refused(str(cache / "lenet.pth"), "isn't the file that was published", "delete it"):
+    path = cache / "lenet.pth"
+    with refused(path, "http://127.0.0.1:1/lenet.pth", kind=FileError, path=path):
         fetch("lenet")
     assert (cache / "lenet.pth").read_bytes() == CONTENT + b"x"
 
@@ -101,12 +106,13 @@ def test_a_cache_that_cannot_be_written_is_said(tmp_path, monkeypatch, server, p
     publish(url)
     (tmp_path / "file").touch()
     monkeypatch.setenv("PPL_CNN_CACHE", str(tmp_path / "file"))
-    with refused("can't be fetched", str(tmp_path / "file")):
+    path = tmp_path / "file" / "lenet.pth"
+    with refused(path, kind=FileError, path=path):
         fetch("lenet")
 
 
 def test_networks_without_published_weights_are_told(refused):
-    with refused("No published weights are known of zfnet", "alexnet-torchvision"):
+    with refused("zfnet", "alexnet-torchvision", kind=UnknownNameError, name="zfnet"):
         fetch("zfnet")
 
 
@@ -114,7 +120,7 @@ def test_load_fetches_with_auto(cache, publish, server, refused):
     url, folder = server
     (folder / "lenet.pth").write_bytes(CONTENT)
     publish(url)
-    with refused("lenet.pth", "none of the formats"):
+    with refused("lenet.pth"):
         ppl_cnn.load("lenet", weights="auto")
 
 

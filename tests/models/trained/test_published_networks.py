@@ -4,7 +4,7 @@ Weights and images are not part of this repository: `tests/fetch_real_inputs.py`
 the tests run where PPL_CNN_REAL_WEIGHTS names their folder:
 
     python tests/fetch_real_inputs.py real
-    PPL_CNN_REAL_WEIGHTS=real python -m pytest tests/models/test_published_networks.py
+    PPL_CNN_REAL_WEIGHTS=real python -m pytest tests/models/trained/test_published_networks.py
 """
 
 import json

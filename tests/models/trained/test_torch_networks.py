@@ -1,6 +1,6 @@
 """torchvision's networks and files against PyTorch itself, in an environment that has PyTorch.
 
-PPL_CNN_TORCH_PYTHON=/path/to/python python -m pytest tests/models/test_torch_networks.py
+PPL_CNN_TORCH_PYTHON=/path/to/python python -m pytest tests/models/trained/test_torch_networks.py
 """
 
 import os
@@ -15,7 +15,7 @@ import pytest
 
 import ppl_cnn
 from ppl_cnn.models.networks.catalogue import ALEXNET_TORCHVISION, VGG16
-from ppl_cnn.models.networks.graph import Slab
+from ppl_cnn.models.networks.slab import Slab
 
 PEER = Path(__file__).with_name("torch_peer.py")
 

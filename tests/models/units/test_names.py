@@ -5,6 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ppl_cnn import InputError
+from ppl_cnn.errors import ArgumentError, MismatchError, UnknownNameError
 from ppl_cnn.models.units.names import UnitName, parse_units
 
 LAYERS = {
@@ -97,42 +98,48 @@ def test_what_is_shown_is_read_again():
     ],
 )
 def test_malformed_units_are_refused(text, refused):
-    with refused("is no unit", "layer:channel@row,col", "layer:channel@mean", "class:name"):
+    forms = ("layer:channel@row,col", "layer:channel@mean", "class:name")
+    with refused(*forms, kind=ArgumentError, argument="unit"):
         shown(text)
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "kind", "words"),
     [
-        ("conv9:0", ["'conv9'", "conv1, conv5_3, fire2/expand1x1, fc8"]),
-        ("conv1:96", ["conv1", "0 to 95", "96"]),
-        ("conv1:90-96", ["conv1", "0 to 95", "96"]),
-        ("conv1:0-999999999", ["conv1", "0 to 95", "999999999"]),
-        ("class:12", ["fc8", "0 to 11", "12"]),
-        ("fire2/expand1x1:0@7,0", ["fire2/expand1x1", "6,4", "7,0"]),
-        ("fire2/expand1x1:0@0,5", ["fire2/expand1x1", "6,4", "0,5"]),
-        ("fc8:0@0,0", ["fc8", "no map", "leave out"]),
-        ("class:0@mean", ["fc8", "no map", "leave out"]),
-        ("conv1:9-3", ["'conv1:9-3'", "counts down", "3-9"]),
-        ("conv1:1,conv1:1", ["conv1:1@27,27 twice"]),
-        ("conv1:1,conv1:1@27,27", ["conv1:1@27,27 twice"]),
-        ("conv1:0-5,conv1:3", ["conv1:3@27,27 twice"]),
-        ("fc8:4,class:ox, big", ["fc8:4 twice"]),
-        ("class:gold fish", ["'gold fish'", "goldfish", "class:0 to class:11"]),
-        ("class:great white", ["'great white'", "great white shark"]),
-        ("class:crane", ["2 classes 'crane'", "class:6 or class:7"]),
-        ("class:", ["no class ''"]),
-        ("class:zebra,conv1:0", ["'zebra'"]),
+        ("conv9:0", UnknownNameError, ["'conv9'", "conv1, conv5_3, fire2/expand1x1, fc8"]),
+        ("conv1:96", MismatchError, ["conv1", "0 to 95", "96"]),
+        ("conv1:90-96", MismatchError, ["conv1", "0 to 95", "96"]),
+        ("conv1:0-999999999", MismatchError, ["conv1", "0 to 95", "999999999"]),
+        ("class:12", MismatchError, ["fc8", "0 to 11", "12"]),
+        ("fire2/expand1x1:0@7,0", MismatchError, ["fire2/expand1x1", "6,4", "7,0"]),
+        ("fire2/expand1x1:0@0,5", MismatchError, ["fire2/expand1x1", "6,4", "0,5"]),
+        ("fc8:0@0,0", MismatchError, ["fc8", "no map", "@"]),
+        ("class:0@mean", MismatchError, ["fc8", "no map", "@"]),
+        ("conv1:9-3", ArgumentError, ["'conv1:9-3'", "3-9"]),
+        ("conv1:1,conv1:1", ArgumentError, ["conv1:1@27,27 twice"]),
+        ("conv1:1,conv1:1@27,27", ArgumentError, ["conv1:1@27,27 twice"]),
+        ("conv1:0-5,conv1:3", ArgumentError, ["conv1:3@27,27 twice"]),
+        ("fc8:4,class:ox, big", ArgumentError, ["fc8:4 twice"]),
+        ("class:gold fish", UnknownNameError, ["'gold fish'", "goldfish", "class:0 to class:11"]),
+        ("class:great white", UnknownNameError, ["'great white'", "great white shark"]),
+        ("class:crane", UnknownNameError, ["2 classes", "'crane'", "class:6 or class:7"]),
+        ("class:", UnknownNameError, ["class ''"]),
+        ("class:zebra,conv1:0", UnknownNameError, ["'zebra'"]),
     ],
 )
-def test_units_that_are_not_there_are_refused(text, words, refused):
-    with refused(*words):
+def test_units_that_are_not_there_are_refused(text, kind, words, refused):
+    with refused(*words, kind=kind):
         shown(text)
+
+
+def test_an_unknown_layer_is_told_with_those_that_there_are(refused):
+    with refused("conv9", kind=UnknownNameError, name="conv9", known=tuple(LAYERS)):
+        shown("conv9:0")
 
 
 def test_classes_without_names_are_asked_for_by_index(refused):
     assert shown("class:11", ()) == ["fc8:11"]
-    with refused("'goldfish'", "no names", "class:INDEX"):
+    with refused("'goldfish'", "class:INDEX", kind=UnknownNameError, name="goldfish"):
         shown("class:goldfish", ())
 
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ppl_cnn.errors import ArgumentError, MismatchError
 from ppl_cnn.models.networks.catalogue import (
     ALEXNET,
     ALEXNET_FASHION,
@@ -18,11 +19,12 @@ from ppl_cnn.models.networks.catalogue import (
     ZFNET,
 )
 from ppl_cnn.models.networks.declaration import IMAGE, Network, Preprocessing
-from ppl_cnn.models.networks.graph import scaled, scores, sources
+from ppl_cnn.models.networks.forward import scaled, scores
+from ppl_cnn.models.networks.graph import sources
 from ppl_cnn.models.networks.layers import Concat, Conv, GlobalMean, ReLU
 from ppl_cnn.models.units.listing import unit_layers
 from ppl_cnn.models.units.names import UnitName
-from ppl_cnn.models.units.scored import Response, Scored
+from ppl_cnn.models.units.scored import Scored
 from ppl_cnn.models.units.unit import Unit, find_units
 
 # Up to its last convolution, which spares the 58 million weights of the dense layers.
@@ -264,7 +266,7 @@ def test_the_response_after_the_nonlinearity_is_the_positive_part(network, texts
 def test_layers_without_a_nonlinearity_have_no_response_after_it(
     network, text, random_params, refused
 ):
-    with refused(text.partition(":")[0], "no nonlinearity", "post"):
+    with refused(text.partition(":")[0], network.name, "`response=pre`", kind=MismatchError):
         find_units(text, network, random_params(network), response="post")
 
 
@@ -303,7 +305,7 @@ def test_log_probabilities_are_the_classifiers(network, random_params):
     names = f"class:0-2,class:{count - 1}"
     for offsets in (None, alpha):
         expected = jax.nn.log_softmax(F if offsets is None else F + offsets)
-        units = find_units(names, network, params, offsets, target="log-prob")
+        units = find_units(names, network, params, alpha=offsets, target="log-prob")
         actual = [score(unit, image) for unit in units]
         atol = tolerance(np.abs(F).max() + 10)
         np.testing.assert_allclose(actual, expected[jnp.asarray([0, 1, 2, -1])], rtol=0, atol=atol)
@@ -318,10 +320,15 @@ def test_alpha_is_no_part_of_a_class_score(random_params):
 
 
 def test_only_classes_have_probabilities(random_params, refused):
-    with refused("conv1", "no probabilities", "fc4"):
+    with refused("conv1", "lenet", "fc4", "`target=log-prob`", kind=MismatchError):
         find_units("conv1:0", LENET, random_params(LENET), target="log-prob")
-    with refused("fc4", "no nonlinearity"):
+    with refused("fc4", "lenet", "`response=pre`", kind=MismatchError):
         find_units("fc4:0", LENET, random_params(LENET), response="post", target="log-prob")
+
+
+def test_a_response_is_before_or_after_the_nonlinearity(random_params, refused):
+    with refused("'after'", "pre or post", kind=ArgumentError, argument="response"):
+        find_units("conv1:0", LENET, random_params(LENET), response="after")
 
 
 # Several units side by side.
@@ -382,45 +389,7 @@ def test_channels_of_different_groups_are_computed_together(network, text, rando
         assert abs(score(unit, image) - expected[(*place, unit.name.channel)]) < atol
 
 
-# Receptive fields and costs.
-
-
-def test_alexnets_receptive_fields_are_those_of_its_windows():
-    fields = {layer.name: layer for layer in unit_layers(ALEXNET)}
-    assert [fields[f"conv{index}"].receptive_field[0] for index in range(1, 6)] == [
-        *(11, 51, 99, 131, 163)
-    ]
-    assert [fields[f"conv{index}"].stride for index in range(1, 6)] == [4, 8, 16, 16, 16]
-    assert fields["conv5"].image == (163, 163)
-    assert fields["conv5"].places == (13, 13)
-    # What comes before fc6 on all of the image, then 9216x4096, 4096x4096 and 4096.
-    count = 665_784_864 + 37_748_736 + 16_777_216 + 4_096
-    assert fields["fc8"] == ("fc8", 1000, None, None, (227, 227), (227, 227), count, count)
-
-
-def test_lenets_receptive_fields_are_those_of_its_windows():
-    fields = {layer.name: layer for layer in unit_layers(LENET)}
-    assert list(fields) == ["conv1", "conv2", "fc3", "fc4"]
-    conv1 = 24 * 24 * 25, 25  # multiplications of a channel's map, and of a place on it
-    assert fields["conv1"] == ("conv1", 20, (24, 24), 1, (5, 5), (5, 5), *conv1)
-    conv2 = 24 * 24 * 25 * 20 + 8 * 8 * 25 * 20, 10 * 10 * 25 * 20 + 25 * 20
-    assert fields["conv2"] == ("conv2", 50, (8, 8), 2, (14, 14), (14, 14), *conv2)
-
-
-def test_squeezenets_receptive_fields_go_through_its_branches():
-    fields = {layer.name: layer for layer in unit_layers(SQUEEZENET)}
-    # conv1 reads 3 at a stride of 2, pool1 3 of these at 2: 7 at 4, and a 3x3 more 15.
-    assert fields["fire2/squeeze1x1"].receptive_field == (7, 7)
-    assert fields["fire2/expand1x1"].receptive_field == (7, 7)
-    assert fields["fire2/expand3x3"].receptive_field == (15, 15)
-    # Of what it reads, the concatenation, fire3's first layer has the wider field.
-    assert fields["fire3/squeeze1x1"].receptive_field == (15, 15)
-    assert fields["fire3/expand3x3"].image == (23, 23)
-    assert [fields[f"fire{n}/expand1x1"].stride for n in range(2, 10)] == [4] * 2 + [8] * 2 + [
-        16
-    ] * 4
-    assert fields["pool10"][:6] == ("pool10", 1000, None, None, (227, 227), (227, 227))
-    assert "fire2/concat" not in fields
+# Places and names.
 
 
 def test_a_units_image_lies_where_its_receptive_field_does(random_params):
@@ -449,35 +418,6 @@ def test_a_text_names_a_unit(text, place, shown, random_params):
     assert isinstance(unit, Scored)
 
 
-def brightness(image):
-    return jnp.mean(image)
-
-
-def test_a_response_stands_in_for_a_unit():
-    response = Response(brightness, (2, 3, 1))
-    assert isinstance(response, Scored)
-    assert (str(response), response.shape, response.params) == ("brightness", (2, 3, 1), {})
-    assert (response.rows, response.cols) == (range(2), range(3))
-    assert response.score({}, jnp.full((2, 3, 1), 4.0)) == 4
-    assert (response.image_shape, response.preprocessing.mean) == ((2, 3, 1), (0.0,))
-
-
-def test_a_responses_images_stand_where_it_says():
-    response = Response(brightness, (2, 3, 3), mean=(104.0, 117.0, 123.0), order="BGR")
-    assert response.preprocessing == Preprocessing((104.0, 117.0, 123.0), (1.0, 1.0, 1.0), "BGR")
-
-
 def test_a_units_images_stand_where_the_networks_do(random_params):
     (unit,) = find_units("conv1:0", LENET, random_params(LENET))
     assert (unit.image_shape, unit.preprocessing) == (LENET.image_shape, LENET.preprocessing)
-
-
-def test_means_and_orders_that_do_not_fit_are_refused(refused):
-    with refused("mean", "3 channels", "(1.0, 2.0)"):
-        Response(brightness, (2, 3, 3), mean=(1.0, 2.0))
-    with refused("RGB or BGR", "'grey'"):
-        Response(brightness, (2, 3, 3), order="grey")
-
-
-def test_a_response_without_a_name_is_shown_by_its_class():
-    assert str(Response(partial(brightness), (2, 3, 1))) == "partial"

@@ -1,0 +1,94 @@
+"""The door to networks with weights: `load`."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ppl_cnn.errors import FileError
+from ppl_cnn.models.formats import read_tensors
+from ppl_cnn.models.networks.catalogue import network_named
+from ppl_cnn.models.networks.class_names import class_names
+from ppl_cnn.models.networks.declaration import Network
+from ppl_cnn.models.networks.graph import shapes
+from ppl_cnn.models.trained.cnn import CNN
+from ppl_cnn.models.trained.importing import params_from
+from ppl_cnn.models.trained.model_folder import (
+    declaration_of,
+    model_folder,
+    numbers,
+    read_description,
+    read_weights,
+)
+from ppl_cnn.models.trained.module_network import ModuleNetwork
+from ppl_cnn.models.trained.published import fetch
+from ppl_cnn.models.trained.user_networks import load_module
+
+
+def load(model: str | Path, *, weights: str | Path | None = None) -> CNN | ModuleNetwork:
+    """Opens a network with weights.
+
+    Args:
+        model: one of
+            - the name of a network that comes with the package, such as "alexnet-fashion";
+            - the folder of a run of `python -m ppl_cnn.pretrain` or of an import;
+            - the name of a declared network, such as "squeezenet1.1", together with `weights`;
+            - "package.module:factory", a function that makes a network of yours (see
+              `ppl_cnn.models.trained.user_networks.load_module`).
+        weights: a file of weights (PyTorch, Caffe, safetensors, npz or pickled arrays), or "auto"
+            to fetch the declared network's published weights. For a network of yours, a
+            safetensors file or the folder of an Orbax checkpoint.
+
+    Returns:
+        The network; `CNN` and `ModuleNetwork` share the interface `TrainedNetwork`.
+
+    Raises:
+        UnknownNameError: there is no such model.
+        ArgumentError: the declared network needs `weights`, or your factory fails.
+        FileError: a file is missing or damaged, or can't be fetched.
+        MismatchError: the weights don't fit the network.
+
+    Examples:
+        >>> import ppl_cnn
+        >>> net = ppl_cnn.load("alexnet-fashion")
+        >>> net.image_shape, len(net.classes)
+        ((28, 28, 1), 10)
+        >>> net.class_of(net.unit("class:Bag").name)
+        'Bag'
+    """
+    if ":" in str(model) and not Path(model).is_dir():
+        return load_module(str(model), weights)
+    if weights is not None:
+        network = network_named(str(model))
+        return read_published(weights_file(network, weights), network)
+    folder = model_folder(model)
+    description = read_description(folder)
+    network = declaration_of(description, folder)
+    params = read_weights(folder / "weights.safetensors", network)
+    count = shapes(network)[network.layers[-1].name][-1]
+    alpha, classes = numbers(description["alpha"]), description["classes"]
+    named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    if alpha.shape != (count,) or not named or len(classes) not in (0, count):
+        path = folder / "model.json"
+        raise FileError(
+            f"{path} must give {count} finite alpha, and {count} classes or none.", path=path
+        )
+    return CNN(network, params, alpha.astype(np.float32), classes=tuple(classes))
+
+
+def read_published(path: Path, network: Network) -> CNN:
+    """A declared network with the weights of a published file, and with its classes' names.
+
+    Raises:
+        InputError: the file can't be read (see `read_tensors`), or holds other weights.
+    """
+    params = params_from(read_tensors(path), network, path)
+    return CNN(network, params, classes=class_names(network))
+
+
+def weights_file(network: Network, weights: str | Path) -> Path:
+    """The path of a file of weights; "auto" fetches the network's published file.
+
+    Raises:
+        InputError: the published file is unknown or can't be fetched (see `fetch`).
+    """
+    return fetch(network.name) if str(weights) == "auto" else Path(weights)
