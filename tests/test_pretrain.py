@@ -8,7 +8,7 @@ import pytest
 import tyro
 
 import ppl_cnn
-from ppl_cnn.data.catalogue import DATA_SETS
+from ppl_cnn.data import DATA_SETS
 from ppl_cnn.inference.training.execution import Execution, Processes
 from ppl_cnn.inference.training.recipe import DTYPES, Recipe, recipe_names
 from ppl_cnn.inference.training.schedule import SCHEDULES

@@ -76,12 +76,12 @@ def test_the_embedded_network_is_the_default(units):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--model", "alexnet", "--data", "fashion-embedded"], "alexnet comes without weights"),
-        (["--layer", "conv9"], "'conv9' of alexnet-fashion; the layers with units are conv1"),
-        (["--data", "fashion-embedded", "--images", "0"], "positive, not 0"),
-        (["--data", "nosuch"], "'nosuch'"),
-        (["--model", "lenet", "--weights", "nosuch.pth"], "nosuch.pth is missing"),
-        (["--model", "nosuch", "--weights", "nosuch.pth"], "no network 'nosuch'; declared are"),
+        (["--model", "alexnet", "--data", "fashion-embedded"], ["alexnet", "weights"]),
+        (["--layer", "conv9"], ["'conv9'", "conv1, conv2"]),
+        (["--data", "fashion-embedded", "--images", "0"], ["images", "not 0"]),
+        (["--data", "nosuch"], ["'nosuch'"]),
+        (["--model", "lenet", "--weights", "nosuch.pth"], ["nosuch.pth"]),
+        (["--model", "nosuch", "--weights", "nosuch.pth"], ["'nosuch'", "lenet"]),
     ],
 )
 def test_what_cannot_be_listed_is_refused(arguments, words, units):

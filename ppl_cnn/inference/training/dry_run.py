@@ -8,8 +8,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
+<<<<<<< HEAD
 from ppl_cnn.data import open_split
 from ppl_cnn.data.catalogue import DATA_SETS
+=======
+from ppl_cnn.data import DATA_SETS, open_split
+>>>>>>> C
 from ppl_cnn.errors import InputError
 from ppl_cnn.inference.training.execution import Execution
 from ppl_cnn.inference.training.placement import data_mesh
@@ -64,7 +68,7 @@ def dry_run(recipe: Recipe, execution: Execution | None = None) -> str:
         execution: how; by default `Execution()`.
 
     Raises:
-        UnknownNameError: the recipe names a network or data set that there is not.
+        UnknownNameError: the recipe names an unknown network or data set.
         MismatchError: network, data, batch and devices don't fit each other.
     """
     execution = execution or Execution()

@@ -72,10 +72,10 @@ def train(
         checkpoint that it names was chosen by that error, which is therefore no fair estimate.
 
     Raises:
-        UnknownNameError: the recipe names a network or data set that there is not.
+        UnknownNameError: the recipe names an unknown network or data set.
         MismatchError: network, data, batch and devices don't fit each other.
         RunFolderError: `out` holds another run, or is being written to.
-        ArgumentError: the loss is no longer finite.
+        ArgumentError: the loss or its gradient is no longer finite.
 
     Examples:
         >>> import tempfile, ppl_cnn
@@ -89,9 +89,14 @@ def train(
     out, execution = Path(out), execution or Execution()
     job = Job.prepare(recipe, execution)
     writes = jax.process_index() == 0
+<<<<<<< HEAD
     with RunFolder.claim(
         out, {"kind": "training", **asdict(recipe)}, command, writer=writes
     ) as folder:
+=======
+    config = {"kind": "training", **asdict(recipe)}
+    with RunFolder.claim(out, config, command, writer=writes) as folder:
+>>>>>>> C
         if (out / "model.json").is_file():
             return cast(dict[str, Any], json.loads((out / "model.json").read_text()))
         with Training.begun(job, execution, out) as training:
@@ -113,7 +118,9 @@ class Plan(NamedTuple):
     """Number of the stage, from 0."""
     stage: Stage
     steps: int
+    """Length in updates."""
     rule: optax.GradientTransformation
+    """The stage's optimizer."""
 
 
 class Job(NamedTuple):
@@ -122,12 +129,19 @@ class Job(NamedTuple):
     recipe: Recipe
     network: Network
     train: ImageSplit
+<<<<<<< HEAD
     test: ImageSplit
+=======
+    """Training images."""
+    test: ImageSplit
+    """Test images."""
+>>>>>>> C
     part: ImageSplit
     """Training images from which alpha is estimated for a test within a generative stage."""
     epoch: int
     """Steps in an epoch."""
     plans: tuple[Plan, ...]
+    """The stages in their order."""
 
     @classmethod
     def prepare(cls, recipe: Recipe, execution: Execution) -> Self:
@@ -268,7 +282,7 @@ class Training:
             return evaluate(network, params, self.job.test, alpha=alpha, mesh=self.mesh, read=read)
 
         result = tested()
-        if at_end and None in self.job.test.image_shape:  # photographs, seen in part only
+        if at_end and self.job.test.varies:  # photographs, of which a network sees a part
             views = tested(ten_view_batches)
             result |= {f"ten_views_{key}": value for key, value in views.items()}
         self.metrics.add_result(number, stage, result)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -135,7 +136,7 @@ class Metrics:
     def say(self, text: str) -> None:
         """Shows a sentence above the progress bar; an empty one is not shown."""
         if text and not self._bar.disable:
-            self._bar.write(text)
+            self._bar.write(text, file=sys.stderr)
 
     def add_switch(self, step: int, stage: Stage, ess: float) -> None:
         """Writes that a stage was ended early because its ESS had fallen.

@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, get_type_hints
 
+from ppl_cnn.data import DATA_SETS
 from ppl_cnn.data.augmentation import PARTS, Augmentation
-from ppl_cnn.data.catalogue import DATA_SETS
 from ppl_cnn.errors import ArgumentError, FileError, UnknownNameError, unknown
 from ppl_cnn.inference.training.schedule import SCHEDULES
 from ppl_cnn.inference.training.stages import OBJECTIVES, Length, Stage, parse_switch
@@ -37,7 +37,7 @@ class Recipe:
 
     Raises:
         ArgumentError: a value is of the wrong type, out of range, or no text of its kind.
-        UnknownNameError: there is no such schedule or number format.
+        UnknownNameError: the schedule or the number format is unknown.
 
     Examples:
         >>> recipe = Recipe(network="lenet", data="fashion-embedded", stages="hybrid:0.5:2")
@@ -175,7 +175,7 @@ class Recipe:
             overrides: fields to set otherwise; None keeps the recipe's value.
 
         Raises:
-            UnknownNameError: there is neither such a recipe nor such a file.
+            UnknownNameError: neither a shipped recipe nor a file has that name.
             FileError: the file is no TOML, or its keys are not a recipe's.
             ArgumentError: a value can't be used.
         """

@@ -104,7 +104,7 @@ def test_a_batch_in_groups_has_the_gradient_of_one_pass(
     @jax.jit
     def plain(params):
         x = preprocess(images, network.preprocessing, network.image_shape)
-        return loss_of(scores(network, params, x, keep), labels)
+        return loss_of(scores(network, params, x, keep=keep), labels)
 
     wanted = jax.value_and_grad(plain)(params)
     for groups in (1, 8):
@@ -272,7 +272,12 @@ import numpy as np
 from jax.sharding import Mesh
 from ppl_cnn.inference.training.placement import data_mesh
 from ppl_cnn.inference.training.gradient import gradient_of
+<<<<<<< HEAD
 from ppl_cnn.models.networks.graph import dropout_masks, he_normal
+=======
+from ppl_cnn.models.networks.forward import dropout_masks
+from ppl_cnn.models.networks.initialization import he_normal
+>>>>>>> C
 spec = importlib.util.spec_from_file_location("this", sys.argv[1])
 this = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(this)

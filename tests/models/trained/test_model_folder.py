@@ -151,14 +151,15 @@ def test_truncated_weights_are_refused(folder, kept, refused):
     whole = path.read_bytes()
     assert len(whole) > kept
     path.write_bytes(whole[:kept])
-    with refused("intact safetensors file"):
+    with refused(path, kind=FileError, path=path):
         ppl_cnn.load(folder)
 
 
 @pytest.mark.parametrize("content", [b"garbage " * 100, b"\xff" * 64, b"PK\x03\x04", b"\n" * 40])
 def test_garbage_for_weights_is_refused(folder, content, refused):
-    (folder / "weights.safetensors").write_bytes(content)
-    with refused("intact safetensors file"):
+    path = folder / "weights.safetensors"
+    path.write_bytes(content)
+    with refused(path, kind=FileError, path=path):
         ppl_cnn.load(folder)
 
 
