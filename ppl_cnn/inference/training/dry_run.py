@@ -8,12 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-<<<<<<< HEAD
-from ppl_cnn.data import open_split
-from ppl_cnn.data.catalogue import DATA_SETS
-=======
 from ppl_cnn.data import DATA_SETS, open_split
->>>>>>> C
 from ppl_cnn.errors import InputError
 from ppl_cnn.inference.training.execution import Execution
 from ppl_cnn.inference.training.placement import data_mesh

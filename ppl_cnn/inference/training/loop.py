@@ -89,14 +89,8 @@ def train(
     out, execution = Path(out), execution or Execution()
     job = Job.prepare(recipe, execution)
     writes = jax.process_index() == 0
-<<<<<<< HEAD
-    with RunFolder.claim(
-        out, {"kind": "training", **asdict(recipe)}, command, writer=writes
-    ) as folder:
-=======
     config = {"kind": "training", **asdict(recipe)}
     with RunFolder.claim(out, config, command, writer=writes) as folder:
->>>>>>> C
         if (out / "model.json").is_file():
             return cast(dict[str, Any], json.loads((out / "model.json").read_text()))
         with Training.begun(job, execution, out) as training:
@@ -129,13 +123,9 @@ class Job(NamedTuple):
     recipe: Recipe
     network: Network
     train: ImageSplit
-<<<<<<< HEAD
-    test: ImageSplit
-=======
     """Training images."""
     test: ImageSplit
     """Test images."""
->>>>>>> C
     part: ImageSplit
     """Training images from which alpha is estimated for a test within a generative stage."""
     epoch: int

@@ -272,12 +272,8 @@ import numpy as np
 from jax.sharding import Mesh
 from ppl_cnn.inference.training.placement import data_mesh
 from ppl_cnn.inference.training.gradient import gradient_of
-<<<<<<< HEAD
-from ppl_cnn.models.networks.graph import dropout_masks, he_normal
-=======
 from ppl_cnn.models.networks.forward import dropout_masks
 from ppl_cnn.models.networks.initialization import he_normal
->>>>>>> C
 spec = importlib.util.spec_from_file_location("this", sys.argv[1])
 this = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(this)
