@@ -11,6 +11,7 @@ import safetensors.numpy
 import xarray as xr
 
 import ppl_cnn
+from ppl_cnn.errors import with_options
 from ppl_cnn.inference.runs.store import open_draws
 from ppl_cnn.models.trained.model_folder import EMBEDDED
 
@@ -122,36 +123,40 @@ def test_a_killed_run_continues_to_the_same_bits(run, tmp_path):
 def test_a_process_ends_with_a_sentence_and_exit_code_2():
     arguments = [sys.executable, "-m", "ppl_cnn.sample", "--unit", "conv5"]
     done = subprocess.run(arguments, capture_output=True, text=True)
-    assert "'conv5' is not a unit" in refusal(done)
+    assert "conv5" in refusal(done)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "facts"),
     [
-        (["--unit", "conv5:12", "--model", "nosuch"], "There is no model 'nosuch'"),
-        (["--unit", "conv5:12", "--model", "alexnet"], "comes without weights"),
-        (["--unit", "conv9:12"], "'conv9'"),
-        (["--unit", "conv5:64"], "has the channels 0 to 63"),
-        (["--unit", "conv5:12@7,0"], "has the places 0,0 to 6,6"),
-        (["--unit", "conv5"], "'conv5' is not a unit"),
-        (["--unit", "conv5:12", "--reference", "pink:3"], "is no reference"),
-        (["--unit", "conv5:12", "--reference", "white:-3"], "must be positive"),
-        (["--unit", "conv5:12", "--temperature", "0"], "must be positive and finite"),
-        (["--unit", "conv5:12", "--out", "/dev/null/run"], "can't be written to"),
-        (["--unit", "conv5:1,conv5:1"], "names conv5:1@3,3 twice"),
-        (["--unit", "class:Shoe"], "'Shoe'"),
-        (["--unit", "fc8:1", "--response", "post"], "fc8"),
-        (["--unit", "conv5:1", "--target", "log-prob"], "no probabilities"),
-        (["--unit", "conv5:1", "--init", "image:nosuch.png"], "There is no file nosuch.png"),
-        (["--unit", "conv5:1", "--two-sided", "--start", "prior"], "Both sides"),
-        (["--unit", "conv5:1", "--start", "anneal:1"], "at least 2"),
-        (["--unit", "conv5:1", "--fit", "."], "spectral"),
-        (["--unit", "conv5:1", "--model", "alexnet", "--weights", "nosuch"], "nosuch"),
-        (["--unit", "conv5:0-1", "--side-by-side", "0"], "At least 1 unit"),
+        (["--unit", "conv5:12", "--model", "nosuch"], ["nosuch"]),
+        (["--unit", "conv5:12", "--model", "alexnet"], ["alexnet", "weights"]),
+        (["--unit", "conv9:12"], ["conv9"]),
+        (["--unit", "conv5:64"], ["conv5", "63"]),
+        (["--unit", "conv5:12@7,0"], ["6,6"]),
+        (["--unit", "conv5"], ["conv5"]),
+        (["--unit", "conv5:12", "--reference", "pink:3"], ["pink"]),
+        (["--unit", "conv5:12", "--reference", "white:-3"], ["-3"]),
+        (["--unit", "conv5:12", "--temperature", "0"], ["temperature", "0"]),
+        (["--unit", "conv5:12", "--out", "/dev/null/run"], ["/dev/null/run", "--out"]),
+        (["--unit", "conv5:1,conv5:1"], ["conv5:1@3,3"]),
+        (["--unit", "class:Shoe"], ["Shoe"]),
+        (["--unit", "fc8:1", "--response", "post"], ["fc8"]),
+        (["--unit", "conv5:1", "--target", "log-prob"], ["conv5"]),
+        (["--unit", "conv5:1", "--kernel", "gibbs"], ["gibbs", "tempered"]),
+        (["--unit", "conv5:1", "--kernel", "tempered:0"], ["tempered:0", "tempered:R"]),
+        (["--unit", "conv5:1", "--init", "image:nosuch.png"], ["nosuch.png"]),
+        (["--unit", "conv5:1", "--two-sided", "--start", "prior"], ["prior", "--start"]),
+        (["--unit", "conv5:1", "--start", "anneal:1"], ["at least 2", "1"]),
+        (["--unit", "conv5:1", "--fit", "."], ["spectral"]),
+        (["--unit", "conv5:1", "--model", "alexnet", "--weights", "nosuch"], ["nosuch"]),
+        (["--unit", "conv5:0-1", "--side-by-side", "0"], ["--side-by-side", "at least 1"]),
+        (["--unit", "conv5:1", "--chains", "0"], ["--chains", "at least 1"]),
     ],
 )
-def test_bad_input_gets_a_sentence_and_exit_code_2(arguments, sentence, command):
-    assert sentence in refusal(command("ppl_cnn.sample", *arguments))
+def test_bad_input_gets_a_sentence_and_exit_code_2(arguments, facts, command):
+    said = with_options(refusal(command("ppl_cnn.sample", *arguments)))
+    assert all(fact in said for fact in facts), said
 
 
 @pytest.mark.parametrize("damage", ["truncated", "nan", "shape"])
@@ -169,7 +174,7 @@ def test_damaged_weights_get_a_sentence_and_exit_code_2(tmp_path, damage, comman
             tensors["conv2.bias"] = tensors["conv2.bias"][:-1]
         safetensors.numpy.save_file(tensors, path)
     said = refusal(command("ppl_cnn.sample", "--unit", "conv5:12", "--model", folder))
-    assert {"truncated": "intact", "nan": "NaN", "shape": "(63,)"}[damage] in said
+    assert {"truncated": "weights.safetensors", "nan": "NaN", "shape": "(63,)"}[damage] in said
 
 
 def refusal(done):
