@@ -5,7 +5,8 @@ from pathlib import Path
 
 import ppl_cnn
 from ppl_cnn.data import open_split
-from ppl_cnn.inference.runs.provenance import data_record, session, source
+from ppl_cnn.inference.runs.provenance import session, source
+from ppl_cnn.inference.training.loop import data_record
 
 
 def test_a_session_says_with_what_it_ran(monkeypatch):
