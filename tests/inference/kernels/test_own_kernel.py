@@ -1,5 +1,8 @@
 """A kernel of one's own, as CONTRIBUTING.md shows it: one file and one line of the registry."""
 
+from pathlib import Path
+from typing import Any
+
 import arviz_stats
 import jax
 import jax.numpy as jnp
@@ -8,31 +11,20 @@ import xarray as xr
 from numpyro.infer import MCMC
 
 import ppl_cnn
-from ppl_cnn.inference.kernels.adaptation import Tuned
-from ppl_cnn.inference.kernels.chain_state import ChainState, first_chain
 from ppl_cnn.inference.kernels.named import KERNELS
-from ppl_cnn.inference.kernels.tilt_kernel import TiltKernel
-from ppl_cnn.inference.kernels.trajectory import normal_like, point_at
 
 
-class CrankNicolson(TiltKernel[ChainState]):
-    """pCN: z' = cos(h) z + sin(h) N(0, I), accepted with min(1, exp(g(z') - g(z)))."""
+def block_of(heading: str) -> dict[str, Any]:
+    """What the first Python block under a heading of CONTRIBUTING.md defines."""
+    text = (Path(__file__).parents[3] / "CONTRIBUTING.md").read_text()
+    section = text.partition(f"\n## {heading}\n")[2]
+    block = section.partition("```python\n")[2].partition("```")[0]
+    found: dict[str, Any] = {"__name__": "contributed"}
+    exec(compile(block, "CONTRIBUTING.md", "exec"), found)
+    return found
 
-    name = "pcn"
 
-    def first_state(self, tilt, key, z):
-        return first_chain(tilt, key, z, Tuned(jnp.asarray(0.5)))
-
-    def next_state(self, tilt, state):
-        key, key_noise, key_accept = jax.random.split(state.rng_key, 3)
-        h = jnp.minimum(state.adapt_state.step_size, jnp.pi / 2)
-        z = jnp.cos(h) * state.z + jnp.sin(h) * normal_like(key_noise, state.z)
-        proposed = point_at(tilt, z)
-        acceptance = jnp.exp(jnp.minimum(proposed.tilt - state.tilt, 0.0))
-        accepted = jax.random.uniform(key_accept) < acceptance
-        point = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), proposed, state.point)
-        return state.after(point, key, acceptance=acceptance)
-
+CrankNicolson = block_of("Add a kernel")["CrankNicolson"]
 
 SIGMA, TEMPERATURE = 3.0, 0.5
 WEIGHTS = np.asarray([[0.2, -0.1], [0.0, 0.1]], np.float32)[..., None]
