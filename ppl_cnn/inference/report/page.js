@@ -1,6 +1,6 @@
 "use strict";
 
-// One viewer per unit: a canvas for each chain, painted from a sheet that holds them all.
+// One viewer per unit: a canvas for each chain, painted from a sheet with the images of all.
 class Viewer {
   constructor(root) {
     this.root = root;
@@ -131,7 +131,7 @@ class Viewer {
 document.documentElement.classList.add("scripted");
 document.querySelectorAll(".viewer").forEach((viewer) => new Viewer(viewer));
 
-// The keyboard goes on from the part that a link leads to.
+// After a link is followed, the keyboard continues from its target.
 addEventListener("hashchange", () => {
   document.getElementById(decodeURIComponent(location.hash.slice(1)))?.focus();
 });

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from ppl_cnn.errors import InputError
+from ppl_cnn.errors import FileError, InputError
 from ppl_cnn.inference.report.facts import advice_html, command_html, settings
 from ppl_cnn.inference.report.frame import folding_html, frame_html
 from ppl_cnn.inference.report.pictures import address
@@ -22,17 +22,93 @@ _PLOTTED = 8
 _WORST_FIRST = ("bad", "short", "good")
 
 
+class Shown(NamedTuple):
+    """A unit that has been diagnosed."""
+
+    section: Section
+
+    @property
+    def unit(self) -> str:
+        """The unit, as the run's record has it."""
+        return self.section.unit
+
+    @property
+    def title(self) -> str:
+        """The unit, and its name if it is a class."""
+        return self.section.title
+
+    @property
+    def state(self) -> str:
+        """The state of its verdict."""
+        return self.section.verdict.state
+
+    @property
+    def trouble(self) -> tuple[int, float]:
+        """Sorts the units that most need a look first."""
+        rhat = self.section.verdict.rhat.value
+        return _WORST_FIRST.index(self.state), 0 if math.isnan(rhat) else -rhat
+
+    @property
+    def card(self) -> tuple[str, str]:
+        """HTML: the picture and the numbers on its card."""
+        verdict = self.section.verdict
+        ess = min(verdict.ess_bulk.value, verdict.ess_tail.value)
+        return (
+            f'<img class="pixels" alt="" src="{address(self.section.thumbnail.pixels)}">',
+            f"<span>R-hat {_figure(verdict.rhat.value, '.3f')}</span> "
+            f"<span>ESS {_figure(ess, ',.0f')}</span>",
+        )
+
+    def content(self, *, plotted: bool) -> str:
+        """HTML: what the page shows of it.
+
+        Args:
+            plotted: whether the page has its plots.
+        """
+        part = self.section
+        return f"""<p class="note">{escape(part.subtitle)}</p>
+{part.images}
+{part.judgement}
+{part.mixing}
+{part.maps}
+{_plots(part, plotted)}
+{part.summary}
+<details><summary>Configuration, time and cost, versions</summary>
+{part.facts}
+</details>
+"""
+
+
 class Missing(NamedTuple):
     """A unit that can't be shown."""
 
     unit: str
+    """The unit, as the run's record has it."""
     reason: str
-    """HTML."""
+    """HTML: why, and what to do about it."""
 
     @property
     def title(self) -> str:
         """The unit."""
         return self.unit
+
+    @property
+    def state(self) -> str:
+        """What stands for a verdict's state."""
+        return "missing"
+
+    @property
+    def card(self) -> tuple[str, str]:
+        """HTML: what its card has instead of a picture and of numbers."""
+        return '<span class="blank"></span>', "no draws shown"
+
+    def content(self, *, plotted: bool) -> str:
+        """HTML: the reason.
+
+        Args:
+            plotted: not used, as there is nothing to plot.
+        """
+        return f'<p class="missing">{self.reason}</p>\n'
 
 
 def several_page(folder: Path, record: Mapping[str, Any], *, limit: int) -> str:
@@ -45,12 +121,17 @@ def several_page(folder: Path, record: Mapping[str, Any], *, limit: int) -> str:
     """
     config = record["config"]
     units = [str(unit) for unit in config["units"]]
-    parts = [
-        _read(folder / unit_folder(unit), unit, record, limit)
-        for unit in tqdm(units, "units", delay=2, leave=False)
-    ]
-    found = [part for part in parts if isinstance(part, Section)]
-    plotted = {id(section) for section in sorted(found, key=_trouble)[:_PLOTTED]}
+    shown: list[Shown] = []
+    parts: list[Shown | Missing] = []
+    for unit in tqdm(units, "units", delay=2, leave=False):
+        try:
+            section = _section(folder / unit_folder(unit), unit, limit)
+        except InputError as error:
+            parts.append(Missing(unit, advice_html(str(error), record)))
+        else:
+            shown.append(Shown(section))
+            parts.append(shown[-1])
+    plotted = {part.unit for part in sorted(shown, key=lambda part: part.trouble)[:_PLOTTED]}
     noun = "unit" if len(units) == 1 else "units"
     title = f"{len(units)} {noun} of {config['model']}" if config.get("model") else "Several units"
     content = f"""<nav aria-label="Units">
@@ -58,7 +139,7 @@ def several_page(folder: Path, record: Mapping[str, Any], *, limit: int) -> str:
 <ul class="cards">
 {"".join(_card(part) for part in parts)}</ul>
 </nav>
-{"".join(_unit(part, id(part) in plotted) for part in parts)}
+{"".join(_unit(part, part.unit in plotted) for part in parts)}
 <section>
 <h2>The run</h2>
 {command_html(record)}
@@ -66,25 +147,12 @@ def several_page(folder: Path, record: Mapping[str, Any], *, limit: int) -> str:
     return frame_html(title, " · ".join(settings(config)), content)
 
 
-def _read(folder: Path, unit: str, record: Mapping[str, Any], limit: int) -> Section | Missing:
+def _section(folder: Path, unit: str, limit: int) -> Section:
     if not (folder / "run.json").exists():
-        return Missing(
-            unit, "This unit has not been sampled yet. Rerun the same command to resume."
+        raise FileError(
+            "This unit has not been sampled yet. Rerun the same command to resume.", path=folder
         )
-    try:
-        return section_of(folder, limit=limit, unit=unit, heading="h3")
-    except InputError as error:
-        return Missing(unit, advice_html(str(error), record))
-
-
-def _trouble(section: Section) -> tuple[int, float]:
-    """Sorts the units that most need a look first."""
-    rhat = section.verdict.rhat.value
-    return _WORST_FIRST.index(section.verdict.state), 0 if math.isnan(rhat) else -rhat
-
-
-def _state(part: Section | Missing) -> str:
-    return part.verdict.state if isinstance(part, Section) else "missing"
+    return section_of(folder, limit=limit, unit=unit, heading="h3")
 
 
 def _badge(state: str) -> str:
@@ -92,8 +160,8 @@ def _badge(state: str) -> str:
     return f'<span class="badge {state}">{sign} {escape(LABELS[state])}</span>'
 
 
-def _counts(parts: Sequence[Section | Missing]) -> str:
-    counts = Counter(map(_state, parts))
+def _counts(parts: Sequence[Shown | Missing]) -> str:
+    counts = Counter(part.state for part in parts)
     return " ".join(
         f'<span class="count">{counts[state]} × {_badge(state)}</span>'
         for state in LABELS
@@ -101,19 +169,10 @@ def _counts(parts: Sequence[Section | Missing]) -> str:
     )
 
 
-def _card(part: Section | Missing) -> str:
-    state = _state(part)
-    if isinstance(part, Section):
-        picture = f'<img class="pixels" alt="" src="{address(part.thumbnail.pixels)}">'
-        ess = min(part.verdict.ess_bulk.value, part.verdict.ess_tail.value)
-        numbers = (
-            f"<span>R-hat {_figure(part.verdict.rhat.value, '.3f')}</span> "
-            f"<span>ESS {_figure(ess, ',.0f')}</span>"
-        )
-    else:
-        picture, numbers = '<span class="blank"></span>', "no draws shown"
-    return f"""<li class="{state}"><a href="#{escape(unit_folder(part.unit))}">{picture}
-<strong>{escape(part.title)}</strong> {_badge(state)} <small>{numbers}</small></a></li>
+def _card(part: Shown | Missing) -> str:
+    picture, numbers = part.card
+    return f"""<li class="{part.state}"><a href="#{escape(unit_folder(part.unit))}">{picture}
+<strong>{escape(part.title)}</strong> {_badge(part.state)} <small>{numbers}</small></a></li>
 """
 
 
@@ -121,24 +180,11 @@ def _figure(value: float, form: str) -> str:
     return "–" if math.isnan(value) else f"{value:{form}}"
 
 
-def _unit(part: Section | Missing, plotted: bool) -> str:
+def _unit(part: Shown | Missing, plotted: bool) -> str:
     ident = escape(unit_folder(part.unit))
-    head = f"""<section class="unit" id="{ident}" tabindex="-1" aria-labelledby="title-{ident}">
+    return f"""<section class="unit" id="{ident}" tabindex="-1" aria-labelledby="title-{ident}">
 <header><h2 id="title-{ident}">{escape(part.title)}</h2><a href="#units">All units</a></header>
-"""
-    if isinstance(part, Missing):
-        return f'{head}<p class="missing">{part.reason}</p>\n</section>\n'
-    return f"""{head}<p class="note">{escape(part.subtitle)}</p>
-{part.images}
-{part.judgement}
-{part.mixing}
-{part.maps}
-{_plots(part, plotted)}
-{part.summary}
-<details><summary>Configuration, time and cost, versions</summary>
-{part.facts}
-</details>
-</section>
+{part.content(plotted=plotted)}</section>
 """
 
 
