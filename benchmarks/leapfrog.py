@@ -94,7 +94,7 @@ def plain_numpyro(density, chains):
         return time.perf_counter() - began
 
     ours = layers.convolve
-    layers.convolve = lambda x, kernel, stride, padding: lax.conv_general_dilated(
+    layers.convolve = lambda x, kernel, *, stride, padding: lax.conv_general_dilated(
         x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
     try:

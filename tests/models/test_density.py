@@ -2,18 +2,15 @@ import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
 import pytest
 from numpyro.diagnostics import effective_sample_size
-from numpyro.infer import HMC, MCMC, NUTS, SVI, Trace_ELBO
-from numpyro.infer.autoguide import AutoLaplaceApproximation
+from numpyro.infer import HMC, MCMC, NUTS
 from numpyro.infer.util import initialize_model, log_density
 from scipy import stats
 
-from ppl_cnn import Band, Bounded, ScoreFunction, Spectral, TiltedDensity, Uniform, WhiteNoise, load
+from ppl_cnn import Band, Bounded, ScoreFunction, Spectral, TiltedDensity, Uniform, WhiteNoise
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.models.networks.catalogue import ALEXNET, LENET
-from ppl_cnn.models.networks.convolution import convolve
 from ppl_cnn.models.units.unit import find_units
 
 SHAPE = (2, 2, 1)
@@ -222,99 +219,6 @@ def test_the_log_density_is_the_negative_potential():
     assert value == -density.potential(z)
 
 
-# Forward mode and second derivatives.
-
-
-@pytest.fixture
-def filter_density():
-    """A filter of the embedded network, with convolutions, ReLU, LRN and pooling before it."""
-    return TiltedDensity(load("alexnet-fashion").unit("conv2:3"), WhiteNoise(10.0))
-
-
-def test_the_hessian_of_a_small_density_is_that_of_differences():
-    """A convolution and a nonlinearity on images of 4 x 4."""
-    random = np.random.default_rng(0)
-    kernel = jnp.asarray(random.standard_normal((3, 3, 1, 2)) / 3, jnp.float32)
-
-    def score(image):
-        maps = convolve(image[None], kernel, 1, ((1, 1), (0, 0)))
-        return jnp.sum(jnp.tanh(maps) * jnp.arange(1.0, 3.0)[None, None, None, :])
-
-    density = TiltedDensity(ScoreFunction(score, (4, 4, 1)), WhiteNoise(1.0), temperature=0.5)
-    z = jnp.asarray(random.standard_normal((4, 4, 1)), jnp.float32)
-    hessian = jax.hessian(density.log_density)(z).reshape(16, 16)
-    slope = jax.jit(jax.grad(density.log_density))
-    step = 0.01
-    differences = [
-        (slope(z + step * direction) - slope(z - step * direction)).ravel() / (2 * step)
-        for direction in jnp.eye(16).reshape(16, *z.shape)
-    ]
-    assert np.abs(np.asarray(hessian) + np.eye(16)).max() > 0.5  # more than the reference's
-    # float32's rounding over the step, and a third derivative of some tens times its square.
-    np.testing.assert_allclose(hessian, np.stack(differences), atol=3e-3)
-    np.testing.assert_allclose(hessian, hessian.T, atol=1e-5)
-
-
-def test_a_networks_directional_derivatives_are_the_gradients(filter_density):
-    key_z, key_v = jax.random.split(jax.random.key(0))
-    z = jax.random.normal(key_z, filter_density.latent_shape)
-    direction = jax.random.normal(key_v, filter_density.latent_shape)
-    log_density, params = filter_density.log_density, filter_density.unit.params
-
-    @jax.jit
-    def derivatives(z, params):
-        gradient = jax.grad(log_density)(z, params)
-        _, slope = jax.jvp(lambda z: log_density(z, params), (z,), (direction,))
-        return gradient, slope, jax.jacfwd(log_density)(z, params)
-
-    gradient, slope, forward = derivatives(z, params)
-    scale = float(jnp.linalg.norm(gradient))
-    np.testing.assert_allclose(slope, jnp.sum(gradient * direction), atol=1e-4 * scale)
-    np.testing.assert_allclose(forward, gradient, atol=1e-5 * scale)
-
-
-def test_numpyros_laplace_approximation_fits_a_filter(filter_density):
-    guide = AutoLaplaceApproximation(filter_density.whitened)
-    svi = SVI(filter_density.whitened, guide, numpyro.optim.Adam(0.05), Trace_ELBO())
-    with jax.numpy_dtype_promotion("standard"):
-        result = svi.run(jax.random.key(0), 20, progress_bar=False)
-        assert result.losses[-1] < result.losses[0]
-        posterior = guide.get_posterior(result.params)
-    # The precision is minus the Hessian of the log-density at the mode.
-    mode = posterior.mean.reshape(filter_density.latent_shape)
-    hessian = jax.jit(jax.hessian(filter_density.log_density))(mode)
-    covariance = np.asarray(posterior.covariance_matrix, np.float64)
-    precision = -np.asarray(hessian, np.float64).reshape(covariance.shape)
-    np.testing.assert_allclose(covariance @ precision, np.eye(len(covariance)), atol=1e-2)
-
-
-def test_numpyros_nuts_runs_in_forward_mode(filter_density):
-    kernel = NUTS(
-        filter_density.whitened,
-        step_size=0.2,
-        max_tree_depth=2,
-        adapt_step_size=False,
-        adapt_mass_matrix=False,
-        forward_mode_differentiation=True,
-    )
-    reverse = NUTS(
-        filter_density.whitened,
-        step_size=0.2,
-        max_tree_depth=2,
-        adapt_step_size=False,
-        adapt_mass_matrix=False,
-    )
-    found = []
-    for each in (kernel, reverse):
-        mcmc = MCMC(each, num_warmup=0, num_samples=2, progress_bar=False)
-        with jax.numpy_dtype_promotion("standard"):
-            mcmc.run(jax.random.key(0))
-        found.append(mcmc.get_samples()["image_base"])
-    assert found[0].shape == (2, *filter_density.latent_shape)
-    # The same draws but for rounding.
-    np.testing.assert_allclose(*found, atol=1e-2)
-
-
 # A band: z has fewer dimensions than the image.
 
 
@@ -356,17 +260,22 @@ def test_a_band_has_a_density_of_its_own_fields_alone():
 
 
 COLOURS = ((9.0, 5.0, 2.0), (5.0, 8.0, 3.0), (2.0, 3.0, 7.0))
-TILT = np.random.default_rng(2).normal(size=(4, 4, 3)).astype(np.float32) / 4
+
+
+def field_slope():
+    """The slope of a linear score of 4 x 4 images in colour."""
+    return np.random.default_rng(2).normal(size=(4, 4, 3)).astype(np.float32) / 4
 
 
 def tilted_field(reference):
     """p = N(C w / T, C) of a linear score, C = R R^T the field's covariance."""
-    response = ScoreFunction(lambda image: jnp.sum(jnp.asarray(TILT) * image), TILT.shape)
+    slope = field_slope()
+    response = ScoreFunction(lambda image: jnp.sum(jnp.asarray(slope) * image), slope.shape)
     density = TiltedDensity(response, reference, temperature=1.25)
     zero = jnp.zeros(density.latent_shape)
     root = np.asarray(jax.jacfwd(density.push)(zero), np.float64).reshape(48, zero.size)
-    mean = root @ root.T @ TILT.ravel() / 1.25
-    return density, root @ root.T, mean.reshape(TILT.shape)
+    mean = root @ root.T @ slope.ravel() / 1.25
+    return density, root @ root.T, mean.reshape(slope.shape)
 
 
 FIELDS = [Spectral(1.0, COLOURS), Band(2, Spectral(1.0, COLOURS))]
@@ -379,7 +288,8 @@ def test_a_linear_score_moves_a_field_by_its_covariance(reference):
     mode = -jax.grad(density.potential)(jnp.zeros(density.latent_shape))
     np.testing.assert_allclose(density.push(mode), mean, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(jax.grad(density.potential)(mode), 0 * mode, atol=1e-5)
-    log_partition = TILT.ravel() @ covariance @ TILT.ravel() / (2 * 1.25**2)
+    slope = field_slope().ravel()
+    log_partition = slope @ covariance @ slope / (2 * 1.25**2)
     np.testing.assert_allclose(density.potential(mode), -log_partition, rtol=1e-5)
     # Stein's mean: R of the mean gradient in z.
     gradient = jax.grad(lambda z: density.unit.score({}, density.push(z)))(mode) / 1.25

@@ -260,7 +260,7 @@ def gradient_of(
     def score(params: Params, images: Array, keep: dict[str, Array]) -> Float[Array, "k c"]:
         x = preprocess(images, network.preprocessing, network.image_shape).astype(dtype)
         cast = jax.tree.map(lambda weight: weight.astype(dtype), params)
-        return scores(network, cast, x, keep).astype(jnp.float32)
+        return scores(network, cast, x, keep=keep).astype(jnp.float32)
 
     def of_device(params: Params, images: Array, labels: Array, keep: dict[str, Array]) -> Any:
         own, pull_back = scores_and_vjp(score, params, (images, keep), accumulate)

@@ -21,6 +21,7 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 def convolve(
     x: Float[Array, "n row col c_in"],
     kernel: Float[Array, "k_row k_col c_group c_out"],
+    *,
     stride: int | tuple[int, int],
     padding: Padding,
     dilation: tuple[int, int] = (1, 1),
@@ -222,4 +223,11 @@ def conv_general_dilated(
         padding = lax.padtype_to_pads(lhs.shape[1:3], sizes, window_strides, padding)
     rows, cols = ((int(before), int(after)) for before, after in padding)
     stride, dilation = (window_strides[0], window_strides[1]), (rhs_dilation[0], rhs_dilation[1])
-    return convolve(lhs, rhs, stride, (rows, cols), dilation, feature_group_count)
+    return convolve(
+        lhs,
+        rhs,
+        stride=stride,
+        padding=(rows, cols),
+        dilation=dilation,
+        groups=feature_group_count,
+    )

@@ -14,6 +14,7 @@ def scores(
     network: Network,
     params: Params,
     x: Float[Array, "n row col channel"],
+    *,
     keep: Masks | None = None,
 ) -> Float[Array, "n c"]:
     """The score matrix F (image, class) of a batch of images.

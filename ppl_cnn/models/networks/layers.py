@@ -143,7 +143,9 @@ class Conv(Layer):
             jnp.split(weights["kernel"], self.groups, axis=-1),
             strict=True,
         )
-        maps = [convolve(part, kernel, self.stride, padding) for part, kernel in parts]
+        maps = [
+            convolve(part, kernel, stride=self.stride, padding=padding) for part, kernel in parts
+        ]
         return jnp.concatenate(maps, axis=-1) + weights["bias"][None, None, None, :]
 
 

@@ -9,7 +9,7 @@ from ppl_cnn.models.networks.layers import Conv, Dense, Layer, ReLU
 from ppl_cnn.models.networks.slab import Slab
 
 
-def _channels_step(slab: Slab) -> int | None:
+def channels_step(slab: Slab) -> int | None:
     """The index of the step whose channels the slab's response has; None if several make them."""
     index = {step.layer.name: number for number, step in enumerate(slab.steps)}
     at: int | None = len(slab.steps) - 1
@@ -87,6 +87,6 @@ def _layer_units(network: Network, layer: Layer, field_size: int, stride: int) -
 
 def _one_channel(slab: Slab, channels: int) -> int:
     """The multiplications of a slab whose response is wanted in one channel only."""
-    at = _channels_step(slab)
+    at = channels_step(slab)
     spared = 0 if at is None else slab.steps[at].multiplications * (channels - 1) // channels
     return slab.multiplications - spared

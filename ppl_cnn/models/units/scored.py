@@ -63,7 +63,12 @@ class Scored(Protocol):
         """What names the unit in a run's record, by the names of the options."""
 
     def score(self, params: Params, image: Image) -> Float[Array, ""]:
-        """The score f(image)."""
+        """The score f(image), before division by the temperature.
+
+        Args:
+            params: the weights; `params` or others of the same shapes.
+            image: of `shape`, in pixel units minus the mean.
+        """
 
 
 @dataclass(frozen=True)
@@ -121,12 +126,12 @@ class ScoreFunction:
 
     @property
     def rows(self) -> range:
-        """The rows of its images: all."""
+        """The rows of its images, all of them."""
         return range(self.shape[0])
 
     @property
     def cols(self) -> range:
-        """The columns of its images: all."""
+        """The columns of its images, all of them."""
         return range(self.shape[1])
 
     @property
@@ -147,7 +152,7 @@ class ScoreFunction:
 
     @property
     def program(self) -> Hashable:
-        """The score function itself."""
+        """The score function itself, as it has no weights to differ in."""
         return self
 
     @property

@@ -15,7 +15,7 @@ from ppl_cnn.models.networks.forward import scaled
 from ppl_cnn.models.networks.graph import Params, positions, shapes
 from ppl_cnn.models.networks.layers import Conv, Dense, Layer, Weights
 from ppl_cnn.models.networks.slab import Slab
-from ppl_cnn.models.units.listing import _channels_step, nonlinearities, unit_layers
+from ppl_cnn.models.units.listing import channels_step, nonlinearities, unit_layers
 from ppl_cnn.models.units.names import UnitName, parse_units
 from ppl_cnn.models.units.scored import Image
 from ppl_cnn.models.units.targets import Logit, Target, parse_target
@@ -66,7 +66,7 @@ class NetworkUnit:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """The network's preprocessing."""
+        """The preprocessing of the network's images."""
         return self.network.preprocessing
 
     @property
@@ -85,6 +85,12 @@ class Unit(NetworkUnit):
 
     Its image is its receptive field, cut off at the border of the network's image. Its score is
     computed on that slab alone and equals that of the whole network. `CNN.unit` makes units.
+
+    Examples:
+        >>> import ppl_cnn
+        >>> unit = ppl_cnn.load("alexnet-fashion").unit("conv2:3")
+        >>> str(unit), unit.shape
+        ('conv2:3@7,7', (15, 15, 1))
     """
 
     network: Network
@@ -219,7 +225,7 @@ def _narrowed(
     slab: Slab, params: Params, channels: Sequence[int]
 ) -> tuple[Slab, Params, Sequence[int]]:
     """The slab with those channels alone, in the layer that makes its response's channels."""
-    at = _channels_step(slab)
+    at = channels_step(slab)
     if at is None:
         return slab, params, range(max(channels) + 1)
     step = slab.steps[at]
@@ -236,7 +242,7 @@ def _with_channels(
 ) -> tuple[Layer, Weights]:
     """The layer with those channels alone.
 
-    Of a grouped convolution, the channels read all groups, with zeros for those that aren't theirs.
+    Channels of a grouped convolution then read all groups, with zeros for those of others.
     """
     kernel = weights["kernel"][..., jnp.asarray(channels)]
     bias = weights["bias"][jnp.asarray(channels)]

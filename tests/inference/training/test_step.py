@@ -104,7 +104,7 @@ def test_a_batch_in_groups_has_the_gradient_of_one_pass(
     @jax.jit
     def plain(params):
         x = preprocess(images, network.preprocessing, network.image_shape)
-        return loss_of(scores(network, params, x, keep), labels)
+        return loss_of(scores(network, params, x, keep=keep), labels)
 
     wanted = jax.value_and_grad(plain)(params)
     for groups in (1, 8):

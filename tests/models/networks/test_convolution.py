@@ -35,7 +35,7 @@ CASES = [
 ]
 
 
-def library_convolve(x, kernel, stride, padding):
+def library_convolve(x, kernel, *, stride, padding):
     """The convolution whose gradients autodiff writes."""
     return lax.conv_general_dilated(
         x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
@@ -54,14 +54,16 @@ def normal(seed, *shape):
 
 @partial(jax.jit, static_argnums=(0, 4, 5))
 def value_and_gradients(function, x, kernel, g, stride, padding):
-    value, vjp = jax.vjp(lambda x, kernel: function(x, kernel, stride, padding), x, kernel)
+    value, vjp = jax.vjp(partial(function, stride=stride, padding=padding), x, kernel)
     return value, *vjp(g)
 
 
 @pytest.mark.parametrize(("size", "window", "stride", "padding"), CASES)
 def test_value_and_both_gradients_are_those_of_the_library(size, window, stride, padding):
     x, kernel = normal(0, 2, *size, 3), normal(1, *window, 3, 4)
-    shape = jax.eval_shape(lambda: library_convolve(x, kernel, stride, padding)).shape
+    shape = jax.eval_shape(
+        lambda: library_convolve(x, kernel, stride=stride, padding=padding)
+    ).shape
     g = normal(2, *shape)
     ours = value_and_gradients(convolve, x, kernel, g, stride, padding)
     theirs = value_and_gradients(library_convolve, x, kernel, g, stride, padding)
@@ -72,7 +74,7 @@ def test_value_and_both_gradients_are_those_of_the_library(size, window, stride,
 
 def energy(function, x, kernel):
     """A scalar whose gradient changes with x."""
-    return jnp.sum(jnp.sin(function(x[None], kernel, 2, ((1, 0), (2, 1)))))
+    return jnp.sum(jnp.sin(function(x[None], kernel, stride=2, padding=((1, 0), (2, 1)))))
 
 
 def test_gradient_under_vmap_is_that_of_the_library():
@@ -154,9 +156,11 @@ def test_tangents_are_those_of_the_library(size, window, stride, padding):
 
     def value_and_slope(function, x, kernel):
         def height(x, kernel):
-            return jnp.sum(jnp.sin(function(x, kernel, stride, padding)))
+            return jnp.sum(jnp.sin(function(x, kernel, stride=stride, padding=padding)))
 
-        return function(x, kernel, stride, padding), jax.grad(height, (0, 1))(x, kernel)
+        return function(x, kernel, stride=stride, padding=padding), jax.grad(height, (0, 1))(
+            x, kernel
+        )
 
     @partial(jax.jit, static_argnums=0)
     def tangents(function, *moved):
@@ -170,22 +174,21 @@ def test_tangents_are_those_of_the_library(size, window, stride, padding):
 def test_hessians_under_vmap_are_those_of_the_library(groups):
     """Of each order of the two modes; the kernels are mapped over, and then the images."""
     images, kernels = normal(15, 2, 5, 4, 2), normal(16, 3, 3, 3, 2 // groups, 2)
-    settings = (2, ((1, 0), (2, 1)), (1, 1), groups)
+    settings = {"stride": 2, "padding": ((1, 0), (2, 1)), "groups": groups}
 
-    def library(x, kernel, stride, padding, dilation, groups):
+    def library(x, kernel, *, stride, padding, groups):
         return lax.conv_general_dilated(
             x,
             kernel,
             (stride, stride),
             padding,
-            rhs_dilation=dilation,
             feature_group_count=groups,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
 
     def curvatures(function, first, second):
         def height(x, kernel):
-            return jnp.sum(jnp.sin(function(x[None], kernel, *settings)))
+            return jnp.sum(jnp.sin(function(x[None], kernel, **settings)))
 
         hessian = first(second(height, (0, 1)), (0, 1))
         return jax.jit(jax.vmap(jax.vmap(hessian, (None, 0)), (0, None)))(images, kernels)
