@@ -61,7 +61,8 @@ def test_data_cannot_show_which_of_its_units_respond(there):
     assert (done.returncode, done.stdout) == (2, "")
     assert "OwnNetwork" in done.stderr
     assert "nonlinearit" in done.stderr
-    assert "--data" in done.stderr
+    assert "leave out" in done.stderr
+    assert "data" in done.stderr
 
 
 def test_what_is_wrong_is_said_in_a_sentence(there):

@@ -56,7 +56,9 @@ class CapturedModule:
         """
         state = jax.tree.unflatten(self.tree, [weights[name] for name in self.names])
         module = nnx.merge(self.graph, state, self.keys)
-        call = nnx.capture(module, nnx.Intermediate, method_outputs=nnx.Intermediate)
+        call: Callable[[Images], tuple[Any, Any]] = nnx.capture(
+            module, nnx.Intermediate, method_outputs=nnx.Intermediate
+        )
         output, captured = call(x)
         found = {}
         for path, variable in nnx.to_flat_state(captured):

@@ -1,18 +1,22 @@
 import re
+import sys
 from pathlib import Path
 
+import jax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppl_cnn.errors import ArgumentError, FileError, InputError, UnknownNameError
+from ppl_cnn.models import references
+from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.references.band import Band
 from ppl_cnn.models.references.bounded import Bounded
 from ppl_cnn.models.references.named import parse_reference
 from ppl_cnn.models.references.noise import Uniform, WhiteNoise
 from ppl_cnn.models.references.photographs import FitErrors, Measured
 from ppl_cnn.models.references.reference import Reference
-from ppl_cnn.models.references.registry import REFERENCES, known_forms, reference_help
+from ppl_cnn.models.references.registry import REFERENCES, Form, known_forms, reference_help
 from ppl_cnn.models.references.spectral import Spectral
 
 EXPLICIT = "spectral:1.1:4000,3000.5,2000,4100,3100,4200"
@@ -222,6 +226,61 @@ def test_every_registered_reference_is_one_that_texts_here_name():
     for form in REFERENCES.values():
         assert form.text in reference_help()
         assert form.meaning in reference_help()
+
+
+DIM = '''
+"""The reference of dim images."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from numpyro.distributions.transforms import AffineTransform
+
+from ppl_cnn.models.networks.declaration import Preprocessing
+from ppl_cnn.models.references.reference import Context, after_colon
+from ppl_cnn.models.references.transforms import WHITE, NormalToUniform, push_forward
+
+
+@dataclass(frozen=True)
+class Dim:
+    """Independent pixels, uniform in 0..level: R(z) = level Phi(z) - mean."""
+
+    level: float
+    push_is_linear: ClassVar = False
+    needs_whole_image: ClassVar = False
+
+    def __str__(self) -> str:
+        return f"dim:{self.level}"
+
+    @classmethod
+    def parse(cls, rest: str, context: Context) -> Self:
+        return cls(float(after_colon(rest)))
+
+    def distribution(
+        self, shape: tuple[int, int, int], preprocessing: Preprocessing
+    ) -> dist.TransformedDistribution:
+        mean = jnp.asarray(preprocessing.mean).reshape(1, 1, -1)
+        dimmed = AffineTransform(-mean, self.level / WHITE)
+        return push_forward(shape, [NormalToUniform((0.0,) * shape[-1]), dimmed])
+'''
+
+
+def test_a_new_reference_is_a_file_and_a_line_of_the_registry(tmp_path, monkeypatch, refused):
+    (tmp_path / "dim.py").write_text(DIM)
+    monkeypatch.setattr(references, "__path__", [*references.__path__, str(tmp_path)])
+    monkeypatch.setitem(REFERENCES, "dim", Form("dim:LEVEL", "uniform in 0..LEVEL", "dim.Dim"))
+    dim = parse_reference("dim:60")
+    assert isinstance(dim, Reference)
+    assert parse_reference(str(dim)) == dim
+    x = dim.distribution((9, 9, 1), Preprocessing((50.0,), (1.0,))).sample(jax.random.key(0))
+    assert -50 < x.min() < x.max() < 10
+    with refused("dim:LEVEL", "'dim'", kind=ArgumentError):
+        parse_reference("dim")
+    with refused("dim:LEVEL", kind=UnknownNameError):
+        parse_reference("vivid")
+    del sys.modules["ppl_cnn.models.references.dim"]
 
 
 PIECES = ["white", "uniform", "spectral", "bounded", ":", ",", "-", "1", "0", ".5", "1e9", "nan"]
