@@ -66,7 +66,7 @@ def test_numpyros_laplace_approximation_fits_a_filter(filter_density):
     with jax.numpy_dtype_promotion("standard"):
         result = svi.run(jax.random.key(0), 20, progress_bar=False)
         assert result.losses[-1] < result.losses[0]
-        posterior = guide.get_posterior(result.params)
+        posterior = jax.jit(guide.get_posterior)(result.params)
     # The precision is minus the Hessian of the log-density at the mode.
     mode = posterior.mean.reshape(filter_density.latent_shape)
     hessian = jax.jit(jax.hessian(filter_density.log_density))(mode)

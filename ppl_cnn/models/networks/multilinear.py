@@ -128,7 +128,8 @@ def _batch(
 
 
 _primitive = Primitive("multilinear")
-_primitive.def_impl(_compute)
+# Outside of jit it is one compiled operation, not the dozens that some derivatives consist of.
+_primitive.def_impl(jax.jit(_compute, static_argnames=("form", "slot", "levels")))
 _primitive.def_abstract_eval(_abstract)
 ad.primitive_jvps[_primitive] = _jvp
 ad.primitive_transposes[_primitive] = _transpose
