@@ -30,5 +30,6 @@ def test_it_prints_a_table_and_writes_it(classes, tmp_path, evidence):
 def test_bad_settings_end_with_a_sentence(tmp_path, evidence):
     done = evidence("--unit", "fc8:0", *SETTINGS, "--rungs", "0", "--out", str(tmp_path / "run"))
     assert done.returncode == 2
-    assert "tempered:R" in done.stderr
+    assert "rungs" in done.stderr
+    assert "not 0" in done.stderr
     assert "Traceback" not in done.stderr
