@@ -31,4 +31,5 @@ def test_bad_settings_end_with_a_sentence(tmp_path, evidence):
     done = evidence("--unit", "fc8:0", *SETTINGS, "--rungs", "0", "--out", str(tmp_path / "run"))
     assert done.returncode == 2
     assert "rungs" in done.stderr
+    assert "not 0" in done.stderr
     assert "Traceback" not in done.stderr

@@ -65,7 +65,19 @@ class TiltKernel[S: HasChain](MCMCKernel, Kernel):
     # For the chain driver
 
     def bind(self, target: Target) -> Self:
-        """A kernel of the same settings for the target's tilt."""
+        """A kernel of the same settings for the target's tilt.
+
+        Args:
+            target: the density to draw from.
+
+        Raises:
+            ArgumentError: the kernel was given a tilt of its own.
+        """
+        if self._given is not None:
+            raise ArgumentError(
+                f"Kernel {str(self)!r} has a `tilt` already. Leave it out to sample a density.",
+                argument="tilt",
+            )
         bound = copy.copy(self)
         bound._given = target.tilt
         return bound

@@ -150,6 +150,12 @@ def test_binding_leaves_the_settings_as_they_are():
     assert bound is not settings
 
 
+@pytest.mark.parametrize("kind", [Split, Tempered])
+def test_a_kernel_with_a_tilt_of_its_own_is_not_bound_to_another(kind, refused):
+    with refused(f"'{kind.name}'", kind=ArgumentError, argument="tilt"):
+        kind(lambda z: z[0]).bind(linear_density())
+
+
 # NumPyro's kernels
 
 

@@ -24,7 +24,7 @@ def parse_start(text: str) -> Start:
             "two-sided" is "two-sided:rto".
 
     Raises:
-        UnknownNameError: there is no such start.
+        UnknownNameError: no start has that text.
         ArgumentError: a number in it is too small, or both sides would be the reference.
         FileError: an image file can't be read.
 
@@ -66,7 +66,7 @@ def as_start(given: str | Start | Float[Array | np.ndarray, "image row col chann
             channel), in pixel units minus the mean.
 
     Raises:
-        InputError: there is no such start, or the array holds no images.
+        InputError: no start has that text, or the array holds no images.
     """
     if isinstance(given, Start):
         return given
