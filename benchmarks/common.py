@@ -23,7 +23,7 @@ REAL_WEIGHTS = "PPL_CNN_REAL_WEIGHTS"
 
 JUDGE_CLASSES = np.random.default_rng(4).permutation(1000)
 REPORTING, TUNING = JUDGE_CLASSES[:30], JUDGE_CLASSES[30:40]
-"""ImageNet's classes that results are reported of, and those on which settings were chosen."""
+"""ImageNet's classes for which results are reported, and those on which settings were chosen."""
 
 
 def command_line(description: str | None) -> argparse.ArgumentParser:
@@ -44,11 +44,14 @@ def command_line(description: str | None) -> argparse.ArgumentParser:
 
 
 def real(pattern: str) -> list[Path]:
-    """The files of that pattern in the folder of fetched packages; exits if there are none."""
+    """The files that match a pattern in the folder of fetched packages; exits if there are none."""
     folder = os.environ.get(REAL_WEIGHTS)
     found = sorted(Path(folder).glob(pattern)) if folder else []
     if not found:
-        sys.exit(f"{REAL_WEIGHTS} must name a folder of tests/fetch_real_inputs.py: {pattern}")
+        sys.exit(
+            f"No file matches {pattern}. Set {REAL_WEIGHTS} to the folder that "
+            "`python tests/fetch_real_inputs.py` makes."
+        )
     return found
 
 
@@ -70,7 +73,7 @@ def squeezenet(size: int | None = None, *, toy: bool = False) -> CNN:
         cnn.classes = tuple(f"class {index}" for index in range(1000))
     else:
         (weights,) = real("ndf/**/squeezenet_weights.pkl")
-        loaded = ppl_cnn.load("squeezenet1.1", weights)
+        loaded = ppl_cnn.load("squeezenet1.1", weights=weights)
         assert isinstance(loaded, CNN)
         cnn = loaded
     return cnn if size is None else cnn.resized(size)
@@ -82,7 +85,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def missing[T](path: Path, wanted: Iterable[T], key: Callable[[dict[str, Any]], T]) -> list[T]:
-    """What a rerun has to run: of what is wanted, those that no line of the file is of.
+    """The wanted cases that have no line in the file yet, for a rerun to run.
 
     Args:
         path: the file of JSON lines.
@@ -133,9 +136,9 @@ def in_turn(one: Callable[[], float], other: Callable[[], float], rounds: int) -
     """Times two things in turn, the order changing from round to round.
 
     Args:
-        one: a function to the seconds that it took.
-        other: likewise.
-        rounds: how often.
+        one: a function that does the one thing and returns its seconds.
+        other: a function that does the other.
+        rounds: how often each is timed.
     """
     taken = np.asarray(
         [(one(), other()) if i % 2 else (other(), one())[::-1] for i in range(rounds)]
@@ -151,7 +154,7 @@ def spread(name: str, values: Sequence[float] | np.ndarray) -> dict[str, Any]:
 
 
 def correlation(a: Any, b: Any) -> float:
-    """Of two arrays of one shape, over their elements."""
+    """The correlation of two arrays of one shape, over their elements."""
     return float(np.corrcoef(np.ravel(a), np.ravel(b))[0, 1])
 
 
@@ -159,7 +162,7 @@ def write_photographs(folder: Path, count: int, size: tuple[int, int]) -> int:
     """Stores smooth fields with noise as JPEGs, about as large as photographs of their size.
 
     Args:
-        folder: gets the class folders train/class0, train/class1 and, of two more, val/...
+        folder: gets the class folders train/class0 and train/class1, and val/ with two images more.
         count: how many to train on.
         size: width and height in pixels.
 

@@ -10,7 +10,7 @@ import optax
 
 from benchmarks.common import correlation
 from ppl_cnn.inference.kernels.split import Split
-from ppl_cnn.inference.sampling.starts import randomize_then_optimize
+from ppl_cnn.inference.sampling.starts.optimum import randomize_then_optimize
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.references.named import parse_reference
 from ppl_cnn.models.references.spectral import Spectral

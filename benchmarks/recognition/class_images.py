@@ -1,8 +1,8 @@
-"""Whether an independent network recognises class images: SqueezeNet's, and EfficientNet-Lite0.
+"""Whether EfficientNet-Lite0, an independent network, recognises SqueezeNet's class images.
 
     python -m benchmarks.recognition.class_images FOLDER           # all arms, 30 classes x 4 chains
     python -m benchmarks.recognition.class_images FOLDER --classes 5 --arms vivid published
-    python -m benchmarks.recognition.class_images FOLDER --report  # of what FOLDER holds already
+    python -m benchmarks.recognition.class_images FOLDER --report  # from what FOLDER holds already
 
 PPL_CNN_REAL_WEIGHTS names the folder that tests/fetch_real_inputs.py makes; PPL_CNN_JUDGE_PYTHON
 names a Python for benchmarks/recognition/judge.py, which says what it needs. FOLDER gets the images
@@ -41,7 +41,7 @@ from tqdm import tqdm
 from benchmarks.common import REPORTING, TUNING, add_line, command_line, missing, squeezenet
 from benchmarks.recognition.arms import Lucid, PresetDensity, Sampled
 from benchmarks.recognition.findings import ARMS, images_of, report
-from ppl_cnn.inference.sampling.starts import ASCENT
+from ppl_cnn.inference.sampling.starts.optimum import STEPS as ASCENT
 from ppl_cnn.options.presets import PRESETS, Preset
 
 
@@ -50,7 +50,7 @@ class Sizes(NamedTuple):
 
     presets: dict[str, Preset]
     gradients: dict[str, int]
-    """Of the network, a chain, at most; vivid's with those of its starts."""
+    """Arm -> the most gradients of the network for a chain; vivid's include those of its starts."""
     settling: int
     """Transitions in which the published arm adapts."""
 
@@ -76,7 +76,7 @@ class Bench:
         (folder / "images").mkdir(parents=True, exist_ok=True)
         wanted, path = json.loads(json.dumps(settings(self.sizes))), folder / "settings.json"
         if path.exists() and json.loads(path.read_text()) != wanted:
-            sys.exit(f"{folder} holds images of other settings: give another folder.")
+            sys.exit(f"{folder} holds images of other settings. Give another folder.")
         path.write_text(json.dumps(wanted, indent=2))
         self.network = squeezenet(toy=toy)
         self._made = {}
@@ -115,7 +115,7 @@ class Bench:
         return lucid.sampled(index, pair)
 
     def run(self, arms, classes, chains):
-        """Samples what isn't there yet, pair by pair and class by class."""
+        """Samples the images that are missing, pair by pair and class by class."""
         results = self.folder / "results.jsonl"
         if "vivid" in arms:
             arms = {"start", *arms}
@@ -135,7 +135,7 @@ class Bench:
 
 
 def settings(sizes):
-    """All that determines a folder's images, beside arm, class and pair."""
+    """Everything that determines a folder's images, beside arm, class and pair."""
     steps = {"first_step": FIRST_STEP, "angle": ANGLE, "warmup": WARMUP, "ascent": ASCENT}
     presets = {name: preset._asdict() for name, preset in sizes.presets.items()}
     return {"gradients": sizes.gradients, **steps, "recipes": presets}
@@ -145,11 +145,13 @@ def main():
     parser = command_line(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
-    parser.add_argument("--classes", type=int, default=len(REPORTING), help="how many")
-    parser.add_argument("--first", type=int, default=0, help="leaves out so many before them")
+    parser.add_argument("--classes", type=int, default=len(REPORTING), help="how many classes")
+    parser.add_argument("--first", type=int, default=0, help="how many classes to skip before them")
     parser.add_argument("--chains", type=int, choices=range(2, 11, 2), default=4)
-    parser.add_argument("--tuning", action="store_true", help="the classes for tuning")
-    parser.add_argument("--report", action="store_true", help="of what is there; samples nothing")
+    parser.add_argument("--tuning", action="store_true", help="take the classes for tuning")
+    parser.add_argument(
+        "--report", action="store_true", help="report what is there, and sample nothing"
+    )
     options = parser.parse_args()
     classes = (TUNING if options.tuning else REPORTING)[options.first :][: options.classes]
     if not options.report:

@@ -18,7 +18,7 @@ def images_of(folder, arm, index, pair):
 
 
 class Findings(NamedTuple):
-    """What a folder holds, of the classes that all its arms have."""
+    """The contents of a folder, for the classes that all its arms have."""
 
     arms: list
     classes: list
@@ -40,7 +40,9 @@ class Findings(NamedTuple):
             c for c in map(int, JUDGE_CLASSES) if all(len(known[arm, c]) == pairs for arm in arms)
         ]
         if not classes:
-            sys.exit(f"{folder} holds no class that all of its arms have: run the command again.")
+            sys.exit(
+                f"{folder} holds no class that all arms have. Run the command without --report."
+            )
         keys = [(arm, c) for arm in arms for c in classes]
         images = {
             key: np.concatenate(

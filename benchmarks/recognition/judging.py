@@ -32,7 +32,7 @@ def judged(images, *, toy=False):
         return {name: _toy_judge()(each) for name, each in images.items()}
     python = os.environ.get(JUDGE)
     if not python:
-        sys.exit(f"{JUDGE} must name a Python for benchmarks/recognition/judge.py.")
+        sys.exit(f"Set {JUDGE} to a Python that can run benchmarks/recognition/judge.py.")
     with tempfile.TemporaryDirectory() as folder:
         given, answers = Path(folder) / "images.npz", Path(folder) / "answers.npz"
         np.savez(given, **images)

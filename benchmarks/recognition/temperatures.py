@@ -1,4 +1,4 @@
-"""At which temperature chains of class images still mix across their starts, and who knows them.
+"""At which temperatures chains of class images from two starts still mix, and are recognised.
 
     python -m benchmarks.recognition.temperatures FOLDER
     python -m benchmarks.recognition.temperatures FOLDER --size 96 --gradients 2000 --warps 4

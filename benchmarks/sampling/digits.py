@@ -13,7 +13,8 @@ import optax
 from benchmarks.common import real
 from ppl_cnn.data import batches, open_split
 from ppl_cnn.models.networks.catalogue import LENET
-from ppl_cnn.models.networks.graph import he_normal, scores
+from ppl_cnn.models.networks.forward import scores
+from ppl_cnn.models.networks.initialization import he_normal
 
 CLASSES = np.arange(10)
 

@@ -8,17 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppl_cnn.inference.kernels.adaptation import Evidence, Tuned, Tuning
-from ppl_cnn.inference.kernels.kernel import (
-    SITE,
-    Transition,
-    evidence_of,
-    first_tuning,
-    gaussian_step_size,
-    make_kernel,
-    retuned,
-    start,
-)
+from ppl_cnn.inference.kernels.adaptation import Feedback, Tuned, Tuning
+from ppl_cnn.inference.kernels.named import parse_kernel
+from ppl_cnn.inference.kernels.numpyro_kernels import gaussian_step_size
 
 try:
     import tensorflow_probability.substrates.jax as tfp
@@ -50,26 +42,27 @@ class Kernel(NamedTuple):
     told: Callable[[Any], Told]
     tuning: Callable[[Any], Tuning]
     """Where adaptation starts."""
-    evidence: Callable[[Any], Evidence]
+    feedback: Callable[[Any], Feedback]
     tuned: Callable[[Any, Tuned], Any]
 
 
 def ours(name, density):
     """A kernel of the chain driver, NumPyro's included."""
-    kernel = make_kernel(name, density)
+    kernel = parse_kernel(name).bind(density)
 
     def told(state):
-        transition = Transition.of(state)
-        count, acceptance = transition.n_steps, transition.acceptance_rate
-        return Told(state.z[SITE], count, acceptance, transition.step_size)
+        found = kernel.transition(state)
+        count, acceptance = found["n_steps"], found["acceptance_rate"]
+        return Told(kernel.latent(state), count, acceptance, found["step_size"])
 
     return Kernel(
-        begin=lambda params, key, z: start(kernel, density, params, key, z),
-        move=lambda params, state: kernel.sample(state, (params,), {}),
+        # As in the chain driver, which draws a chain's start with the first of the two keys.
+        begin=lambda params, key, z: kernel.start(jax.random.split(key)[1], z, params),
+        move=lambda params, state: kernel.move(state, params),
         told=told,
-        tuning=first_tuning,
-        evidence=evidence_of,
-        tuned=retuned,
+        tuning=lambda state: Tuning.around(kernel.tuned(state)),
+        feedback=kernel.feedback,
+        tuned=kernel.retuned,
     )
 
 
@@ -112,7 +105,7 @@ def theirs(density, init, advance):
         move=move,
         told=lambda state: state.told,
         tuning=lambda state: Tuning.around(Tuned(state.told.step_size)),
-        evidence=lambda state: Evidence(state.told.acceptance),
+        feedback=lambda state: Feedback(state.told.acceptance),
         tuned=lambda state, found: state._replace(
             told=state.told._replace(step_size=found.step_size)
         ),

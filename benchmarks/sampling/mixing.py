@@ -1,4 +1,4 @@
-"""Whether class samples of MNIST's LeNets mix, and whether another LeNet knows them.
+"""Whether class samples of MNIST's LeNets mix, and whether another LeNet recognises them.
 
     export PPL_CNN_REAL_WEIGHTS=real              # which tests/fetch_real_inputs.py fetches
     python -m benchmarks.sampling.mixing runs/mixing            # all cases
@@ -12,7 +12,7 @@ digits; the other 2,000 give its error. The learned reference has the mean and c
 same 8,000 digits, whatever their classes.
 
 The folder gets lines.jsonl, a JSON object for each case, and for every case the pictures' draws;
-cases that are there are not run again. Then table.md and mixing.png are made of them.
+cases that are there are not run again. Then table.md and mixing.png are made from them.
 
     rhat: of one side against the other (`ppl_cnn.inference.diagnostics.two_sides`), for each
         class the largest of response and 50 projections of the image
@@ -21,8 +21,8 @@ cases that are there are not run again. Then table.md and mixing.png are made of
     response: mean f of either side
     least_acceptance: of the chain of each class that accepts least; near 0, it is stuck
     gradients: of a chain (of tempered, of all its replicas), warmup and start included
-    restarts: of tempered, how often in a chain's draws a replica came to the top that had been at
-        the reference since
+    restarts: for tempered, how often during a chain's draws a replica arrived at the top that had
+        been at the reference since it was last there
 """
 
 import math
@@ -123,16 +123,16 @@ def network(name):
 
 @cache
 def unit(name, target):
-    """Its class 0; those of the other classes differ in the channel alone."""
+    """The network's class 0; units of the other classes differ in the channel alone."""
     return network(name).units("class:0-9", target=target)[0]
 
 
 @cache
 def learned(folder, contrast):
-    """The reference that is fitted to the digits of the judge's training."""
+    """The reference fitted to the digits that the judge is trained on."""
     training, _ = toy_digits() if folder.name == "toy" else digits()
     path = folder / f"digits-{contrast}.npz"
-    return ppl_cnn.Gaussian.fit(training.images, path, float(contrast))
+    return ppl_cnn.Gaussian.fit(training.images, path, contrast=float(contrast))
 
 
 def reference(folder, text):
@@ -158,7 +158,7 @@ class Kept(NamedTuple):
 
 
 class Tilted:
-    """g of any class and temperature, so that one program serves all cases of a reference."""
+    """The tilt g for any class and temperature, so that a program serves all cases."""
 
     def __init__(self, density):
         self.density = density

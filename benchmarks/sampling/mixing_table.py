@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ppl_cnn.inference.diagnostics.two_sides import AGREED
+from ppl_cnn.inference.diagnostics.thresholds import RHAT_POOR
 
 
 def interval(shares):
@@ -33,7 +33,7 @@ def table(lines):
             f"| {line['network']} | `{line['reference']}` | {line['target']} | {line['kernel']} "
             f"| {_temperature(line)} | {line['chains']}, {line['warmup']}, {line['draws']} "
             f"| {rhat.max():.3f}, {np.median(rhat):.3f} "
-            f"| {(rhat <= AGREED).sum()} | {100 * share:.1f} ± {100 * half:.1f} % "
+            f"| {(rhat <= RHAT_POOR).sum()} | {100 * share:.1f} ± {100 * half:.1f} % "
             f"| {100 * np.mean(line['named']):.1f} % | {low:.2f}, {high:.2f} "
             f"| {line['gradients']:,} | {restarts} |"
         )

@@ -19,7 +19,7 @@ averaging towards the same acceptance, 0.8, and the identity as mass matrix. For
 and seed a JSON object:
 
     ess: smallest effective sample size of response, lp and 50 random projections of the image; bulk
-        and tail, over all chains; null of fewer than 10 draws a chain, which can't tell it
+        and tail, over all chains; null for fewer than 10 draws a chain, which are too few
     ess_per_1000_gradients, ess_per_cpu_second: of the smaller of the two, while drawing
     gradients: of all chains together while drawing; warmup_gradients: in its own adaptation
     seconds, cpu_seconds: of drawing, by the clock and of this process; warmup_, compile_seconds
@@ -42,7 +42,7 @@ from tqdm import tqdm
 
 from benchmarks.common import add_line, command_line, missing, squeezenet
 from benchmarks.sampling.kernels import BLACKJAX, NUMPYRO, OURS, TFP, Kernel, kernel_of, ours
-from ppl_cnn.inference.diagnostics.summary import ESS_DRAWS
+from ppl_cnn.inference.diagnostics.thresholds import ESS_DRAWS
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.networks.catalogue import ALEXNET, LENET
 from ppl_cnn.models.references.noise import WhiteNoise
@@ -75,7 +75,7 @@ class Case:
     block: int
     """Transitions between two looks at the budget."""
     gradient_seconds: float
-    """About, of one image, for the guess of the time to go."""
+    """About how long a gradient of one image takes, to estimate the time left."""
     kernels: tuple[str, ...] = (*OURS, *NUMPYRO, *BLACKJAX, *TFP)
     seed: int = 0
 
@@ -151,7 +151,7 @@ class Run:
         return states, self.kernel.tuning(jax.tree.map(lambda leaf: leaf[0], states))
 
     def spend(self, carry, gradients: int, adapting: bool, least: int = 0):
-        """Moves on until that many gradients and transitions are done.
+        """Runs transitions until that many gradients and at least so many transitions are done.
 
         Returns:
             The carry, the draws (chain, draw) as NumPy arrays, seconds by the clock and of this
@@ -175,7 +175,7 @@ class Run:
         return carry, whole, clock, cpu
 
     def settled(self, carry):
-        """With the averages that adaptation has come to."""
+        """The carry, moving from now on with the averages of the adaptation."""
         states, tuning = carry
         return self._tuned(states, tuning, settled=True), tuning
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.sampling.samplers_table draws.jsonl steps.jsonl samplers.png
 
-of what samplers.py and step_size.py have written. /dev/null for one of them
-leaves out its panel.
+The first two files are those that samplers.py and step_size.py have written. /dev/null for one of
+them leaves out its panel.
 """
 
 from pathlib import Path

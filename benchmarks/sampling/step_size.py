@@ -4,8 +4,8 @@
     python -m benchmarks.sampling.step_size steps.jsonl window      # one of the densities below
 
 Needs SqueezeNet's published weights in the folder that PPL_CNN_REAL_WEIGHTS names. Adaptation stops
-short of the answer where one step is a whole trajectory: it is then accepted more often than
-wanted. So both integrators are measured alike here, by a search: trajectories of round(angle/h)
+short of the answer where one step is a whole trajectory, which is then accepted more often than
+wanted. So both integrators are measured by the same search: trajectories of round(angle/h)
 steps, at least one, of size h, with the angle spread evenly over 0.5 to 1.5 quarter turns. Dual
 averaging finds about where a mean of 0.8 is accepted; then chains run at that h, at 0.75 and at
 1.33 times it, and h at 0.8 is read off the line through the three in log h, with its standard
@@ -33,8 +33,8 @@ import numpy as np
 from benchmarks.common import add_line, command_line, missing, squeezenet
 from benchmarks.sampling.samplers import TARGET
 from ppl_cnn.inference.kernels.adaptation import StepSize
-from ppl_cnn.inference.kernels.kernel import gaussian_step_size
-from ppl_cnn.inference.kernels.split import integrate, point_at, van_der_corput
+from ppl_cnn.inference.kernels.numpyro_kernels import gaussian_step_size
+from ppl_cnn.inference.kernels.trajectory import integrate, point_at, van_der_corput
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.references.noise import WhiteNoise
 
@@ -48,8 +48,8 @@ class Sizes(NamedTuple):
     window: int
     chains: int
     trajectories: dict[tuple[str, str], int]
-    """Of all chains at each of the three steps. Leapfrog's acceptance falls faster with its step,
-    which fewer, and longer, trajectories pin down as well."""
+    """Trajectories of all chains at each of the three steps. Leapfrog's acceptance falls faster
+    with its step, which fewer, and longer, trajectories pin down as well."""
     search: dict[str, int]
     """Trajectories of the search for the middle step."""
 

@@ -21,6 +21,7 @@ import numpy as np
 from jax import lax
 from numpyro.infer import HMC, MCMC
 
+import ppl_cnn.inference.kernels.numpyro_kernels as kernels
 import ppl_cnn.models.networks.layers as layers
 from benchmarks.common import command_line, say, seconds, spread
 from ppl_cnn.inference.sampling.program import Program
@@ -54,7 +55,8 @@ STEPS = 4
 
 def driver_and_gradient(density, chains, sizes):
     """Seconds per leapfrog in the driver and per bare gradient, in turn; leapfrogs per draw."""
-    program = Program([density], Sampling("hmc", chains, warmup=sizes.warmup))
+    sampling = Sampling(kernel=kernels.HMC(), chains=chains, warmup=sizes.warmup)
+    program = Program([density], sampling)
     position = program.begin()
     while position.warmup < sizes.warmup:
         position, _ = program.advance(position, 1)
@@ -103,7 +105,7 @@ def plain_numpyro(density, chains, total):
         jax.block_until_ready(mcmc.get_samples())
         return time.perf_counter() - began
 
-    def convolve(x, kernel, stride, padding):
+    def convolve(x, kernel, *, stride, padding):
         numbers = ("NHWC", "HWIO", "NHWC")
         return lax.conv_general_dilated(
             x, kernel, (stride, stride), padding, dimension_numbers=numbers

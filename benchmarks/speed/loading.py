@@ -3,7 +3,7 @@
     python -m benchmarks.speed.loading FOLDER
 
 FOLDER has large photographs, of which 240 JPEG files of 500x375 are cut. Sharper photographs make
-larger files, which take longer: the files' mean size is told. A JSON object for each way of
+larger files, which take longer, so the files' mean size is printed. A JSON object for each way of
 storing, augmentation and number of threads: images per second of CPU time and of the clock, of
 this process alone, at 224 pixels and in batches of 60.
 """
@@ -29,7 +29,7 @@ class Sizes(NamedTuple):
     size: tuple[int, int]
     """The photographs' width and height in pixels."""
     side: int
-    """Of the square images that are read."""
+    """Side of the square images that are read, in pixels."""
     short_side: int
     batch: int
     batches: int
@@ -41,7 +41,7 @@ AUGMENTATIONS = ("none", "crop+flip+colour", "resized-crop+flip")
 
 
 def cut(photographs: Path, tree: Path, sizes: Sizes) -> None:
-    """Windows at random places of the photographs, four fifths as wide as these, in two classes."""
+    """Cuts windows at random places of the photographs, four fifths as wide, into two classes."""
     random = np.random.default_rng(0)
     files = sorted(
         file for file in photographs.rglob("*") if file.suffix.lower() in (".jpg", ".png")
@@ -82,7 +82,7 @@ def measure(name: str, data_dir: str, augment: str, threads: int, sizes: Sizes) 
 
 
 class Unseen(CentreView):
-    """Decodes nothing: what is left is the part that Python's lock keeps to one thread."""
+    """A view that decodes nothing: the rest is what Python's lock keeps to one thread."""
 
     def __call__(self, image, position):
         return np.zeros(self.shape, np.uint8)
@@ -101,7 +101,7 @@ def locked(name: str, data_dir: str, sizes: Sizes) -> float:
 
 def main():
     parser = command_line(__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", help="photographs; none for a toy")
+    parser.add_argument("folder", type=Path, nargs="?", help="photographs; not needed with --toy")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2, 4])
     options = parser.parse_args()
     if options.folder is None and not options.toy:

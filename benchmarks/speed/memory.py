@@ -13,7 +13,7 @@ from typing import NamedTuple
 import psutil
 
 from benchmarks.common import command_line, say
-from ppl_cnn.inference.kernels.kernel import statistics
+from ppl_cnn.inference.kernels.numpyro_kernels import HMC
 from ppl_cnn.inference.runs.store import DrawStore
 from ppl_cnn.inference.sampling.program import Program
 from ppl_cnn.inference.sampling.settings import Sampling
@@ -42,7 +42,9 @@ TOY = Sizes(ALEXNET_FASHION, "conv2:3", chains=2, warmup=2, blocks=4)
 
 def main():
     sizes = TOY if command_line(__doc__).parse_args().toy else FULL
-    sampling = Sampling("hmc", chains=sizes.chains, warmup=sizes.warmup)
+    # Trajectories of a few leapfrogs: their length takes time, but no memory.
+    kernel = HMC(trajectory_length=0.1)
+    sampling = Sampling(kernel=kernel, chains=sizes.chains, warmup=sizes.warmup)
     density = TiltedDensity(CNN.random(sizes.network).unit(sizes.unit), WhiteNoise(10.0))
     program = Program([density], sampling)
     types = {name: kind.dtype for name, kind in program.kernel.statistics.items()}
@@ -50,7 +52,7 @@ def main():
         store = DrawStore(Path(folder) / "draws.zarr", program.block)
         coordinates = {"chain": range(sizes.chains), "channel": range(density.unit.shape[2])}
         coordinates |= {"row": density.unit.rows, "col": density.unit.cols}
-        store.create(coordinates, statistics("hmc"), {})
+        store.create(coordinates, types, {})
         position = program.begin()
         resident = {}
         while position.blocks < sizes.blocks:

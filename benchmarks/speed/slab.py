@@ -1,4 +1,4 @@
-"""What a unit's slab spares: the gradient of a receptive field's image against a whole one's.
+"""What a unit's slab saves: the gradient on a receptive field against that on a whole image.
 
     python -m benchmarks.speed.slab
 
@@ -19,7 +19,9 @@ import numpy as np
 
 from benchmarks.common import command_line, in_turn, say, seconds, spread
 from ppl_cnn.models.networks.catalogue import ALEXNET, ALEXNET_FASHION, CAFFENET, VGG16
-from ppl_cnn.models.networks.graph import Slab, positions, scaled, shapes
+from ppl_cnn.models.networks.forward import scaled
+from ppl_cnn.models.networks.graph import positions, shapes
+from ppl_cnn.models.networks.slab import Slab
 from ppl_cnn.models.trained.cnn import CNN
 
 FULL = [
@@ -31,7 +33,7 @@ TOY = [(ALEXNET_FASHION, "conv2:3", (1, 2))]
 """Network, unit and batches."""
 ROUNDS = 9
 CALLS = 4
-"""Of either side in a round."""
+"""Calls of either side in a round."""
 
 
 def batched(score):
@@ -70,7 +72,7 @@ def compare(cnn, text, batch, rounds):
     one, other = (partial(seconds, *side, calls=CALLS) for side in sides)
     times = in_turn(one, other, rounds)
     say(
-        model=cnn.network.name,
+        model=cnn.declaration.name,
         unit=text,
         batch=batch,
         **spread("slab_over_whole", times.ratios),

@@ -43,7 +43,8 @@ def alexnet() -> nn.Module:
 
 
 def main(batch: int) -> None:
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    affinity = getattr(os, "sched_getaffinity", None)  # on Linux alone
+    torch.set_num_threads(len(affinity(0)) if affinity else os.cpu_count() or 1)
     torch.manual_seed(0)
     model = alexnet().train()
     rule = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)

@@ -14,6 +14,8 @@ they take their steps in turn, and the ratio is the median of that of each round
     accumulation: the same against the number of groups
     processes: LeNet's step by two processes that talk over gloo, over that by one with as many
         cores in all
+
+`loader` and `processes` keep processes to cores, which needs Linux.
 """
 
 import os
@@ -116,7 +118,7 @@ class Steps:
         self.seconds()
 
     def seconds(self, count=1):
-        """Of a step, on average."""
+        """The mean time of a step."""
         began = time.perf_counter()
         for _ in range(count):
             self.state, info = self.program(self.state, *self.arguments)
@@ -124,7 +126,7 @@ class Steps:
         return (time.perf_counter() - began) / count
 
     def megabytes(self):
-        """That the program takes besides its arguments and results."""
+        """The memory that the program takes besides its arguments and results."""
         compiled = self.program.lower(self.state, *self.arguments).compile()
         analysis = compiled.memory_analysis()
         assert analysis is not None
@@ -150,8 +152,10 @@ def compared(times):
 
 
 def cores():
-    """That this process may use."""
-    return sorted(os.sched_getaffinity(0))
+    """The numbers of the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def objectives(sizes):
@@ -189,7 +193,7 @@ def torch(sizes):
 
 
 def loader(sizes):
-    """On one core: neither the loader's thread nor the step has another."""
+    """Runs `on_core` in a process that has one core for the loader's threads and the step."""
     script = (
         f"import os; os.sched_setaffinity(0, [{cores()[0]}])\n"
         f"from benchmarks.training import training_step as b; b.on_core(b.{name_of(sizes)})"
@@ -198,11 +202,12 @@ def loader(sizes):
 
 
 def name_of(sizes):
-    """As a process of its own finds them in this module."""
+    """The name under which another process finds these sizes in this module."""
     return "TOY" if sizes is TOY else "FULL"
 
 
 def on_core(sizes):
+    """Reading against training, for the embedded images and for photographs."""
     small = training_batches(open_split("fashion-embedded", "train"), sizes.batch, 0)
     lenet = Steps(LENET, sizes.batch)
     _compare(small, lenet, "fashion-embedded", 4 * sizes.steps, sizes.steps, sizes.rounds)

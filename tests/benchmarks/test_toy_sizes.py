@@ -1,6 +1,7 @@
 """Each benchmark runs on toy sizes, so that none falls behind the package."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -14,10 +15,11 @@ BENCHMARKS = ROOT / "benchmarks"
 WITHOUT_COMMAND = {
     *("common.py", "recognition/arms.py", "recognition/findings.py", "recognition/judging.py"),
     *("sampling/digits.py", "sampling/kernels.py", "sampling/mixing_table.py"),
+    "training/pretraining_runs.py",
 }
-"""What others import."""
+"""Files that others import."""
 WITH_TORCH = {"recognition/judge.py", "training/torch_step.py"}
-"""What runs under another Python."""
+"""Files that run under another Python."""
 TOYS = {
     "speed/leapfrog.py": [],
     "speed/loading.py": ["--threads", "2"],
@@ -45,7 +47,7 @@ FILES = {
     "recognition/class_images.py": ("images/table.md", "images/grid.png"),
     "training/pretraining.py": ("pretraining/table.md", "pretraining/curves.png"),
 }
-"""What a benchmark must have written."""
+"""Benchmark -> the files that it must have written."""
 
 
 def test_no_benchmark_is_left_out():
@@ -55,7 +57,7 @@ def test_no_benchmark_is_left_out():
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
-    """One folder, since the table of samplers is of what two others have written."""
+    """One folder for all, since samplers_table.py reads what two others have written."""
     return tmp_path_factory.mktemp("benchmarks")
 
 
@@ -93,8 +95,21 @@ def test_the_step_in_pytorch_runs():
     assert float(done.stdout) > 0
 
 
-def test_help_is_the_docstring():
-    """And nothing is measured for it."""
+@pytest.mark.parametrize(
+    ("name", "value", "diverged"),
+    [("loss", math.nan, True), ("gradient_norm", math.inf, True), ("loss", 2.0, False)],
+)
+def test_a_run_has_diverged_if_a_step_is_not_finite(tmp_path, monkeypatch, name, value, diverged):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.training.pretraining_runs import has_diverged
+
+    step = {"step": 1, "loss": 2.3, "gradient_norm": 0.5}
+    lines = [step, {"step": 1, "test_error": 0.1}, {**step, "step": 2, name: value}]
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert has_diverged(tmp_path) == diverged
+
+
+def test_help_is_the_docstring_and_measures_nothing():
     script = [sys.executable, "-m", "benchmarks.speed.slab", "--help"]
     done = subprocess.run(script, capture_output=True, text=True, cwd=ROOT, check=True)
     assert "python -m benchmarks.speed.slab" in done.stdout
