@@ -1,22 +1,53 @@
 """Probabilistic programming over trained CNNs.
 
 A unit u of a CNN (a filter at a place, or a class) scores an image x with f_u(x) and thereby
-defines the image density p_u(x) ∝ exp(f_u(x)/T) q(x):
+defines the image density p_u(x) ∝ exp(f_u(x)/T) q(x), where q is a reference:
 
     net = ppl_cnn.load("alexnet-fashion")
     density = ppl_cnn.TiltedDensity(net.unit("conv5:12"), ppl_cnn.WhiteNoise(10.0), temperature=1.0)
-    draws = ppl_cnn.draw(density, kernel="hmc", chains=8, draws=200, seed=0)
+    draws = ppl_cnn.draw(density, kernel="split", chains=8, draws=500)
+    print(ppl_cnn.diagnose(draws).verdict)
 """
 
 import importlib
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from ppl_cnn.errors import InputError
+from ppl_cnn.errors import (
+    ArgumentError,
+    FileError,
+    InputError,
+    MismatchError,
+    RunFolderError,
+    UnknownNameError,
+)
 
 if TYPE_CHECKING:
+    from ppl_cnn.inference.diagnostics.diagnose import Diagnosis as Diagnosis
+    from ppl_cnn.inference.diagnostics.diagnose import diagnose as diagnose
+    from ppl_cnn.inference.kernels.numpyro_kernels import HMC as HMC
+    from ppl_cnn.inference.kernels.numpyro_kernels import NUTS as NUTS
+    from ppl_cnn.inference.kernels.split import Split as Split
+    from ppl_cnn.inference.kernels.tempered import Tempered as Tempered
+    from ppl_cnn.inference.report.page import report as report
     from ppl_cnn.inference.sampling.driver import draw as draw
+    from ppl_cnn.inference.sampling.evidence import evidence as evidence
+    from ppl_cnn.inference.sampling.log_z import LogZ as LogZ
+    from ppl_cnn.inference.sampling.log_z import class_offsets as class_offsets
+    from ppl_cnn.inference.sampling.starts.drawn import Annealed as Annealed
+    from ppl_cnn.inference.sampling.starts.drawn import Prior as Prior
+    from ppl_cnn.inference.sampling.starts.drawn import Rto as Rto
+    from ppl_cnn.inference.sampling.starts.drawn import TwoSided as TwoSided
+    from ppl_cnn.inference.sampling.starts.images import FromRun as FromRun
+    from ppl_cnn.inference.sampling.starts.images import Images as Images
+    from ppl_cnn.inference.sampling.starts.images import Photographs as Photographs
+    from ppl_cnn.inference.sampling.starts.images import Zero as Zero
+    from ppl_cnn.inference.training.execution import Execution as Execution
+    from ppl_cnn.inference.training.loop import train as train
+    from ppl_cnn.inference.training.recipe import Recipe as Recipe
     from ppl_cnn.models.density import TiltedDensity as TiltedDensity
+    from ppl_cnn.models.networks.catalogue import NETWORKS as NETWORKS
+    from ppl_cnn.models.networks.declaration import Network as Network
     from ppl_cnn.models.networks.declaration import Preprocessing as Preprocessing
     from ppl_cnn.models.references.band import Band as Band
     from ppl_cnn.models.references.bounded import Bounded as Bounded
@@ -24,51 +55,79 @@ if TYPE_CHECKING:
     from ppl_cnn.models.references.noise import Uniform as Uniform
     from ppl_cnn.models.references.noise import WhiteNoise as WhiteNoise
     from ppl_cnn.models.references.spectral import Spectral as Spectral
+    from ppl_cnn.models.trained.cnn import CNN as CNN
     from ppl_cnn.models.trained.loading import load as load
     from ppl_cnn.models.trained.module_network import ModuleNetwork as ModuleNetwork
     from ppl_cnn.models.units.scored import ScoreFunction as ScoreFunction
+    from ppl_cnn.models.units.targets import Logit as Logit
+    from ppl_cnn.models.units.targets import LogProb as LogProb
+    from ppl_cnn.models.units.targets import SoftLogProb as SoftLogProb
     from ppl_cnn.models.units.views import Averaged as Averaged
 
-__version__ = "0.1.0"
-__all__ = [
-    "Averaged",
-    "Band",
-    "Bounded",
-    "Gaussian",
-    "InputError",
-    "ModuleNetwork",
-    "Preprocessing",
-    "ScoreFunction",
-    "Spectral",
-    "TiltedDensity",
-    "Uniform",
-    "WhiteNoise",
-    "draw",
-    "load",
-]
+__version__ = "0.2.0"
 
 _HOMES = {
+    "Annealed": "ppl_cnn.inference.sampling.starts.drawn",
     "Averaged": "ppl_cnn.models.units.views",
     "Band": "ppl_cnn.models.references.band",
     "Bounded": "ppl_cnn.models.references.bounded",
+    "CNN": "ppl_cnn.models.trained.cnn",
+    "Diagnosis": "ppl_cnn.inference.diagnostics.diagnose",
+    "Execution": "ppl_cnn.inference.training.execution",
+    "FromRun": "ppl_cnn.inference.sampling.starts.images",
     "Gaussian": "ppl_cnn.models.references.gaussian",
+    "HMC": "ppl_cnn.inference.kernels.numpyro_kernels",
+    "Images": "ppl_cnn.inference.sampling.starts.images",
+    "LogProb": "ppl_cnn.models.units.targets",
+    "LogZ": "ppl_cnn.inference.sampling.log_z",
+    "Logit": "ppl_cnn.models.units.targets",
     "ModuleNetwork": "ppl_cnn.models.trained.module_network",
+    "NETWORKS": "ppl_cnn.models.networks.catalogue",
+    "NUTS": "ppl_cnn.inference.kernels.numpyro_kernels",
+    "Network": "ppl_cnn.models.networks.declaration",
+    "Photographs": "ppl_cnn.inference.sampling.starts.images",
     "Preprocessing": "ppl_cnn.models.networks.declaration",
+    "Prior": "ppl_cnn.inference.sampling.starts.drawn",
+    "Recipe": "ppl_cnn.inference.training.recipe",
+    "Rto": "ppl_cnn.inference.sampling.starts.drawn",
     "ScoreFunction": "ppl_cnn.models.units.scored",
+    "SoftLogProb": "ppl_cnn.models.units.targets",
     "Spectral": "ppl_cnn.models.references.spectral",
+    "Split": "ppl_cnn.inference.kernels.split",
+    "Tempered": "ppl_cnn.inference.kernels.tempered",
     "TiltedDensity": "ppl_cnn.models.density",
+    "TwoSided": "ppl_cnn.inference.sampling.starts.drawn",
     "Uniform": "ppl_cnn.models.references.noise",
     "WhiteNoise": "ppl_cnn.models.references.noise",
+    "Zero": "ppl_cnn.inference.sampling.starts.images",
+    "class_offsets": "ppl_cnn.inference.sampling.log_z",
+    "diagnose": "ppl_cnn.inference.diagnostics.diagnose",
     "draw": "ppl_cnn.inference.sampling.driver",
+    "evidence": "ppl_cnn.inference.sampling.evidence",
     "load": "ppl_cnn.models.trained.loading",
+    "report": "ppl_cnn.inference.report.page",
+    "train": "ppl_cnn.inference.training.loop",
 }
+"""Public name -> the module that defines it."""
+
+_ERRORS = (
+    ArgumentError,
+    FileError,
+    InputError,
+    MismatchError,
+    RunFolderError,
+    UnknownNameError,
+)
+
+__all__ = sorted([*_HOMES, *(error.__name__ for error in _ERRORS)])
 
 _RENAMED = {"Response": "ScoreFunction"}
 """Old public names, which still work for one release."""
 
 
 def __getattr__(name: str) -> Any:
-    # Public names are imported when first used, so that `--help` never waits for JAX.
+    # Public names are imported when first used, so that `--help` never waits for JAX. `report` and
+    # `evidence` are the functions: the commands of these names are run, never imported.
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     if name in _RENAMED:
@@ -79,4 +138,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return list(__all__)

@@ -23,9 +23,9 @@ class ReportOptions:
 
 def main(options: ReportOptions) -> None:
     """Builds the report and prints its path."""
-    from ppl_cnn.inference.report.page import build_report
+    from ppl_cnn.inference.report.page import report
 
-    print(build_report(options.folder))
+    print(report(options.folder))
 
 
 if __name__ == "__main__":

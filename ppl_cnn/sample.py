@@ -79,7 +79,7 @@ class SampleOptions(DensityOptions):
 def main(options: SampleOptions) -> None:
     """Samples, writes the report and prints its path."""
     from ppl_cnn.inference.kernels.named import parse_kernel
-    from ppl_cnn.inference.report.page import build_report
+    from ppl_cnn.inference.report.page import report
     from ppl_cnn.inference.sampling.driver import Origin, sample_to
     from ppl_cnn.inference.sampling.settings import Sampling
     from ppl_cnn.inference.sampling.starts.named import parse_start
@@ -107,7 +107,7 @@ def main(options: SampleOptions) -> None:
     )
     if named.fitted is not None:
         named.fitted.save(out / "spectral.json")
-    print(build_report(out))
+    print(report(out))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,9 @@ def run(script: str) -> str:
 
 @pytest.mark.parametrize("name", ppl_cnn.__all__)
 def test_public_names_are_what_their_modules_define(name):
-    assert getattr(ppl_cnn, name).__name__ == name
+    thing = getattr(ppl_cnn, name)
+    assert getattr(thing, "__name__", name) == name
+    assert thing.__doc__
 
 
 def test_completion_offers_the_public_names():
@@ -49,6 +51,14 @@ def test_type_checkers_and_programs_find_the_same_names():
     for name, thing in found.items():
         assert getattr(ppl_cnn, name) is thing
     assert set(ppl_cnn.__all__) - set(found) <= set(vars(errors))
+
+
+@pytest.mark.parametrize("name", ["report", "evidence"])
+def test_a_function_may_share_its_name_with_a_command(name):
+    """Commands are run, never imported: an imported one would hide the function."""
+    assert callable(getattr(ppl_cnn, name))
+    script = f"import ppl_cnn, ppl_cnn.options.main; print(callable(ppl_cnn.{name}))"
+    assert run(script).strip() == "True"
 
 
 def test_an_old_name_warns_of_the_new_one():

@@ -32,7 +32,7 @@ def encode_png(image: UInt8[np.ndarray, "row col"]) -> bytes:
 
 
 # TFDS has no types: its classes are Any to mypy, without `skip_registration`.
-class ArrayBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg,misc]
+class ArrayBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """A builder of grey 28x28 images in ten classes, stored in the order of `arrays`."""
 
     VERSION = tfds.core.Version("1.0.0")

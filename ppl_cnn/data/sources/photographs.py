@@ -43,7 +43,7 @@ class Photograph(NamedTuple):
 
 # TFDS has no types: its classes are Any to mypy, without `skip_registration`.
 @dataclass
-class PhotographConfig(tfds.core.BuilderConfig):  # type: ignore[misc]
+class PhotographConfig(tfds.core.BuilderConfig):
     """A config (variant) of a builder of photographs."""
 
     short_side: int | None = None
@@ -109,7 +109,7 @@ def in_order[T, R](
             yield first, result.result()
 
 
-class PhotographBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg,misc]
+class PhotographBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """A builder of photographs of any size in classes; subclasses find them among their files."""
 
     VERSION = tfds.core.Version("1.0.0")

@@ -16,7 +16,7 @@ _MANY_BYTES = 28 * 2**20
 which a phone's browser still opens."""
 
 
-def build_report(folder: str | Path) -> Path:
+def report(folder: str | Path) -> Path:
     """Diagnoses a run and writes its report, `report.html`: one file that loads nothing else.
 
     Beside the draws of each unit it writes `summary.csv`, ArviZ's summary of the scalars;

@@ -12,7 +12,7 @@ import pytest
 import zarr
 from PIL import Image
 
-from ppl_cnn.inference.report.page import build_report
+from ppl_cnn.inference.report.page import report
 from ppl_cnn.inference.runs.record import unit_folder
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -39,7 +39,7 @@ def noise(chains, draws, shape=(5, 4, 1)):
 def single(tmp_path_factory, write_run):
     folder = tmp_path_factory.mktemp("single")
     write_run(folder, noise(5, 60, STEIN.shape) + STEIN, STEIN, {"reference": "white:10"})
-    return build_report(folder)
+    return report(folder)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def several(tmp_path_factory, write_run):
     write_run(parts[2], noise(4, 3), 0.0, {"unit": UNITS[2]})
     config = {"kind": "sampling", "model": "alexnet-fashion", "units": UNITS}
     (folder / "run.json").write_text(json.dumps({"config": config, "command": "c"}))
-    return build_report(folder)
+    return report(folder)
 
 
 def without_stein(folder):

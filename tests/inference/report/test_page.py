@@ -21,7 +21,7 @@ from ppl_cnn.inference.diagnostics import verdict_sentences as say
 from ppl_cnn.inference.diagnostics.diagnose import diagnose
 from ppl_cnn.inference.diagnostics.pixel_maps import stored_maps
 from ppl_cnn.inference.diagnostics.scan import read
-from ppl_cnn.inference.report.page import build_report, render
+from ppl_cnn.inference.report.page import render, report
 
 CHAINS, DRAWS, SHAPE = 3, 40, (6, 5, 3)
 RECORD = {
@@ -40,7 +40,7 @@ def run(tmp_path_factory, write_run, noise):
     steps = np.full((CHAINS, DRAWS), 20, np.int32)
     image = noise(CHAINS, DRAWS, SHAPE)
     write_run(folder, image, stein, {"unit": "<i>&5:1"}, RECORD, n_steps=steps)
-    build_report(folder)
+    report(folder)
     return folder
 
 
@@ -141,7 +141,7 @@ def test_the_cost_is_told(run, page):
 
 def test_a_report_can_be_built_again_and_leaves_no_trace(run, parsed):
     text, settings = parsed((run / "report.html").read_text()).text, dict(matplotlib.rcParams)
-    assert build_report(run) == run / "report.html"
+    assert report(run) == run / "report.html"
     assert parsed((run / "report.html").read_text()).text == text
     assert dict(matplotlib.rcParams) == settings
     assert pyplot.get_fignums() == []
@@ -165,7 +165,7 @@ def test_a_young_run_has_a_page(tmp_path, write_run, noise, parsed):
     folder = write_run(tmp_path, noise(2, 12))
     record = {"config": {"kind": "sampling", "unit": "f"}, "command": "c", "draws": 500}
     (folder / "run.json").write_text(json.dumps(record))
-    text = parsed(build_report(folder).read_text()).text
+    text = parsed(report(folder).read_text()).text
     assert text.strip().startswith("f")
     assert "2 chains × 12 draws of 500" in text
     assert "Not enough yet" in text
@@ -188,7 +188,7 @@ def test_a_young_run_has_a_page(tmp_path, write_run, noise, parsed):
     ids=["one chain", "four draws of a pixel", "constant", "still", "nan", "divergent"],
 )
 def test_odd_runs_have_a_page(tmp_path, image, values, words, write_run, noise, parsed):
-    page = parsed(build_report(write_run(tmp_path, image(noise), **values)).read_text())
+    page = parsed(report(write_run(tmp_path, image(noise), **values)).read_text())
     assert words in page.text
     assert "nan" not in page.text.partition("Summary of all")[0]
 
@@ -198,7 +198,7 @@ def test_without_a_stein_mean(tmp_path, write_run, noise, parsed):
     shutil.rmtree(folder / "draws.zarr" / "stein")
     with pytest.warns(UserWarning, match="Consolidated metadata"):
         zarr.consolidate_metadata(folder / "draws.zarr")
-    page = parsed(build_report(folder).read_text())
+    page = parsed(report(folder).read_text())
     (option,) = [attrs for attrs in page.all("input") if attrs.get("value") == "stein"]
     assert "disabled" in option
     assert "The reference uniform has no Stein mean." in page.text
@@ -209,7 +209,7 @@ def test_without_a_stein_mean(tmp_path, write_run, noise, parsed):
 def test_another_kind_of_run_is_refused(tmp_path, refused, write_run, noise):
     folder = write_run(tmp_path, noise(2, 8), config={"kind": "training"})
     with refused("`python -m ppl_cnn.sample`", kind=RunFolderError, path=folder):
-        build_report(folder)
+        report(folder)
 
 
 def command(*arguments):
@@ -244,7 +244,7 @@ def test_the_page_says_which_density_was_sampled(tmp_path, write_run, noise, par
     folder = write_run(
         tmp_path / "run", noise(2, 8), config=config, record={"recipe": {"name": "vivid"}}
     )
-    text = parsed(build_report(folder).read_text()).text
+    text = parsed(report(folder).read_text()).text
     parts = ["2 chains × 8 draws", "split kernel", "target soft-log-prob:10"]
     parts += ["mean over 4 warps with noise 3", "at 192x192", "reference bounded:spectral@18"]
     assert " · ".join([*parts, "T = 1/1000"]) in text
@@ -256,13 +256,13 @@ def test_the_page_says_which_density_was_sampled(tmp_path, write_run, noise, par
 def test_a_page_of_an_older_run_says_what_its_record_does(tmp_path, write_run, noise, parsed):
     config = {"kernel": "nuts", "target": "logit", "reference": "white:10", "temperature": 0.3}
     folder = write_run(tmp_path / "run", noise(2, 8), config=config)
-    text = parsed(build_report(folder).read_text()).text
+    text = parsed(report(folder).read_text()).text
     assert "2 chains × 8 draws · nuts kernel · reference white:10 · T = 0.3" in text
     assert "f the logit of conv5:12, T = 0.3, q = white:10." in text
 
 
 def test_a_run_from_before_starts_were_stored_has_a_page(tmp_path, write_run, noise, parsed):
-    text = parsed(build_report(write_run(tmp_path, noise(2, 40))).read_text()).text
+    text = parsed(report(write_run(tmp_path, noise(2, 40))).read_text()).text
     assert "Within and across starts" in text
     assert "with starts" not in text
 
@@ -281,7 +281,7 @@ def test_a_two_sided_tempered_run_has_its_sections(tmp_path, parsed):
         out=tmp_path,
         progress=False,
     )
-    page = parsed(build_report(tmp_path).read_text())
+    page = parsed(report(tmp_path).read_text())
     assert "<h2>Two sides</h2>" in page.source
     assert "from optima" in page.text
     assert "<h2>Replicas</h2>" in page.source

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from ppl_cnn.inference.report.page import build_report
+from ppl_cnn.inference.report.page import report
 from ppl_cnn.inference.runs.record import unit_folder
 
 UNITS = ["conv5:12", "conv5:3@mean", "class:<b>goldfish", "conv5:40", "conv5:41"]
@@ -24,7 +24,7 @@ def several(tmp_path, write_run, noise):
 
 
 def test_a_page_of_several_units(several, parsed):
-    page = parsed(build_report(several).read_text())
+    page = parsed(report(several).read_text())
     assert page.text.strip().startswith("5 units of alexnet-fashion")
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert len(set(ids)) == len(ids)
@@ -47,7 +47,7 @@ def test_a_page_of_several_units(several, parsed):
 
 def test_plots_are_those_of_the_units_in_most_trouble(several, monkeypatch, parsed):
     monkeypatch.setattr("ppl_cnn.inference.report.several._PLOTTED", 1)
-    page = parsed(build_report(several).read_text())
+    page = parsed(report(several).read_text())
     assert [attrs["alt"] for attrs in page.all("img")].count("Traces: lp") == 1
     good, bad = page.source.index('id="conv5-12"'), page.source.index('id="conv5-3-at-mean"')
     assert good < bad < page.source.index("Traces: lp")

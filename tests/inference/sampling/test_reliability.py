@@ -20,7 +20,7 @@ import zarr
 
 import ppl_cnn
 from ppl_cnn.errors import RunFolderError
-from ppl_cnn.inference.report.page import build_report
+from ppl_cnn.inference.report.page import report
 from ppl_cnn.inference.runs.folder import RunFolder
 from ppl_cnn.inference.runs.store import open_draws
 from ppl_cnn.inference.sampling.driver import sample_to
@@ -265,7 +265,7 @@ def test_a_store_of_another_run_or_program_is_refused(ended, undisturbed, refuse
     with refused("no intact store", kind=RunFolderError, path=run / "draws.zarr"):
         go(run, draws=60)
     with refused("no intact store"):
-        build_report(run)
+        report(run)
     shutil.rmtree(run / "draws.zarr")
     xr.DataTree.from_dict({"posterior": xr.Dataset({"mu": ("draw", np.ones(3))})}).to_zarr(
         run / "draws.zarr", zarr_format=2
@@ -308,7 +308,7 @@ def test_a_damaged_store_is_named_and_left_alone(ended, refused, name, damage, s
     else:
         file.write_bytes(content[:-20] + bytes([content[-20] ^ 1]) + content[-19:])
     with refused(said):
-        build_report(unit)
+        report(unit)
     if "can't be read" not in said:  # a chunk's content is of no concern to what follows it
         before = contents(run)
         with refused(str(unit), said):
@@ -329,7 +329,7 @@ def test_a_damaged_record_is_refused(ended, refused, content):
     run = ended()
     (run / "run.json").write_text(content)
     before = contents(run)
-    for action in (lambda: go(run), lambda: build_report(run)):
+    for action in (lambda: go(run), lambda: report(run)):
         with refused("run.json", "damaged"):
             action()
     assert contents(run) == before
