@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from ppl_cnn.models.trained.cnn import CNN as CNN
     from ppl_cnn.models.trained.loading import load as load
     from ppl_cnn.models.trained.module_network import ModuleNetwork as ModuleNetwork
-    from ppl_cnn.models.units.scored import ScoreFunction as ScoreFunction
+    from ppl_cnn.models.units.score_function import ScoreFunction as ScoreFunction
     from ppl_cnn.models.units.targets import Logit as Logit
     from ppl_cnn.models.units.targets import LogProb as LogProb
     from ppl_cnn.models.units.targets import SoftLogProb as SoftLogProb
@@ -92,7 +92,7 @@ _HOMES = {
     "Prior": "ppl_cnn.inference.sampling.starts.drawn",
     "Recipe": "ppl_cnn.inference.training.recipe",
     "Rto": "ppl_cnn.inference.sampling.starts.drawn",
-    "ScoreFunction": "ppl_cnn.models.units.scored",
+    "ScoreFunction": "ppl_cnn.models.units.score_function",
     "SoftLogProb": "ppl_cnn.models.units.targets",
     "Spectral": "ppl_cnn.models.references.spectral",
     "Split": "ppl_cnn.inference.kernels.split",

@@ -78,11 +78,11 @@ class SampleOptions(DensityOptions):
 
 def main(options: SampleOptions) -> None:
     """Samples, writes the report and prints its path."""
-    from ppl_cnn.inference.kernels.named import parse_kernel
+    from ppl_cnn.inference.kernels.registry import parse_kernel
     from ppl_cnn.inference.report.page import report
     from ppl_cnn.inference.sampling.driver import Origin, sample_to
     from ppl_cnn.inference.sampling.settings import Sampling
-    from ppl_cnn.inference.sampling.starts.named import parse_start
+    from ppl_cnn.inference.sampling.starts.registry import parse_start
 
     settings = Sampling(
         kernel=parse_kernel(options.kernel),

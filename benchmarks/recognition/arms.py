@@ -12,7 +12,7 @@ from benchmarks.common import correlation
 from ppl_cnn.inference.kernels.split import Split
 from ppl_cnn.inference.sampling.starts.optimum import randomize_then_optimize
 from ppl_cnn.models.density import TiltedDensity
-from ppl_cnn.models.references.named import parse_reference
+from ppl_cnn.models.references.parsing import parse_reference
 from ppl_cnn.models.references.spectral import Spectral
 from ppl_cnn.models.references.transforms import WHITE
 from ppl_cnn.models.units.views import averaged

@@ -39,7 +39,7 @@ from benchmarks.recognition.judging import judged, rank_of
 from ppl_cnn.inference.kernels.split import Split
 from ppl_cnn.inference.sampling.starts.optimum import randomize_then_optimize
 from ppl_cnn.models.density import TiltedDensity
-from ppl_cnn.models.references.named import parse_reference
+from ppl_cnn.models.references.parsing import parse_reference
 from ppl_cnn.models.units.views import averaged
 from ppl_cnn.options.presets import PRESETS
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppl_cnn.inference.kernels.adaptation import Feedback, Tuned, Tuning
-from ppl_cnn.inference.kernels.named import parse_kernel
 from ppl_cnn.inference.kernels.numpyro_kernels import gaussian_step_size
+from ppl_cnn.inference.kernels.registry import parse_kernel
 
 try:
     import tensorflow_probability.substrates.jax as tfp

@@ -49,7 +49,7 @@ from ppl_cnn.inference.sampling.starts.optimum import STEPS as ASCENT
 from ppl_cnn.inference.sampling.starts.optimum import randomize_then_optimize
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.networks.catalogue import LENET_ADVERTORCH
-from ppl_cnn.models.references.named import parse_reference
+from ppl_cnn.models.references.parsing import parse_reference
 from ppl_cnn.models.trained.cnn import CNN
 
 PROJECTIONS = 50

@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ppl_cnn.inference.training.metrics import read_lines
+from ppl_cnn.inference.training.monitoring.metrics import read_lines
 
 ARMS = {
     "discriminative": "discriminative:100%",

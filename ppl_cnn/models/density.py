@@ -13,7 +13,7 @@ from numpyro.infer.reparam import TransformReparam
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.models.networks.graph import Params
 from ppl_cnn.models.references.reference import Reference
-from ppl_cnn.models.units.scored import Scored
+from ppl_cnn.models.units.score_function import Scored
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class TiltedDensity:
         >>> import jax
         >>> import jax.numpy as jnp
         >>> from ppl_cnn.models.references.noise import WhiteNoise
-        >>> from ppl_cnn.models.units.scored import ScoreFunction
+        >>> from ppl_cnn.models.units.score_function import ScoreFunction
         >>> score = ScoreFunction(lambda x: 0.5 * jnp.sum(x), (2, 2, 1))
         >>> density = TiltedDensity(score, WhiteNoise(2.0), temperature=0.5)
         >>> z = jnp.zeros(density.latent_shape)
@@ -179,7 +179,7 @@ class TiltedDensity:
             >>> import jax
             >>> import jax.numpy as jnp
             >>> from ppl_cnn.models.references.noise import WhiteNoise
-            >>> from ppl_cnn.models.units.scored import ScoreFunction
+            >>> from ppl_cnn.models.units.score_function import ScoreFunction
             >>> score = ScoreFunction(lambda x: 0.5 * jnp.sum(x), (2, 2, 1))
             >>> density = TiltedDensity(score, WhiteNoise(2.0))
             >>> scale = jnp.ones(4)

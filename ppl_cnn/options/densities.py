@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from tyro.conf import arg
 
+from ppl_cnn.models.references.registry import reference_help
 from ppl_cnn.options.presets import (
     DEFAULT,
     FROM_PRESET,
@@ -79,15 +80,13 @@ class DensityOptions:
     """The side of the network's square images in pixels, for networks without dense layers. None is
     the network's own size."""
     reference: Annotated[
-        str | FromPreset, arg(metavar="STR", help_behavior_hint=default_hint("reference"))
+        str | FromPreset,
+        arg(
+            metavar="STR",
+            help=f"The reference distribution q. {reference_help()}",
+            help_behavior_hint=default_hint("reference"),
+        ),
     ] = FROM_PRESET
-    """The reference distribution q. white:SIGMA: independent Gaussian noise of SIGMA grey levels
-    about the mean image. uniform: over 0..255. spectral or spectral:A: noise with the spectrum
-    (amplitude 1/f^A) and colours of photographs. band:N or band:N:A: spectral's N x N lowest waves
-    alone. @C after spectral or band sets the contrast, the standard deviation of a pixel, to C grey
-    levels (64 if not given). gaussian:FILE.npz: the mean and covariance of images, fitted by
-    ppl_cnn.Gaussian.fit. bounded:REFERENCE, as in bounded:spectral:1.2@18, squashes its pixels into
-    0..255."""
     fit: Path | None = None
     """A folder of photographs from which a spectral reference takes its exponent and colours. The
     fit is stored as spectral.json in the run's folder."""
@@ -107,7 +106,7 @@ class DensityOptions:
             InputError: the model, unit, target or reference is unknown, or they don't fit.
         """
         from ppl_cnn.models.density import TiltedDensity
-        from ppl_cnn.models.references.named import parse_reference
+        from ppl_cnn.models.references.parsing import parse_reference
         from ppl_cnn.models.references.photographs import measure
         from ppl_cnn.models.references.spectral import Spectral
         from ppl_cnn.models.trained.loading import load

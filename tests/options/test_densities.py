@@ -9,7 +9,7 @@ import tyro
 
 from ppl_cnn import Averaged, Band, Bounded, Spectral
 from ppl_cnn.evidence import EvidenceOptions
-from ppl_cnn.inference.kernels.named import KERNELS
+from ppl_cnn.inference.kernels.registry import KERNELS
 from ppl_cnn.inference.runs.store import open_draws
 from ppl_cnn.models.trained.model_folder import embedded_names
 from ppl_cnn.options.densities import DensityOptions

@@ -4,6 +4,7 @@ A finding holds the numbers of its sentence. Advice names arguments in backticks
 or with a value (`warmup=400`).
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -15,7 +16,7 @@ NOTHING_FOUND = (
 )
 
 
-class Finding:
+class Finding(ABC):
     """Something that speaks against a run.
 
     Subclasses are frozen dataclasses with the numbers of their sentence.
@@ -29,8 +30,9 @@ class Finding:
         """What was found and what to do about it, in one or two short sentences."""
         return self._said()
 
+    @abstractmethod
     def _said(self) -> str:
-        raise NotImplementedError
+        """The sentence itself."""
 
 
 def _longer(warmup: int | None) -> str:

@@ -2,7 +2,7 @@
 
 A kernel draws z from p(z) ∝ exp(g(z)) N(z; 0, I). It is an object of settings until it is bound to
 a target, which gives it the tilt g. `tilt_kernel.TiltKernel` does most of the work for kernels that
-are written here; `named.KERNELS` lists the kernels that have a name on the command line.
+are written here; `registry.KERNELS` lists the kernels that have a name on the command line.
 """
 
 from abc import ABC, abstractmethod

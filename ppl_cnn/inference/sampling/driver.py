@@ -14,7 +14,7 @@ import xarray as xr
 from jaxtyping import Array, Float
 
 from ppl_cnn.inference.kernels.kernel import Kernel
-from ppl_cnn.inference.kernels.named import parse_kernel
+from ppl_cnn.inference.kernels.registry import parse_kernel
 from ppl_cnn.inference.runs.folder import RunFolder
 from ppl_cnn.inference.runs.record import read_record
 from ppl_cnn.inference.runs.store import open_draws
@@ -23,7 +23,7 @@ from ppl_cnn.inference.sampling.program import Program
 from ppl_cnn.inference.sampling.progress import Progress
 from ppl_cnn.inference.sampling.settings import Sampling, check_count
 from ppl_cnn.inference.sampling.side_by_side import group_units
-from ppl_cnn.inference.sampling.starts.named import as_start
+from ppl_cnn.inference.sampling.starts.registry import as_start
 from ppl_cnn.inference.sampling.starts.start import Start
 from ppl_cnn.models.density import TiltedDensity
 
@@ -59,7 +59,7 @@ def draw(
             units minus the mean, as `posterior/image` has them, which chains take in turn; a start
             object; or its text, such as "prior" (each chain at its own draw of the reference),
             "rto" (at the optimum next to one) or "two-sided:rto" (half of the chains each way).
-            `starts.named.parse_start` lists the texts.
+            `starts.registry.parse_start` lists the texts.
         out: a folder for the draws. The same call resumes a run that was stopped, and one with
             more draws adds to it. Without a folder, the draws are held in memory.
         progress: whether to show a bar.

@@ -17,7 +17,6 @@ from ppl_cnn.inference.runs.folder import RunFolder
 from ppl_cnn.inference.runs.provenance import session
 from ppl_cnn.inference.runs.record import versions
 from ppl_cnn.inference.training.checkpoints import Checkpoints, whole_steps
-from ppl_cnn.inference.training.curves import draw_curves
 from ppl_cnn.inference.training.evaluation import (
     ALPHA_IMAGES,
     ALPHA_IMAGES_PER_CLASS,
@@ -26,7 +25,8 @@ from ppl_cnn.inference.training.evaluation import (
     evaluate,
 )
 from ppl_cnn.inference.training.execution import Execution
-from ppl_cnn.inference.training.metrics import Metrics
+from ppl_cnn.inference.training.monitoring.curves import draw_curves
+from ppl_cnn.inference.training.monitoring.metrics import Metrics
 from ppl_cnn.inference.training.placement import BatchesAhead, data_mesh, local, put
 from ppl_cnn.inference.training.recipe import Recipe
 from ppl_cnn.inference.training.stages import Stage

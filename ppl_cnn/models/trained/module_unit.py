@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from ppl_cnn.models.networks.graph import Params
 from ppl_cnn.models.networks.receptive_field import Images, Weights
-from ppl_cnn.models.units.scored import Image
+from ppl_cnn.models.units.score_function import Image
 from ppl_cnn.models.units.unit import HasImages, NetworkUnit
 
 

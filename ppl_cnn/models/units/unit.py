@@ -17,7 +17,7 @@ from ppl_cnn.models.networks.layers import Conv, Dense, Layer, Weights
 from ppl_cnn.models.networks.slab import Slab
 from ppl_cnn.models.units.listing import channels_step, nonlinearities, unit_layers
 from ppl_cnn.models.units.names import UnitName, parse_units
-from ppl_cnn.models.units.scored import Image
+from ppl_cnn.models.units.score_function import Image
 from ppl_cnn.models.units.targets import Logit, Target, parse_target
 
 type Side = Literal["pre", "post"]

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.networks.graph import Params
-from ppl_cnn.models.units.scored import Image, Scored
+from ppl_cnn.models.units.score_function import Image, Scored
 from ppl_cnn.models.units.warps import Warp, taps_of, traced_warp, warped, warped_by
 
 
@@ -45,7 +45,7 @@ class Averaged:
 
     Examples:
         >>> import jax.numpy as jnp
-        >>> from ppl_cnn.models.units.scored import ScoreFunction
+        >>> from ppl_cnn.models.units.score_function import ScoreFunction
         >>> brightness = ScoreFunction(jnp.mean, (8, 8, 3))
         >>> views = Averaged(brightness, warps=4)
         >>> round(float(views.score(views.params, jnp.ones(views.shape))), 3)

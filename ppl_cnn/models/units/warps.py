@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ppl_cnn.models.networks.multilinear import Form, derivative
-from ppl_cnn.models.units.scored import Image
+from ppl_cnn.models.units.score_function import Image
 
 TURN = 25.0
 """The largest rotation, in degrees, either way."""

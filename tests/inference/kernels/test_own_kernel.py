@@ -11,7 +11,7 @@ import xarray as xr
 from numpyro.infer import MCMC
 
 import ppl_cnn
-from ppl_cnn.inference.kernels.named import KERNELS
+from ppl_cnn.inference.kernels.registry import KERNELS
 
 
 def block_of(heading: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import xarray as xr
 
 import ppl_cnn
 from ppl_cnn.errors import ArgumentError, MismatchError, RunFolderError, UnknownNameError
-from ppl_cnn.inference.kernels.named import KERNELS, parse_kernel
+from ppl_cnn.inference.kernels.registry import KERNELS, parse_kernel
 from ppl_cnn.inference.kernels.split import Split
 from ppl_cnn.inference.runs.store import open_draws
 from ppl_cnn.inference.sampling.driver import sample_to

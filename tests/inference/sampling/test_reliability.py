@@ -25,7 +25,7 @@ from ppl_cnn.inference.runs.folder import RunFolder
 from ppl_cnn.inference.runs.store import open_draws
 from ppl_cnn.inference.sampling.driver import sample_to
 from ppl_cnn.inference.sampling.settings import Sampling
-from ppl_cnn.inference.sampling.starts.named import parse_start
+from ppl_cnn.inference.sampling.starts.registry import parse_start
 from ppl_cnn.inference.sampling.state import draws_before
 
 DRAWS, BLOCK = 40, 10

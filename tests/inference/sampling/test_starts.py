@@ -22,8 +22,8 @@ from ppl_cnn.inference.sampling.program import Program
 from ppl_cnn.inference.sampling.settings import Sampling
 from ppl_cnn.inference.sampling.starts.drawn import Annealed, Prior, Rto, TwoSided
 from ppl_cnn.inference.sampling.starts.images import FromRun, Images, Zero
-from ppl_cnn.inference.sampling.starts.named import FORMS, as_start, parse_start
 from ppl_cnn.inference.sampling.starts.optimum import STEPS
+from ppl_cnn.inference.sampling.starts.registry import FORMS, as_start, parse_start
 from ppl_cnn.models.trained.cnn import preprocess
 
 REFERENCES = [

@@ -7,7 +7,7 @@ from scipy import stats
 from ppl_cnn import Bounded, Gaussian, ScoreFunction, TiltedDensity
 from ppl_cnn.errors import ArgumentError, FileError, MismatchError
 from ppl_cnn.models.networks.declaration import Preprocessing
-from ppl_cnn.models.references.named import parse_reference
+from ppl_cnn.models.references.parsing import parse_reference
 from ppl_cnn.models.references.reference import Reference
 
 SHAPE = (3, 2, 1)

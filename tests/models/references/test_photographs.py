@@ -6,7 +6,7 @@ from PIL import Image
 from ppl_cnn import Spectral
 from ppl_cnn.errors import FileError
 from ppl_cnn.models.networks.declaration import Preprocessing
-from ppl_cnn.models.references.named import parse_reference
+from ppl_cnn.models.references.parsing import parse_reference
 from ppl_cnn.models.references.photographs import (
     Photograph,
     measure,

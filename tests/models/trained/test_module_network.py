@@ -13,7 +13,7 @@ from ppl_cnn.models.networks.layers import Conv, Dense
 from ppl_cnn.models.trained.module_network import ModuleNetwork
 from ppl_cnn.models.trained.network import TrainedNetwork
 from ppl_cnn.models.units.listing import unit_layers
-from ppl_cnn.models.units.scored import Scored
+from ppl_cnn.models.units.score_function import Scored
 from ppl_cnn.models.units.targets import LogProb
 from ppl_cnn.models.units.unit import find_units
 

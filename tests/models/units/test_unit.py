@@ -24,7 +24,7 @@ from ppl_cnn.models.networks.graph import sources
 from ppl_cnn.models.networks.layers import Concat, Conv, GlobalMean, ReLU
 from ppl_cnn.models.units.listing import unit_layers
 from ppl_cnn.models.units.names import UnitName
-from ppl_cnn.models.units.scored import Scored
+from ppl_cnn.models.units.score_function import Scored
 from ppl_cnn.models.units.unit import Unit, find_units
 
 # Up to its last convolution, which spares the 58 million weights of the dense layers.

@@ -6,7 +6,7 @@ from flax import nnx
 from ppl_cnn import Averaged, ModuleNetwork, ScoreFunction, TiltedDensity, WhiteNoise
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.models.networks.catalogue import LENET
-from ppl_cnn.models.units.scored import Scored
+from ppl_cnn.models.units.score_function import Scored
 from ppl_cnn.models.units.unit import find_units
 from ppl_cnn.models.units.views import averaged
 from ppl_cnn.models.units.warps import (

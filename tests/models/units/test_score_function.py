@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.models.networks.declaration import Preprocessing
-from ppl_cnn.models.units.scored import Scored, ScoreFunction
+from ppl_cnn.models.units.score_function import Scored, ScoreFunction
 
 
 def brightness(image):

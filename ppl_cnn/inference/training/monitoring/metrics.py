@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.files import write_aside
-from ppl_cnn.inference.training.events import Events
+from ppl_cnn.inference.training.monitoring.events import Events
 from ppl_cnn.inference.training.stages import Stage
 from ppl_cnn.inference.training.step import StepInfo
 

@@ -12,8 +12,8 @@ from ppl_cnn.models import references
 from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.references.band import Band
 from ppl_cnn.models.references.bounded import Bounded
-from ppl_cnn.models.references.named import parse_reference
 from ppl_cnn.models.references.noise import Uniform, WhiteNoise
+from ppl_cnn.models.references.parsing import parse_reference
 from ppl_cnn.models.references.photographs import FitErrors, Measured
 from ppl_cnn.models.references.reference import Reference
 from ppl_cnn.models.references.registry import REFERENCES, Form, known_forms, reference_help

@@ -11,10 +11,10 @@ from tensorboardX.proto.event_pb2 import Event
 
 from ppl_cnn.data import batches, open_split
 from ppl_cnn.errors import ArgumentError
-from ppl_cnn.inference.training import metrics as module
-from ppl_cnn.inference.training.curves import draw_curves
 from ppl_cnn.inference.training.losses import discriminative_loss, generative_loss
-from ppl_cnn.inference.training.metrics import (
+from ppl_cnn.inference.training.monitoring import metrics as module
+from ppl_cnn.inference.training.monitoring.curves import draw_curves
+from ppl_cnn.inference.training.monitoring.metrics import (
     FLUSH_EVERY,
     Metrics,
     Pace,

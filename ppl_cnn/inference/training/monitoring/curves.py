@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ppl_cnn.files import write_aside
-from ppl_cnn.inference.training.metrics import read_lines
+from ppl_cnn.inference.training.monitoring.metrics import read_lines
 
 _POINTS = 400
 """Most points of a curve; each is a mean over equally many steps."""

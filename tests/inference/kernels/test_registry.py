@@ -3,8 +3,8 @@
 import pytest
 
 from ppl_cnn.errors import ArgumentError, UnknownNameError
-from ppl_cnn.inference.kernels.named import KERNELS, parse_kernel
 from ppl_cnn.inference.kernels.numpyro_kernels import HMC, NUTS
+from ppl_cnn.inference.kernels.registry import KERNELS, parse_kernel
 from ppl_cnn.inference.kernels.split import Split
 from ppl_cnn.inference.kernels.tempered import RUNGS, Tempered
 
