@@ -308,10 +308,8 @@ def processes(sizes):
             )
             for index in range(count)
         ]
-        told = started[0].communicate()[0].splitlines()[-1]  # after what Gloo says
-        found[count] = float(told)
-        for process in started[1:]:
-            process.wait()
+        said, *_ = [process.communicate()[0] for process in started]
+        found[count] = float(said.splitlines()[-1])  # after what Gloo says
     say(
         part="processes",
         network="lenet",
