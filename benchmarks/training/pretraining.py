@@ -39,6 +39,7 @@ from benchmarks.training.pretraining_runs import (
     OF_DATA,
     PRETRAINED,
     RATES,
+    TOY_DATA,
     TUNING_SEED,
     VARIED,
     Run,
@@ -231,14 +232,14 @@ class Experiment:
     out: Path = Path("runs/pretraining")
     """The folder."""
     toy: bool = False
-    """One epoch of the embedded images, two arms at one rate and two seeds, in place of all else:
-    a minute, and no results worth reading."""
+    """One epoch of a few embedded images, two arms at one rate and two seeds, in place of all else:
+    half a minute, and no results worth reading."""
 
 
 def main(options: Experiment) -> None:
     arms, rates = tuple(ARMS), RATES
     if options.toy:
-        options = replace(options, data=("fashion-embedded",), share=(100,), seeds=2)
+        options = replace(options, data=(TOY_DATA,), share=(100,), seeds=2)
         arms, rates = (BASELINE, PRETRAINED), RATES[:1]
     texts, experiments = [], []
     for data in options.data:

@@ -1,4 +1,6 @@
-"""AlexNet's training step in PyTorch, which training_step.py runs: `python torch_step.py BATCH`.
+"""AlexNet's training step in PyTorch, which training_step.py runs.
+
+    PYTHON benchmarks/training/torch_step.py BATCH
 
 Runs where PyTorch is and this package is not. For each line it reads it takes a step on a batch of
 random images and prints its seconds. The layers and the update are those of `alexnet`: two towers,
