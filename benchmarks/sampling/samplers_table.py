@@ -1,4 +1,4 @@
-"""The tables and the picture of docs/samplers.md.
+"""The tables and the picture of docs/results/samplers.md.
 
     python -m benchmarks.sampling.samplers_table draws.jsonl steps.jsonl samplers.png
 

@@ -308,13 +308,8 @@ def processes(sizes):
             )
             for index in range(count)
         ]
-<<<<<<< HEAD
-        told = [process.communicate()[0] for process in started]
-        found[count] = float(told[0].splitlines()[-1])  # after what Gloo says
-=======
         said, *_ = [process.communicate()[0] for process in started]
         found[count] = float(said.splitlines()[-1])  # after what Gloo says
->>>>>>> G
     say(
         part="processes",
         network="lenet",
