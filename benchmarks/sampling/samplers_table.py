@@ -9,8 +9,9 @@ them leaves out its panel.
 from pathlib import Path
 
 import arviz
-import matplotlib.pyplot as plt
+import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
 from benchmarks.common import command_line, read_lines
 
@@ -137,7 +138,11 @@ def draw_kernels(lines, axes):
     cases = list(dict.fromkeys(line["case"] for line in lines if line["seed"] == 0))
     kernels = [name for name in COLUMNS if any(line["kernel"] == name for line in lines)]
     height = 0.8 / len(kernels)
-    palette = [COLOURS["split"], "#e6a19a", *plt.get_cmap("Blues")(np.linspace(0.85, 0.35, 6))]
+    palette = [
+        COLOURS["split"],
+        "#e6a19a",
+        *matplotlib.colormaps["Blues"](np.linspace(0.85, 0.35, 6)),
+    ]
     for index, (kernel, colour) in enumerate(zip(COLUMNS, palette, strict=True)):
         found = {
             line["case"]: line["ess_per_1000_gradients"]
@@ -155,7 +160,8 @@ def draw_kernels(lines, axes):
 def picture(lines, steps, path):
     panels = [(drawn, of) for drawn, of in ((draw_steps, steps), (draw_kernels, lines)) if of]
     size = 5.5 * len(panels), 4.6
-    figure, places = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
+    places = figure.subplots(1, len(panels), squeeze=False)
     for (drawn, of), axes in zip(panels, places[0], strict=True):
         drawn(of, axes)
         axes.spines[["top", "right"]].set_visible(False)

@@ -48,7 +48,8 @@ from benchmarks.training.pretraining_runs import (
 from ppl_cnn.models.trained.cnn import CNN
 
 matplotlib.use("agg")
-from matplotlib import pyplot
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 
 def arms_of(runs: Iterable[Run]) -> list[str]:
@@ -171,7 +172,7 @@ def errors_of(results: dict[Run, dict[str, float]], names: list[str]) -> dict[st
     }
 
 
-def curves(out: Path, runs: list[Run], axes: pyplot.Axes) -> None:
+def curves(out: Path, runs: list[Run], axes: Axes) -> None:
     """Test errors along the training, the mean over seeds of each arm."""
     for arm in arms_of(runs):
         each = []
@@ -206,13 +207,15 @@ def draw(out: Path, experiments: list[list[Run]]) -> None:
     if not whole:
         return
     size = 6 * len(whole), 4
-    figure, axes = pyplot.subplots(1, len(whole), figsize=size, squeeze=False, layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(1, len(whole), squeeze=False)
     for runs, each in zip(whole, axes[0], strict=True):
         curves(out, runs, each)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     figure.savefig(out / "curves.png", dpi=110, bbox_inches="tight")
     count = len(arms_of(whole[0]))
-    figure, axes = pyplot.subplots(count, 20, figsize=(10, 0.75 * count))
+    figure = Figure(figsize=(10, 0.75 * count))
+    axes = figure.subplots(count, 20)
     filters(out, whole[0], axes)
     figure.savefig(out / "filters.png", dpi=110, bbox_inches="tight")
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from ppl_cnn.errors import ArgumentError, FileError
+from ppl_cnn.errors import ArgumentError, FileError, RunFolderError
 from ppl_cnn.inference.diagnostics.scan import loaded, read, scan
 from ppl_cnn.inference.diagnostics.summary import scalars
 
@@ -62,7 +62,7 @@ def test_an_empty_store_is_read_but_not_diagnosed(tmp_path, refused, write_block
 
 
 def test_a_folder_without_a_store(tmp_path, refused):
-    with refused(tmp_path / "draws.zarr"):
+    with refused(tmp_path, "no draws", kind=RunFolderError):
         read(tmp_path)
 
 

@@ -95,6 +95,9 @@ def show(browser):
         browser.get_log("browser"), browser.get_log("performance")
         browser.get("about:blank")
         browser.get(path.as_uri())
+        if scripts:  # Beside other work, a page may come after the call that asks for it.
+            state = "return [location.protocol, document.readyState]"
+            wait(lambda: browser.execute_script(state) == ["file:", "complete"])
         return browser
 
     yield opened
