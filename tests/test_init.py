@@ -1,5 +1,6 @@
 import ast
 import importlib
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,37 @@ def test_public_names_are_what_their_modules_define(name):
     thing = getattr(ppl_cnn, name)
     assert getattr(thing, "__name__", name) == name
     assert thing.__doc__
+
+
+def signatures(thing):
+    """Those of a public function, or of a class and its public methods."""
+    functions = {"": thing}
+    if isinstance(thing, type):
+        functions |= {
+            f".{name}": each
+            for name, each in inspect.getmembers(thing, callable)
+            if not name.startswith("_") and (each.__module__ or "").startswith("ppl_cnn")
+        }
+    for name, function in functions.items():
+        yield name, inspect.signature(function)
+
+
+@pytest.mark.parametrize("name", ppl_cnn.__all__)
+def test_whoever_takes_many_arguments_takes_them_by_keyword(name):
+    thing = getattr(ppl_cnn, name)
+    if not callable(thing) or (isinstance(thing, type) and issubclass(thing, Exception | tuple)):
+        return
+    numpyros = {".init"} if hasattr(thing, "sample_field") else set[str]()  # as its MCMC calls it
+    for method, signature in signatures(thing):
+        if method in numpyros:
+            continue
+        by_place = [
+            each
+            for each in signature.parameters.values()
+            if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
+            and each.name not in ("self", "cls")
+        ]
+        assert len(by_place) <= 3, f"{name}{method}{signature}"
 
 
 def test_completion_offers_the_public_names():

@@ -35,7 +35,7 @@ class Efficiency(NamedTuple):
     has them."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(kw_only=True, frozen=True, eq=False)
 class Diagnosis:
     """What the draws of one unit say: the verdict, and everything that it and the page rest on.
 

@@ -10,7 +10,7 @@ from typing import Any
 from ppl_cnn.errors import ArgumentError, InputError
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True, frozen=True)
 class Execution:
     """How a recipe is executed.
 

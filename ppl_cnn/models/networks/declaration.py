@@ -1,6 +1,6 @@
 """A network as data: its preprocessing and a small graph of named layers."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Self
 
 from ppl_cnn.errors import MismatchError, UnknownNameError, unknown
@@ -31,6 +31,7 @@ class Preprocessing:
     """The factor of each channel after the mean is subtracted, in the order of `order`."""
     order: str = "RGB"
     """The channel order: "RGB", "BGR" or "grey"."""
+    _: KW_ONLY
     short_side: int | None = None
     """The short side, in pixels, that photographs are scaled to before the centre is cropped.
 
@@ -62,6 +63,7 @@ class Network:
     image_shape: tuple[int, int, int]
     """The shape (row, col, channel) of the image that it sees."""
     preprocessing: Preprocessing
+    _: KW_ONLY
     layers: tuple[Layer, ...] = field(repr=False)
     """The layers, each after those that it reads; the last gives the scores."""
     aliases: tuple[tuple[str, str], ...] = field(default=(), repr=False)

@@ -30,7 +30,7 @@ same in all images would leave the Gaussian without a density."""
 _NAMED = re.compile(r"(.+?)(?:@([0-9a-f]{16}))?", re.DOTALL)
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True, frozen=True)
 class Gaussian:
     """The reference N(m, C) with the mean image m and the covariance C of images.
 
@@ -128,7 +128,7 @@ class Gaussian:
         if mean.dtype != np.float32 or factor.dtype != np.float32 or not _usable(mean, factor):
             raise strange
         digest = hashlib.sha256(mean.tobytes() + factor.tobytes()).hexdigest()[:16]
-        return cls(str(path), digest, mean, factor)
+        return cls(path=str(path), digest=digest, mean=mean, factor=factor)
 
     @classmethod
     def parse(cls, rest: str, context: Context) -> Self:

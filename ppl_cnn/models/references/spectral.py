@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -74,6 +74,7 @@ class Spectral:
         (3080.0, 3510.0, 4170.0),
     )
     fit_errors: FitErrors | None = field(default=None, compare=False, repr=False)
+    _: KW_ONLY
     contrast: float | None = None
     push_is_linear: ClassVar = True
     needs_whole_image: ClassVar = True
@@ -187,7 +188,7 @@ class Spectral:
                 f"{str(path)!r} isn't a spectral reference: write one with `Spectral.save`.",
                 path=path,
             ) from None
-        return cls(exponent, covariance, errors, contrast)
+        return cls(exponent, covariance, errors, contrast=contrast)
 
     def distribution(
         self, shape: tuple[int, int, int], preprocessing: Preprocessing

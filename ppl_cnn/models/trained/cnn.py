@@ -42,7 +42,7 @@ class CNN(nnx.Module):
     Examples:
         >>> from ppl_cnn.models.networks.layers import Dense
         >>> grey = Preprocessing(mean=(50.0,), scale=(0.1,), order="grey")
-        >>> net = CNN.random(Network("tiny", (2, 3, 1), grey, (Dense("fc", 4),)))
+        >>> net = CNN.random(Network("tiny", (2, 3, 1), grey, layers=(Dense("fc", 4),)))
         >>> net.name, net.image_shape
         ('tiny', (2, 3, 1))
         >>> net(jnp.zeros((5, 2, 3, 1))).shape

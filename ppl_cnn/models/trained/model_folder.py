@@ -108,7 +108,8 @@ def declaration_of(description: Mapping[str, Any], folder: Path) -> Network:
             f"{path} must give a short_side of positive whole pixels or null, not {side!r}.",
             path=path,
         )
-    preprocessing = Preprocessing(tuple(mean.tolist()), tuple(scale.tolist()), given["order"], side)
+    means, scales = tuple(mean.tolist()), tuple(scale.tolist())
+    preprocessing = Preprocessing(means, scales, given["order"], short_side=side)
     return replace(NETWORKS[name], preprocessing=preprocessing)
 
 

@@ -1,7 +1,7 @@
 """What a density needs of a unit: a differentiable score of images; and any function as one."""
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -96,6 +96,7 @@ class ScoreFunction:
     function: Callable[[Image], Float[Array, ""]]
     shape: tuple[int, int, int]
     mean: tuple[float, ...] = ()
+    _: KW_ONLY
     order: str = "RGB"
 
     def __post_init__(self) -> None:

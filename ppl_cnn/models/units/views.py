@@ -5,7 +5,7 @@ views are a part of the density. They are drawn once, and all machines have the 
 """
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache, partial
 from typing import Any
 
@@ -55,6 +55,7 @@ class Averaged:
     unit: Scored
     warps: int
     smooth: float = 0.0
+    _: KW_ONLY
     seed: int = 0
 
     def __post_init__(self) -> None:

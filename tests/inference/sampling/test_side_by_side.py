@@ -29,7 +29,9 @@ def linear_cnn():
     """Three linear units, of widely different lengths, so that they want different steps."""
     weights = np.random.default_rng(0).normal(size=(20, 3))
     kernel = jnp.asarray(weights, jnp.float32) * jnp.asarray([[0.02, 0.2, 1.0]])
-    network = Network("linear", (4, 5, 1), Preprocessing((0.0,), (1.0,), "grey"), (Dense("fc", 3),))
+    network = Network(
+        "linear", (4, 5, 1), Preprocessing((0.0,), (1.0,), "grey"), layers=(Dense("fc", 3),)
+    )
     return CNN(network, {"fc": {"kernel": kernel, "bias": jnp.zeros(3)}})
 
 

@@ -41,7 +41,7 @@ UNEVEN = Network(
     "uneven",
     (20, 17, 2),
     Preprocessing((0.0, 0.0), (0.5, 0.5)),
-    (
+    layers=(
         Conv("conv1", 4, kernel=4, stride=3, padding=1),
         MaxPool("pool1", kernel=2, stride=2),
         ReLU("relu1"),
@@ -56,7 +56,7 @@ FORKED = Network(
     "forked",
     (9, 8, 2),
     Preprocessing((0.0, 0.0), (1.0, 0.5)),
-    (
+    layers=(
         Conv("conv1", 4, kernel=3, padding=1),
         ReLU("relu1"),
         Conv("near", 3, kernel=1),
@@ -213,7 +213,7 @@ def test_a_layer_reads_the_one_before_it_unless_it_says_after_which():
 )
 def test_a_declaration_that_is_no_graph_in_order_is_refused(layers, kind, words, refused):
     with refused("broken", *words, kind=kind):
-        Network("broken", (4, 4, 1), Preprocessing((0.0,), (1.0,)), layers)
+        Network("broken", (4, 4, 1), Preprocessing((0.0,), (1.0,)), layers=layers)
 
 
 def test_maps_of_different_sizes_cannot_be_read_side_by_side(refused):
@@ -222,7 +222,7 @@ def test_maps_of_different_sizes_cannot_be_read_side_by_side(refused):
         ((*layers, Concat("c", after=("a", "b"))), "(3, 3, 2), (2, 2, 2)"),
         ((Dense("d", 3), ReLU("e", after=("d", IMAGE))), "(3,), (4, 4, 1)"),
     ):
-        network = Network("broken", (4, 4, 1), Preprocessing((0.0,), (1.0,)), mixed)
+        network = Network("broken", (4, 4, 1), Preprocessing((0.0,), (1.0,)), layers=mixed)
         with refused(mixed[-1].name, "broken", sizes, kind=MismatchError):
             shapes(network)
 
@@ -323,7 +323,7 @@ def test_dropout_is_on_with_masks_that_differ_between_layers_and_keys():
         "drop",
         (1, 1, 1),
         Preprocessing((0.0,), (1.0,)),
-        (Dense("fc1", 40), Dropout("a"), Dropout("b", 0.2)),
+        layers=(Dense("fc1", 40), Dropout("a"), Dropout("b", 0.2)),
     )
     params = {"fc1": {"kernel": jnp.zeros((1, 40)), "bias": jnp.ones(40)}}
     x = jnp.zeros((50, 1, 1, 1))

@@ -27,7 +27,7 @@ def photographs(*shape):
 
 
 def tiny(preprocessing: Preprocessing, channels: int) -> Network:
-    return Network("tiny", (2, 3, channels), preprocessing, (Dense("fc", 4),))
+    return Network("tiny", (2, 3, channels), preprocessing, layers=(Dense("fc", 4),))
 
 
 def test_scores_are_the_networks_and_weights_its_parameters(random_params):

@@ -138,7 +138,7 @@ def test_other_shapes_are_refused(name, shape, tensors, refused):
 
 
 def test_a_one_by_one_convolution_is_no_dense_layer(refused):
-    network = Network("one", (1, 1, 4), NETWORK.preprocessing, (Conv("conv", 3, kernel=1),))
+    network = Network("one", (1, 1, 4), NETWORK.preprocessing, layers=(Conv("conv", 3, kernel=1),))
     tensors = {"conv.weight": np.zeros((3, 4), np.float32), "conv.bias": np.zeros(3, np.float32)}
     with refused("(3, 4), not (3, 4, 1, 1)", kind=MismatchError):
         params_from(tensors, network, SOURCE)

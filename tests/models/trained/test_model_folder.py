@@ -79,7 +79,8 @@ def test_the_files_preprocessing_is_the_networks(folder):
     given = {"mean": [33], "scale": [0.5], "order": "grey", "short_side": 40}
     change_description(folder, preprocessing=given)
     network = ppl_cnn.load(folder).declaration
-    assert network == replace(LENET, preprocessing=Preprocessing((33.0,), (0.5,), "grey", 40))
+    wanted = Preprocessing((33.0,), (0.5,), "grey", short_side=40)
+    assert network == replace(LENET, preprocessing=wanted)
 
 
 def test_a_description_without_a_short_side_has_none(folder):

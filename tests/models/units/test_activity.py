@@ -12,7 +12,7 @@ TINY = Network(
     "tiny",
     (3, 4, 2),
     Preprocessing((0.0, 0.0), (2.0, 0.5)),
-    (
+    layers=(
         Conv("conv1", 3, kernel=1),
         ReLU("relu1"),
         Conv("linear", 2, kernel=1),
@@ -66,6 +66,6 @@ def test_nonlinearities_are_the_relus_that_read_a_layer_alone():
         "both",
         (2, 2, 1),
         Preprocessing((0.0,), (1.0,)),
-        (Conv("a", 1, 1), Conv("b", 1, 1, after=(IMAGE,)), ReLU("r", after=("a", "b"))),
+        layers=(Conv("a", 1, 1), Conv("b", 1, 1, after=(IMAGE,)), ReLU("r", after=("a", "b"))),
     )
     assert nonlinearities(both) == {}

@@ -35,7 +35,7 @@ FORKED = Network(
     "forked",
     (9, 8, 2),
     Preprocessing((0.0, 0.0), (1.0, 0.5)),
-    (
+    layers=(
         Conv("conv1", 4, kernel=3, stride=2, padding=1),
         ReLU("relu1"),
         Conv("wide", 3, kernel=3, padding=1),
