@@ -44,10 +44,11 @@ class SampleOptions(DensityOptions):
             help_behavior_hint=default_hint("start", "prior, or rto with --two-sided"),
         ),
     ] = FROM_PRESET
-    """Where chains start: prior (each at its own draw of the reference, the default), rto (at the
-    optimum next to such a draw), anneal (or anneal:M; at an approximate draw of the density, by M
-    particles that climb to it from the reference), zero (the mean image), image:FILE (or
-    image:FILE,FILE,..., in turn) or run:FOLDER (another run's last draws)."""
+    """Where chains start. prior: each at its own draw of the reference. rto or rto:STEPS: at the
+    optimum next to such a draw, by STEPS gradients, 600 if not given. anneal or anneal:M: at an
+    approximate draw of the density, by M particles that climb to it from the reference, 16 if not
+    given. zero: at the mean image. image:FILE,FILE,...: at photographs, in turn. run:FOLDER: at
+    another run's last draws."""
     two_sided: bool = False
     """Start half of the chains at draws of the reference, the other half as --start says, by
     default rto. The report then tells whether both halves agree."""
