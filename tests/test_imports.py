@@ -28,8 +28,13 @@ INFERENCE = {
     "inference/report": {"inference/diagnostics", "inference/runs"},
     "inference/training": ALL_MODELS | {"data", "data/sources", "inference/runs"},
 }
+# Builders in sources/ read the catalogue, and what opens and prepares data calls the builders; no
+# two modules import each other.
 DATA = {"data": {"data/sources"}, "data/sources": {"data"}}
-MAY_IMPORT = {**MODELS, **INFERENCE, **DATA}
+OPTIONS = {
+    "options": {"models/density", "models/references", "models/trained", "models/units"},
+}
+MAY_IMPORT = {**MODELS, **INFERENCE, **DATA, **OPTIONS}
 """Room -> the rooms that it may import from, besides the ground and itself. Commands may import
 from all of them."""
 

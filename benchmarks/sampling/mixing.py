@@ -43,8 +43,7 @@ from benchmarks.sampling.digits import CLASSES, digits, judge, toy_digits
 from benchmarks.sampling.mixing_table import picture, table
 from ppl_cnn.inference.diagnostics.two_sides import two_sides
 from ppl_cnn.inference.kernels.adaptation import Tuning
-from ppl_cnn.inference.kernels.split import Split
-from ppl_cnn.inference.kernels.tempered import Tempered
+from ppl_cnn.inference.kernels.registry import parse_kernel
 from ppl_cnn.inference.sampling.starts.optimum import STEPS as ASCENT
 from ppl_cnn.inference.sampling.starts.optimum import randomize_then_optimize
 from ppl_cnn.models.density import TiltedDensity
@@ -127,22 +126,20 @@ def unit(name, target):
     return network(name).units("class:0-9", target=target)[0]
 
 
+LEARNED = "bounded:gaussian"
+"""The reference's name in the cases."""
+
+
 @cache
-def learned(folder, contrast):
+def learned(folder):
     """The reference fitted to the digits that the judge is trained on."""
     training, _ = toy_digits() if folder.name == "toy" else digits()
-    path = folder / f"digits-{contrast}.npz"
-    return ppl_cnn.Gaussian.fit(training.images, path, contrast=float(contrast))
+    return ppl_cnn.Gaussian.fit(training.images, folder / "digits-1.npz")
 
 
 def reference(folder, text):
-    """A reference; gaussian or gaussian:CONTRAST is the learned one."""
-    inner = text.removeprefix("bounded:")
-    kind, _, contrast = inner.partition(":")
-    if kind != "gaussian":
-        return parse_reference(text)
-    found = learned(folder, contrast or "1")
-    return found if inner == text else ppl_cnn.Bounded(found)
+    """A reference; LEARNED is the one fitted to digits."""
+    return ppl_cnn.Bounded(learned(folder)) if text == LEARNED else parse_reference(text)
 
 
 class Kept(NamedTuple):
@@ -178,8 +175,7 @@ def program(folder, name, text, target, kernel, chains, warmup, draws):
     """
     density = TiltedDensity(unit(name, target), reference(folder, text))
     tilted: Any = Tilted(density)
-    kind, _, rungs = kernel.partition(":")
-    made = Tempered(tilted.tilt, rungs=int(rungs)) if kind == "tempered" else Split(tilted.tilt)
+    made: Any = parse_kernel(kernel).bind(tilted)
     members = jnp.repeat(CLASSES, chains)
     moved = np.flatnonzero(np.arange(len(members)) % chains >= chains // 2)
     shape = density.latent_shape

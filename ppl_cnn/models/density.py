@@ -30,8 +30,8 @@ class TiltedDensity:
 
     Args:
         unit: a unit of a network, or a `ScoreFunction`.
-        reference: q, for example `WhiteNoise(10.0)`. The unit's preprocessing tells it where the
-            mean stands.
+        reference: q, for example `WhiteNoise(10.0)`. Its mean and channel order come from the
+            unit's preprocessing.
         temperature: T > 0; 1 is the published model.
 
     Raises:

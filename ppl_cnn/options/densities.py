@@ -119,7 +119,7 @@ class DensityOptions:
         units = network.units(self.unit, self.response, values.target)
         views = [averaged(unit, values.warps, values.smooth) for unit in units]
         photographs = None if self.fit is None else cache(partial(measure, self.fit))
-        reference = parse_reference(values.reference, photographs=photographs)
+        reference = parse_reference(values.reference, fit=photographs)
         fitted = None if photographs is None else Spectral(*photographs())
         description = {
             "network": network.name,

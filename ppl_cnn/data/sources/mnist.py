@@ -60,7 +60,7 @@ def _read_digit(path: Path) -> UInt8[np.ndarray, "n row col"]:
         raise FileError(f"{path} is missing. {_ADVICE}", path=path) from error
     except (KeyError, TypeError, ValueError) as error:
         raise FileError(
-            f"{path} contains no images ({error}). Give a JSON object whose list `data` has 784"
+            f"{path} contains no images ({error}). Give a JSON object whose list 'data' has 784"
             " numbers per image.",
             path=path,
         ) from error

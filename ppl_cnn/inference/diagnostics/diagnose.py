@@ -19,7 +19,7 @@ from ppl_cnn.inference.diagnostics.stein import SteinCheck, SteinMeans, stein_ch
 from ppl_cnn.inference.diagnostics.summary import scalars, summary
 from ppl_cnn.inference.diagnostics.two_sides import Sides, two_sides
 from ppl_cnn.inference.diagnostics.verdict import Verdict, judge
-from ppl_cnn.inference.runs.record import is_two_sided, read_record, unit_folder
+from ppl_cnn.inference.runs.record import read_record, second_side, unit_folder
 
 
 class Efficiency(NamedTuple):
@@ -151,7 +151,7 @@ def diagnose(run: xr.DataTree | str | Path, *, shown: int = 32, maps: bool = Tru
     quantities = scalars(tree, images)
     table = summary(quantities)
     steins = stein_means(tree, images.shown_draws)
-    two_sided = is_two_sided(str(config.get("start", config.get("init", ""))))
+    two_sided = second_side(config) is not None
     mixing = Mixing.of(tree, quantities, table, two_sided=two_sided)
     response = variable(quantities, "posterior/response").values
     sides = two_sides(response, images.projections) if two_sided else None

@@ -250,8 +250,7 @@ class RareSwaps(Finding):
         one, other = self.strengths
         return (
             f"The replicas at strengths {one:.3g} and {other:.3g} hardly ever swap "
-            f"({self.share:.0%}). Use more rungs with `kernel=tempered:{2 * self.rungs}`, or a "
-            f"longer `warmup`."
+            f"({self.share:.0%}). Use {2 * self.rungs} rungs, or a longer `warmup`."
         )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from ppl_cnn.errors import with_options
 from ppl_cnn.inference.diagnostics.diagnose import Diagnosis
+from ppl_cnn.inference.runs.record import ARGUMENTS
 
 
 def density_text(config: Mapping[str, Any]) -> str:
@@ -64,14 +65,14 @@ def _as_fraction(temperature: float) -> str:
 def advice_html(text: str, record: Mapping[str, Any]) -> str:
     """A text whose arguments stand in backticks, in the terms in which the run was started.
 
-    `warmup=400` becomes --warmup 400 for a run of a command; for a run of `ppl_cnn.draw`, which
-    has no options, it stays as it is.
+    `warmup=400` becomes --warmup 400 for a run of a command; for a run that Python started, such
+    as one of `ppl_cnn.draw`, it stays as it is.
 
     Args:
         text: a verdict's sentence, or an error's message.
         record: the run's.
     """
-    by_command = record.get("command", "ppl_cnn.draw") != "ppl_cnn.draw"
+    by_command = str(record.get("command", "")).startswith("python -m ")
     parts = text.split("`")
     for number in range(1, len(parts), 2):
         argument = with_options(f"`{parts[number]}`") if by_command else parts[number]
@@ -119,10 +120,12 @@ def _rows(facts: Mapping[str, Any]) -> str:
 
 def _configuration(diagnosis: Diagnosis) -> dict[str, Any]:
     record = diagnosis.record
-    facts = {name.replace("_", " "): value for name, value in diagnosis.config.items()}
-    for name in ("preset", "recipe"):  # earlier versions recorded a preset as a recipe
-        if name in record:
-            facts[name] = record[name]["name"]
+    facts = {
+        ARGUMENTS.get(name, name).replace("_", " "): value
+        for name, value in diagnosis.config.items()
+    }
+    if "recipe" in record:  # the field is older than the option's name
+        facts["preset"] = record["recipe"]["name"]
     for name, (first, last) in zip(("rows", "columns"), diagnosis.window, strict=True):
         facts[f"image {name}"] = f"{first} to {last}"
     for name, value in record.get("preprocessing", {}).items():

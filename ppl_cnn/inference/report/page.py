@@ -25,8 +25,8 @@ def report(folder: str | Path) -> Path:
     file is written aside and renamed.
 
     Args:
-        folder: a run of `ppl_cnn.sample` or `ppl_cnn.draw`, finished or not. If it has several
-            units, those that can't be shown are listed with the reason.
+        folder: a run of `python -m ppl_cnn.sample`, or of `draw` with `out`, finished or not.
+            If it has several units, those that can't be shown are listed with the reason.
 
     Returns:
         The page's path.

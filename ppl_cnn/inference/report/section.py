@@ -20,7 +20,7 @@ from ppl_cnn.inference.report.pictures import Album, Stretched
 from ppl_cnn.inference.report.plots import plots_html
 from ppl_cnn.inference.report.tables import climbs_html, mixing_html, sides_html, summary_html
 from ppl_cnn.inference.report.viewer import Sheets, modes, viewer_html
-from ppl_cnn.inference.runs.record import unit_folder
+from ppl_cnn.inference.runs.record import second_side, unit_folder
 
 LABELS: dict[str, str] = {str(state): said for state, said in HEADLINES.items()}
 LABELS["missing"] = "Nothing to show"
@@ -173,9 +173,8 @@ def _no_stein(diagnosis: Diagnosis) -> str:
 def _mixing(diagnosis: Diagnosis, heading: str) -> str:
     parts = mixing_html(diagnosis.mixing, diagnosis.sides, heading)
     if diagnosis.sides is not None:
-        config = diagnosis.config
-        start = str(config.get("start", config.get("init", "")))
-        parts += sides_html(diagnosis.sides, heading, start)
+        other = second_side(diagnosis.config) or ""
+        parts += sides_html(diagnosis.sides, heading, other)
     if diagnosis.climbs is not None:
         sentences = " ".join(each.sentence for each in diagnosis.climbs.findings())
         parts += climbs_html(diagnosis.climbs, advice_html(sentences, diagnosis.record), heading)

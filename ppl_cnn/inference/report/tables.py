@@ -16,6 +16,7 @@ _FROM = {
     "anneal": "annealed particles",
     "zero": "the mean image",
     "image": "photographs",
+    "images": "given images",
     "run": "draws of another run",
 }
 """Kind of start, as a run's record has it -> where the chains of the second side start."""
@@ -71,17 +72,15 @@ def _rhat(worst: Extreme) -> str:
     return "–" if math.isnan(worst.value) else f"{worst.value:.3f} ({worst.of})"
 
 
-def sides_html(sides: Sides, heading: str, start: str = "two-sided:rto") -> str:
+def sides_html(sides: Sides, heading: str, other: str = "rto") -> str:
     """The section on the two sides of chains.
 
     Args:
         sides: `Diagnosis.sides`.
         heading: the tag of its heading.
-        start: the run's start, as its record has it.
+        other: the name of the start of the chains that did not start at the reference.
     """
-    # Earlier versions recorded two-sided:rto as two-sided.
-    kind = "rto" if start == "two-sided" else start.split(":")[1]
-    names = ("from draws of the reference", f"from {_FROM.get(kind, kind)}")
+    names = ("from draws of the reference", f"from {_FROM.get(other, other)}")
     rows = "\n".join(
         f'<tr><th scope="row">{name}</th><td>{mean:,.4g} ± {error:.2g}</td>'
         f"<td>{change:+,.3g}</td></tr>"

@@ -9,10 +9,7 @@ from typing import Any
 from ppl_cnn.errors import RunFolderError
 from ppl_cnn.files import write_aside
 from ppl_cnn.inference.runs.lock import locked
-from ppl_cnn.inference.runs.record import read_record, same_setting, versions
-
-_ARGUMENTS = {"init": "start"}
-"""Settings whose key in the record is not the argument's name."""
+from ppl_cnn.inference.runs.record import ARGUMENTS, read_record, same_setting, versions
 
 
 class RunFolder:
@@ -104,7 +101,7 @@ def _check_whole(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> 
 def _check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     for key in {**old, **new}:
         if not same_setting(key, old.get(key), new.get(key)):
-            name = _ARGUMENTS.get(key, key)
+            name = ARGUMENTS.get(key, key)
             raise RunFolderError(
                 f"{path} holds a run with {name} {old.get(key)}, not {new.get(key)}. Give the "
                 f"same settings to resume it, or another `out`.",

@@ -20,6 +20,7 @@ import hashlib
 import json
 import platform
 import re
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ _PACKAGES = (
 )
 
 _LONGEST_NAME = 60
+
+ARGUMENTS = {"init": "start"}
+"""Settings whose key in the record is not the argument's name."""
 
 _NOW_CALLED = {
     ("init", "two-sided"): "two-sided:rto",
@@ -104,10 +108,20 @@ def same_setting(key: str, old: Any, new: Any) -> bool:
     return bool(one == other)
 
 
-def is_two_sided(start: str) -> bool:
-    """Whether half of the chains start at draws of the reference.
+def second_side(config: Mapping[str, Any]) -> str | None:
+    """How the second half of the chains started, if the first started at draws of the reference.
 
     Args:
-        start: where chains start, as the record's config says in `init`.
+        config: the record's.
+
+    Returns:
+        The name of the start, such as "rto"; None if all chains started alike.
+
+    Examples:
+        >>> second_side({"init": "two-sided:anneal:4"})
+        'anneal'
     """
-    return start.partition(":")[0] == "two-sided"
+    kind, *parts = str(config.get("init", "")).split(":")
+    if kind != "two-sided":
+        return None
+    return parts[0] if parts else "rto"  # as earlier versions recorded it

@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float
 
+from ppl_cnn.errors import MismatchError
 from ppl_cnn.inference.kernels.kernel import Kernel
 from ppl_cnn.inference.kernels.registry import parse_kernel
 from ppl_cnn.inference.runs.folder import RunFolder
@@ -149,10 +150,12 @@ def sample_to(
     Raises:
         ArgumentError: a setting is out of range.
         RunFolderError: the folder holds another run, or a damaged one.
-        MismatchError: a start doesn't fit its density, or the response is not finite there.
+        MismatchError: the densities don't share reference and temperature, a start doesn't fit
+            its density, or the response is not finite there.
         OSError: the disk is full. The draws before stay readable.
     """
     check_count("draws", draws)
+    _check_one_run(densities)
     recorded = None if side_by_side is not None else _recorded(out, densities)
     groups = group_units(densities, settings, most=side_by_side, sizes=recorded)
     programs = [Program(group, settings) for group in groups]
@@ -173,6 +176,17 @@ def sample_to(
         with Progress(settings, draws=draws, units=len(densities), shown=progress) as bar:
             for run in runs:
                 run.sample(draws, bar)
+
+
+def _check_one_run(densities: Sequence[TiltedDensity]) -> None:
+    """Refuses densities that one record can't tell from each other."""
+    settings = {(str(density.reference), density.temperature) for density in densities}
+    units = {str(density.unit) for density in densities}
+    if len(settings) > 1 or len(units) < len(densities):
+        raise MismatchError(
+            "The densities of a run must share `reference` and `temperature`, and have different "
+            "units. Sample others in runs of their own."
+        )
 
 
 def _say_found(out: Path, runs: Sequence[Group], draws: int, units: int) -> None:

@@ -42,12 +42,13 @@ def evidence(
     importance sampling climbs the same ladder.
 
     Args:
-        densities: the targets, of one reference and temperature.
-        rungs: of the ladder from the reference to the density; a larger log Z needs more.
-        chains: of each density, at least 4: standard errors come from their differences.
-        draws: kept per chain.
+        densities: the targets; they share reference and temperature, and their units differ.
+        rungs: number of rungs from the reference to the density; a larger log Z needs more.
+        chains: number of chains of each density, at least 4, whose differences give the standard
+            errors.
+        draws: kept draws per chain.
         warmup: transitions before them, which adapt the step sizes and place the rungs.
-        particles: of annealed importance sampling.
+        particles: number of particles of annealed importance sampling.
         temperatures: strengths that each particle climbs through.
         seed: the same seed gives the same numbers.
         out: a folder for the tempered run and `evidence.json`. The same call resumes a run that
@@ -57,7 +58,8 @@ def evidence(
 
     Returns:
         Unit -> its log Z, a `LogZ`: the estimates `integrated`, `reweighted` and `annealed.log_z`,
-        each with its `value` and standard `error`, and whether they `agree`.
+        each with its `value` and standard `error`; it says whether integration and annealing
+        `agree`.
 
     Raises:
         InputError: a setting can't be used, or `out` holds another run.
@@ -107,7 +109,7 @@ def log_z_of_run(
     Args:
         folder: the run's.
         densities: the run's, all of them.
-        particles: of annealed importance sampling.
+        particles: number of particles of annealed importance sampling.
         temperatures: strengths that each particle climbs through.
         seed: the particles'.
         progress: whether to show progress bars.

@@ -14,8 +14,8 @@ from ppl_cnn.errors import ArgumentError, InputError
 class Execution:
     """How a recipe is executed.
 
-    No field changes the trained weights, but that `accumulate` and `shard_params` change their
-    rounding. A run may be resumed with another execution.
+    No field changes the trained weights, except that `accumulate` and `shard_params` change
+    their rounding. A run may be resumed with another execution.
 
     Raises:
         ArgumentError: a value is out of its range.
@@ -30,15 +30,15 @@ class Execution:
     evaluate_every: int = 1
     """Epochs between two tests within a stage; 0 tests at the stage's end only."""
     keep: int = 2
-    """Number of latest checkpoints to keep, at least 1. The one with the least test error is kept
-    besides, and model.json names it."""
+    """Number of latest checkpoints to keep, at least 1. The checkpoint with the lowest test error
+    is kept too; model.json names it."""
     accumulate: int = 1
     """Number of groups into which each device's part of a batch is cut, to save memory: the
     groups pass through the network in turn, first for the scores, then for the gradient. The
     gradient is still the whole batch's, for every objective. With 16 groups a batch of 4,096 needs
     the memory of 256, for a third more multiplications."""
     shard_params: bool = False
-    """Cuts weights and momentum into parts over the devices, instead of a copy on each."""
+    """Shards weights and momentum over the devices instead of replicating them."""
     data_dir: str | None = None
     """Folder of the prepared data sets; by default TFDS's own."""
 

@@ -67,7 +67,7 @@ class Recipe:
     rate: float = 0.01
     """Peak learning rate of stages that don't give their own."""
     schedule: str = field(default="cosine", metadata=_choices(SCHEDULES))
-    """Learning rate's course after the linear rise over a stage's first 2 per cent, for stages
+    """Learning-rate schedule after the linear warm-up over a stage's first 2 per cent, for stages
     that don't give their own."""
     momentum: float = 0.9
     """Momentum of SGD, in [0, 1)."""

@@ -14,20 +14,20 @@ _TEXT = re.compile(r"([a-z]+)((?:[:@].*)?)", re.DOTALL)
 """A keyword and the rest of the text."""
 
 
-def parse_reference(text: str, *, photographs: Callable[[], Measured] | None = None) -> Reference:
+def parse_reference(text: str, *, fit: Callable[[], Measured] | None = None) -> Reference:
     """The reference that a text names.
 
     Args:
         text: a form of `registry.REFERENCES`, such as white:10, spectral:1.1@18 or
             bounded:band:24.
-        photographs: measures photographs, as `lambda: measure(folder)` does. A spectral or band
+        fit: measures photographs, as `lambda: measure(folder)` does. A spectral or band
             reference takes from them the exponent and the colours that its text leaves out. It is
             called only once the text has proved usable.
 
     Raises:
         UnknownNameError: no reference has this keyword.
         ArgumentError: the text doesn't have its reference's form, a number in it is out of
-            range, or `photographs` are given and the reference takes nothing from them.
+            range, or `fit` is given and the reference takes nothing from photographs.
         FileError: a file that the text names can't be used.
 
     Examples:
@@ -39,12 +39,12 @@ def parse_reference(text: str, *, photographs: Callable[[], Measured] | None = N
     measured: list[Measured] = []
 
     def measure() -> Measured:
-        assert photographs is not None
-        measured.append(photographs())
+        assert fit is not None
+        measured.append(fit())
         return measured[-1]
 
-    reference = _parse(text, None if photographs is None else measure)
-    if photographs is not None and not measured:
+    reference = _parse(text, None if fit is None else measure)
+    if fit is not None and not measured:
         raise ArgumentError(
             f"Reference {text!r} takes nothing from photographs: leave out `fit`, or give a "
             f"spectral or band reference without colours of its own.",

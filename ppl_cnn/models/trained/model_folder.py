@@ -39,8 +39,8 @@ def model_folder(model: str | Path) -> Path:
         return folder
     if str(model) in NETWORKS:
         raise ArgumentError(
-            f"Network {model} comes without weights. Give a file of `weights`, or train it with "
-            f"`python -m ppl_cnn.pretrain --network {model}` and give the run's folder.",
+            f"Network {model} comes without weights. Give a file of `weights`, or the folder of a "
+            f"run that has trained it.",
             argument="weights",
         )
     raise UnknownNameError(

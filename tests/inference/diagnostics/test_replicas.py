@@ -43,7 +43,7 @@ def test_neighbours_that_hardly_swap_are_told():
     pair, idle = found.climbs.findings()
     assert isinstance(pair, say.RareSwaps)
     assert pair.share < 0.1
-    assert "`kernel=tempered:4`" in pair.sentence
+    assert "Use 4 rungs" in pair.sentence
     assert idle == say.NoClimbs(count=2, chains=2)
     if found.verdict.state == "short":
         assert {pair, idle} <= set(found.verdict.findings)

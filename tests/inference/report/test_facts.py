@@ -7,7 +7,7 @@ def test_advice_names_options_for_a_command_and_arguments_for_python():
     assert "<code>--warmup 400</code>" in by_command
     assert "<code>--target-accept</code>" in by_command
     assert "It is &lt; 1" in by_command
-    for record in ({"command": "ppl_cnn.draw"}, {}):
+    for record in ({"command": "ppl_cnn.draw"}, {"command": "ppl_cnn.evidence"}, {}):
         in_python = advice_html(text, record)
         assert "<code>warmup=400</code>" in in_python
         assert "<code>target_accept</code>" in in_python

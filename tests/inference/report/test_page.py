@@ -248,7 +248,7 @@ def test_the_page_says_which_density_was_sampled(tmp_path, write_run, noise, par
     parts = ["2 chains × 8 draws", "split kernel", "target soft-log-prob:10"]
     parts += ["mean over 4 warps with noise 3", "at 192x192", "reference bounded:spectral@18"]
     assert " · ".join([*parts, "T = 1/1000"]) in text
-    assert "recipevivid" in text  # cells of a table
+    assert "presetvivid" in text  # cells of a table
     sentence = "f the soft-log-prob:10 of conv5:12, mean over 4 warps with noise 3, at 192x192, "
     assert f"{sentence}T = 1/1000, q = bounded:spectral@18." in text
 

@@ -53,10 +53,10 @@ def test_two_sides_say_whether_they_agree(parsed, rhat, apart, said):
 @pytest.mark.parametrize(
     ("start", "said"),
     [
-        ("two-sided", "from optima"),
-        ("two-sided:rto:300", "from optima"),
-        ("two-sided:image:a.png", "from photographs"),
-        ("two-sided:something", "from something"),
+        ("rto", "from optima"),
+        ("image", "from photographs"),
+        ("images", "from given images"),
+        ("something", "from something"),
     ],
 )
 def test_two_sides_say_where_the_chains_started(parsed, start, said):

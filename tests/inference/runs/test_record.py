@@ -3,7 +3,7 @@ import re
 import pytest
 
 from ppl_cnn.errors import RunFolderError
-from ppl_cnn.inference.runs.record import is_two_sided, read_record, same_setting, unit_folder
+from ppl_cnn.inference.runs.record import read_record, same_setting, second_side, unit_folder
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,16 @@ def test_settings_that_older_versions_wrote_otherwise_are_the_same():
 
 
 @pytest.mark.parametrize(
-    ("start", "sides"), [("two-sided", True), ("two-sided:rto", True), ("rto", False), ("", False)]
+    ("config", "second"),
+    [
+        ({"init": "two-sided:rto"}, "rto"),
+        ({"init": "two-sided"}, "rto"),  # of an older version
+        ({"init": "two-sided:rto:300"}, "rto"),
+        ({"init": "two-sided:image:0123456789abcdef"}, "image"),
+        ({"init": "prior"}, None),
+        ({"init": "rto"}, None),
+        ({}, None),
+    ],
 )
-def test_a_record_says_whether_its_chains_have_two_sides(start, sides):
-    assert is_two_sided(start) == sides
+def test_the_second_side_is_told_by_the_record(config, second):
+    assert second_side(config) == second

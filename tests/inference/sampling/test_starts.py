@@ -311,8 +311,8 @@ def test_two_sides_go_with_every_other_start(photographs):
 
 
 def test_both_sides_at_the_reference_are_refused(refused):
-    for text in ("two-sided:prior", "two-sided:two-sided:rto"):
-        with refused("Both sides", "rto", kind=ArgumentError, argument="start"):
+    for text, fact in (("two-sided:prior", "Both sides"), ("two-sided:two-sided:rto", "another")):
+        with refused(fact, "rto", kind=ArgumentError, argument="start"):
             parse_start(text)
 
 

@@ -96,21 +96,21 @@ def never():
 
 def test_what_the_text_leaves_open_is_taken_from_the_photographs(tmp_path):
     natural = Spectral(1.4, COLOURS)
-    found = parse_reference("spectral", photographs=measured)
+    found = parse_reference("spectral", fit=measured)
     assert found == natural
     assert found.fit_errors == ERRORS
-    found = parse_reference("spectral:0.8", photographs=measured)
+    found = parse_reference("spectral:0.8", fit=measured)
     assert found == Spectral(0.8, COLOURS)
     assert found.fit_errors is None
-    assert parse_reference("bounded:spectral", photographs=measured) == Bounded(natural)
+    assert parse_reference("bounded:spectral", fit=measured) == Bounded(natural)
     assert parse_reference(str(natural)) == natural
     natural.save(tmp_path / "fit.json")
     assert parse_reference(f"bounded:spectral:{tmp_path / 'fit.json'}") == Bounded(natural)
-    assert parse_reference("band:5", photographs=measured) == Band(5, natural)
+    assert parse_reference("band:5", fit=measured) == Band(5, natural)
     own = Band(5, Spectral(0.8, COLOURS, contrast=9.0))
-    assert parse_reference("band:5:0.8@9", photographs=measured) == own
+    assert parse_reference("band:5:0.8@9", fit=measured) == own
     own = Spectral(1.4, COLOURS, contrast=7.0)
-    assert parse_reference("spectral@7", photographs=measured) == own
+    assert parse_reference("spectral@7", fit=measured) == own
     assert parse_reference(f"spectral:{tmp_path / 'fit.json'}@7") == own
     own.save(tmp_path / "a@b.json")
     assert parse_reference(f"spectral:{tmp_path / 'a@b.json'}") == own
@@ -123,14 +123,14 @@ def test_photographs_are_measured_once():
         calls.append(None)
         return measured()
 
-    parse_reference("bounded:band:3", photographs=count)
+    parse_reference("bounded:band:3", fit=count)
     assert len(calls) == 1
 
 
 @pytest.mark.parametrize("text", ["white:10", "uniform", "bounded:white:3", EXPLICIT])
 def test_a_reference_that_takes_nothing_from_photographs_is_refused_them(text, refused):
     with refused(repr(text), "`fit`", kind=ArgumentError, argument="fit"):
-        parse_reference(text, photographs=never)
+        parse_reference(text, fit=never)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_reference_that_takes_nothing_from_photographs_is_refused_them(text, r
 )
 def test_a_text_is_refused_before_photographs_are_measured(text, refused):
     with refused():
-        parse_reference(text, photographs=never)
+        parse_reference(text, fit=never)
 
 
 @pytest.mark.parametrize("text", ["white:-1", "white:0", "white:nan", "white:inf", "white:1e999"])

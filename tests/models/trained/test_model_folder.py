@@ -125,8 +125,8 @@ def test_an_unknown_name_is_refused(name, tmp_path, monkeypatch, refused):
         ppl_cnn.load(name)
 
 
-def test_a_network_that_comes_without_weights_says_how_to_train_it(refused):
-    words = ("without weights", "python -m ppl_cnn.pretrain --network alexnet")
+def test_a_network_that_comes_without_weights_says_what_to_give(refused):
+    words = ("without weights", "alexnet", "`weights`", "folder")
     with refused(*words, kind=ArgumentError, argument="weights"):
         ppl_cnn.load("alexnet")
 

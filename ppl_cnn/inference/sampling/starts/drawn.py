@@ -52,7 +52,7 @@ class Rto(Start):
     `optimum.randomize_then_optimize`.
 
     Args:
-        steps: gradients that each chain's search takes; others than 600 are recorded ("rto:300").
+        steps: gradients that each chain's search takes; recorded unless it is 600 ("rto:300").
 
     Raises:
         ArgumentError: there is no step.
@@ -89,7 +89,7 @@ class Annealed(Start):
     schedule and the estimates of log Z that the climb gives.
 
     Args:
-        particles: of each chain, at least 2; others than 16 are recorded ("anneal:64").
+        particles: number for each chain, at least 2; recorded unless it is 16 ("anneal:64").
 
     Raises:
         ArgumentError: there are too few particles.
@@ -153,7 +153,13 @@ class TwoSided(Start):
     start: Start
 
     def __post_init__(self) -> None:
-        if isinstance(self.start, Prior | TwoSided):
+        if isinstance(self.start, TwoSided):
+            raise ArgumentError(
+                f"A two-sided start can't contain another one ({self.start}). Give its second "
+                f"half alone, for example `start=rto`.",
+                argument="start",
+            )
+        if isinstance(self.start, Prior):
             raise ArgumentError(
                 f"Both sides can't start at draws of the reference ({self.start}). Give another "
                 f"`start`, for example `start=rto`.",
