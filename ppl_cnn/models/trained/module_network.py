@@ -212,7 +212,7 @@ class ModuleNetwork:
         """
         raise MismatchError(
             f"The nonlinearities after the layers of {self.name} are unknown, so non-zero "
-            f"responses can't be counted."
+            f"responses can't be counted: leave out `data`."
         )
 
     def _layer_units(self, name: str, shape: Shape) -> LayerUnits:

@@ -52,7 +52,9 @@ def several(tmp_path_factory, write_run):
     without_stein(parts[1])
     write_run(parts[2], noise(4, 3), 0.0, {"unit": UNITS[2]})
     config = {"kind": "sampling", "model": "alexnet-fashion", "units": UNITS}
-    (folder / "run.json").write_text(json.dumps({"config": config, "command": "c"}))
+    (folder / "run.json").write_text(
+        json.dumps({"config": config, "command": "python -m ppl_cnn.sample"})
+    )
     return report(folder)
 
 

@@ -163,7 +163,11 @@ def test_a_diagnosis_is_rendered_without_a_folder(run, page, parsed, monkeypatch
 
 def test_a_young_run_has_a_page(tmp_path, write_run, noise, parsed):
     folder = write_run(tmp_path, noise(2, 12))
-    record = {"config": {"kind": "sampling", "unit": "f"}, "command": "c", "draws": 500}
+    record = {
+        "config": {"kind": "sampling", "unit": "f"},
+        "command": "python -m ppl_cnn.sample",
+        "draws": 500,
+    }
     (folder / "run.json").write_text(json.dumps(record))
     text = parsed(report(folder).read_text()).text
     assert text.strip().startswith("f")
