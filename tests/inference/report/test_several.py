@@ -19,7 +19,9 @@ def several(tmp_path, write_run, noise):
     write_run(parts[3], noise(4, 30), config={"unit": UNITS[3]})
     (parts[3] / "draws.zarr" / "zarr.json").write_text("{}")
     config = {"kind": "sampling", "model": "alexnet-fashion", "units": UNITS}
-    (tmp_path / "run.json").write_text(json.dumps({"config": config, "command": "sample"}))
+    (tmp_path / "run.json").write_text(
+        json.dumps({"config": config, "command": "python -m ppl_cnn.sample"})
+    )
     return tmp_path
 
 
