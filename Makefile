@@ -37,7 +37,7 @@ lint: $(VENV)/installed  ## Formatting, lint and types
 # are the longest.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-test: lint  ## Lint, types, tests and the notebook, 11 minutes on two cores
+test: lint  ## Lint, types, tests and the notebook, 13 minutes on two cores
 	$(PYTEST)
 
 # Each room's tests that take little: what another Python or other versions would break shows here.
@@ -46,7 +46,7 @@ QUICK := tests/options tests/data tests/models/formats tests/models/networks tes
 	tests/inference/training/test_recipe.py tests/inference/training/test_step.py \
 	tests/test_examples.py tests/test_imports.py tests/test_init.py
 
-test-quick: $(VENV)/installed  ## A part of the tests, 2 minutes; with PYTHON=python3.12 on that Python
+test-quick: $(VENV)/installed  ## A part of the tests, 4 minutes; with PYTHON=python3.12 on that Python
 	$(PYTEST) $(QUICK)
 
 test-all: lint  ## The tests and the long proofs, 37 minutes on two cores
