@@ -101,11 +101,9 @@ def stored_maps(folder: Path, shape: tuple[int, ...]) -> Maps | None:
     """
     try:
         with np.load(folder / "maps.npz", allow_pickle=False) as file:
-            if tuple(file["shape"]) == shape:
-                return Maps(file["rhat"], file["ess"])
+            return Maps(file["rhat"], file["ess"]) if tuple(file["shape"]) == shape else None
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
-        pass  # a damaged file is as good as none
-    return None
+        return None  # the maps are computed again, and the file is replaced
 
 
 def convergence_maps(tree: xr.DataTree, folder: Path | None = None) -> Maps:

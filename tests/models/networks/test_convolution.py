@@ -172,7 +172,7 @@ def test_tangents_are_those_of_the_library(size, window, stride, padding):
 
 @pytest.mark.parametrize("groups", [1, 2])
 def test_hessians_under_vmap_are_those_of_the_library(groups):
-    """Of each order of the two modes; the kernels are mapped over, and then the images."""
+    """Both orders of the two modes are tried; `vmap` maps over the kernels, then the images."""
     images, kernels = normal(15, 2, 5, 4, 2), normal(16, 3, 3, 3, 2 // groups, 2)
     settings = {"stride": 2, "padding": ((1, 0), (2, 1)), "groups": groups}
 

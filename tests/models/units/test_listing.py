@@ -34,7 +34,7 @@ def test_squeezenets_receptive_fields_go_through_its_branches():
     assert fields["fire2/squeeze1x1"].receptive_field == (7, 7)
     assert fields["fire2/expand1x1"].receptive_field == (7, 7)
     assert fields["fire2/expand3x3"].receptive_field == (15, 15)
-    # Of what it reads, the concatenation, fire3's first layer has the wider field.
+    # fire3's first layer reads the concatenation, and has the wider of its two fields.
     assert fields["fire3/squeeze1x1"].receptive_field == (15, 15)
     assert fields["fire3/expand3x3"].image == (23, 23)
     assert [fields[f"fire{n}/expand1x1"].stride for n in range(2, 10)] == [4] * 2 + [8] * 2 + [
