@@ -73,7 +73,7 @@ def main(options: PretrainOptions) -> None:
     import jax
 
     from ppl_cnn.inference.training.loop import train
-    from ppl_cnn.inference.training.monitoring.metrics import describe_error
+    from ppl_cnn.inference.training.monitoring.classifier import describe_error
 
     out = options.out or Path("runs") / Path(options.config).stem
     command = shlex.join(["python", "-m", "ppl_cnn.pretrain", *sys.argv[1:]])

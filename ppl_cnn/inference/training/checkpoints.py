@@ -6,12 +6,20 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 
 from ppl_cnn.inference.training.placement import BatchesAhead
-from ppl_cnn.inference.training.step import TrainState
+
+
+@runtime_checkable
+class State(Protocol):
+    """A run's state: a named tuple of arrays and trees of them."""
+
+    def __init__(self, **fields: Any) -> None: ...
+
+    def _asdict(self) -> dict[str, Any]: ...
 
 
 class Checkpoints:
@@ -46,7 +54,7 @@ class Checkpoints:
         best = self.best and self.best[0]
         return [index >= latest or point.step == best for index, point in enumerate(checkpoints)]
 
-    def save(self, step: int, state: TrainState, loader: BatchesAhead) -> None:
+    def save(self, step: int, state: State, loader: BatchesAhead) -> None:
         """Starts to write a checkpoint, unless the latest is that step's.
 
         The state's buffers may be reused as soon as this returns.
@@ -69,7 +77,7 @@ class Checkpoints:
         if self.best is None or error < self.best[1]:
             self.best = step, error
 
-    def restore(self, state: TrainState, loader: BatchesAhead) -> TrainState:
+    def restore[S: State](self, state: S, loader: BatchesAhead) -> S:
         """The latest complete checkpoint's state; the given one if there is no checkpoint.
 
         Args:
@@ -86,7 +94,7 @@ class Checkpoints:
         restored = self._manager.restore(step, args=args)
         loader.set_state(restored.place["loader"])
         self.best = restored.place["best"] and tuple(restored.place["best"])
-        return TrainState(**restored.state)
+        return type(state)(**restored.state)
 
     def wait(self) -> None:
         """Waits until all checkpoints are written."""

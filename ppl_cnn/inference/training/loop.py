@@ -25,6 +25,7 @@ from ppl_cnn.inference.training.evaluation import (
     evaluate,
 )
 from ppl_cnn.inference.training.execution import Execution
+from ppl_cnn.inference.training.monitoring.classifier import ClassifierWording
 from ppl_cnn.inference.training.monitoring.curves import draw_curves
 from ppl_cnn.inference.training.monitoring.metrics import Metrics
 from ppl_cnn.inference.training.placement import BatchesAhead, data_mesh, local, put
@@ -208,7 +209,7 @@ class Training:
                 batch_size=recipe.batch_size,
                 step=int(state.step),
                 total=sum(plan.steps for plan in job.plans),
-                bank=recipe.reference_bank,
+                wording=ClassifierWording(recipe.batch_size + recipe.reference_bank),
             )
             closing.enter_context(metrics)
             yield cls(job, execution, mesh, key, places, state, loader, checkpoints, metrics)
@@ -244,7 +245,8 @@ class Training:
                 if stopping():
                     self.checkpoints.wait()
         if number < began + plan.steps:
-            self.metrics.add_switch(number, plan.stage, float(local(self.state.ess, self.mesh)))
+            ess = float(local(self.state.ess, self.mesh))
+            self.metrics.add_switch(number, plan.stage.objective, ess)
         alpha, result = self.test(plan.stage, number, self.job.train, at_end=True)
         self.state = self.state._replace(alpha=alpha)
         for split in (self.job.train, self.job.test):
@@ -275,7 +277,7 @@ class Training:
         if at_end and self.job.test.varies:  # photographs, of which a network sees a part
             views = tested(ten_view_batches)
             result |= {f"ten_views_{key}": value for key, value in views.items()}
-        self.metrics.add_result(number, stage, result)
+        self.metrics.add_result(number, stage.objective, result)
         self.checkpoints.tested(number, result["test_error"])
         return alpha, result
 

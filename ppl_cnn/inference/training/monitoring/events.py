@@ -48,6 +48,6 @@ class Events:
 
 def _tag(key: str, line: dict[str, Any]) -> str:
     """The event's name: a section for tests, and a plot for each objective's loss."""
-    if "test_error" in line:
+    if "loss" not in line and "switched_at_ess" not in line:
         return f"test/{key}"
     return f"loss/{line['stage'].replace(':', '-')}" if key == "loss" else f"step/{key}"

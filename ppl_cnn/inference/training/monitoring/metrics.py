@@ -8,17 +8,14 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import jax
-import numpy as np
 from tqdm import tqdm
 
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.files import write_aside
 from ppl_cnn.inference.training.monitoring.events import Events
-from ppl_cnn.inference.training.stages import Stage
-from ppl_cnn.inference.training.step import StepInfo
 
 FLUSH_EVERY = 20
 """Steps between two transfers of metrics from the device: the only ones in the loop."""
@@ -33,33 +30,58 @@ _SHORTEST = 1e-9
 """Least number of seconds between two transfers, for the division by it."""
 
 
+@runtime_checkable
+class Wording(Protocol):
+    """How a kind of training puts its steps and tests into numbers and words."""
+
+    def line(self, step: int, stage: Any, info: Any) -> dict[str, Any]:
+        """The numbers of a step, for `metrics.jsonl`: `stage`, `loss`, `gradient_norm` and more.
+
+        Args:
+            step: the step's number, from 1.
+            stage: its stage.
+            info: its report, on the host.
+        """
+
+    def step(self, line: Mapping[str, Any]) -> str:
+        """What the progress bar says of a step.
+
+        Args:
+            line: from `line`.
+        """
+
+    def test(self, result: Mapping[str, float]) -> str:
+        """A test's result, in words."""
+
+    def brief(self, result: Mapping[str, float]) -> str:
+        """The number of a test that the progress bar keeps showing."""
+
+
 class Metrics:
     """`metrics.jsonl`, TensorBoard's events and the progress bar, in one session of a run.
 
-    Each step has a line: loss, its lower bound, ESS, norms of gradient, parameters and update;
-    every `DETAILS_EVERY` steps also the ESS of each class and the norms of each layer. Each test
-    has a line with the result of `evaluate`. A run that is repeated or resumed differs only in
-    `seconds` (over all sessions) and `images_per_second`.
+    Each step has a line and so has each test, with the numbers that the wording gives. A run that
+    is repeated or resumed differs only in `seconds` (over all sessions) and `images_per_second`.
 
     Args:
         folder: the run's folder.
         batch_size: images per step.
         step: the step after which this session continues; lines of later steps are dropped.
         total: steps of the whole run.
-        bank: rows of earlier scores in the generative loss; they lower its bound.
+        wording: what lines and progress say.
     """
 
     def __init__(
-        self, folder: Path, *, batch_size: int, step: int, total: int, bank: int = 0
+        self, folder: Path, *, batch_size: int, step: int, total: int, wording: Wording
     ) -> None:
         self._path, self._batch_size, self._first = folder / "metrics.jsonl", batch_size, step
-        self._reference = batch_size + bank
-        self._pending: list[tuple[int, Stage, StepInfo]] = []
+        self._wording = wording
+        self._pending: list[tuple[int, Any, Any]] = []
         kept = [text for text, line in _lines(self._path) if _belongs(line, step)]
         recent = [json.loads(text) for text in kept[-_PACE_STEPS:]]
         self._pace = Pace(total, recent)
-        tests = [line for line in recent if "test_error" in line]
-        self._tested = _error(tests[-1]) if tests else ""
+        tests = [line for line in recent if is_test(line)]
+        self._tested = f"{wording.brief(tests[-1])}, " if tests else ""
         self._events = None
         if jax.process_index() == 0:
             write_aside(self._path, "".join(kept).encode())
@@ -74,13 +96,13 @@ class Metrics:
         self._bar.set_postfix_str(self._standing())
         self._since = time.monotonic()
 
-    def add(self, step: int, stage: Stage, info: StepInfo) -> None:
+    def add(self, step: int, stage: Any, info: Any) -> None:
         """Takes the report of a step, without waiting for the device.
 
         Args:
             step: the step's number, from 1.
-            stage: its stage.
-            info: its report.
+            stage: its stage, as the wording takes it.
+            info: its report, as the wording takes it.
 
         Raises:
             ArgumentError: a loss or a gradient is not finite.
@@ -103,33 +125,31 @@ class Metrics:
         seconds = self._pace.mark(self._pending[-1][0])
         lines = []
         for (step, stage, _), info in zip(self._pending, infos, strict=True):
-            line = _step_line(step, stage, info, self._reference)
+            line = {"step": step, **self._wording.line(step, stage, info)}
             lines.append(line | {"images_per_second": rate, "seconds": seconds})
         self._pending, self._since = [], now
         self._write(lines)
         self._bar.update(len(lines))
         last = lines[-1]
         self._bar.set_description(last["stage"], refresh=False)
-        bound = f" (at least {last['bound']:.2f})" if last["bound"] else ""
         self._bar.set_postfix_str(
-            f"loss {last['loss']:.3f}{bound}, ESS {last['ess']:.1f}, {rate:.0f} images/s, "
-            f"{self._standing()}"
+            f"{self._wording.step(last)}, {rate:.0f} images/s, {self._standing()}"
         )
         _check_finite(lines)
 
-    def add_result(self, step: int, stage: Stage, result: dict[str, float]) -> None:
+    def add_result(self, step: int, stage: str, result: dict[str, float]) -> None:
         """Writes and shows the result of a test.
 
         Args:
             step: number of steps taken before it.
-            stage: their stage.
-            result: what `evaluate` gives.
+            stage: the name of their stage.
+            result: the test's numbers, as the wording takes them.
         """
         self.flush()
-        line = {"step": step, "stage": stage.objective, **result}
+        line = {"step": step, "stage": stage, **result}
         self._write([{**line, "seconds": self._pace.mark(step)}])
-        self._tested = _error(result)
-        self.say(f"step {step}, {stage.objective}: {describe_error(result)}")
+        self._tested = f"{self._wording.brief(result)}, "
+        self.say(f"step {step}, {stage}: {self._wording.test(result)}")
         self._bar.set_postfix_str(self._standing())
         self._since = time.monotonic()
 
@@ -138,19 +158,19 @@ class Metrics:
         if text and not self._bar.disable:
             self._bar.write(text, file=sys.stderr)
 
-    def add_switch(self, step: int, stage: Stage, ess: float) -> None:
+    def add_switch(self, step: int, stage: str, ess: float) -> None:
         """Writes that a stage was ended early because its ESS had fallen.
 
         Args:
             step: its last step.
-            stage: the stage.
+            stage: the stage's name.
             ess: the smoothed ESS of its weights, in images.
         """
         self.flush()
-        self._write([{"step": step, "stage": stage.objective, "switched_at_ess": ess}])
+        self._write([{"step": step, "stage": stage, "switched_at_ess": ess}])
 
     def _standing(self) -> str:
-        """The last test's error and the time left."""
+        """The last test's result and the time left."""
         left = self._pace.seconds_left()
         return f"{self._tested}{'?' if left is None else tqdm.format_interval(left)} left"
 
@@ -227,32 +247,14 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 return  # a kill cut it off
 
 
+def is_test(line: Mapping[str, Any]) -> bool:
+    """Whether a line of `metrics.jsonl` is a test's result."""
+    return "loss" not in line and "switched_at_ess" not in line
+
+
 def _belongs(line: dict[str, Any], step: int) -> bool:
     """Whether a line belongs to the run up to the checkpoint at `step`; its test is made again."""
     return line["step"] < step or (line["step"] == step and "loss" in line)
-
-
-def _step_line(step: int, stage: Stage, info: StepInfo, reference: int) -> dict[str, Any]:
-    line = {
-        "step": step,
-        "stage": stage.objective,
-        "loss": float(info.loss),
-        "bound": (stage.share - 1) * math.log(reference),
-        "ess": float(info.ess),
-        "gradient_norm": _norm(info.gradient),
-        "parameter_norm": _norm(info.parameters),
-        "update_norm": _norm(info.update),
-    }
-    if step % DETAILS_EVERY == 0:
-        line["class_ess"] = [float(f"{ess:.4g}") for ess in info.class_ess]
-        for name in ("gradient", "parameters", "update"):
-            norms = getattr(info, name)
-            line[f"{name}_norms"] = {layer: float(norm) for layer, norm in norms.items()}
-    return line
-
-
-def _norm(layers: Mapping[str, Any]) -> float:
-    return float(np.linalg.norm(np.asarray([*layers.values()], np.float64)))
 
 
 def _check_finite(lines: list[dict[str, Any]]) -> None:
@@ -264,33 +266,3 @@ def _check_finite(lines: list[dict[str, Any]]) -> None:
                     f"lower `rate`, and another `out`.",
                     argument="rate",
                 )
-
-
-def _error(result: dict[str, Any]) -> str:
-    return f"test error {100 * result['test_error']:.2f} %, "
-
-
-def describe_error(result: dict[str, float]) -> str:
-    """A test's result in words: error rates and calibration error in per cent, ± standard error.
-
-    Args:
-        result: what `evaluate` gives.
-    """
-
-    def percent(key: str) -> str:
-        return f"{100 * result[key]:.2f}"
-
-    views = ""
-    if "ten_views_test_error" in result:
-        views = (
-            f"; by ten views {percent('ten_views_test_error')} ± "
-            f"{percent('ten_views_standard_error')} %, top-5 {percent('ten_views_top5_error')} ± "
-            f"{percent('ten_views_top5_standard_error')} %"
-        )
-    return (
-        f"test error {percent('test_error')} ± {percent('standard_error')} % "
-        f"({percent('test_error_without_alpha')} % without alpha), "
-        f"top-5 {percent('top5_error')} ± {percent('top5_standard_error')} %, "
-        f"calibration error {percent('calibration_error')} % "
-        f"({percent('calibration_error_without_alpha')} % without alpha){views}"
-    )

@@ -13,12 +13,12 @@ from ppl_cnn.data import batches, open_split
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.training.losses import discriminative_loss, generative_loss
 from ppl_cnn.inference.training.monitoring import metrics as module
+from ppl_cnn.inference.training.monitoring.classifier import ClassifierWording, describe_error
 from ppl_cnn.inference.training.monitoring.curves import draw_curves
 from ppl_cnn.inference.training.monitoring.metrics import (
     FLUSH_EVERY,
     Metrics,
     Pace,
-    describe_error,
     read_lines,
 )
 from ppl_cnn.inference.training.placement import data_mesh
@@ -61,7 +61,7 @@ def info(step, loss=None):
 
 
 def metrics_of(folder, step=0):
-    return Metrics(folder, batch_size=64, step=step, total=TOTAL)
+    return Metrics(folder, batch_size=64, step=step, total=TOTAL, wording=ClassifierWording(64))
 
 
 def record(folder, first=0, last=TOTAL, test_at=(100,)):
@@ -70,7 +70,7 @@ def record(folder, first=0, last=TOTAL, test_at=(100,)):
         for step in range(first + 1, last + 1):
             metrics.add(step, GENERATIVE if step <= 150 else DISCRIMINATIVE, info(step))
             if step in test_at:
-                metrics.add_result(step, GENERATIVE, RESULT)
+                metrics.add_result(step, "generative", RESULT)
             if step == 150:
                 metrics.flush()
         metrics.flush()
