@@ -63,17 +63,19 @@ def main(options: GeneratorOptions) -> None:
     Processes(**options.processes).join()
     import jax
 
-    from ppl_cnn.inference.training.generators.judge import judge_named
+    from ppl_cnn.inference.training.generators.figures import Judge
     from ppl_cnn.inference.training.generators.loop import train_generator
 
     name = recipe.data.removeprefix("folder:").rstrip("/").rpartition("/")[2]
     out = options.out or Path("runs") / f"generator-{name}"
     command = shlex.join(["python", "-m", "ppl_cnn.generator", *sys.argv[1:]])
-    judge = judge_named(options.judge, data=recipe.data)
+    judge = Judge.named(options.judge, recipe.data)
     train_generator(recipe, out=out, execution=execution, judge=judge, command=command)
     if jax.process_index() == 0:
         print(out / "generator.html")
-        print(f"python -m ppl_cnn.sample --reference generator:{out} --unit ...    samples under it")
+        print(
+            f"python -m ppl_cnn.sample --reference generator:{out} --unit ...    samples under it"
+        )
 
 
 if __name__ == "__main__":

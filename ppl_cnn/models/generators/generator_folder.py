@@ -27,7 +27,7 @@ def save_generator(
 ) -> None:
     """Writes a generator's folder; each file is written aside and then renamed.
 
-    Weights are stored as float16, at half the size: they move pixels by less than a grey level.
+    Weights are stored as float16, at half the size; see `rounded`.
 
     Args:
         folder: an existing folder.
@@ -43,6 +43,21 @@ def save_generator(
     own = {"architecture": ARCHITECTURE, "sizes": sizes.record()}
     write_aside(folder / "weights.safetensors", safetensors.numpy.save(tensors))
     write_aside(folder / "generator.json", json.dumps({**description, **own}, indent=2).encode())
+
+
+def rounded(params: Mapping[str, Mapping[str, Any]]) -> dict[str, Weights]:
+    """Weights as they will be read from the file that `save_generator` writes.
+
+    Args:
+        params: layer name -> array name -> array.
+    """
+    return {
+        layer: {
+            name: jnp.asarray(array).astype(jnp.float16).astype(jnp.float32)
+            for name, array in weights.items()
+        }
+        for layer, weights in params.items()
+    }
 
 
 def open_generator(folder: Path, name: str) -> Generator:

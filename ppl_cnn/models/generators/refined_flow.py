@@ -56,9 +56,9 @@ class RefinedFlow:
     image_shape: tuple[int, int, int]
     latent: int = 32
     noise: int = 32
-    hidden: tuple[int, ...] = (320, 512)
-    couplings: int = 10
-    coupling_width: int = 128
+    hidden: tuple[int, ...] = (256, 448)
+    couplings: int = 12
+    coupling_width: int = 160
     channels: tuple[int, int] = (64, 32)
 
     def __post_init__(self) -> None:
@@ -122,16 +122,15 @@ class RefinedFlow:
         """
         rows, cols, colours = self.image_shape
         low, high = self.channels
-        keys = jax.random.split(key, 7)
+        keys = jax.random.split(key, 6)
         grid = rows // 4 * (cols // 4) * _GRID
         return {
             "refiner.noise": dense_weights(keys[0], self.noise, self.hidden[0], gain=0.3),
             "refiner.grid": dense_weights(keys[1], self.latent + self.noise, grid),
-            "refiner.low0": conv_weights(keys[2], 3, 16 * colours + _GRID, low),
-            "refiner.low1": conv_weights(keys[3], 3, low, low, gain=0.3),
-            "refiner.high0": conv_weights(keys[4], 3, low // 4 + 4 * colours, high),
-            "refiner.high1": conv_weights(keys[5], 3, high, high),
-            "refiner.last": conv_weights(keys[6], 3, high, 4 * colours, gain=0.02),
+            "refiner.low": conv_weights(keys[2], 3, 16 * colours + _GRID, low),
+            "refiner.high0": conv_weights(keys[3], 3, low // 4 + 4 * colours, high),
+            "refiner.high1": conv_weights(keys[4], 3, high, high),
+            "refiner.last": conv_weights(keys[5], 3, high, 4 * colours, gain=0.02),
         }
 
     def smooth(
@@ -174,8 +173,7 @@ class RefinedFlow:
         grid = grid.reshape(-1, rows // 4, cols // 4, _GRID)
         seen = 2 * jnp.tanh(smooth / 4)  # logits have no bound, and the refiner's input needs one
         low = jnp.concatenate([space_to_depth(seen, 4), grid], axis=-1)
-        low = leaky(conv(params["refiner.low0"], low))
-        low = low + leaky(conv(params["refiner.low1"], low))
+        low = leaky(conv(params["refiner.low"], low))
         high = jnp.concatenate([depth_to_space(low, 2), space_to_depth(seen, 2)], axis=-1)
         high = leaky(conv(params["refiner.high0"], high))
         high = leaky(conv(params["refiner.high1"], high))

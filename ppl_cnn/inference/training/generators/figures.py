@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from ppl_cnn.data import ImageSplit, batches
 from ppl_cnn.errors import MismatchError
 from ppl_cnn.models.networks.forward import scores
 from ppl_cnn.models.trained.cnn import CNN
+from ppl_cnn.models.trained.loading import load
 
 _BATCH = 500
 """Images that the judge sees at once."""
@@ -21,6 +22,10 @@ _NEIGHBOURS = 5
 """The neighbour whose distance is the radius of an image's surroundings."""
 _MANIFOLD = 2000
 """Most images of either kind for precision and recall, whose cost is their product."""
+
+
+JUDGES = {"fashion_mnist": "alexnet-fashion", "fashion-embedded": "alexnet-fashion"}
+"""Data set -> the embedded network that judges its generators."""
 
 
 class Looked(NamedTuple):
@@ -41,6 +46,31 @@ class Judge:
     """
 
     network: CNN
+
+    @classmethod
+    def named(cls, model: str | None, data: str) -> Self | None:
+        """The judge that a model's name or folder names.
+
+        Args:
+            model: as `ppl_cnn.load` takes it; None for `JUDGES`' network of the data.
+            data: name of the data set.
+
+        Returns:
+            None if no model is given and the data have no network of their own.
+
+        Raises:
+            MismatchError: the model is no declared network.
+        """
+        name = JUDGES.get(data.partition("/")[0]) if model is None else model
+        if name is None:
+            return None
+        network = load(name)
+        if not isinstance(network, CNN):
+            raise MismatchError(
+                f"Judge {name} must be a declared network: an embedded one, or the folder of a "
+                f"run of ppl_cnn.pretrain."
+            )
+        return cls(network)
 
     def check(self, image_shape: tuple[int, int, int]) -> None:
         """Refuses images of another shape.

@@ -1,6 +1,7 @@
 """A generator's training, from data to a folder that `load_generator` opens; read
 `train_generator` from the top."""
 
+import contextlib
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,12 +15,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PRNGKeyArray
 
 from ppl_cnn.data import ImageSplit, open_split, training_batches
-from ppl_cnn.errors import MismatchError
+from ppl_cnn.errors import MismatchError, UnknownNameError
+from ppl_cnn.files import write_aside
 from ppl_cnn.inference.runs.folder import RunFolder
 from ppl_cnn.inference.runs.provenance import session
 from ppl_cnn.inference.runs.record import versions
 from ppl_cnn.inference.training.checkpoints import Checkpoints, whole_steps
 from ppl_cnn.inference.training.execution import Execution
+from ppl_cnn.inference.training.generators.exhibits import exhibits_of
 from ppl_cnn.inference.training.generators.figures import Judge, figures_of
 from ppl_cnn.inference.training.generators.recipe import STAGES, GeneratorRecipe
 from ppl_cnn.inference.training.generators.step import (
@@ -33,11 +36,13 @@ from ppl_cnn.inference.training.generators.step import (
 from ppl_cnn.inference.training.generators.wording import GeneratorWording
 from ppl_cnn.inference.training.monitoring.metrics import Metrics
 from ppl_cnn.inference.training.placement import BatchesAhead, data_mesh, local, put
-from ppl_cnn.models.generators.generator_folder import save_generator
+from ppl_cnn.models.generators.generator_folder import rounded, save_generator
 from ppl_cnn.models.generators.refined_flow import RefinedFlow
 
 _LOOKS = 2000
-"""Draws by which a generator is tested within a stage; at the end there are as many as images."""
+"""Draws, and images, by which a generator is tested within a stage."""
+_COMPARED = 10_000
+"""Draws, and images, by which it is tested at the end."""
 
 
 def train_generator(
@@ -56,8 +61,8 @@ def train_generator(
     Args:
         recipe: what determines the result.
         out: the run's folder: `run.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/` and, at
-            the end, `weights.safetensors` and `generator.json`. A finished run is not trained
-            again.
+            the end, `weights.safetensors`, `generator.json` and `exhibits.npz`, which
+            `generator_page` shows. A finished run is not trained again.
         execution: how often to save and to test, and how to use the devices; by default
             `Execution()`.
         judge: a network by whose features draws are compared with images; without one there are
@@ -98,6 +103,8 @@ class Job(NamedTuple):
     recipe: GeneratorRecipe
     sizes: RefinedFlow
     images: ImageSplit
+    held_out: ImageSplit | None
+    """The data set's test images, if it has any."""
     judge: Judge | None
     epoch: int
     """Steps in an epoch."""
@@ -122,7 +129,11 @@ class Job(NamedTuple):
         steps = recipe.stage_steps(epoch)
         if judge is not None:
             judge.check(shape)
-        return cls(recipe, sizes, images, judge, epoch, steps, optimizers(recipe, steps))
+        held_out = None
+        with contextlib.suppress(UnknownNameError):  # not every data set has a test split
+            held_out = open_split(recipe.data, "test", execution.data_dir)
+        rules = optimizers(recipe, steps)
+        return cls(recipe, sizes, images, held_out, judge, epoch, steps, rules)
 
     def batches(self) -> Any:
         """The endless batches of this process."""
@@ -252,6 +263,28 @@ def publish(training: Training, out: Path, *, command: str) -> dict[str, Any]:
         "versions": versions(),
     }
     if jax.process_index() == 0:
+        params = rounded(params)
+        if job.judge is not None:
+            description |= {
+                "judge": job.judge.network.name,
+                "figures": figures_of(
+                    job.sizes.apply,
+                    params,
+                    job.judge,
+                    latent_shape=job.sizes.latent_shape,
+                    images=job.images,
+                    count=_COMPARED,
+                ),
+            }
+        exhibits = exhibits_of(
+            job.sizes.apply,
+            params,
+            latent_shape=job.sizes.latent_shape,
+            image_shape=job.sizes.image_shape,
+            train=job.images,
+            held_out=job.held_out,
+        )
+        write_aside(out / "exhibits.npz", exhibits.saved())
         save_generator(out, job.sizes, params, description)
     return description
 
