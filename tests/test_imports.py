@@ -10,7 +10,7 @@ import ppl_cnn
 
 PACKAGE = Path(ppl_cnn.__file__).parent
 
-GROUND = {"errors", "files"}
+GROUND = {"cores", "errors", "files"}
 MODELS = {
     "models/formats": set(),
     "models/networks": set(),

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Integer
 
+from ppl_cnn.cores import usable_cores
 from ppl_cnn.data.augmentation import Augmentation, CentreView, RandomView, Shape, TenViews, View
-from ppl_cnn.data.images import ImageBatch, ViewsBatch, decoding_threads
+from ppl_cnn.data.images import ImageBatch, ViewsBatch
 from ppl_cnn.data.splits import ImageSplit
 from ppl_cnn.errors import ArgumentError, MismatchError
 
@@ -237,6 +238,6 @@ def _read_ahead(split: ImageSplit, threads: int | None) -> "grain.ReadOptions":
     import grain
 
     if threads is None:
-        threads = decoding_threads() if split.varies else 1
+        threads = usable_cores() if split.varies else 1
     # The buffer counts batches, and one of ImageNet is 40 MB; grain's default of 500 is for images.
     return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)

@@ -6,7 +6,6 @@ one call of `Images.read` reads and decodes their records.
 """
 
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypedDict
@@ -168,10 +167,3 @@ class Images:
             " Delete that folder and install or prepare the data set again.",
             path=self._folder,
         )
-
-
-def decoding_threads() -> int:
-    """Number of threads that decode photographs: one for each core this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # Linux alone has it
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -1,12 +1,9 @@
-import os
-
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
 from ppl_cnn.data import open_split
 from ppl_cnn.data.catalogue import find
-from ppl_cnn.data.images import decoding_threads
 
 
 def test_images_are_those_that_tfds_itself_decodes():
@@ -25,9 +22,3 @@ def test_source_is_a_sequence():
     with pytest.raises(IndexError):
         source[10]
     assert source.read([])["image"].shape == (0, 28, 28, 1)
-
-
-def test_threads_decode_on_the_cores_of_this_process_on_any_system(monkeypatch):
-    assert 1 <= decoding_threads() <= os.cpu_count()
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # as on macOS
-    assert decoding_threads() == os.cpu_count()

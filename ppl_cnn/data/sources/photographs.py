@@ -17,9 +17,9 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tqdm import tqdm
 
+from ppl_cnn.cores import usable_cores
 from ppl_cnn.data.augmentation import DAMAGE
 from ppl_cnn.data.catalogue import DAMAGED_SHARE
-from ppl_cnn.data.images import decoding_threads
 from ppl_cnn.errors import ArgumentError, FileError
 
 QUALITY = 92
@@ -159,7 +159,7 @@ class PhotographBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
 
     def _generate_examples(self, folder: Path, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
         found = self.photographs(folder, split)
-        threads = decoding_threads()
+        threads = usable_cores()
         faults: dict[str, str] = {}
         count = 0
         with tqdm(desc=f"{self.name} {split}", unit=" images", mininterval=0.5) as progress:

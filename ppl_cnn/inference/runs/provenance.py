@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from ppl_cnn.cores import usable_cores
 from ppl_cnn.inference.runs.record import versions
 
 _SETTINGS = ("JAX_", "XLA_", "TF_XLA_", "LIBTPU_", "NCCL_", "CUDA_VISIBLE_DEVICES", "OMP_NUM_")
@@ -38,7 +39,7 @@ def session(step: int, command: str) -> dict[str, Any]:
         "host": {
             "system": platform.platform(),
             "processor": _processor(),
-            "cores": _cores(),
+            "cores": usable_cores(),
         },
         "environment": {
             name: value for name, value in sorted(os.environ.items()) if name.startswith(_SETTINGS)
@@ -63,13 +64,6 @@ def source() -> dict[str, str]:
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             found["commit"] = done.stdout.strip()
     return found
-
-
-def _cores() -> int:
-    """The cores that this process may use; where the system doesn't tell (macOS), all."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _processor() -> str:
