@@ -2,7 +2,7 @@
 
 import math
 import time
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,29 @@ class Need(NamedTuple):
     """Floating-point additions and multiplications of each device."""
     seconds: float
     """Seconds that compiling took."""
+
+    @classmethod
+    def of(cls, step: jax.stages.Wrapped, arguments: tuple[Any, ...], *, parameters: Any) -> Self:
+        """Compiles a step for shapes.
+
+        Args:
+            step: a jitted function of the state, images, labels and key.
+            arguments: these, as shapes with their places.
+            parameters: the part of the state that is the weights.
+        """
+        before = time.monotonic()
+        compiled = step.lower(*arguments).compile()
+        seconds = time.monotonic() - before
+        memory: Any = compiled.memory_analysis()
+        cost: Any = compiled.cost_analysis()
+        return cls(
+            sum(math.prod(weights.shape) for weights in jax.tree.leaves(parameters)),
+            memory.argument_size_in_bytes,
+            memory.temp_size_in_bytes,
+            memory.output_size_in_bytes - memory.alias_size_in_bytes,
+            cost["flops"],
+            seconds,
+        )
 
     @property
     def memory(self) -> int:
@@ -89,12 +112,12 @@ def dry_run(recipe: Recipe, execution: Execution | None = None) -> str:
         operations += length * need.multiplications * len(devices)
         steps += length
         if len(lines) == 1:
-            lines.append(f"{need.parameters:,} parameters, {_size_text(4 * need.parameters)}")
+            lines.append(f"{need.parameters:,} parameters, {size_text(4 * need.parameters)}")
         lines += [
             f"{stage.objective}, {length:,} steps of {recipe.batch_size} images:",
-            f"  memory per device: {_size_text(need.memory)}, of which "
-            f"{_size_text(need.arguments)} weights, optimizer and images, "
-            f"{_size_text(need.temporaries)} temporaries",
+            f"  memory per device: {size_text(need.memory)}, of which "
+            f"{size_text(need.arguments)} weights, optimizer and images, "
+            f"{size_text(need.temporaries)} temporaries",
             f"  multiplications per step: {need.multiplications * len(devices):.4g}; "
             f"{declared(network) * recipe.batch_size:.4g} for the declared layers alone, "
             f"forward and back",
@@ -136,7 +159,6 @@ def compiled_need(
     n = recipe.batch_size
     images = jax.ShapeDtypeStruct((n, *network.image_shape), jnp.uint8, sharding=rows)
     labels = jax.ShapeDtypeStruct((n,), jnp.int32, sharding=rows)
-    before = time.monotonic()
     step = jitted_step(
         network,
         recipe,
@@ -146,18 +168,8 @@ def compiled_need(
         accumulate=accumulate,
         places=places,
     )
-    compiled = step.lower(state, images, labels, key).compile()
-    seconds = time.monotonic() - before
-    memory: Any = compiled.memory_analysis()
-    cost: Any = compiled.cost_analysis()
-    return Need(
-        sum(math.prod(weights.shape) for weights in jax.tree.leaves(state.params)),
-        memory.argument_size_in_bytes,
-        memory.temp_size_in_bytes,
-        memory.output_size_in_bytes - memory.alias_size_in_bytes,
-        cost["flops"] * accumulate,  # XLA counts a loop's body once
-        seconds,
-    )
+    need = Need.of(step, (state, images, labels, key), parameters=state.params)
+    return need._replace(operations=need.operations * accumulate)  # XLA counts a loop's body once
 
 
 def declared(network: Network) -> int:
@@ -187,6 +199,6 @@ def _size(recipe: Recipe, data_dir: str | None) -> tuple[int, int]:
     return len(data), len(data.classes)
 
 
-def _size_text(count: float) -> str:
+def size_text(count: float) -> str:
     """Bytes as text, in MiB or GiB."""
     return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

@@ -54,7 +54,8 @@ def conv(weights: Weights, x: Float[Array, "n row col a"]) -> Float[Array, "n ro
     """A convolution of stride 1 with zeros around the map, which keeps its size, plus a bias."""
     pad = weights["weight"].shape[0] // 2
     padding = ((pad, pad), (pad, pad))
-    return convolve(x, weights["weight"], stride=1, padding=padding) + weights["bias"]
+    made = convolve(x, weights["weight"], stride=1, padding=padding)
+    return made + weights["bias"][None, None, None]
 
 
 def mlp(

@@ -28,7 +28,7 @@ FEATURES = 0.3
 """Weight of the squared error of reconstructions in the critic's features."""
 
 
-def coarse(sizes: RefinedFlow, images: Images) -> Images:
+def coarse(sizes: RefinedFlow, images: Images) -> Float[Array, "n low_row low_col channel"]:
     """Images averaged over blocks, to the size that encoder and decoder work at.
 
     Args:
@@ -39,7 +39,7 @@ def coarse(sizes: RefinedFlow, images: Images) -> Images:
     return averaged(images, factor) if factor > 1 else images
 
 
-def averaged(images: Images, side: int) -> Images:
+def averaged(images: Images, side: int) -> Float[Array, "n low_row low_col channel"]:
     """The means of blocks of side x side pixels."""
     n, rows, cols, channels = images.shape
     blocks = images.reshape(n, rows // side, side, cols // side, side, channels)
