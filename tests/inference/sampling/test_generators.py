@@ -52,12 +52,17 @@ def density_of(generator, score=linear, temperature=1.0):
     return ppl_cnn.TiltedDensity(ppl_cnn.ScoreFunction(score, SHAPE), reference, temperature)
 
 
-def errors(values, truth):
-    """Errors of estimated means (chain, draw, ...) in units of their Monte Carlo standard error."""
-    dims = ("chain", "draw", *[f"d{i}" for i in range(values.ndim - 2)])
-    values = xr.DataArray(np.asarray(values, np.float64), dims=dims)
+def means(values):
+    """Means of values (chain, draw, number), with their Monte Carlo standard errors."""
+    values = xr.DataArray(np.asarray(values, np.float64), dims=("chain", "draw", "number"))
     error = arviz_stats.mcse(xr.Dataset({"x": values}))["x"]
-    return np.abs((values.mean(("chain", "draw")) - truth) / error).values
+    return values.mean(("chain", "draw")).values, error.values
+
+
+def far(values, truth):
+    """The largest error of a mean, in standard errors."""
+    mean, error = means(values)
+    return np.abs((mean - truth) / error).max()
 
 
 def test_a_linear_generator_gives_a_gaussian_on_a_plane():
@@ -67,10 +72,10 @@ def test_a_linear_generator_gives_a_gaussian_on_a_plane():
     covariance = ROOT.T @ ROOT
     mean = 100 + covariance @ SLOPE.ravel()
     # The largest of 24 standard normals exceeds 4.2 with probability 6e-4.
-    assert errors(images, mean).max() < 4.2
-    assert errors((images - mean) ** 2, np.diag(covariance)).max() < 4.2
+    assert far(images, mean) < 4.2
+    assert far((images - mean) ** 2, np.diag(covariance)) < 4.2
     products = (images - mean) * np.roll(images - mean, 1, axis=-1)
-    assert errors(products, [covariance[i, i - 1] for i in range(12)]).max() < 4.2
+    assert far(products, [covariance[i, i - 1] for i in range(12)]) < 4.2
     assert "stein" not in draws.children
     assert np.linalg.matrix_rank(images.reshape(-1, 12) - 100, tol=1e-2) == 2
 
@@ -96,12 +101,12 @@ def seen(image):
     "kernel", ["split", "tempered:3", pytest.param("hmc", marks=pytest.mark.long)]
 )
 def test_kernels_agree_with_quadrature_through_a_nonlinear_generator(kernel):
-    density = density_of(bent, curved, temperature=0.7)
+    density = density_of(bent, curved, temperature=2.0)
     truth, _ = by_quadrature(density, seen)
     draws = ppl_cnn.draw(density, kernel=kernel, chains=4, draws=1000, warmup=150, **QUIET)
     found = jax.vmap(jax.vmap(seen))(jnp.asarray(draws["posterior/image"].values))
     # The largest of 13 standard normals exceeds 4.2 with probability 3e-4.
-    assert errors(found, truth).max() < 4.2
+    assert far(found, truth) < 4.2
     # And the tilt is seen: under q, the mean score is elsewhere.
     q = density.reference.distribution(SHAPE, density.unit.preprocessing)
     untilted = jax.vmap(curved)(q.sample(jax.random.key(0), (4000,)))
@@ -123,14 +128,12 @@ def test_importance_weights_over_the_generators_images_agree():
     log_error = weights.std() / weights.mean() / len(weights) ** 0.5
     assert abs(np.log(weights.mean()) - log_z) < 4 * log_error
     draws = ppl_cnn.draw(density, chains=4, draws=1000, warmup=100, **QUIET)
-    found = np.asarray(jax.vmap(jax.vmap(seen))(jnp.asarray(draws["posterior/image"].values)))
-    chains = errors(found, mean)
-    monte_carlo = np.abs(found.mean((0, 1)) - mean) / np.where(chains > 0, chains, 1)
-    assert (np.abs(found.mean((0, 1)) - mean) < 4.2 * np.hypot(monte_carlo, error)).all()
+    found, own_error = means(jax.vmap(jax.vmap(seen))(jnp.asarray(draws["posterior/image"].values)))
+    assert (np.abs(found - mean) < 4.2 * np.hypot(own_error, error)).all()
 
 
 def test_log_z_through_a_generator_is_the_quadratures():
-    density = density_of(bent, curved, temperature=0.7)
+    density = density_of(bent, curved, temperature=2.0)
     _, log_z = by_quadrature(density, seen)
     few = {"rungs": 4, "chains": 4, "draws": 300, "warmup": 150, "particles": 64}
     (found,) = ppl_cnn.evidence([density], temperatures=40, **few, **QUIET).values()
@@ -141,7 +144,7 @@ def test_log_z_through_a_generator_is_the_quadratures():
 
 def test_simulation_based_calibration_through_a_nonlinear_generator():
     """z* ~ N(0, I), y ~ N(G(z*), s^2 I): among draws of z given y, z* has a uniform rank."""
-    noise, count, draws = 60.0, 60, 15
+    noise, count, draws = 150.0, 60, 15
     keys = jax.random.split(jax.random.key(3), count)
 
     def simulated(key):
@@ -150,15 +153,13 @@ def test_simulation_based_calibration_through_a_nonlinear_generator():
         return z, bent(z) + noise * jax.random.normal(key_y, SHAPE)
 
     truths, data = jax.vmap(simulated)(keys)
-    # One program for all data: an image's channels are what is generated and its datum.
-    held = ppl_cnn.ScoreFunction(jnp.sum, SHAPE)
-    density = ppl_cnn.TiltedDensity(held, density_of(bent).reference)
+    density = density_of(bent)  # only for its images: each datum has a tilt of its own
     kernel = ppl_cnn.Split(
-        lambda z, y: -jnp.sum((density.push(z) - y) ** 2) / (2 * noise**2), step_size=0.3, angle=1.5
+        lambda z, y: -jnp.sum((density.push(z) - y) ** 2) / (2 * noise**2), step_size=0.2, angle=1.5
     )
 
     def ranks(key, truth, y):
-        """Ranks of |z| and of z_0 + z_1 among thinned draws of a chain."""
+        """Ranks of |z| and of z_0 among thinned draws of a chain."""
         key_start, key_chain = jax.random.split(key)
         start = jax.random.normal(key_start, (2,))
         state = kernel.init(key_chain, 0, start, (y,), {})
@@ -168,8 +169,8 @@ def test_simulation_based_calibration_through_a_nonlinear_generator():
             return state, state.z
 
         z = jax.lax.scan(move, state, length=100 + 20 * draws)[1][100::20]
-        numbers = jnp.stack([jnp.sum(z * z, axis=-1), z[:, 0] + z[:, 1]])
-        own = jnp.stack([jnp.sum(truth * truth), truth[0] + truth[1]])
+        numbers = jnp.stack([jnp.sum(z * z, axis=-1), z[:, 0]])
+        own = jnp.stack([jnp.sum(truth * truth), truth[0]])
         return jnp.sum(numbers < own[:, None], axis=-1)
 
     found = np.asarray(jax.jit(jax.vmap(ranks))(keys, truths, data))
