@@ -84,7 +84,7 @@ class Flow(NamedTuple):
             u: latents.
         """
         z, log_det = self.to_noise(params, u)
-        normal = -0.5 * (z * z).sum(axis=-1) - 0.5 * self.dim * np.log(2 * np.pi).item()
+        normal: Array = -0.5 * (z * z).sum(axis=-1) - 0.5 * self.dim * np.log(2 * np.pi).item()
         return normal + log_det
 
     def _affine(

@@ -80,8 +80,11 @@ class RefinedFlow:
         Raises:
             TypeError: a name or a value is of no such generator.
         """
-        lists = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
-        return cls(**lists)
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in record.items()
+        }
+        return cls(**fields)
 
     def record(self) -> dict[str, Any]:
         """The sizes as JSON."""

@@ -84,7 +84,8 @@ def exhibits_of(
 
 
 def _levels(images: np.ndarray) -> UInt8[np.ndarray, "..."]:
-    return np.clip(images, 0, 255).round().astype(np.uint8)
+    levels: np.ndarray = np.clip(images, 0, 255).round().astype(np.uint8)
+    return levels
 
 
 def _images(split: ImageSplit, shape: tuple[int, int, int], count: int) -> Iterator[np.ndarray]:

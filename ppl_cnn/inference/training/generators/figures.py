@@ -173,7 +173,8 @@ def precision_recall(
 
 def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     squares = (a * a).sum(axis=1)[:, None] + (b * b).sum(axis=1)[None]
-    return np.maximum(squares - 2 * a @ b.T, 0)
+    apart: np.ndarray = np.maximum(squares - 2 * a @ b.T, 0)
+    return apart
 
 
 def _radius(x: np.ndarray) -> np.ndarray:

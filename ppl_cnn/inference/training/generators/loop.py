@@ -292,4 +292,5 @@ def publish(training: Training, out: Path, *, command: str) -> dict[str, Any]:
 def _everywhere[T](tree: T, mesh: Mesh) -> T:
     """A copy on each device."""
     whole = NamedSharding(mesh, PartitionSpec())
-    return put(tree, jax.tree.map(lambda _: whole, tree))
+    places: T = jax.tree.map(lambda _: whole, tree)
+    return put(tree, places)
