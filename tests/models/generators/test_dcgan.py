@@ -1,4 +1,6 @@
+import os
 from itertools import pairwise
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import pytest
 import safetensors.numpy
 
 from ppl_cnn.errors import FileError, MismatchError
+from ppl_cnn.models.formats.weights_file import read_tensors
 from ppl_cnn.models.generators.dcgan import CONVOLUTIONS, NORMS, open_dcgan
 from ppl_cnn.models.generators.loading import load_generator
 
@@ -98,6 +101,21 @@ def test_the_gradient_is_that_of_finite_differences(tmp_path):
     step = 1e-6
     finite = (slope(z + step * direction) - slope(z - step * direction)) / (2 * step)
     assert actual == pytest.approx(finite, rel=1e-3)
+
+
+def test_a_published_file_makes_images():
+    """The file of faces that `tests/fetch_real_inputs.py` fetches; its name isn't its format."""
+    folder = os.environ.get("PPL_CNN_REAL_WEIGHTS")
+    if not folder:
+        pytest.skip("PPL_CNN_REAL_WEIGHTS names no folder of published weights")
+    (path,) = Path(folder).glob("gan_face_generate/**/weights.tar")
+    generator = load_generator(f"{path}@dcgan64")
+    assert (generator.latent_shape, generator.image_shape) == ((100,), (64, 64, 3))
+    z = jax.random.normal(jax.random.key(0), (2, 100))
+    tensors = {
+        name.removeprefix("netG_state_dict."): array for name, array in read_tensors(path).items()
+    }
+    np.testing.assert_allclose(generator(z)[1], expected(tensors, z[1]), atol=0.05)
 
 
 def test_generators_are_equal_by_their_weights(tmp_path):
