@@ -5,7 +5,7 @@ of a tempered run, and annealed importance sampling along the same ladder. The r
 that run and evidence.json. The same command resumes a run that was stopped.
 
 Examples:
-    python -m ppl_cnn.evidence --model runs/lenet --unit fc4:0-9
+    python -m ppl_cnn.evidence --model runs/lenet --unit fc4:0-9 --target logit
     python -m ppl_cnn.evidence --unit conv5:12 --temperature 0.1 --rungs 24
 """
 
@@ -47,8 +47,8 @@ def main(options: EvidenceOptions) -> None:
     from ppl_cnn.inference.sampling.log_z import class_offsets
 
     named = options.named()
-    options.print_preset()
-    out = options.out or options.folder("evidence")
+    options.print_values(named.chosen)
+    out = options.out or options.folder("evidence", named.target)
     command = shlex.join(["python", "-m", "ppl_cnn.evidence", *sys.argv[1:]])
     found = evidence(
         named.densities,

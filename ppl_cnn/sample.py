@@ -95,8 +95,8 @@ def main(options: SampleOptions) -> None:
         start=parse_start(options.starts),
     )
     named = options.named()
-    options.print_preset()
-    out = options.out or options.folder(options.kernel)
+    options.print_values(named.chosen)
+    out = options.out or options.folder(options.kernel, named.target)
     command = shlex.join(["python", "-m", "ppl_cnn.sample", *sys.argv[1:]])
     sample_to(
         named.densities,

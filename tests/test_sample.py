@@ -76,10 +76,13 @@ def test_the_record_follows_arvizs_schema(run):
 @pytest.mark.long
 def test_several_units_get_one_report_and_classes_their_names(tmp_path, command):
     given = ["--unit", "class:Trouser,fc8:3,conv1:0", "--reference", "uniform", "--init", "zero"]
-    given += ["--target", "logit", "--chains", "2", "--draws", "20", "--warmup", "10"]
+    given += ["--chains", "2", "--draws", "20", "--warmup", "10"]
     done = command("ppl_cnn.sample", *given, "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [str(tmp_path / "report.html")]
+    assert (
+        "target: log-prob, since the last stage of its training was discriminative" in done.stderr
+    )
     page = (tmp_path / "report.html").read_text()
     assert "fc8:1 (Trouser)" in page
     assert "fc8:3 (Dress)" in page
@@ -87,7 +90,14 @@ def test_several_units_get_one_report_and_classes_their_names(tmp_path, command)
     assert record["config"]["units"] == ["fc8:1", "fc8:3", "conv1:0@14,14"]
     assert record["config"]["init"] == "zero"
     assert record["classes"] == {"fc8:1": "Trouser", "fc8:3": "Dress"}
-    for name in ("fc8-1", "fc8-3", "conv1-0-at-14,14"):
+    assert record["config"]["target"] == "log-prob, logit"
+    for name, target in {
+        "fc8-1": "log-prob",
+        "fc8-3": "log-prob",
+        "conv1-0-at-14,14": "logit",
+    }.items():
+        own = json.loads((tmp_path / name / "run.json").read_text())
+        assert own["config"]["target"] == target
         assert open_draws(tmp_path / name / "draws.zarr")["posterior/image"].sizes["draw"] == 20
 
 

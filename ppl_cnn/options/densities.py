@@ -11,7 +11,6 @@ from tyro.conf import arg
 
 from ppl_cnn.models.references.registry import reference_help
 from ppl_cnn.options.presets import (
-    DEFAULT,
     FROM_PRESET,
     PRESETS,
     FromPreset,
@@ -23,6 +22,7 @@ from ppl_cnn.options.presets import (
 if TYPE_CHECKING:
     from ppl_cnn.models.density import TiltedDensity
     from ppl_cnn.models.references.spectral import Spectral
+    from ppl_cnn.models.trained.suited_target import SuitedTarget
 
 
 class Named(NamedTuple):
@@ -33,6 +33,10 @@ class Named(NamedTuple):
     """The reference that was fitted to photographs."""
     description: dict[str, Any]
     """What a run's record says of them."""
+    target: str
+    """The text of the target in force: that of the classes, if classes are among the units."""
+    chosen: "SuitedTarget | None"
+    """The choice that `--target auto` made for classes."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +59,18 @@ class DensityOptions:
     """The unit's response before or after the nonlinearity that follows its layer."""
     preset: Annotated[Literal["published", "vivid"] | None, arg(aliases=["--recipe"])] = None
     """Sets several options at once; explicit options override the preset. published: the score,
-    white noise and T = 1, as in the paper. vivid, for class images of networks such as
-    squeezenet1.1: a softened log-probability averaged over warps, images with the spectrum and
-    colours of photographs, a low T, and starts at optima. A run prints and records the values."""
+    white noise of 10 grey levels and T = 1, as in the paper. vivid, for class images of networks
+    such as squeezenet1.1: a softened log-probability averaged over warps, images with the spectrum
+    and colours of photographs, a low T, and starts at optima. A run prints and records the
+    values."""
     target: Annotated[
         str | FromPreset, arg(metavar="STR", help_behavior_hint=default_hint("target"))
     ] = FROM_PRESET
-    """What is scored of a class: logit is its score; log-prob is log p(y|x), which gives the
-    density p(y|x)^(1/T) q(x); soft-log-prob:TAU is TAU log_softmax(logits/TAU), which grows like
-    the score until the class exceeds all others by several TAU."""
+    """What is scored of a class. auto goes by the last stage of the network's training: logit if it
+    was generative or hybrid, log-prob if it was discriminative, and log-prob if nothing is known.
+    logit is the class's score; log-prob is log p(y|x), which gives the density p(y|x)^(1/T) q(x);
+    soft-log-prob:TAU is TAU log_softmax(logits/TAU), which grows like the score until the class
+    exceeds all others by several TAU. Filters are always scored as they are."""
     warps: Annotated[
         int | FromPreset, arg(metavar="INT", help_behavior_hint=default_hint("warps"))
     ] = FROM_PRESET
@@ -110,13 +117,19 @@ class DensityOptions:
         from ppl_cnn.models.references.photographs import measure
         from ppl_cnn.models.references.spectral import Spectral
         from ppl_cnn.models.trained.loading import load
+        from ppl_cnn.models.trained.suited_target import suited_target
+        from ppl_cnn.models.units.targets import AUTO, parse_target
         from ppl_cnn.models.units.views import averaged
 
         values = self.values()
         network = load(self.model, weights=self.weights)
         if values.size is not None:
             network = network.resized(values.size)
-        units = network.units(self.unit, self.response, values.target)
+        asked = parse_target(values.target)
+        units = network.units(self.unit, self.response, asked)
+        classes = [unit for unit in units if network.is_class(unit.name)]
+        target = str((classes or units)[0].target)
+        chosen = suited_target(network.objective) if asked is AUTO and classes else None
         views = [averaged(unit, values.warps, values.smooth) for unit in units]
         photographs = None if self.fit is None else cache(partial(measure, self.fit))
         reference = parse_reference(values.reference, fit=photographs)
@@ -128,30 +141,36 @@ class DensityOptions:
         }
         if self.preset is not None:
             # The key's name is that of records which older versions wrote.
-            description["recipe"] = {"name": self.preset, **self._in_force()}
+            description["recipe"] = {"name": self.preset, **self._in_force(), "target": target}
         densities = [TiltedDensity(view, reference, values.temperature) for view in views]
-        return Named(densities, fitted, description)
+        return Named(densities, fitted, description, target, chosen)
 
-    def print_preset(self) -> None:
-        """Prints the values in force to stderr, if a preset was given."""
-        if self.preset is None:
-            return
-        own = PRESETS[self.preset]._asdict()
-        values = ", ".join(
-            f"{name} {value}" + ("" if value == own[name] else f" (not {own[name]})")
-            for name, value in self._in_force().items()
-        )
-        print(f"preset {self.preset}: {values}", file=sys.stderr)
+    def print_values(self, chosen: "SuitedTarget | None") -> None:
+        """Prints to stderr what the user may not have typed: a preset's values, and auto's choice.
 
-    def folder(self, method: str) -> Path:
+        Args:
+            chosen: auto's choice, as in `Named`.
+        """
+        if self.preset is not None:
+            own = PRESETS[self.preset]._asdict()
+            values = ", ".join(
+                f"{name} {value}" + ("" if value == own[name] else f" (not {own[name]})")
+                for name, value in self._in_force().items()
+            )
+            print(f"preset {self.preset}: {values}", file=sys.stderr)
+        if chosen is not None:
+            print(chosen, file=sys.stderr)
+
+    def folder(self, method: str, target: str) -> Path:
         """Where the run goes by default, named after what is sampled and how.
 
         Args:
             method: the kernel's text, or another word for how.
+            target: the target in force, as in `Named`.
         """
-        target, preset = self.values().target, self.preset or ""
+        preset = self.preset or ""
         parts = [Path(self.model).name, self.unit, self.response, target, preset, method]
-        usual = (DensityOptions.response, PRESETS[DEFAULT].target, "")
+        usual = (DensityOptions.response, PRESETS["published"].target, "")
         name = "-".join(part for part in parts if part not in usual)
         return Path("runs") / re.sub(r"[^\w.,@-]+", "-", name)[:100]
 

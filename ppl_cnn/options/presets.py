@@ -32,23 +32,24 @@ class Preset(NamedTuple):
     start: str | None
 
 
+DEFAULTS = Preset("auto", 0, 0.0, None, "white:10", 1.0, None)
+"""What commands take without a preset."""
+
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "published": Preset("logit", 0, 0.0, None, "white:10", 1.0, None),
         "vivid": Preset("soft-log-prob:10", 4, 0.0, 160, "bounded:spectral@12", 0.0005, "rto"),
     }
 )
-"""`published` is the setting of Dai, Lu and Wu (ICLR 2015), and what commands take by default.
-`vivid` is tuned for class images of squeezenet1.1 that another network recognises."""
-
-DEFAULT = "published"
+"""`published` is the setting of Dai, Lu and Wu (ICLR 2015). `vivid` is tuned for class images of
+squeezenet1.1 that another network recognises."""
 
 
 def resolved(preset: str | None, given: Mapping[str, Any]) -> Preset:
     """The values in force: those given, else the preset's.
 
     Args:
-        preset: a key of `PRESETS`; None is the default one.
+        preset: a key of `PRESETS`; None stands for `DEFAULTS`.
         given: option -> its value, or `FROM_PRESET`.
 
     Examples:
@@ -57,13 +58,14 @@ def resolved(preset: str | None, given: Mapping[str, Any]) -> Preset:
         >>> resolved("vivid", {"warps": 2, "size": FROM_PRESET}).size
         160
     """
-    return PRESETS[preset or DEFAULT]._replace(
+    values = DEFAULTS if preset is None else PRESETS[preset]
+    return values._replace(
         **{name: value for name, value in given.items() if value is not FROM_PRESET}
     )
 
 
 def default_hint(option: str, none: str = "None") -> str:
-    """What `--help` says of an option's default, with the presets' values.
+    """What `--help` says of an option's default, with the values of presets that differ from it.
 
     Args:
         option: a field of `Preset`.
@@ -73,9 +75,9 @@ def default_hint(option: str, none: str = "None") -> str:
         >>> default_hint("warps")
         '(default: 0; vivid: 4)'
     """
-    told = []
-    for name, preset in PRESETS.items():
-        value = getattr(preset, option)
-        label = "default" if name == DEFAULT else name
-        told.append(f"{label}: {none if value is None else value}")
-    return f"({'; '.join(told)})"
+    usual = getattr(DEFAULTS, option)
+    others = {name: getattr(preset, option) for name, preset in PRESETS.items()}
+    differing = {name: value for name, value in others.items() if value != usual}
+    told = {"default": usual, **differing}
+    values = (f"{name}: {none if value is None else value}" for name, value in told.items())
+    return f"({'; '.join(values)})"

@@ -39,10 +39,9 @@ def test_an_explicit_default_overrides_a_preset(name):
     assert options.values() == PRESETS["vivid"]._replace(**{name: published})
 
 
-def test_the_published_preset_is_the_commands_own_defaults():
-    published, plain = parsed("--unit", "fc8:1", "--preset", "published"), parsed("--unit", "fc8:1")
-    assert published.values() == plain.values()
-    assert plain.starts == "prior"
+def test_starts_are_the_presets_unless_given():
+    assert parsed("--unit", "fc8:1").starts == "prior"
+    assert parsed("--unit", "fc8:1", "--preset", "published").starts == "prior"
     assert parsed("--unit", "fc8:1", "--two-sided").starts == "two-sided:rto"
     assert parsed("--unit", "fc8:1", "--preset", "vivid").starts == "rto"
     assert parsed("--unit", "fc8:1", "--preset", "vivid", "--init", "zero").starts == "zero"
@@ -63,12 +62,48 @@ def test_an_unknown_preset_is_refused(capsys):
 
 
 def test_the_values_in_force_are_printed(capsys):
-    parsed("--preset", "vivid", "--unit", "fc8:1", "--temperature", "0.01").print_preset()
+    parsed("--preset", "vivid", "--unit", "fc8:1", "--temperature", "0.01").print_values(None)
     said = capsys.readouterr().err
     assert said.startswith("preset vivid: target soft-log-prob:10, warps 4, ")
     assert "temperature 0.01 (not 0.0005)" in said
-    SampleOptions(unit="fc8:1").print_preset()
+    SampleOptions(unit="fc8:1").print_values(None)
     assert capsys.readouterr().err == ""
+
+
+TRAINED = "since the last stage of its training was discriminative"
+
+
+@pytest.mark.parametrize(
+    ("given", "targets", "said"),
+    [
+        ({"unit": "class:Bag"}, ["log-prob"], f"target: log-prob, {TRAINED}\n"),
+        (
+            {"unit": "conv5:1,class:Bag", "target": "auto"},
+            ["logit", "log-prob"],
+            f"target: log-prob, {TRAINED}\n",
+        ),
+        ({"unit": "conv5:1"}, ["logit"], ""),
+        ({"unit": "class:Bag", "target": "logit"}, ["logit"], ""),
+        ({"unit": "class:Bag,conv5:1", "preset": "published"}, ["logit", "logit"], "preset "),
+    ],
+)
+def test_the_target_of_classes_goes_by_the_networks_training(given, targets, said, capsys):
+    options = DensityOptions(**given)
+    named = options.named()
+    assert [str(density.unit.target) for density in named.densities] == targets
+    options.print_values(named.chosen)
+    printed = capsys.readouterr().err
+    assert printed.startswith(said)
+    assert bool(printed) == bool(said)
+    # The run's folder is named as when the target in force is given.
+    folder = options.folder("split", named.target)
+    assert ("log-prob" in str(folder)) == ("log-prob" in targets)
+
+
+def test_a_record_has_the_target_in_force():
+    named = DensityOptions(unit="class:Bag", preset="published", target="auto").named()
+    assert named.description["recipe"]["target"] == "log-prob"
+    assert named.densities[0].unit.settings["target"] == "log-prob"
 
 
 def test_options_name_a_density():
@@ -90,7 +125,7 @@ def test_options_name_a_density():
     assert named.description["recipe"]["name"] == "vivid"
     assert named.description["recipe"]["warps"] == 3
     assert named.description["classes"] == {"fc8:3": "Dress"}
-    assert options.folder("split") == Path(
+    assert options.folder("split", named.target) == Path(
         "runs/alexnet-fashion-class-3-soft-log-prob-5-vivid-split"
     )
 

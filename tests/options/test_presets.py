@@ -3,7 +3,14 @@ from typing import get_args, get_type_hints
 import pytest
 
 from ppl_cnn.options.densities import DensityOptions
-from ppl_cnn.options.presets import DEFAULT, FROM_PRESET, PRESETS, Preset, default_hint, resolved
+from ppl_cnn.options.presets import (
+    DEFAULTS,
+    FROM_PRESET,
+    PRESETS,
+    Preset,
+    default_hint,
+    resolved,
+)
 from ppl_cnn.sample import SampleOptions
 
 
@@ -14,8 +21,14 @@ def test_a_preset_gives_its_values_and_explicit_ones_override_it(name):
     assert others == PRESETS[name]._replace(warps=7, size=None)
 
 
-def test_without_a_preset_the_published_values_hold():
-    assert resolved(None, {}) == PRESETS[DEFAULT] == PRESETS["published"]
+def test_without_a_preset_the_defaults_hold():
+    assert resolved(None, {}) == DEFAULTS
+    assert resolved(None, {"target": "log-prob"}) == DEFAULTS._replace(target="log-prob")
+
+
+def test_the_published_preset_is_the_papers_setting():
+    """The score under white noise of 10 grey levels at T = 1."""
+    assert PRESETS["published"] == Preset("logit", 0, 0.0, None, "white:10", 1.0, None)
 
 
 def test_the_option_offers_the_presets():
@@ -28,5 +41,5 @@ def test_each_value_is_an_option_of_sampling():
 
 
 def test_help_names_the_values_of_all_presets():
-    assert default_hint("target") == "(default: logit; vivid: soft-log-prob:10)"
+    assert default_hint("target") == ("(default: auto; published: logit; vivid: soft-log-prob:10)")
     assert default_hint("start", "prior") == "(default: prior; vivid: rto)"

@@ -221,6 +221,10 @@ def _config(densities: Sequence[TiltedDensity], settings: Sampling, model: str) 
     if len(densities) > 1:
         del units["unit"]
         units["units"] = [str(density.unit) for density in densities]
+        # Classes may have another target than filters; each unit's folder has its own.
+        if "target" in units:
+            targets = [str(density.unit.settings["target"]) for density in densities]
+            units["target"] = ", ".join(dict.fromkeys(targets))
     return {
         "kind": "sampling",
         "model": model,

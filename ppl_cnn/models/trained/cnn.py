@@ -16,10 +16,11 @@ from ppl_cnn.models.networks.forward import scores
 from ppl_cnn.models.networks.graph import Params, shapes, weight_shapes
 from ppl_cnn.models.networks.initialization import he_normal
 from ppl_cnn.models.networks.layers import Shape
+from ppl_cnn.models.trained.suited_target import suited_target
 from ppl_cnn.models.units.activity import activity
 from ppl_cnn.models.units.listing import LayerUnits, unit_layers
 from ppl_cnn.models.units.names import UnitName
-from ppl_cnn.models.units.targets import Target
+from ppl_cnn.models.units.targets import TargetChoice
 from ppl_cnn.models.units.unit import Side, Unit, find_units, only
 
 
@@ -32,12 +33,15 @@ class CNN(nnx.Module):
         classes: names of the last layer's channels, or () if they have none.
         alpha: (class,) offsets alpha_c = log rho_c - log Z_c from scores to the classifier's
             logits. They are zeros unless the network was trained generatively.
+        objective: what the last stage of its training minimised, such as "generative"; None if it
+            is unknown.
 
     Args:
         declaration: the network as data.
         params: layer name -> weight name -> array.
         alpha: the offsets; None stands for zeros.
         classes: names of the classes, or ().
+        objective: generative, hybrid:LAMBDA, discriminative, or None.
 
     Examples:
         >>> from ppl_cnn.models.networks.layers import Dense
@@ -56,9 +60,11 @@ class CNN(nnx.Module):
         alpha: Array | np.ndarray | None = None,
         *,
         classes: tuple[str, ...] = (),
+        objective: str | None = None,
     ) -> None:
         self.declaration = declaration
         self.classes = classes
+        self.objective = objective
         self.params = nnx.data(
             {
                 name: {key: nnx.Param(array) for key, array in weights.items()}
@@ -130,7 +136,13 @@ class CNN(nnx.Module):
                 f"squeezenet1.1.",
                 argument="size",
             )
-        return type(self)(network, self.arrays(), self.alpha[...], classes=self.classes)
+        return type(self)(
+            network,
+            self.arrays(),
+            self.alpha[...],
+            classes=self.classes,
+            objective=self.objective,
+        )
 
     def __call__(self, x: Float[Array, "n row col channel"]) -> Float[Array, "n c"]:
         """The score matrix F of images in pixel units minus the mean; alpha is not added."""
@@ -145,13 +157,14 @@ class CNN(nnx.Module):
         x = preprocess(np.asarray(pixels), self.preprocessing, self.image_shape)
         return self(x) + self.alpha[...][None, :]
 
-    def unit(self, text: str, response: Side = "pre", target: Target | str = "logit") -> Unit:
+    def unit(self, text: str, response: Side = "pre", target: TargetChoice = "logit") -> Unit:
         """The unit that a text such as "conv5:12", "conv5:12@0,3" or "class:Trouser" names.
 
         Args:
             text: a unit as in `ppl_cnn.models.units.names.parse_units`.
             response: "post" for the response after the nonlinearity that follows the layer.
-            target: what is scored of a class, as in `ppl_cnn.models.units.targets.parse_target`.
+            target: what is scored of a class, as in `ppl_cnn.models.units.targets.parse_target`;
+                auto goes by `ppl_cnn.models.trained.suited_target.suited_target`.
 
         Raises:
             InputError: there is no such unit, response or target, or the text names several units.
@@ -165,7 +178,7 @@ class CNN(nnx.Module):
         return only(self.units(text, response, target), text)
 
     def units(
-        self, text: str, response: Side = "pre", target: Target | str = "logit"
+        self, text: str, response: Side = "pre", target: TargetChoice = "logit"
     ) -> list[Unit]:
         """The units that a text such as "conv5:0-15,conv5:40" names, in its order; see `unit`."""
         return find_units(
@@ -176,6 +189,7 @@ class CNN(nnx.Module):
             classes=self.classes,
             response=response,
             target=target,
+            suited=suited_target(self.objective).target,
         )
 
     def unit_layers(self) -> tuple[LayerUnits, ...]:
@@ -192,10 +206,13 @@ class CNN(nnx.Module):
         """
         return activity(self.declaration, self.arrays(), batches)
 
+    def is_class(self, unit: UnitName) -> bool:
+        """Whether a unit is a class, a channel of the last layer."""
+        return unit.layer == self.declaration.layers[-1].name
+
     def class_of(self, unit: UnitName) -> str | None:
         """The name of the class that a unit is; None for a filter or a class without a name."""
-        is_class = unit.layer == self.declaration.layers[-1].name
-        return self.classes[unit.channel] if is_class and self.classes else None
+        return self.classes[unit.channel] if self.is_class(unit) and self.classes else None
 
 
 def preprocess(

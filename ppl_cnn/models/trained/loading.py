@@ -21,6 +21,7 @@ from ppl_cnn.models.trained.model_folder import (
 )
 from ppl_cnn.models.trained.module_network import ModuleNetwork
 from ppl_cnn.models.trained.published import fetch
+from ppl_cnn.models.trained.suited_target import last_objective
 from ppl_cnn.models.trained.user_networks import load_module
 
 
@@ -59,7 +60,9 @@ def load(model: str | Path, *, weights: str | Path | None = None) -> CNN | Modul
         return load_module(str(model), weights)
     if weights is not None:
         network = network_named(str(model))
-        return read_published(weights_file(network, weights), network)
+        # All published weights are of classifiers that were trained by their logistic loss.
+        objective = "discriminative" if str(weights) == "auto" else None
+        return read_published(weights_file(network, weights), network, objective)
     folder = model_folder(model)
     description = read_description(folder)
     network = declaration_of(description, folder)
@@ -72,17 +75,28 @@ def load(model: str | Path, *, weights: str | Path | None = None) -> CNN | Modul
         raise FileError(
             f"{path} must give {count} finite alpha, and {count} classes or none.", path=path
         )
-    return CNN(network, params, alpha.astype(np.float32), classes=tuple(classes))
+    return CNN(
+        network,
+        params,
+        alpha.astype(np.float32),
+        classes=tuple(classes),
+        objective=last_objective(description),
+    )
 
 
-def read_published(path: Path, network: Network) -> CNN:
+def read_published(path: Path, network: Network, objective: str | None = None) -> CNN:
     """A declared network with the weights of a published file, and with its classes' names.
+
+    Args:
+        path: the file.
+        network: the declaration.
+        objective: what the network's training minimised; None if it is unknown.
 
     Raises:
         InputError: the file can't be read (see `read_tensors`), or holds other weights.
     """
     params = params_from(read_tensors(path), network, path)
-    return CNN(network, params, classes=class_names(network))
+    return CNN(network, params, classes=class_names(network), objective=objective)
 
 
 def weights_file(network: Network, weights: str | Path) -> Path:

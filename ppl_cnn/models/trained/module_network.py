@@ -19,9 +19,10 @@ from ppl_cnn.models.networks.receptive_field import Images, Weights, receptive_f
 from ppl_cnn.models.trained.captured import OUTPUT, CapturedModule, layer_shapes, named_leaves
 from ppl_cnn.models.trained.cnn import preprocess
 from ppl_cnn.models.trained.module_unit import ModuleUnit
+from ppl_cnn.models.trained.suited_target import suited_target
 from ppl_cnn.models.units.listing import LayerUnits
 from ppl_cnn.models.units.names import Place, UnitName, parse_units
-from ppl_cnn.models.units.targets import Target, parse_target
+from ppl_cnn.models.units.targets import TargetChoice, parse_target, settled
 from ppl_cnn.models.units.unit import Side, no_probabilities, only
 
 
@@ -43,6 +44,7 @@ class ModuleNetwork:
         image_shape: (row, col, channel) of its images.
         preprocessing: the mean, scale and channel order between pixels and the module.
         classes: names of the scores, or () if they have none.
+        objective: None, as a module doesn't tell how it was trained.
         is_resized: whether its images have another size than those it was made for.
         layers: layer name -> shape of its response without the batch axis, in the order of calls.
         weights: name ("conv1.kernel") -> array of the module's state, without random keys.
@@ -83,6 +85,7 @@ class ModuleNetwork:
         classes: tuple[str, ...] = (),
     ) -> None:
         self.name = type(module).__name__
+        self.objective: str | None = None
         self.image_shape = _image_shape(image_shape)
         self.is_resized = False
         channels = image_shape[2]
@@ -144,13 +147,14 @@ class ModuleNetwork:
         """
         return self(preprocess(np.asarray(pixels), self.preprocessing, self.image_shape))
 
-    def unit(self, text: str, response: Side = "pre", target: Target | str = "logit") -> ModuleUnit:
+    def unit(self, text: str, response: Side = "pre", target: TargetChoice = "logit") -> ModuleUnit:
         """The unit that a text such as "blocks.0.conv:12", "conv2:3@0,3" or "class:cat" names.
 
         Args:
             text: a unit as in `ppl_cnn.models.units.names.parse_units`.
             response: "pre"; the nonlinearity after a layer is unknown, so there is no "post".
-            target: what is scored of a class, as in `ppl_cnn.models.units.targets.parse_target`.
+            target: what is scored of a class, as in `ppl_cnn.models.units.targets.parse_target`;
+                auto goes by `ppl_cnn.models.trained.suited_target.suited_target`.
 
         Raises:
             InputError: there is no such unit, response or target, or the text names several units.
@@ -158,7 +162,7 @@ class ModuleNetwork:
         return only(self.units(text, response, target), text)
 
     def units(
-        self, text: str, response: Side = "pre", target: Target | str = "logit"
+        self, text: str, response: Side = "pre", target: TargetChoice = "logit"
     ) -> list[ModuleUnit]:
         """The units that a text such as "conv1:0-15,conv2:3" names, in its order; see `unit`."""
         if response != "pre":
@@ -168,13 +172,14 @@ class ModuleNetwork:
                 f"self.sow(nnx.Intermediate, NAME, x) makes x one.",
                 argument="response",
             )
-        target = parse_target(target)
+        target, suited = parse_target(target), suited_target(self.objective).target
         names = parse_units(text, self.layers, self.classes)
         found: dict[UnitName, ModuleUnit] = {}
         for layer, group in groupby(sorted(names, key=_layer), key=_layer):
             members = list(group)
-            if target.compares_classes and layer != OUTPUT:
-                raise no_probabilities(layer, self.name, target, OUTPUT)
+            own_target = settled(target, suited=suited, is_class=layer == OUTPUT)
+            if own_target.compares_classes and layer != OUTPUT:
+                raise no_probabilities(layer, self.name, own_target, OUTPUT)
             places = list({name.place for name in members})
             fields = dict(zip(places, self._receptive_fields(layer, places), strict=True))
             for name in members:
@@ -186,13 +191,16 @@ class ModuleNetwork:
                     )
                 channel = {"channel": jnp.asarray(name.channel)}
                 params = {"weights": self.weights, "unit": channel}
-                found[name] = ModuleUnit(self, name, response, target, rows, cols, params)
+                found[name] = ModuleUnit(self, name, response, own_target, rows, cols, params)
         return [found[name] for name in names]
+
+    def is_class(self, unit: UnitName) -> bool:
+        """Whether a unit is a class, a channel of the last layer."""
+        return unit.layer == OUTPUT
 
     def class_of(self, unit: UnitName) -> str | None:
         """The name of the class that a unit is; None for a filter or a class without a name."""
-        is_class = unit.layer == OUTPUT
-        return self.classes[unit.channel] if is_class and self.classes else None
+        return self.classes[unit.channel] if self.is_class(unit) and self.classes else None
 
     def unit_layers(self) -> tuple[LayerUnits, ...]:
         """The layers whose channels are units, in the order of calls; the last has the classes.

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, UInt8
 from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.units.listing import LayerUnits
 from ppl_cnn.models.units.names import UnitName
-from ppl_cnn.models.units.targets import Target
+from ppl_cnn.models.units.targets import TargetChoice
 from ppl_cnn.models.units.unit import NetworkUnit, Side
 
 
@@ -37,6 +37,10 @@ class TrainedNetwork(Protocol):
     def classes(self) -> tuple[str, ...]:
         """The names of the scores, or () if they have none."""
 
+    @property
+    def objective(self) -> str | None:
+        """What the last stage of its training minimised, such as "generative"; None if unknown."""
+
     def __call__(self, x: Float[Array, "n row col channel"]) -> Float[Array, "n c"]:
         """The score matrix F of images."""
 
@@ -44,12 +48,12 @@ class TrainedNetwork(Protocol):
         """The classifier's logits of uint8 photographs, RGB or grey, of any size."""
 
     def unit(
-        self, text: str, response: Side = "pre", target: Target | str = "logit"
+        self, text: str, response: Side = "pre", target: TargetChoice = "logit"
     ) -> NetworkUnit:
         """The one unit that a text such as "conv5:12" or "class:Trouser" names."""
 
     def units(
-        self, text: str, response: Side = "pre", target: Target | str = "logit"
+        self, text: str, response: Side = "pre", target: TargetChoice = "logit"
     ) -> Sequence[NetworkUnit]:
         """The units that a text such as "conv5:0-15,conv5:40" names."""
 
@@ -64,6 +68,9 @@ class TrainedNetwork(Protocol):
         Raises:
             MismatchError: it is unknown which nonlinearities follow the network's layers.
         """
+
+    def is_class(self, unit: UnitName) -> bool:
+        """Whether a unit is a class, a channel of the last layer."""
 
     def class_of(self, unit: UnitName) -> str | None:
         """The name of the class that a unit is; None for a filter or a class without a name."""

@@ -4,6 +4,7 @@ The log-probabilities are of the classifier's logits F + alpha. The score is F a
 changes only the constant Z of p_c.
 """
 
+import enum
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -100,14 +101,26 @@ TARGETS: dict[str, type[Target]] = {
 }
 """The targets by the name that a text begins with."""
 
+
+class Auto(enum.Enum):
+    """What stands for a target that the network's training decides."""
+
+    AUTO = "auto"
+
+
+AUTO = Auto.AUTO
+
+type TargetChoice = Target | Auto | str
+"""A target, its text, or what leaves it to the network's training."""
+
 _TEXT = re.compile(r"(?P<name>[a-z-]+)(?::(?P<number>\d+\.?\d*))?", re.ASCII)
 
 
-def parse_target(target: str | Target) -> Target:
+def parse_target(target: TargetChoice) -> Target | Auto:
     """The target that a text names; a target itself is returned as it is.
 
     Args:
-        target: logit, log-prob, or soft-log-prob:TAU with a positive TAU.
+        target: logit, log-prob, soft-log-prob:TAU with a positive TAU, or auto.
 
     Raises:
         UnknownNameError: the text names no target.
@@ -118,18 +131,33 @@ def parse_target(target: str | Target) -> Target:
         >>> str(SoftLogProb(10.0))
         'soft-log-prob:10'
     """
-    if isinstance(target, Target):
+    if isinstance(target, Target | Auto):
         return target
+    if target == AUTO.value:
+        return AUTO
     found = _TEXT.fullmatch(target)
     kind = TARGETS.get(found["name"]) if found else None
     if found and kind:
         numbers = [] if found["number"] is None else [float(found["number"])]
         if len(numbers) == kind.form.count(":") and min(numbers, default=1.0) > 0:
             return kind(*numbers)
-    forms = [each.form for each in TARGETS.values()]
+    forms = [AUTO.value, *(each.form for each in TARGETS.values())]
     raise UnknownNameError(
         f"Unknown target {target!r}. Write {', '.join(forms[:-1])} or {forms[-1]} with a positive "
         f"TAU, for example soft-log-prob:10.",
         name=target,
         known=forms,
     )
+
+
+def settled(target: Target | Auto, *, suited: Target, is_class: bool) -> Target:
+    """The target of a unit, with auto decided.
+
+    Args:
+        target: the target that was asked for.
+        suited: what auto stands for with classes.
+        is_class: whether the unit is a class; auto scores filters as they are.
+    """
+    if target is AUTO:
+        return suited if is_class else Logit()
+    return target

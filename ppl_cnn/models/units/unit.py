@@ -18,7 +18,7 @@ from ppl_cnn.models.networks.slab import Slab
 from ppl_cnn.models.units.listing import channels_step, nonlinearities, unit_layers
 from ppl_cnn.models.units.names import UnitName, parse_units
 from ppl_cnn.models.units.score_function import Image
-from ppl_cnn.models.units.targets import Logit, Target, parse_target
+from ppl_cnn.models.units.targets import Logit, Target, TargetChoice, parse_target, settled
 
 type Side = Literal["pre", "post"]
 """Before or after the nonlinearity that follows a unit's layer."""
@@ -139,7 +139,8 @@ def find_units(
     alpha: Float[Array, " class"] | None = None,
     classes: Sequence[str] = (),
     response: Side = "pre",
-    target: Target | str = "logit",
+    target: TargetChoice = "logit",
+    suited: Target | None = None,
 ) -> list[Unit]:
     """The units that a text names, in its order.
 
@@ -151,7 +152,8 @@ def find_units(
             default zeros.
         classes: the names of the last layer's channels, or ().
         response: "pre" for the response before the nonlinearity, "post" for that after it.
-        target: what of a class tilts its density, such as `LogProb()` or "log-prob".
+        target: what of a class tilts its density, such as `LogProb()`, "log-prob" or "auto".
+        suited: what auto stands for with classes; by default their score.
 
     Raises:
         UnknownNameError: the network has no such layer or class, or there is no such target.
@@ -162,18 +164,19 @@ def find_units(
         raise ArgumentError(
             f"`response` must be pre or post, not {response!r}.", argument="response"
         )
-    target = parse_target(target)
+    target, suited = parse_target(target), suited or Logit()
     layers = {layer.name: shapes(network)[layer.name] for layer in unit_layers(network)}
     names = parse_units(text, layers, classes)
     found: dict[UnitName, Unit] = {}
     together = sorted(names, key=lambda name: (name.layer, str(name.place)))
-    for _, group in groupby(together, key=lambda name: (name.layer, name.place)):
+    for (layer, _), group in groupby(together, key=lambda name: (name.layer, name.place)):
         members = list(group)
-        slab, weights, channels = _computed(network, params, alpha, members, response, target)
+        own_target = settled(target, suited=suited, is_class=layer == network.layers[-1].name)
+        slab, weights, channels = _computed(network, params, alpha, members, response, own_target)
         for name in members:
             own = {"unit": {"channel": jnp.asarray(channels.index(name.channel))}}
             found[name] = Unit(
-                network, name, response, target, slab.rows, slab.cols, slab, {**weights, **own}
+                network, name, response, own_target, slab.rows, slab.cols, slab, {**weights, **own}
             )
     return [found[name] for name in names]
 

@@ -6,7 +6,7 @@ from scipy import special
 
 from ppl_cnn.errors import ArgumentError, MismatchError, UnknownNameError
 from ppl_cnn.models.networks.catalogue import LENET
-from ppl_cnn.models.units.targets import Logit, LogProb, SoftLogProb, parse_target
+from ppl_cnn.models.units.targets import AUTO, Logit, LogProb, SoftLogProb, parse_target, settled
 from ppl_cnn.models.units.unit import find_units
 
 
@@ -64,13 +64,20 @@ def test_a_soft_target_still_rises_where_the_log_probability_is_flat():
     assert slope > 0.3
 
 
+def test_auto_leaves_the_target_of_classes_to_the_network():
+    assert parse_target("auto") is parse_target(AUTO) is AUTO
+    assert settled(AUTO, suited=LogProb(), is_class=True) == LogProb()
+    assert settled(AUTO, suited=LogProb(), is_class=False) == Logit()
+    assert settled(SoftLogProb(4.0), suited=LogProb(), is_class=True) == SoftLogProb(4.0)
+
+
 BAD = ["", "logits", "log_prob", "soft-log-prob", "soft-log-prob:", "soft-log-prob:0", "Logit"]
 BAD += ["soft-log-prob:-1", "soft-log-prob:nan", "soft-log-prob:inf", "soft-log-prob:1:2"]
 
 
 @pytest.mark.parametrize("text", BAD)
 def test_texts_that_name_no_target_are_refused(text, random_params, refused):
-    forms = ("logit", "log-prob", "soft-log-prob:TAU")
+    forms = ("auto", "logit", "log-prob", "soft-log-prob:TAU")
     with refused(repr(text), *forms, kind=UnknownNameError, name=text, known=forms):
         find_units("class:0", LENET, random_params(LENET), target=text)
 
