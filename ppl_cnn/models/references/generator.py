@@ -235,7 +235,9 @@ def _resized(
     """Images of that many rows and columns."""
     if image.shape[-3:-1] == size:
         return image
-    return jax.image.resize(image, (*image.shape[:-3], *size, image.shape[-1]), "linear")
+    shape = (*image.shape[:-3], *size, image.shape[-1])
+    resized: Array = jax.image.resize(image, shape, "linear")
+    return resized
 
 
 def _coloured(image: Images, channels: int) -> Float[Array, "*batch row col channel_out"]:
