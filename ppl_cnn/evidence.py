@@ -47,7 +47,7 @@ def main(options: EvidenceOptions) -> None:
     from ppl_cnn.inference.sampling.log_z import class_offsets
 
     named = options.named()
-    options.print_values(named.chosen)
+    options.print_values(named.choices)
     out = options.out or options.folder("evidence", named.target)
     command = shlex.join(["python", "-m", "ppl_cnn.evidence", *sys.argv[1:]])
     found = evidence(

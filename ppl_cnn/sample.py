@@ -95,7 +95,7 @@ def main(options: SampleOptions) -> None:
         start=parse_start(options.starts),
     )
     named = options.named()
-    options.print_values(named.chosen)
+    options.print_values(named.choices)
     out = options.out or options.folder(options.kernel, named.target)
     command = shlex.join(["python", "-m", "ppl_cnn.sample", *sys.argv[1:]])
     sample_to(

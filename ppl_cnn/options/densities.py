@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from tyro.conf import arg
 
 from ppl_cnn.models.references.registry import reference_help
 from ppl_cnn.options.presets import (
+    AUTO,
     FROM_PRESET,
     PRESETS,
     FromPreset,
@@ -22,7 +24,6 @@ from ppl_cnn.options.presets import (
 if TYPE_CHECKING:
     from ppl_cnn.models.density import TiltedDensity
     from ppl_cnn.models.references.spectral import Spectral
-    from ppl_cnn.models.trained.suited_target import SuitedTarget
 
 
 class Named(NamedTuple):
@@ -35,8 +36,8 @@ class Named(NamedTuple):
     """What a run's record says of them."""
     target: str
     """The text of the target in force: that of the classes, if classes are among the units."""
-    chosen: "SuitedTarget | None"
-    """The choice that `--target auto` made for classes."""
+    choices: list[str]
+    """What auto chose for the target of classes and for the reference, in words."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ class DensityOptions:
         str | FromPreset,
         arg(
             metavar="STR",
-            help=f"The reference distribution q. {reference_help()}",
+            help=f"The reference distribution q. auto: the network's own if it has one, as "
+            f"alexnet-fashion does, or else white:10. {reference_help()}",
             help_behavior_hint=default_hint("reference"),
         ),
     ] = FROM_PRESET
@@ -118,7 +120,8 @@ class DensityOptions:
         from ppl_cnn.models.references.spectral import Spectral
         from ppl_cnn.models.trained.loading import load
         from ppl_cnn.models.trained.suited_target import suited_target
-        from ppl_cnn.models.units.targets import AUTO, parse_target
+        from ppl_cnn.models.units.targets import AUTO as AUTO_TARGET
+        from ppl_cnn.models.units.targets import parse_target
         from ppl_cnn.models.units.views import averaged
 
         values = self.values()
@@ -129,10 +132,15 @@ class DensityOptions:
         units = network.units(self.unit, self.response, asked)
         classes = [unit for unit in units if network.is_class(unit.name)]
         target = str((classes or units)[0].target)
-        chosen = suited_target(network.objective) if asked is AUTO and classes else None
+        choices = []
+        if asked is AUTO_TARGET and classes:
+            choices.append(str(suited_target(network.objective)))
         views = [averaged(unit, values.warps, values.smooth) for unit in units]
         photographs = None if self.fit is None else cache(partial(measure, self.fit))
-        reference = parse_reference(values.reference, fit=photographs)
+        text = values.reference
+        if text == AUTO:
+            text = network.reference or PRESETS["published"].reference
+        reference = parse_reference(text, fit=photographs)
         fitted = None if photographs is None else Spectral(*photographs())
         description = {
             "network": network.name,
@@ -143,13 +151,15 @@ class DensityOptions:
             # The key's name is that of records which older versions wrote.
             description["recipe"] = {"name": self.preset, **self._in_force(), "target": target}
         densities = [TiltedDensity(view, reference, values.temperature) for view in views]
-        return Named(densities, fitted, description, target, chosen)
+        if values.reference == AUTO and network.reference:
+            choices.append(f"reference: {network.reference}, which {network.name} names as its own")
+        return Named(densities, fitted, description, target, choices)
 
-    def print_values(self, chosen: "SuitedTarget | None") -> None:
-        """Prints to stderr what the user may not have typed: a preset's values, and auto's choice.
+    def print_values(self, choices: Sequence[str]) -> None:
+        """Prints to stderr what the user may not have typed: a preset's values, auto's choices.
 
         Args:
-            chosen: auto's choice, as in `Named`.
+            choices: auto's, as in `Named`.
         """
         if self.preset is not None:
             own = PRESETS[self.preset]._asdict()
@@ -158,8 +168,8 @@ class DensityOptions:
                 for name, value in self._in_force().items()
             )
             print(f"preset {self.preset}: {values}", file=sys.stderr)
-        if chosen is not None:
-            print(chosen, file=sys.stderr)
+        for choice in choices:
+            print(choice, file=sys.stderr)
 
     def folder(self, method: str, target: str) -> Path:
         """Where the run goes by default, named after what is sampled and how.

@@ -32,7 +32,10 @@ class Preset(NamedTuple):
     start: str | None
 
 
-DEFAULTS = Preset("auto", 0, 0.0, None, "white:10", 1.0, None)
+AUTO = "auto"
+"""The text of a reference that stands for the network's own, or the published one."""
+
+DEFAULTS = Preset("auto", 0, 0.0, None, AUTO, 1.0, None)
 """What commands take without a preset."""
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(

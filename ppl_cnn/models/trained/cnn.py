@@ -35,6 +35,8 @@ class CNN(nnx.Module):
             logits. They are zeros unless the network was trained generatively.
         objective: what the last stage of its training minimised, such as "generative"; None if it
             is unknown.
+        reference: the text of the reference q that it is sampled under unless another is asked
+            for, such as "generator:fashion"; None if it has no own.
 
     Args:
         declaration: the network as data.
@@ -42,6 +44,7 @@ class CNN(nnx.Module):
         alpha: the offsets; None stands for zeros.
         classes: names of the classes, or ().
         objective: generative, hybrid:LAMBDA, discriminative, or None.
+        reference: as `parse_reference` takes it, or None.
 
     Examples:
         >>> from ppl_cnn.models.networks.layers import Dense
@@ -61,10 +64,12 @@ class CNN(nnx.Module):
         *,
         classes: tuple[str, ...] = (),
         objective: str | None = None,
+        reference: str | None = None,
     ) -> None:
         self.declaration = declaration
         self.classes = classes
         self.objective = objective
+        self.reference = reference
         self.params = nnx.data(
             {
                 name: {key: nnx.Param(array) for key, array in weights.items()}
@@ -142,6 +147,7 @@ class CNN(nnx.Module):
             self.alpha[...],
             classes=self.classes,
             objective=self.objective,
+            reference=self.reference,
         )
 
     def __call__(self, x: Float[Array, "n row col channel"]) -> Float[Array, "n c"]:

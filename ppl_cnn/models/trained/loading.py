@@ -69,6 +69,10 @@ def load(model: str | Path, *, weights: str | Path | None = None) -> CNN | Modul
     params = read_weights(folder / "weights.safetensors", network)
     count = shapes(network)[network.layers[-1].name][-1]
     alpha, classes = numbers(description["alpha"]), description["classes"]
+    reference = description.get("reference")
+    if not isinstance(reference, str | None):
+        path = folder / "model.json"
+        raise FileError(f"{path} must give a reference's text, not {reference!r}.", path=path)
     named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
     if alpha.shape != (count,) or not named or len(classes) not in (0, count):
         path = folder / "model.json"
@@ -81,6 +85,7 @@ def load(model: str | Path, *, weights: str | Path | None = None) -> CNN | Modul
         alpha.astype(np.float32),
         classes=tuple(classes),
         objective=last_objective(description),
+        reference=reference,
     )
 
 

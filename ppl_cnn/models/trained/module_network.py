@@ -45,6 +45,7 @@ class ModuleNetwork:
         preprocessing: the mean, scale and channel order between pixels and the module.
         classes: names of the scores, or () if they have none.
         objective: None, as a module doesn't tell how it was trained.
+        reference: None, as it has no reference of its own.
         is_resized: whether its images have another size than those it was made for.
         layers: layer name -> shape of its response without the batch axis, in the order of calls.
         weights: name ("conv1.kernel") -> array of the module's state, without random keys.
@@ -86,6 +87,7 @@ class ModuleNetwork:
     ) -> None:
         self.name = type(module).__name__
         self.objective: str | None = None
+        self.reference: str | None = None
         self.image_shape = _image_shape(image_shape)
         self.is_resized = False
         channels = image_shape[2]

@@ -41,6 +41,10 @@ class TrainedNetwork(Protocol):
     def objective(self) -> str | None:
         """What the last stage of its training minimised, such as "generative"; None if unknown."""
 
+    @property
+    def reference(self) -> str | None:
+        """The text of its own reference, such as "generator:fashion"; None if it has none."""
+
     def __call__(self, x: Float[Array, "n row col channel"]) -> Float[Array, "n c"]:
         """The score matrix F of images."""
 
