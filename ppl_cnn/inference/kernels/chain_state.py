@@ -1,14 +1,12 @@
 """The state of a chain that a `TiltKernel` moves."""
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ppl_cnn.inference.kernels.adaptation import Feedback, Tuned
-from ppl_cnn.inference.kernels.kernel import Statistic, Transition
+from ppl_cnn.inference.kernels.kernel import Transition
 from ppl_cnn.inference.kernels.trajectory import Latent, Point, Tilt, point_at, potential_at
 
 
@@ -102,12 +100,7 @@ class ChainState(NamedTuple):
 
 
 def first_chain(
-    tilt: Tilt,
-    key: Array,
-    z: Latent,
-    tuned: Tuned,
-    *,
-    own: Mapping[str, Statistic] = MappingProxyType({}),
+    tilt: Tilt, key: Array, z: Latent, tuned: Tuned, *, own: Transition | None = None
 ) -> ChainState:
     """A chain's state before its first transition.
 
@@ -116,7 +109,7 @@ def first_chain(
         key: random key of the first transition.
         z: where the chain starts.
         tuned: step size, and what else the kernel adapts, to start with.
-        own: the kernel's `own_statistics`, if `after` is given their values.
+        own: zeros for the kernel's `own_statistics`; by default it has none in the state.
     """
     point = point_at(tilt, z)
     potential, zero = potential_at(point), jnp.zeros(())
@@ -132,7 +125,7 @@ def first_chain(
         feedback=Feedback.none(tuned),
         adapt_state=tuned,
         rng_key=key,
-        own={name: jnp.zeros((), kind.dtype) for name, kind in own.items()},
+        own={} if own is None else own,
     )
 
 

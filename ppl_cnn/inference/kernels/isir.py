@@ -106,7 +106,8 @@ class ISIR(TiltKernel[ChainState]):
     def first_state(self, tilt: Tilt, key: Array, z: Latent) -> ChainState:
         """One chain's first state."""
         first = Tuned(jnp.asarray(FIRST_STEP), jnp.asarray(FIRST_ANGLE))
-        return first_chain(tilt, key, z, first, own=self.own_statistics)
+        none = {"forward_passes": jnp.zeros((), jnp.int32), "global_acceptance_rate": jnp.zeros(())}
+        return first_chain(tilt, key, z, first, own=none)
 
     def next_state(self, tilt: Tilt, state: ChainState) -> ChainState:
         """One chain's state after another transition."""
