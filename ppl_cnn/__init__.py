@@ -27,6 +27,7 @@ from ppl_cnn.errors import (
 if TYPE_CHECKING:
     from ppl_cnn.inference.diagnostics.diagnose import Diagnosis as Diagnosis
     from ppl_cnn.inference.diagnostics.diagnose import diagnose as diagnose
+    from ppl_cnn.inference.kernels.isir import ISIR as ISIR
     from ppl_cnn.inference.kernels.numpyro_kernels import HMC as HMC
     from ppl_cnn.inference.kernels.numpyro_kernels import NUTS as NUTS
     from ppl_cnn.inference.kernels.split import Split as Split
@@ -81,6 +82,7 @@ _HOMES = {
     "Gaussian": "ppl_cnn.models.references.gaussian",
     "GeneratorReference": "ppl_cnn.models.references.generator",
     "HMC": "ppl_cnn.inference.kernels.numpyro_kernels",
+    "ISIR": "ppl_cnn.inference.kernels.isir",
     "Images": "ppl_cnn.inference.sampling.starts.images",
     "LogProb": "ppl_cnn.models.units.targets",
     "LogZ": "ppl_cnn.inference.sampling.log_z",

@@ -31,9 +31,12 @@ class SampleOptions(DensityOptions):
 
     kernel: str = "split"
     """The transition kernel. split is HMC that solves the reference exactly, so that larger images
-    need no shorter step. tempered (or tempered:R, with R rungs, by default 16) exchanges replicas
-    between the reference and the density, at R times the cost, for densities whose chains stay
-    where they started. hmc is NumPyro's HMC with trajectories of jittered length, nuts its NUTS."""
+    need no shorter step. isir (or isir:N, with N candidates, by default 16) first chooses among
+    the chain's latent and N - 1 draws of the reference, then moves as split does: for tilts that
+    some draws of the reference suit, as with a learned reference at T = 1. tempered (or tempered:R,
+    with R rungs, by default 16) exchanges replicas between the reference and the density, at R
+    times the cost, for densities whose chains stay where they started. hmc is NumPyro's HMC with
+    trajectories of jittered length, nuts its NUTS."""
     chains: int = 8
     """Chains of each unit, run side by side."""
     start: Annotated[

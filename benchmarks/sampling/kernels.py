@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ppl_cnn.inference.diagnostics.diagnose import FORWARD_COST
 from ppl_cnn.inference.kernels.adaptation import Feedback, Tuned, Tuning
 from ppl_cnn.inference.kernels.numpyro_kernels import gaussian_step_size
 from ppl_cnn.inference.kernels.registry import parse_kernel
@@ -28,6 +29,7 @@ class Told(NamedTuple):
 
     z: jax.Array
     gradients: jax.Array
+    """Forward passes without a gradient among them, as `FORWARD_COST` each."""
     acceptance: jax.Array
     step_size: jax.Array
 
@@ -52,8 +54,8 @@ def ours(name, density):
 
     def told(state):
         found = kernel.transition(state)
-        count, acceptance = found["n_steps"], found["acceptance_rate"]
-        return Told(kernel.latent(state), count, acceptance, found["step_size"])
+        count = found["n_steps"] + FORWARD_COST * found.get("forward_passes", 0)
+        return Told(kernel.latent(state), count, found["acceptance_rate"], found["step_size"])
 
     return Kernel(
         # As in the chain driver, which draws a chain's start with the first of the two keys.

@@ -21,7 +21,8 @@ and seed a JSON object:
     ess: smallest effective sample size of response, lp and 50 random projections of the image; bulk
         and tail, over all chains; null for fewer than 10 draws a chain, which are too few
     ess_per_1000_gradients, ess_per_cpu_second: of the smaller of the two, while drawing
-    gradients: of all chains together while drawing; warmup_gradients: in its own adaptation
+    gradients: of all chains together while drawing; warmup_gradients: in its own adaptation. A
+        forward pass without a gradient, which isir makes, counts as a third of one
     seconds, cpu_seconds: of drawing, by the clock and of this process; warmup_, compile_seconds
     step_size, acceptance: after the warmup; split's step is an upper bound, as it divides angles
 """
@@ -113,7 +114,13 @@ CASES = (
 )
 TOY = (
     Case(
-        "lenet-T1", partial(LENETS, 1.0), 2, 60, 2, 3e-4, ("split", "numpyro-hmc", "blackjax-hmc")
+        "lenet-T1",
+        partial(LENETS, 1.0),
+        2,
+        60,
+        2,
+        3e-4,
+        ("split", "isir", "numpyro-hmc", "blackjax-hmc"),
     ),
 )
 

@@ -17,7 +17,7 @@ from benchmarks.common import command_line, read_lines
 
 COLOURS = {"split": "#c0392b", "leapfrog": "#2c6fa6"}
 COLUMNS = (
-    *("split", "tempered", "numpyro-hmc", "blackjax-hmc", "tfp-hmc"),
+    *("split", "isir", "tempered", "numpyro-hmc", "blackjax-hmc", "tfp-hmc"),
     *("numpyro-nuts", "blackjax-nuts", "tfp-nuts"),
 )
 MEASURES = {
@@ -61,7 +61,7 @@ def best_other(lines):
         found = {
             line["kernel"]: line["ess_per_1000_gradients"]
             for line in lines
-            if name_of(line) == case and line["kernel"] != "tempered" and line["ess"]
+            if name_of(line) == case and line["kernel"] not in ("isir", "tempered") and line["ess"]
         }
         mine = found.pop("split", None)
         if mine and found:
@@ -140,6 +140,7 @@ def draw_kernels(lines, axes):
     height = 0.8 / len(kernels)
     palette = [
         COLOURS["split"],
+        "#d98c3f",
         "#e6a19a",
         *matplotlib.colormaps["Blues"](np.linspace(0.85, 0.35, 6)),
     ]

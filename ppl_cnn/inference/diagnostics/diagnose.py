@@ -21,18 +21,24 @@ from ppl_cnn.inference.diagnostics.two_sides import Sides, two_sides
 from ppl_cnn.inference.diagnostics.verdict import Verdict, judge
 from ppl_cnn.inference.runs.record import read_record, second_side, unit_folder
 
+FORWARD_COST = 1 / 3
+"""What a forward pass counts as, in gradients."""
+
 
 class Efficiency(NamedTuple):
     """What the draws cost, and what they are worth; None where the record doesn't tell."""
 
     draws_per_second: float | None
     gradients_per_second: float | None
+    forward_passes: int | None
+    """Forward passes without a gradient, while drawing; None if the kernel makes none."""
     effective_draws: float | None
     """Bulk ESS of the response, over all chains."""
     gradients_per_effective_draw: float | None
+    """A forward pass without a gradient counts as `FORWARD_COST` gradients."""
     transitions: dict[str, float]
-    """The mean of `n_steps`, `step_size` and `tree_depth` over all draws, as far as the kernel
-    has them."""
+    """The mean of `n_steps`, `step_size`, `tree_depth` and `global_acceptance_rate` over all draws,
+    as far as the kernel has them."""
 
 
 @dataclass(kw_only=True, frozen=True, eq=False)
@@ -231,14 +237,17 @@ def _efficiency(
     ess = float(table.loc["response", "ess_bulk"])
     seconds = record.get("seconds", {}).get("sampling", 0)
     gradients = record.get("gradients", {}).get("sampling", 0)
+    passes = int(stats["forward_passes"].sum()) if "forward_passes" in stats else None
+    cost = gradients + FORWARD_COST * (passes or 0)
     return Efficiency(
         draws / seconds if seconds else None,
         gradients / seconds if gradients and seconds else None,
+        passes,
         ess if ess > 0 else None,
-        gradients / ess if gradients and ess > 0 else None,
+        cost / ess if gradients and ess > 0 else None,
         {
             name: float(stats[name].mean())
-            for name in ("n_steps", "step_size", "tree_depth")
+            for name in ("n_steps", "step_size", "tree_depth", "global_acceptance_rate")
             if name in stats
         },
     )

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ppl_cnn.inference.kernels.adaptation import Feedback, Tuned
+from ppl_cnn.inference.kernels.kernel import Transition
 from ppl_cnn.inference.kernels.trajectory import Latent, Point, Tilt, point_at, potential_at
 
 
@@ -32,6 +33,8 @@ class ChainState(NamedTuple):
     """What the last transition tells the adaptation."""
     adapt_state: Tuned
     rng_key: Array
+    own: Transition
+    """The last transition's values of the kernel's `own_statistics`; empty for one without."""
 
     @property
     def z(self) -> Latent:
@@ -67,6 +70,7 @@ class ChainState(NamedTuple):
         num_steps: Int[Array, ""] | int = 1,
         diverging: Bool[Array, ""] | bool = False,
         feedback: Feedback | None = None,
+        own: Transition | None = None,
     ) -> "ChainState":
         """The state after a transition.
 
@@ -78,6 +82,7 @@ class ChainState(NamedTuple):
             num_steps: gradients that the transition took.
             diverging: whether the energy error was too large.
             feedback: what the adaptation is told; by default the acceptance.
+            own: values of the kernel's `own_statistics`; by default those before.
         """
         potential = potential_at(point)
         return self._replace(
@@ -90,10 +95,13 @@ class ChainState(NamedTuple):
             diverging=jnp.asarray(diverging),
             feedback=Feedback(acceptance) if feedback is None else feedback,
             rng_key=key,
+            own=self.own if own is None else own,
         )
 
 
-def first_chain(tilt: Tilt, key: Array, z: Latent, tuned: Tuned) -> ChainState:
+def first_chain(
+    tilt: Tilt, key: Array, z: Latent, tuned: Tuned, *, own: Transition | None = None
+) -> ChainState:
     """A chain's state before its first transition.
 
     Args:
@@ -101,6 +109,7 @@ def first_chain(tilt: Tilt, key: Array, z: Latent, tuned: Tuned) -> ChainState:
         key: random key of the first transition.
         z: where the chain starts.
         tuned: step size, and what else the kernel adapts, to start with.
+        own: zeros for the kernel's `own_statistics`; by default it has none in the state.
     """
     point = point_at(tilt, z)
     potential, zero = potential_at(point), jnp.zeros(())
@@ -116,6 +125,7 @@ def first_chain(tilt: Tilt, key: Array, z: Latent, tuned: Tuned) -> ChainState:
         feedback=Feedback.none(tuned),
         adapt_state=tuned,
         rng_key=key,
+        own={} if own is None else own,
     )
 
 

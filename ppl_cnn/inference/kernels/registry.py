@@ -1,6 +1,7 @@
 """The kernels by their names, and the one parser of a kernel's text."""
 
 from ppl_cnn.errors import unknown
+from ppl_cnn.inference.kernels.isir import ISIR
 from ppl_cnn.inference.kernels.kernel import Kernel
 from ppl_cnn.inference.kernels.numpyro_kernels import HMC, NUTS
 from ppl_cnn.inference.kernels.split import Split
@@ -8,6 +9,7 @@ from ppl_cnn.inference.kernels.tempered import Tempered
 
 KERNELS: dict[str, type[Kernel]] = {
     "split": Split,
+    "isir": ISIR,
     "tempered": Tempered,
     "hmc": HMC,
     "nuts": NUTS,
@@ -19,7 +21,7 @@ def parse_kernel(text: str) -> Kernel:
     """The kernel that a text names, with default settings.
 
     Args:
-        text: a name in `KERNELS`, or `tempered:R` for R rungs.
+        text: a name in `KERNELS`, `isir:N` for N candidates, or `tempered:R` for R rungs.
 
     Raises:
         UnknownNameError: no kernel has that name.

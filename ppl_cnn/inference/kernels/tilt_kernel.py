@@ -102,7 +102,7 @@ class TiltKernel[S: HasChain](MCMCKernel, Kernel):
 
     def transition(self, state: S) -> Transition:
         """The statistics of the last transition."""
-        return reported(state.chain)
+        return {**reported(state.chain), **state.chain.own}
 
     def feedback(self, state: S) -> Feedback:
         """What the last transition tells the adaptation."""

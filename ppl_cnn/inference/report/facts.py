@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from ppl_cnn.errors import with_options
-from ppl_cnn.inference.diagnostics.diagnose import Diagnosis
+from ppl_cnn.inference.diagnostics.diagnose import FORWARD_COST, Diagnosis
 from ppl_cnn.inference.runs.record import ARGUMENTS
 
 
@@ -145,8 +145,13 @@ def _cost(diagnosis: Diagnosis) -> dict[str, str]:
     if worth.effective_draws is not None:
         ess = f"{worth.effective_draws:,.0f} of {draws:,}"
         facts["effective draws of the response (bulk)"] = ess
+    if worth.forward_passes is not None:
+        facts["forward passes, sampling"] = f"{worth.forward_passes:,}"
     if worth.gradients_per_effective_draw is not None:
         facts["gradients per effective draw"] = f"{worth.gradients_per_effective_draw:,.1f}"
+        if worth.forward_passes is not None:
+            ratio = f" (a forward pass counts as {FORWARD_COST:.2g})"
+            facts["gradients per effective draw"] += ratio
     for name, mean in worth.transitions.items():
         facts[f"{name.replace('_', ' ')}, mean"] = f"{mean:.3g}"
     return facts

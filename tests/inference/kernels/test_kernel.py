@@ -7,6 +7,7 @@ import pytest
 
 import ppl_cnn
 from ppl_cnn.errors import ArgumentError
+from ppl_cnn.inference.kernels.isir import ISIR
 from ppl_cnn.inference.kernels.kernel import COMMON, Statistic, Target, averaged, joined
 from ppl_cnn.inference.kernels.numpyro_kernels import HMC, NUTS
 from ppl_cnn.inference.kernels.registry import KERNELS, parse_kernel
@@ -83,6 +84,7 @@ def test_the_mean_acceptance_is_over_the_transitions_in_between():
 def test_statistics_are_the_common_ones_and_what_is_one_kernels_alone():
     assert set(NUTS().statistics) - set(COMMON) == {"tree_depth"}
     assert set(Tempered(rungs=3).statistics) - set(COMMON) == {"restarts"}
+    assert set(ISIR().statistics) - set(COMMON) == {"forward_passes", "global_acceptance_rate"}
     for kernel in (Split(), HMC()):
         assert kernel.statistics == COMMON
     assert HMC().statistics["diverging"].dtype is np.bool_
@@ -150,7 +152,7 @@ def test_binding_leaves_the_settings_as_they_are():
     assert bound is not settings
 
 
-@pytest.mark.parametrize("kind", [Split, Tempered])
+@pytest.mark.parametrize("kind", [Split, ISIR, Tempered])
 def test_a_kernel_with_a_tilt_of_its_own_is_not_bound_to_another(kind, refused):
     with refused(f"'{kind.name}'", kind=ArgumentError, argument="tilt"):
         kind(lambda z: z[0]).bind(linear_density())

@@ -12,6 +12,7 @@ from scipy import stats
 
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.kernels.adaptation import Angle, Feedback
+from ppl_cnn.inference.kernels.isir import ISIR
 from ppl_cnn.inference.kernels.split import Split, transition
 from ppl_cnn.inference.kernels.tempered import Tempered
 from ppl_cnn.inference.kernels.trajectory import Point, integrate, metropolis
@@ -303,6 +304,7 @@ ALARM = 0.002
 """Five histograms, each refused wrongly in 0.2 % of all cases: together 1 %."""
 KERNELS = {
     "split": partial(Split, step_size=0.6, angle=1.2),
+    "isir": partial(ISIR, candidates=4),
     "tempered": partial(Tempered, rungs=2),
 }
 

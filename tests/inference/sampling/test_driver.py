@@ -174,7 +174,7 @@ def test_thinning_keeps_every_second_draw_and_adds_up_the_gradients():
 
 
 @pytest.mark.parametrize(
-    "kernel", ["split", pytest.param("tempered:3", marks=pytest.mark.long), *NUMPYRO]
+    "kernel", ["split", "isir:4", pytest.param("tempered:3", marks=pytest.mark.long), *NUMPYRO]
 )
 def test_a_run_in_two_parts_is_the_run_in_one(kernel, tmp_path):
     density, sampling = (
