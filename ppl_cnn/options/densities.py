@@ -22,13 +22,16 @@ from ppl_cnn.options.presets import (
 
 if TYPE_CHECKING:
     from ppl_cnn.models.density import TiltedDensity
+    from ppl_cnn.models.empirical_density import EmpiricalDensity
     from ppl_cnn.models.references.spectral import Spectral
+
+    type Density = TiltedDensity | EmpiricalDensity
 
 
 class Named(NamedTuple):
     """What the options name."""
 
-    densities: "list[TiltedDensity]"
+    densities: "list[Density]"
     fitted: "Spectral | None"
     """The reference that was fitted to photographs."""
     description: dict[str, Any]
@@ -106,6 +109,8 @@ class DensityOptions:
             InputError: the model, unit, target or reference is unknown, or they don't fit.
         """
         from ppl_cnn.models.density import TiltedDensity
+        from ppl_cnn.models.empirical_density import EmpiricalDensity
+        from ppl_cnn.models.references.empirical import Empirical
         from ppl_cnn.models.references.parsing import parse_reference
         from ppl_cnn.models.references.photographs import measure
         from ppl_cnn.models.references.spectral import Spectral
@@ -129,7 +134,12 @@ class DensityOptions:
         if self.preset is not None:
             # The key's name is that of records which older versions wrote.
             description["recipe"] = {"name": self.preset, **self._in_force()}
-        densities = [TiltedDensity(view, reference, values.temperature) for view in views]
+        densities: list[Density]
+        if isinstance(reference, Empirical):
+            densities = [EmpiricalDensity(view, reference, values.temperature) for view in views]
+            description["labels"] = list(reference.images.classes)
+        else:
+            densities = [TiltedDensity(view, reference, values.temperature) for view in views]
         return Named(densities, fitted, description)
 
     def print_preset(self) -> None:
