@@ -73,11 +73,11 @@ class PresetDensity:
 
     def started(self, index, pair):
         """The latents of vivid's starts."""
-        return self._ascend(self._units[index].params, self.noise(index, pair))
+        return self._ascend(self._density(index).params, self.noise(index, pair))
 
     def moved(self, index, pair, z, gradients, warmup, **first):
         """The chains after at most so many gradients of the network, and what became of them."""
-        params = self._units[index].params
+        params = self._density(index).params
         kernel = self._kernel(warmup, **first)
         state = kernel["init"](keys_of(index + 1000, pair), z, params)
         spent, acceptance, responses = self.views, [], [state.tilt]

@@ -38,7 +38,7 @@ from benchmarks.recognition.arms import shown
 from benchmarks.recognition.judging import judged, rank_of
 from ppl_cnn.inference.kernels.split import Split
 from ppl_cnn.inference.sampling.starts.optimum import randomize_then_optimize
-from ppl_cnn.models.density import TiltedDensity
+from ppl_cnn.models.density import DensityParams, TiltedDensity
 from ppl_cnn.models.references.parsing import parse_reference
 from ppl_cnn.models.units.views import averaged
 from ppl_cnn.options.presets import PRESETS
@@ -63,7 +63,8 @@ class Chains:
         self._views = averaged(units[0], 2).params
         self._shape, self._count = density.latent_shape, count
         self._ascend = jax.jit(jax.vmap(partial(randomize_then_optimize, glimpsed), (None, 0)))
-        self._response = lambda z, params: density.unit.score(params, density.push(z))
+        self._response = lambda z, params: density.unit.score(params.unit, density.push(z, params))
+        self._weights = density.reference.params
         self._push = jax.jit(density.push)
 
     def starts(self, index):
@@ -71,12 +72,13 @@ class Chains:
         keys = jax.random.split(jax.random.key(index), self._count)
         z = jax.vmap(partial(jax.random.normal, shape=self._shape))(keys)
         half = self._count // 2
-        params = {**self._views, "unit": self._units[index].params["unit"]}
+        own = {**self._views, "unit": self._units[index].params["unit"]}
+        params = DensityParams(own, self._weights)
         return z.at[half:].set(self._ascend(params, z[half:]))
 
     def line(self, index, cold, gradients, starts):
         """What became of the chains."""
-        params = self._units[index].params
+        params = DensityParams(self._units[index].params, self._weights)
         kernel = Split(
             lambda z, params: cold * self._response(z, params),
             step_size=FIRST_STEP / math.sqrt(cold),

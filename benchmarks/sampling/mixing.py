@@ -46,7 +46,7 @@ from ppl_cnn.inference.kernels.adaptation import Tuning
 from ppl_cnn.inference.kernels.registry import parse_kernel
 from ppl_cnn.inference.sampling.starts.optimum import STEPS as ASCENT
 from ppl_cnn.inference.sampling.starts.optimum import randomize_then_optimize
-from ppl_cnn.models.density import TiltedDensity
+from ppl_cnn.models.density import DensityParams, TiltedDensity
 from ppl_cnn.models.networks.catalogue import LENET_ADVERTORCH
 from ppl_cnn.models.references.parsing import parse_reference
 from ppl_cnn.models.trained.cnn import CNN
@@ -183,7 +183,7 @@ def program(folder, name, text, target, kernel, chains, warmup, draws):
     directions = directions / math.sqrt(math.prod(shape))
 
     def of_class(params, channel):
-        return {**params, "unit": {"channel": channel}}
+        return params._replace(unit={**params.unit, "unit": {"channel": channel}})
 
     def optimum(params, strength, noise, channel):
         given: Any = (of_class(params, channel), strength)
@@ -250,7 +250,8 @@ def measured(folder, case, classes):
         case.draws,
     )
     began = time.perf_counter()
-    params = unit(case.network, case.target).params
+    own = unit(case.network, case.target).params
+    params = DensityParams(own, reference(folder, case.reference).params)
     kept = run(params, jnp.float32(case.strength), jax.random.key(0))
     kept = jax.tree.map(lambda leaf: _by_class(np.asarray(leaf), case), kept)
     seconds = time.perf_counter() - began

@@ -145,9 +145,7 @@ class Run:
     def begin(self, z):
         """States at these points, and where their adaptation begins."""
         keys = jax.random.split(jax.random.key(1 + self.case.seed), len(z))
-        states = jax.jit(jax.vmap(self.kernel.begin, (None, 0, 0)))(
-            self.density.unit.params, keys, z
-        )
+        states = jax.jit(jax.vmap(self.kernel.begin, (None, 0, 0)))(self.density.params, keys, z)
         return states, self.kernel.tuning(jax.tree.map(lambda leaf: leaf[0], states))
 
     def spend(self, carry, gradients: int, adapting: bool, least: int = 0):
@@ -158,7 +156,7 @@ class Run:
             process.
         """
         carry = jax.tree.map(_without_weak_type, carry)
-        params, began = self.density.unit.params, time.perf_counter()
+        params, began = self.density.params, time.perf_counter()
         block = jax.jit(partial(self._block, adapting)).lower(params, carry).compile()
         self.compile_seconds += time.perf_counter() - began
         blocks: list[Draw] = []
@@ -202,8 +200,8 @@ class Run:
 
     def _report(self, params, state):
         told, density = self.kernel.told(state), self.density
-        image = density.push(told.z)
-        response = density.unit.score(params, image)
+        image = density.push(told.z, params)
+        response = density.unit.score(params.unit, image)
         lp = response / density.temperature - jnp.sum(told.z * told.z) / 2
         return Draw(response, lp, image.ravel() @ self.directions, *told[1:])
 

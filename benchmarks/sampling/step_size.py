@@ -82,7 +82,7 @@ def tilted(kind, side, sizes):
     density = TiltedDensity(unit, WhiteNoise(10.0), 1.0)
     return (
         lambda params, z: density.tilt(z[:seen, :seen], params),
-        density.unit.params,
+        density.params,
         (side, side, 3),
     )
 

@@ -62,7 +62,7 @@ def driver_and_gradient(density, chains, sizes):
         position, _ = program.advance(position, 1)
     gradient = jax.jit(jax.vmap(jax.value_and_grad(density.potential), in_axes=(0, None)))
     z = jax.random.normal(jax.random.key(1), (chains, *density.unit.shape))
-    seconds(gradient, z, density.unit.params)
+    seconds(gradient, z, density.params)
     inside, bare, leapfrogs_per_draw = [], [], []
     for _ in range(sizes.rounds):
         before = position.seconds["sampling"]
@@ -70,7 +70,7 @@ def driver_and_gradient(density, chains, sizes):
         leapfrogs = int(np.max(kept.transition["n_steps"], axis=0).sum())
         leapfrogs_per_draw.append(leapfrogs / DRAWS)
         inside.append((position.seconds["sampling"] - before) / leapfrogs)
-        bare.append(seconds(gradient, z, density.unit.params, calls=6))
+        bare.append(seconds(gradient, z, density.params, calls=6))
     return np.asarray(inside), np.asarray(bare), np.mean(leapfrogs_per_draw)
 
 
@@ -101,7 +101,7 @@ def plain_numpyro(density, chains, total):
             progress_bar=False,
         )
         began = time.perf_counter()
-        mcmc.run(jax.random.key(0), density.unit.params)
+        mcmc.run(jax.random.key(0), density.params)
         jax.block_until_ready(mcmc.get_samples())
         return time.perf_counter() - began
 

@@ -2,18 +2,28 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 from numpyro.infer.reparam import TransformReparam
 
-from ppl_cnn.errors import ArgumentError
+from ppl_cnn.errors import ArgumentError, MismatchError
 from ppl_cnn.models.networks.graph import Params
 from ppl_cnn.models.references.reference import Reference
 from ppl_cnn.models.units.score_function import Scored
+
+
+class DensityParams(NamedTuple):
+    """The arrays of a density's program."""
+
+    unit: Params
+    """The unit's weights."""
+    reference: PyTree
+    """The reference's weights, {} if it has none."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +85,15 @@ class TiltedDensity:
         return self.unit.image_shape if self.reference.needs_whole_image else self.unit.shape
 
     @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """The shape (row, col, channel) of z: the field's, or smaller for a `Band`."""
-        row, col, channel = self.field.base_dist.event_shape
-        return row, col, channel
+    def latent_shape(self) -> tuple[int, ...]:
+        """The shape of z: the field's, a smaller one for a `Band`, a generator's of any rank."""
+        shape: tuple[int, ...] = self.field.base_dist.event_shape
+        return shape
+
+    @property
+    def params(self) -> DensityParams:
+        """The weights of unit and reference, which compiled programs take as an argument."""
+        return DensityParams(self.unit.params, self.reference.params)
 
     @property
     def has_stein_mean(self) -> bool:
@@ -91,26 +106,44 @@ class TiltedDensity:
     @property
     def field(self) -> dist.TransformedDistribution:
         """The reference as a NumPyro distribution of the field R(z), of `field_shape`."""
-        return self.reference.distribution(self.field_shape, self.unit.preprocessing)
+        return self._field(None)
+
+    def _field(self, params: DensityParams | None) -> dist.TransformedDistribution:
+        """The field with these weights of the reference, by default its own."""
+        weights = None if params is None else params.reference
+        return self.reference.distribution(self.field_shape, self.unit.preprocessing, weights)
 
     def push(
-        self, z: Float[Array, "*batch latent_row latent_col channel"]
+        self, z: Float[Array, "..."], params: DensityParams | None = None
     ) -> Float[Array, "*batch row col channel"]:
-        """The unit's image of a latent: the field R(z), cropped to the unit's rows and columns."""
-        for transform in self.field.transforms:
+        """The unit's image of a latent: the field R(z), cropped to the unit's rows and columns.
+
+        Args:
+            z: (*batch, *latent_shape).
+            params: the density's weights; by default its own.
+        """
+        for transform in self._field(params).transforms:
             z = transform(z)
         return self._crop(z)
 
     def pull(
         self, field: Float[Array, "*batch field_row field_col channel"]
-    ) -> Float[Array, "*batch latent_row latent_col channel"]:
-        """The latent z of a field R(z).
+    ) -> Float[Array, "..."]:
+        """The latent z of a field R(z), (*batch, *latent_shape).
 
         A field that no z gives, such as one outside a `Band`, is projected orthogonally first.
 
         Args:
             field: of `field_shape`, in pixel units minus the mean.
+
+        Raises:
+            MismatchError: the reference can't be inverted.
         """
+        if not self.reference.is_invertible:
+            raise MismatchError(
+                f"Reference {self.reference} can't be inverted. Find a latent whose image is near, "
+                f"as starts at images do."
+            )
         for transform in reversed(self.field.transforms):
             field = transform.inv(field)
         return field
@@ -123,47 +156,46 @@ class TiltedDensity:
         rows, cols = self.unit.rows, self.unit.cols
         return field[..., rows.start : rows.stop, cols.start : cols.stop, :]
 
-    def model(self, params: Params | None = None) -> None:
+    def model(self, params: DensityParams | None = None) -> None:
         """The density as a NumPyro model with one site, `image`: the field, of `field_shape`.
 
         For white and uniform noise the field is the unit's image. For a spectral reference it is
         the network's whole image, which the unit's is cropped from. A `Band` has no density among
-        all images: sample `whitened`.
+        all images, and a reference that can't be inverted has none that is known: sample
+        `whitened`.
 
         Args:
-            params: the unit's weights; by default its own. Programs that are compiled for long
+            params: the density's weights; by default its own. Programs that are compiled for long
                 runs pass them as an argument, so that XLA need not fold them as constants.
         """
-        field = numpyro.sample("image", self.field)
-        params = self.unit.params if params is None else params
-        score = self.unit.score(params, self._crop(field))
+        params = self.params if params is None else params
+        field = numpyro.sample("image", self._field(params))
+        score = self.unit.score(params.unit, self._crop(field))
         numpyro.factor("tilt", score / self.temperature)
 
-    def whitened(self, params: Params | None = None) -> None:
+    def whitened(self, params: DensityParams | None = None) -> None:
         """The density as a NumPyro model of z, for `NUTS(density.whitened)`.
 
         Its latent site is `image_base`, of `latent_shape`, a standard normal before the tilt; the
         field is the deterministic site `image`.
 
         Args:
-            params: the unit's weights; by default its own. See `model`.
+            params: the density's weights; by default its own. See `model`.
         """
         numpyro.handlers.reparam(self.model, config={"image": TransformReparam()})(params)
 
-    def tilt(
-        self, z: Float[Array, "latent_row latent_col channel"], params: Params | None = None
-    ) -> Float[Array, ""]:
+    def tilt(self, z: Float[Array, "..."], params: DensityParams | None = None) -> Float[Array, ""]:
         """The tilt g(z) = f(R(z))/T of a latent.
 
         Args:
             z: of `latent_shape`.
-            params: the unit's weights; by default its own.
+            params: the density's weights; by default its own.
         """
-        params = self.unit.params if params is None else params
-        return self.unit.score(params, self.push(z)) / self.temperature
+        params = self.params if params is None else params
+        return self.unit.score(params.unit, self.push(z, params)) / self.temperature
 
     def log_density(
-        self, z: Float[Array, "latent_row latent_col channel"], params: Params | None = None
+        self, z: Float[Array, "..."], params: DensityParams | None = None
     ) -> Float[Array, ""]:
         """The log-density of a latent up to a constant: g(z) - |z|^2/2, with g the `tilt`.
 
@@ -172,7 +204,7 @@ class TiltedDensity:
 
         Args:
             z: of `latent_shape`.
-            params: the unit's weights; by default its own.
+            params: the density's weights; by default its own.
 
         Examples:
             >>> import blackjax
@@ -192,13 +224,13 @@ class TiltedDensity:
         return self.tilt(z, params) - jnp.sum(z * z) / 2
 
     def potential(
-        self, z: Float[Array, "latent_row latent_col channel"], params: Params | None = None
+        self, z: Float[Array, "..."], params: DensityParams | None = None
     ) -> Float[Array, ""]:
         """The potential U(z) = |z|^2/2 - g(z), which is -`log_density`(z).
 
         Args:
             z: of `latent_shape`.
-            params: the unit's weights; by default its own.
+            params: the density's weights; by default its own.
         """
         return jnp.sum(z * z) / 2 - self.tilt(z, params)
 
@@ -207,6 +239,6 @@ class TiltedDensity:
 def gradient_bytes(density: TiltedDensity) -> int:
     """The memory, in bytes, of one image's potential and gradient beside image and weights."""
     z = jax.ShapeDtypeStruct(density.latent_shape, jnp.float32)
-    gradient = jax.jit(jax.grad(density.potential)).lower(z, density.unit.params).compile()
+    gradient = jax.jit(jax.grad(density.potential)).lower(z, density.params).compile()
     analysis = gradient.memory_analysis()
     return analysis.temp_size_in_bytes if analysis else 0

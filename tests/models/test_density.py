@@ -40,14 +40,13 @@ def test_the_models_weights_may_be_given_as_an_argument(random_params):
     other = random_params(LENET, seed=1)
     moved = find_units("conv2:7", LENET, other)[0]
     own, _ = log_density(density.model, (), {}, {"image": image})
-    given, _ = log_density(density.model, (moved.params,), {}, {"image": image})
-    expected, _ = log_density(
-        TiltedDensity(moved, WhiteNoise(10.0)).model, (), {}, {"image": image}
-    )
+    there = TiltedDensity(moved, WhiteNoise(10.0))
+    given, _ = log_density(density.model, (there.params,), {}, {"image": image})
+    expected, _ = log_density(there.model, (), {}, {"image": image})
     assert given == expected != own
     z = image / 10
-    assert density.potential(z, moved.params) == TiltedDensity(moved, WhiteNoise(10.0)).potential(z)
-    assert density.potential(z) == density.potential(z, unit.params)
+    assert density.potential(z, there.params) == there.potential(z)
+    assert density.potential(z) == density.potential(z, density.params)
 
 
 REFERENCES = [

@@ -46,7 +46,7 @@ def test_a_networks_directional_derivatives_are_the_gradients(filter_density):
     key_z, key_v = jax.random.split(jax.random.key(0))
     z = jax.random.normal(key_z, filter_density.latent_shape)
     direction = jax.random.normal(key_v, filter_density.latent_shape)
-    log_density, params = filter_density.log_density, filter_density.unit.params
+    log_density, params = filter_density.log_density, filter_density.params
 
     @jax.jit
     def derivatives(z, params):

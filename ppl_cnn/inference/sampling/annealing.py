@@ -31,8 +31,7 @@ from ppl_cnn.inference.kernels.trajectory import (
     metropolis,
     point_at,
 )
-from ppl_cnn.models.density import TiltedDensity
-from ppl_cnn.models.networks.graph import Params
+from ppl_cnn.models.density import DensityParams, TiltedDensity
 
 PARTICLES = 16
 """Particles of each chain that starts by annealing."""
@@ -99,12 +98,12 @@ class AnnealingSchedule(NamedTuple):
 
 
 @partial(jax.jit, static_argnums=0)
-def first_particles(density: TiltedDensity, params: Params, keys: Array) -> Particles:
+def first_particles(density: TiltedDensity, params: DensityParams, keys: Array) -> Particles:
     """Particles at draws of the reference, with equal weights.
 
     Args:
         density: the target, or one with the same program.
-        params: the network's weights.
+        params: the density's weights.
         keys: a key for each particle.
     """
 
@@ -118,7 +117,7 @@ def first_particles(density: TiltedDensity, params: Params, keys: Array) -> Part
 @partial(jax.jit, static_argnums=0)
 def step(
     density: TiltedDensity,
-    params: Params,
+    params: DensityParams,
     particles: Particles,
     keys: Array,
     index: Int[Array, ""],
@@ -130,7 +129,7 @@ def step(
 
     Args:
         density: the target, or one with the same program.
-        params: the network's weights.
+        params: the density's weights.
         particles: those at the strength before.
         keys: a key for each particle, the same at all strengths.
         index: the number of the step.
@@ -179,7 +178,7 @@ def systematic_resampling(
 
 def climb(
     density: TiltedDensity,
-    params: Params,
+    params: DensityParams,
     keys: Array,
     schedule: AnnealingSchedule,
     *,
@@ -190,7 +189,7 @@ def climb(
 
     Args:
         density: the target, or one with the same program, for which functions are compiled.
-        params: the network's weights.
+        params: the density's weights.
         keys: a key for each particle.
         schedule: made without these particles; then their mean weight is unbiased.
         fewest: particles are resampled if their effective number is less than this; 0 leaves
@@ -210,7 +209,7 @@ def climb(
 
 def find_schedule(
     density: TiltedDensity,
-    params: Params,
+    params: DensityParams,
     keys: Array,
     *,
     show: Callable[[float], object] = lambda strength: None,
@@ -224,7 +223,7 @@ def find_schedule(
 
     Args:
         density: the target, or one with the same program, for which functions are compiled.
-        params: the network's weights.
+        params: the density's weights.
         keys: a key for each particle.
         show: called with each strength.
 
@@ -296,7 +295,7 @@ def next_gap(particles: Particles, strength: float) -> float:
 class Arrival(NamedTuple):
     """Where a chain's particles have arrived."""
 
-    z: Float[Array, "row col channel"]
+    z: Float[Array, "..."]
     """The latent of one particle, an approximate draw of the density."""
     log_z: float
     """The log of an unbiased estimate of Z."""
@@ -306,7 +305,7 @@ class Arrival(NamedTuple):
 
 def anneal(
     density: TiltedDensity,
-    params: Params,
+    params: DensityParams,
     key: Array,
     schedule: AnnealingSchedule,
     *,
@@ -320,7 +319,7 @@ def anneal(
 
     Args:
         density: the target, or one with the same program, for which functions are compiled.
-        params: the network's weights.
+        params: the density's weights.
         key: the chain's.
         schedule: from `find_schedule`.
         particles: how many climb.

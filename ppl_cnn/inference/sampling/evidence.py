@@ -128,7 +128,7 @@ def log_z_of_run(
             reweighting(replicas),
             annealed_importance_sampling(
                 compiled.setdefault(density.unit.program, density),
-                density.unit.params,
+                density.params,
                 replicas,
                 particles=particles,
                 temperatures=temperatures,

@@ -22,8 +22,7 @@ from tqdm import tqdm
 
 from ppl_cnn.errors import ArgumentError, MismatchError
 from ppl_cnn.inference.sampling.annealing import AnnealingSchedule, Estimate, climb, mean_weight
-from ppl_cnn.models.density import TiltedDensity
-from ppl_cnn.models.networks.graph import Params
+from ppl_cnn.models.density import DensityParams, TiltedDensity
 
 FEWEST_CHAINS = 4
 """Chains that a standard error, which comes from their differences, needs."""
@@ -181,7 +180,7 @@ class AnnealedEstimate(NamedTuple):
 
 def annealed_importance_sampling(
     density: TiltedDensity,
-    params: Params,
+    params: DensityParams,
     replicas: Replicas,
     *,
     particles: int,
@@ -197,7 +196,7 @@ def annealed_importance_sampling(
 
     Args:
         density: the target, or one with the same program, for which functions are compiled.
-        params: the network's weights.
+        params: the density's weights.
         replicas: of a tempered run of the density; the strengths are interpolated from its rungs.
         particles: how many climb, at least 2.
         temperatures: strengths above the reference, at least 1.

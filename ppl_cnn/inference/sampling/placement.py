@@ -12,8 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from ppl_cnn.inference.kernels.kernel import State
-from ppl_cnn.models.density import TiltedDensity, gradient_bytes
-from ppl_cnn.models.networks.graph import Params
+from ppl_cnn.models.density import DensityParams, TiltedDensity, gradient_bytes
 
 CHAINS_PER_CORE = {"cpu": 4}
 """Platform -> largest number of chains per core that move at once; elsewhere all chains do. More
@@ -46,7 +45,9 @@ class Placement:
         devices, count = jax.local_devices(), len(self.members)
         used = max(n for n in range(1, len(devices) + 1) if count % n == 0)
         self.mesh = Mesh(np.asarray(devices[:used]), ("chain",))
-        weights = [density.unit.params for density in densities]
+        # The densities' references are equal, but their arrays may be read from a file twice.
+        shared = densities[0].reference.params
+        weights = [DensityParams(density.unit.params, shared) for density in densities]
         self._own = jax.tree.map(
             lambda *leaves: any(leaf is not leaves[0] for leaf in leaves), *weights
         )
@@ -55,7 +56,7 @@ class Placement:
         self.specs = jax.tree.map(lambda own: CHAIN if own else EVERYWHERE, self._own)
         """How each of the weights is spread over the devices."""
         together = partial(_together, chains=chains)
-        self.params: Params = jax.device_put(
+        self.params: DensityParams = jax.device_put(
             jax.tree.map(together, *weights), self.placed(self.specs)
         )
         """The weights of all units, those that differ once for each chain."""
@@ -67,7 +68,7 @@ class Placement:
         return jax.tree.map(partial(NamedSharding, self.mesh), specs)
 
     def in_parts(
-        self, move: Callable[[Params, State], State], params: Params, states: State
+        self, move: Callable[[DensityParams, State], State], params: DensityParams, states: State
     ) -> State:
         """Moves chains of one device, as many at once as is fastest.
 
@@ -94,7 +95,7 @@ def _at_once(density: TiltedDensity, chains: int, replicas: int, platform: str) 
     if chains == 1 or platform not in CHAINS_PER_CORE:
         return chains
     cores = os.cpu_count() or 1
-    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(density.unit.params))
+    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(density.params))
     room = max(cores * CACHE_PER_CORE, weights)
     fitting: int = room // max(1, gradient_bytes(density))
     images = min(cores * CHAINS_PER_CORE[platform], fitting)

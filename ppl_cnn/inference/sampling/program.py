@@ -26,8 +26,7 @@ from ppl_cnn.inference.sampling.keys import chain_keys
 from ppl_cnn.inference.sampling.placement import CHAIN, EVERYWHERE, Placement
 from ppl_cnn.inference.sampling.settings import Sampling
 from ppl_cnn.inference.sampling.state import Chains, Position
-from ppl_cnn.models.density import TiltedDensity
-from ppl_cnn.models.networks.graph import Params
+from ppl_cnn.models.density import DensityParams, TiltedDensity
 
 BLOCK_BYTES = 16 * 2**20
 """Size of a unit's images of a block: as much is held at once, and lost at most."""
@@ -123,8 +122,8 @@ class Program:
         """The chains, on the devices."""
         return Chains._make(map(jax.device_put, chains, self.placement.placed(self._specs)))
 
-    def _start(self, params: Params, keys: Array, z: Array | None = None) -> Chains:
-        def begin(params: Params, key: Array, z: Array | None) -> State:
+    def _start(self, params: DensityParams, keys: Array, z: Array | None = None) -> Chains:
+        def begin(params: DensityParams, key: Array, z: Array | None) -> State:
             key_start, key_chain = jax.random.split(key)
             if z is None:
                 z = jax.random.normal(key_start, self._density.latent_shape)
@@ -171,7 +170,7 @@ class Program:
         Args:
             position: where the run stands.
         """
-        return self._density.push(self.kernel.latent(position.chains.states))
+        return self._density.push(self.kernel.latent(position.chains.states), self.placement.params)
 
     def advance(self, position: Position, draws: int) -> tuple[Position, Kept]:
         """Moves a run on by a block: of warmup until that is done, then of draws.
@@ -222,7 +221,7 @@ class Program:
 
     def _block(
         self,
-        params: Params,
+        params: DensityParams,
         chains: Chains,
         members: Array,
         count: Array,
@@ -233,6 +232,7 @@ class Program:
         density, kernel, axes = self._density, self.kernel, (self.placement.axes, 0)
         statistics = kernel.statistics
         move = jax.vmap(lambda params, state: kernel.move(state, params), axes)
+        respond = jax.vmap(density.unit.score, (self.placement.axes.unit, 0))
 
         def transition(_: Array, carry: tuple[Chains, Transition]) -> tuple[Chains, Transition]:
             (states, tuning), since = carry
@@ -247,8 +247,8 @@ class Program:
             since = zeros_of(kernel.transition(chains.states))
             chains, since = jax.lax.fori_loop(0, thin, transition, (chains, since))
             states = chains.states
-            image = density.push(kernel.latent(states))
-            response = jax.vmap(density.unit.score, axes)(params, image)
+            image = density.push(kernel.latent(states), params)
+            response = respond(params.unit, image)
 
             def put(all_: Array, one: Array) -> Array:
                 return all_.at[:, index].set(one)
@@ -263,7 +263,7 @@ class Program:
             )
 
         chains, kept = jax.lax.fori_loop(0, count, keep, (chains, self._nothing(chains.states)))
-        stein = density.push(kept.stein / count)
+        stein = density.push(kept.stein / count, params)
         return chains, kept._replace(stein=stein, ladder=kernel.ladder(chains.states))
 
     def _adapt(self, members: Array, states: State, tuning: Tuning) -> Chains:

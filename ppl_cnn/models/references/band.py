@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
 import numpyro.distributions as dist
+from jaxtyping import PyTree
 
 from ppl_cnn.errors import ArgumentError, MismatchError
 from ppl_cnn.models.networks.declaration import Preprocessing
@@ -50,6 +51,8 @@ class Band:
     spectral: Spectral = field(default_factory=Spectral)
     push_is_linear: ClassVar = True
     needs_whole_image: ClassVar = True
+    is_invertible: ClassVar = True
+    params: ClassVar[PyTree] = {}
 
     def __post_init__(self) -> None:
         if self.side < 1:
@@ -71,7 +74,10 @@ class Band:
         return cls(side, Spectral.parse(found[2], context))
 
     def distribution(
-        self, shape: tuple[int, int, int], preprocessing: Preprocessing
+        self,
+        shape: tuple[int, int, int],
+        preprocessing: Preprocessing,
+        params: PyTree | None = None,
     ) -> dist.TransformedDistribution:
         """The distribution q of fields of a (row, col, channel) shape; its base is smaller.
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpyro.distributions as dist
+from jaxtyping import PyTree
 
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.models.networks.declaration import Preprocessing
@@ -37,6 +38,7 @@ class Bounded:
 
     reference: Reference
     push_is_linear: ClassVar = False
+    is_invertible: ClassVar = True
 
     def __post_init__(self) -> None:
         if not self.reference.push_is_linear:
@@ -53,14 +55,22 @@ class Bounded:
         """Whether the squashed reference needs the network's whole image."""
         return self.reference.needs_whole_image
 
+    @property
+    def params(self) -> PyTree:
+        """The weights of the squashed reference."""
+        return self.reference.params
+
     @classmethod
     def parse(cls, rest: str, context: Context) -> Self:
         """The reference of the text bounded:REFERENCE (see `Parsed.parse`)."""
         return cls(context.parse(after_colon(rest)))
 
     def distribution(
-        self, shape: tuple[int, int, int], preprocessing: Preprocessing
+        self,
+        shape: tuple[int, int, int],
+        preprocessing: Preprocessing,
+        params: PyTree | None = None,
     ) -> dist.TransformedDistribution:
         """The distribution q of images of a (row, col, channel) shape."""
-        unbounded = self.reference.distribution(shape, preprocessing)
+        unbounded = self.reference.distribution(shape, preprocessing, params)
         return dist.TransformedDistribution(unbounded, [Squash(preprocessing.mean)])

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import Transform
 
@@ -60,6 +60,8 @@ class Gaussian:
     factor: Float[np.ndarray, "value value"] = field(compare=False, repr=False)
     push_is_linear: ClassVar = True
     needs_whole_image: ClassVar = True
+    is_invertible: ClassVar = True
+    params: ClassVar[PyTree] = {}
 
     def __str__(self) -> str:
         return f"gaussian:{self.path}@{self.digest}"
@@ -149,7 +151,10 @@ class Gaussian:
         return reference
 
     def distribution(
-        self, shape: tuple[int, int, int], preprocessing: Preprocessing
+        self,
+        shape: tuple[int, int, int],
+        preprocessing: Preprocessing,
+        params: PyTree | None = None,
     ) -> dist.TransformedDistribution:
         """The distribution q of images of a (row, col, channel) shape.
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpyro.distributions as dist
+from jaxtyping import PyTree
 from numpyro.distributions.transforms import AffineTransform
 
 from ppl_cnn.errors import ArgumentError
@@ -37,6 +38,8 @@ class WhiteNoise:
     sigma: float
     push_is_linear: ClassVar = True
     needs_whole_image: ClassVar = False
+    is_invertible: ClassVar = True
+    params: ClassVar[PyTree] = {}
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma < float("inf"):
@@ -54,7 +57,10 @@ class WhiteNoise:
         return cls(float(after_colon(rest)))
 
     def distribution(
-        self, shape: tuple[int, int, int], preprocessing: Preprocessing
+        self,
+        shape: tuple[int, int, int],
+        preprocessing: Preprocessing,
+        params: PyTree | None = None,
     ) -> dist.TransformedDistribution:
         """The distribution q of images of a (row, col, channel) shape."""
         return push_forward(shape, [AffineTransform(0.0, self.sigma)])
@@ -76,6 +82,8 @@ class Uniform:
 
     push_is_linear: ClassVar = False
     needs_whole_image: ClassVar = False
+    is_invertible: ClassVar = True
+    params: ClassVar[PyTree] = {}
 
     def __str__(self) -> str:
         return "uniform"
@@ -88,7 +96,10 @@ class Uniform:
         return cls()
 
     def distribution(
-        self, shape: tuple[int, int, int], preprocessing: Preprocessing
+        self,
+        shape: tuple[int, int, int],
+        preprocessing: Preprocessing,
+        params: PyTree | None = None,
     ) -> dist.TransformedDistribution:
         """The distribution q of images of a (row, col, channel) shape."""
         return push_forward(shape, [NormalToUniform(preprocessing.mean)])

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 import numpyro.distributions as dist
+from jaxtyping import PyTree
 
 from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.references.photographs import Measured
@@ -32,15 +33,34 @@ class Reference(Protocol):
         the pixels outside integrates them out. If not, R(z) is the unit's image itself.
         """
 
+    @property
+    def is_invertible(self) -> bool:
+        """Whether R has an inverse, on its images at least; then q has a density on them.
+
+        Samplers in z need neither.
+        """
+
+    @property
+    def params(self) -> PyTree:
+        """The weights of R: a tree of arrays, {} without any.
+
+        The reference's text identifies them, for example by a digest.
+        """
+
     def distribution(
-        self, shape: tuple[int, int, int], preprocessing: Preprocessing
+        self,
+        shape: tuple[int, int, int],
+        preprocessing: Preprocessing,
+        params: PyTree | None = None,
     ) -> dist.TransformedDistribution:
         """The distribution q of images; its base is N(0, I), its transforms are R.
 
         Args:
-            shape: (row, col, channel) of R(z). The base has this shape, or a smaller one if the
-                reference has fewer dimensions than an image has pixels.
+            shape: (row, col, channel) of R(z). The base has this shape, or another one, of any
+                rank, if the reference has not as many dimensions as an image has pixels.
             preprocessing: the network's mean and channel order.
+            params: the weights of R; by default the reference's own. Compiled programs pass them
+                as an argument, so that XLA need not fold them as constants.
 
         Raises:
             InputError: the reference is not defined for images of this shape.

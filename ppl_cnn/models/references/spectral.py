@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpyro.distributions as dist
+from jaxtyping import PyTree
 
 from ppl_cnn.errors import ArgumentError, FileError, MismatchError
 from ppl_cnn.files import write_aside
@@ -78,6 +79,8 @@ class Spectral:
     contrast: float | None = None
     push_is_linear: ClassVar = True
     needs_whole_image: ClassVar = True
+    is_invertible: ClassVar = True
+    params: ClassVar[PyTree] = {}
 
     def __post_init__(self) -> None:
         if not 0 <= self.exponent <= STEEPEST:
@@ -191,7 +194,10 @@ class Spectral:
         return cls(exponent, covariance, errors, contrast=contrast)
 
     def distribution(
-        self, shape: tuple[int, int, int], preprocessing: Preprocessing
+        self,
+        shape: tuple[int, int, int],
+        preprocessing: Preprocessing,
+        params: PyTree | None = None,
     ) -> dist.TransformedDistribution:
         """The distribution q of fields of a (row, col, channel) shape.
 

@@ -31,15 +31,15 @@ SOFTNESS = 10.0
 
 
 def push_forward(
-    shape: tuple[int, int, int], transforms: list[Transform]
+    shape: tuple[int, ...], transforms: list[Transform]
 ) -> dist.TransformedDistribution:
     """The distribution of R(z), z ~ N(0, I).
 
     Args:
-        shape: (row, col, channel) of z.
+        shape: of z, (row, col, channel) for maps of images.
         transforms: R, as a chain whose first map is applied first.
     """
-    standard = dist.Normal(0.0, 1.0).expand(shape).to_event(3)
+    standard = dist.Normal(0.0, 1.0).expand(shape).to_event(len(shape))
     return dist.TransformedDistribution(standard, transforms)
 
 

@@ -49,7 +49,7 @@ def drawn(density, kernel, count, **settings):
 
 
 def drawn_by_blackjax(density, count):
-    params, shape = density.unit.params, density.latent_shape
+    params, shape = density.params, density.latent_shape
     kernel = blackjax.hmc.build_kernel()
     identity = jnp.ones(math.prod(shape))
 
@@ -73,7 +73,7 @@ def drawn_by_blackjax(density, count):
     image = density.push(z.reshape(CHAINS, count, *shape))
     score = jax.jit(jax.vmap(jax.vmap(density.unit.score, (None, 0)), (None, 0)))
     constant = math.prod(shape) / 2 * math.log(2 * math.pi)
-    return quantities(score(params, image), np.asarray(lp) - constant, image)
+    return quantities(score(params.unit, image), np.asarray(lp) - constant, image)
 
 
 def moments(values, about):

@@ -165,9 +165,9 @@ def test_no_units_at_a_time_is_refused(refused):
 
 def test_units_share_their_weights_in_a_group():
     program = Program(trained_densities("conv3:0-7"), Sampling(chains=2))
-    assert program.placement.params["conv1"]["kernel"].shape == (5, 5, 1, 32)
-    assert program.placement.params["conv3"]["kernel"].shape == (3, 3, 64, 8)
-    assert program.placement.params["unit"]["channel"].shape == (16,)
+    assert program.placement.params.unit["conv1"]["kernel"].shape == (5, 5, 1, 32)
+    assert program.placement.params.unit["conv3"]["kernel"].shape == (3, 3, 64, 8)
+    assert program.placement.params.unit["unit"]["channel"].shape == (16,)
 
 
 @pytest.mark.parametrize("reference", [ppl_cnn.Uniform(), ppl_cnn.Bounded(ppl_cnn.Spectral())])

@@ -236,6 +236,7 @@ from typing import ClassVar, Self
 
 import jax.numpy as jnp
 import numpyro.distributions as dist
+from jaxtyping import PyTree
 from numpyro.distributions.transforms import AffineTransform
 
 from ppl_cnn.models.networks.declaration import Preprocessing
@@ -250,6 +251,8 @@ class Dim:
     level: float
     push_is_linear: ClassVar = False
     needs_whole_image: ClassVar = False
+    is_invertible: ClassVar = True
+    params: ClassVar[PyTree] = {}
 
     def __str__(self) -> str:
         return f"dim:{self.level}"
@@ -259,7 +262,10 @@ class Dim:
         return cls(float(after_colon(rest)))
 
     def distribution(
-        self, shape: tuple[int, int, int], preprocessing: Preprocessing
+        self,
+        shape: tuple[int, int, int],
+        preprocessing: Preprocessing,
+        params: PyTree | None = None,
     ) -> dist.TransformedDistribution:
         mean = jnp.asarray(preprocessing.mean).reshape(1, 1, -1)
         dimmed = AffineTransform(-mean, self.level / WHITE)

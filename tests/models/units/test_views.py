@@ -112,7 +112,7 @@ def test_steins_identity_is_exact_for_a_linear_response():
     ]
     m = np.asarray([np.sum(np.asarray(slope) * row) for row in rows]).reshape(shape)
     z = jax.random.normal(jax.random.key(0), shape)
-    mean = density.push(jax.grad(density.tilt)(z, unit.params))
+    mean = density.push(jax.grad(density.tilt)(z, density.params))
     np.testing.assert_allclose(mean, 4 * m / 0.5, atol=1e-5)
     log_partition = 4 * np.sum(m**2) / (2 * 0.5**2)
     mode = jnp.asarray(2 * m / 0.5, jnp.float32)

@@ -71,7 +71,7 @@ class Rto(Start):
         """An optimum for each chain."""
         found = []
         for noise in chains.drawn:
-            at = chains.compiled, chains.density.unit.params, noise
+            at = chains.compiled, chains.density.params, noise
             found.append(_optimum(*at, steps=self.steps).block_until_ready())
             chains.bar.update(1)
         return jnp.stack(found), self.steps * len(found), {}
@@ -114,7 +114,7 @@ class Annealed(Start):
             bar.set_postfix_str(f"strength {strength:.2g}", refresh=False)
             bar.update(0)
 
-        compiled, params = chains.compiled, chains.density.unit.params
+        compiled, params = chains.compiled, chains.density.params
         keys = jax.vmap(partial(jax.random.fold_in, data=2))(chains.keys)
         scouts = jax.random.split(jax.random.fold_in(keys[0], 1), max(PARTICLES, self.particles))
         schedule, gradients = find_schedule(compiled, params, scouts, show=show)

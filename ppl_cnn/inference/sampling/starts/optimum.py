@@ -4,8 +4,7 @@ import jax
 import optax
 from jaxtyping import Array, Float
 
-from ppl_cnn.models.density import TiltedDensity
-from ppl_cnn.models.networks.graph import Params
+from ppl_cnn.models.density import DensityParams, TiltedDensity
 from ppl_cnn.models.units.views import Averaged
 
 STEPS = 600
@@ -16,11 +15,11 @@ _RATE = 0.4
 
 def randomize_then_optimize(
     density: TiltedDensity,
-    params: Params,
-    noise: Float[Array, "row col channel"],
+    params: DensityParams,
+    noise: Float[Array, "..."],
     *,
     steps: int = STEPS,
-) -> Float[Array, "row col channel"]:
+) -> Float[Array, "..."]:
     """The latent z that minimises |z - z_0|^2/2 - g(z) next to a draw z_0 of N(0, I), by Adam.
 
     If g = f/T is linear, z is a draw of the density; otherwise it is a point of high density. If
@@ -29,7 +28,7 @@ def randomize_then_optimize(
 
     Args:
         density: the target, or one whose unit has the same program.
-        params: the unit's weights.
+        params: the density's weights.
         noise: z_0, of the density's `latent_shape`.
         steps: Adam's steps.
 
@@ -44,7 +43,7 @@ def randomize_then_optimize(
         if not isinstance(unit, Averaged):
             return density.tilt(z, params)
         key = jax.random.fold_in(views, index)
-        return unit.glimpse(params, density.push(z), key) / density.temperature
+        return unit.glimpse(params.unit, density.push(z, params), key) / density.temperature
 
     def step(index: Array, carry: tuple[Array, optax.OptState]) -> tuple[Array, optax.OptState]:
         z, state = carry

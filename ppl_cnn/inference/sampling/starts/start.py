@@ -13,7 +13,7 @@ from tqdm import tqdm
 from ppl_cnn.inference.sampling.keys import chain_keys
 from ppl_cnn.models.density import TiltedDensity
 
-type Latents = Float[Array, "chain row col channel"]
+type Latents = Float[Array, "chain ..."]
 """Points z of a density's `latent_shape`; its image is `density.push(z)`."""
 
 
