@@ -137,7 +137,6 @@ class DensityOptions:
         densities: list[Density]
         if isinstance(reference, Empirical):
             densities = [EmpiricalDensity(view, reference, values.temperature) for view in views]
-            description["labels"] = list(reference.images.classes)
         else:
             densities = [TiltedDensity(view, reference, values.temperature) for view in views]
         return Named(densities, fitted, description)

@@ -21,7 +21,8 @@ from scipy.special import logsumexp
 from tqdm import tqdm
 
 from ppl_cnn.errors import ArgumentError, MismatchError
-from ppl_cnn.inference.sampling.annealing import AnnealingSchedule, Estimate, climb, mean_weight
+from ppl_cnn.inference.importance import Estimate, mean_weight
+from ppl_cnn.inference.sampling.annealing import AnnealingSchedule, climb
 from ppl_cnn.models.density import DensityParams, TiltedDensity
 
 FEWEST_CHAINS = 4

@@ -58,6 +58,20 @@ class Proposals(ABC):
         """
 
 
+def latents(
+    density: TiltedDensity, key: Key[Array, ""], numbers: Integer[Array, " n"]
+) -> Float[Array, "n ..."]:
+    """The latents z ~ N(0, I) of the proposals of these numbers; it can be compiled.
+
+    Args:
+        density: whose latents they are.
+        key: of all proposals.
+        numbers: each folded into the key.
+    """
+    keys = jax.vmap(partial(jax.random.fold_in, key))(numbers)
+    return jax.vmap(partial(jax.random.normal, shape=density.latent_shape))(keys)
+
+
 class Drawn(Proposals):
     """Draws x = R(z) of a push-forward; z of number i is normal noise of the key folded with i.
 
@@ -75,17 +89,12 @@ class Drawn(Proposals):
         """The numbers themselves."""
         return Read(numbers.astype(np.int32), None)
 
-    def latents(self, numbers: Integer[Array, " n"]) -> Float[Array, "n ..."]:
-        """The latents z of the proposals of these numbers; it can be compiled."""
-        keys = jax.vmap(partial(jax.random.fold_in, self._key))(numbers)
-        return jax.vmap(partial(jax.random.normal, shape=self._density.latent_shape))(keys)
-
     @override
     def images(
         self, params: DensityParams, given: Integer[Array, " n"]
     ) -> Float[Array, "n row col channel"]:
         """Their images R(z)."""
-        return self._density.push(self.latents(given), params)
+        return self._density.push(latents(self._density, self._key, given), params)
 
 
 class Pictures(Proposals):

@@ -25,14 +25,15 @@ from ppl_cnn.inference.sampling.resampling.settings import MOST_PROPOSALS, Resam
 from ppl_cnn.models.empirical_density import EmpiricalDensity
 
 FEWEST_EFFECTIVE = 50.0
-"""The effective number of weights below which nothing is drawn. With 50, the standard error of
+"""The effective number of weights of a push-forward's draws below which nothing is drawn. With 50, the standard error of
 log Z is about 1/7; with fewer, a handful of proposals are most of the draws, and the effective
 number is itself no more than a guess. MCMC's verdict asks as many of each half of four chains
 (Vehtari et al. 2021)."""
 SHOWN = 32
 """Images that the store keeps of the heaviest proposals, and of the reference."""
 
-_SPENT = ("forward_passes", "seconds", "importance")
+_KEPT = ("forward_passes", "seconds", "importance", "labels")
+"""Fields of a unit's record that nothing else knows."""
 _STATISTICS = {"proposal": np.int64, "log_weight": np.float32}
 
 
@@ -105,11 +106,12 @@ class UnitRun:
             "heaviest/image": (("rank", *IMAGE), scorer.images(heaviest)),
             "reference/image": (("sample", *IMAGE), scorer.images(some)),
         }
+        record = self._folder.record
         if labels is not None:
             known["weights/label"] = (("proposal",), labels)
+            record["labels"] = list(scorer.classes)
         sizes = {"chain": range(self._settings.chains), "channel": range(unit.shape[2])}
         sizes |= {"row": unit.rows, "col": unit.cols}
-        record = self._folder.record
         record |= {"forward_passes": {"sampling": len(tilts)}, "seconds": {"weighing": seconds}}
         self._folder.path.mkdir(exist_ok=True)
         self._store.create(sizes, _STATISTICS, record, stein=False, known=known)
@@ -279,25 +281,28 @@ def _unit_folder(folder: RunFolder, density: Density) -> RunFolder:
     del config["units"]
     config["part_of"] = folder.path.name
     record = {**folder.record, "config": config}
-    # What was spent on the unit is known afterwards from its own record alone.
     with contextlib.suppress(InputError):
-        record |= {k: v for k, v in read_record(path).items() if k in _SPENT}
+        record |= {k: v for k, v in read_record(path).items() if k in _KEPT}
     return RunFolder(path, record)
 
 
 def _refuse_few(units: Sequence[UnitRun]) -> None:
-    """Refuses a run in which a unit's weights are effectively too few."""
-    known = [(unit, unit.weights) for unit in units if unit.weights is not None]
-    unit, weights = min(known, key=lambda pair: pair[1].effective)
-    if weights.effective >= FEWEST_EFFECTIVE:
+    """Refuses a run in which the weights of draws of a push-forward are effectively too few.
+
+    Weights of a data set's images are the density itself, however few images carry them.
+    """
+    known = [
+        (unit.weights.effective, unit, unit.weights)
+        for unit in units
+        if unit.weights is not None and not isinstance(unit.density, EmpiricalDensity)
+    ]
+    effective, unit, weights = min(known, key=lambda each: each[0], default=(math.inf, None, None))
+    if unit is None or weights is None or effective >= FEWEST_EFFECTIVE:
         return
-    count, density = len(weights.tilts), unit.density
-    advice = "Raise the `temperature`, or give a data set with more images"
-    if not isinstance(density, EmpiricalDensity):
-        wanted = count * FEWEST_EFFECTIVE / weights.effective
-        wanted = min(MOST_PROPOSALS, 10 ** math.ceil(math.log10(wanted)))
-        advice = f"Give `kernel=resample:{wanted}`, raise the `temperature`, or use `kernel=split`"
+    count = len(weights.tilts)
+    wanted = min(MOST_PROPOSALS, 10 ** math.ceil(math.log10(count * FEWEST_EFFECTIVE / effective)))
     raise MismatchError(
-        f"Of the weights of {count:,} draws of {density.reference} only {weights.effective:.1f} "
-        f"are effective for {density.unit}, and resampling needs {FEWEST_EFFECTIVE:g}. {advice}."
+        f"Of the weights of {count:,} draws of {unit.density.reference} only {effective:.1f} are "
+        f"effective for {unit.density.unit}, and resampling needs {FEWEST_EFFECTIVE:g}. Give "
+        f"`kernel=resample:{wanted}`, raise the `temperature`, or use `kernel=split`."
     )

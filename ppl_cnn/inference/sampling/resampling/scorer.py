@@ -26,6 +26,11 @@ VALUES_AT_ONCE = 2**22
 _SPREAD, _EVERYWHERE = PartitionSpec("proposal"), PartitionSpec()
 
 
+def at_once(density: Density) -> int:
+    """How many proposals pass the network at once on a device."""
+    return int(np.clip(VALUES_AT_ONCE // math.prod(density.unit.shape), 1, MOST_AT_ONCE))
+
+
 class Scored(NamedTuple):
     """Some proposals with their tilts."""
 
@@ -48,9 +53,10 @@ class Scorer:
     def __init__(self, densities: Sequence[Density], proposals: Proposals) -> None:
         self._density, self._proposals = densities[0], proposals
         mesh = Mesh(np.asarray(jax.local_devices()), ("proposal",))
-        fitting = VALUES_AT_ONCE // math.prod(self._density.unit.shape)
-        self.size = int(np.clip(fitting, 1, MOST_AT_ONCE)) * mesh.size
+        self.size = at_once(self._density) * mesh.size
         """Proposals that all devices take at once."""
+        self.classes = proposals.classes
+        """The names of the proposals' classes, if they have labels."""
         self._rows = NamedSharding(mesh, _SPREAD)
         params, self._axes = _together(densities)
         self._params = jax.device_put(params, NamedSharding(mesh, _EVERYWHERE))
