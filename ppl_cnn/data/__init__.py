@@ -1,8 +1,8 @@
 """Data sets as batches of images, for training and evaluation.
 
 `open_split` opens a split of a prepared data set, `training_batches` gives endless shuffled batches
-of it, `batches` and `ten_view_batches` all images once, `images_at` some of them. `python -m ppl_cnn.data` prepares the data
-sets that the package does not ship.
+of it, `batches` and `ten_view_batches` all images once, `images_at` some of them.
+`python -m ppl_cnn.data` prepares the data sets that the package does not ship.
 """
 
 from ppl_cnn.data.batches import batches, images_at, ten_view_batches, training_batches

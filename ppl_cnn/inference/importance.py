@@ -5,12 +5,16 @@
 With N draws of q, W_i = w_i / sum w are weights of a sample of p, and mean w estimates Z.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+
+_PLATEAU = math.log(2)
+"""Weights are about equal if the largest is less than twice the smallest of them."""
 
 
 class Estimate(NamedTuple):
@@ -107,16 +111,19 @@ class Weights:
         """The tail index k of the weights, from the generalised Pareto fit to the largest of them.
 
         Above 0.7, or 1 - 1/log10 N if that is less, the largest weights are yet to come, and
-        neither log Z nor the effective number can be relied on.
+        neither log Z nor the effective number can be relied on. It is 0 where the largest of these
+        weights are about equal, as probabilities near 1 are: a plateau has no tail.
 
         Source: Vehtari, Simpson, Gelman, Yao, Gabry, Pareto smoothed importance sampling, JMLR
         25, 2024.
         """
         from arviz_stats.base import array_stats
 
-        if np.ptp(self.tilts) == 0:
+        tail = self.heaviest(math.ceil(min(len(self.tilts) / 5, 3 * math.sqrt(len(self.tilts)))))
+        logs = self.tilts.astype(np.float64)
+        if logs[tail[0]] - logs[tail[-1]] < _PLATEAU:
             return 0.0
-        return float(array_stats.psislw(self.tilts.astype(np.float64))[1])
+        return float(array_stats.psislw(logs)[1])
 
     @property
     def largest_k(self) -> float:

@@ -21,9 +21,13 @@ from ppl_cnn.options.presets import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ppl_cnn.models.density import TiltedDensity
     from ppl_cnn.models.empirical_density import EmpiricalDensity
     from ppl_cnn.models.references.spectral import Spectral
+    from ppl_cnn.models.trained.network import TrainedNetwork
+    from ppl_cnn.models.units.unit import NetworkUnit
 
     type Density = TiltedDensity | EmpiricalDensity
 
@@ -36,6 +40,10 @@ class Named(NamedTuple):
     """The reference that was fitted to photographs."""
     description: dict[str, Any]
     """What a run's record says of them."""
+    alpha: dict[str, float]
+    """Class -> the offset from its score that training has stored with the network, which is
+    -log Z + log prior at T = 1 under the training images; empty where the network has none, or
+    where something else than the score is the response."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +147,19 @@ class DensityOptions:
             densities = [EmpiricalDensity(view, reference, values.temperature) for view in views]
         else:
             densities = [TiltedDensity(view, reference, values.temperature) for view in views]
-        return Named(densities, fitted, description)
+        return Named(densities, fitted, description, self._alpha(network, units))
+
+    def _alpha(self, network: "TrainedNetwork", units: "Sequence[NetworkUnit]") -> dict[str, float]:
+        """Class -> its stored offset; see `Named.alpha`."""
+        from ppl_cnn.models.trained.cnn import CNN
+
+        values, usual = self.values(), PRESETS[DEFAULT]
+        scores = (usual.target, usual.warps, usual.smooth, usual.temperature)
+        same = (values.target, values.warps, values.smooth, values.temperature) == scores
+        if not isinstance(network, CNN) or not same or not network.alpha[...].any():
+            return {}
+        offsets = network.alpha[...].tolist()
+        return {str(u): offsets[u.name.channel] for u in units if network.class_of(u.name)}
 
     def print_preset(self) -> None:
         """Prints the values in force to stderr, if a preset was given."""

@@ -48,9 +48,10 @@ def scalars(tree: xr.DataTree, images: Scan | None = None) -> xr.DataTree:
         images: the result of `scan`, if it is at hand.
 
     Returns:
-        `posterior` with `response` and, of chains, `lp` and `energy` (chain, draw), `projections` (.., projection)
-        and `pixels` (.., pixel), the last two in pixel units; `sample_stats` (chain, draw). A pixel
-        is labelled `row,col` in the network's image, or `row,col,channel` in a colour image.
+        `posterior` with `response` (chain, draw), `lp` and `energy` of chains, `projections`
+        (.., projection) and `pixels` (.., pixel), the last two in pixel units; `sample_stats`
+        (chain, draw). A pixel is labelled `row,col` in the network's image, or `row,col,channel`
+        in a colour image.
 
     Raises:
         ArgumentError: there are fewer than 4 draws per chain.

@@ -165,7 +165,7 @@ def sample_to(
         OSError: the disk is full. The draws before stay readable.
     """
     check_count("draws", draws)
-    _check_one_run(densities)
+    check_one_run(densities)
     if isinstance(settings, Resampling):
         _resample_to(densities, settings, out, draws=draws, origin=origin, progress=progress)
         return
@@ -211,8 +211,12 @@ def _resample_to(
         run.sample(draws, progress=progress)
 
 
-def _check_one_run(densities: Sequence[Density]) -> None:
-    """Refuses densities that one record can't tell from each other."""
+def check_one_run(densities: Sequence[Density]) -> None:
+    """Refuses densities that one record can't tell from each other.
+
+    Raises:
+        MismatchError: they don't share reference and temperature, or two have one unit.
+    """
     settings = {(str(density.reference), density.temperature) for density in densities}
     units = {str(density.unit) for density in densities}
     if len(settings) > 1 or len(units) < len(densities):
@@ -222,9 +226,7 @@ def _check_one_run(densities: Sequence[Density]) -> None:
         )
 
 
-def _say_found(
-    out: Path, runs: Sequence[Group | ResamplingRun], draws: int, units: int
-) -> None:
+def _say_found(out: Path, runs: Sequence[Group | ResamplingRun], draws: int, units: int) -> None:
     """Says what an earlier run has left."""
     found, wanted = sum(run.found for run in runs), draws * units
     summed = f" (summed over its {units} units)" if units > 1 else ""

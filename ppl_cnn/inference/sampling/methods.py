@@ -94,8 +94,8 @@ def settings_for(
     if isinstance(method, Resample):
         if not isinstance(start, Prior):
             raise ArgumentError(
-                f"Draws of `kernel={method}` are independent and start nowhere, but `start={start}` "
-                f"was given. Leave it out.",
+                f"Draws of `kernel={method}` are independent and start nowhere, but "
+                f"`start={start}` was given. Leave it out.",
                 argument="start",
             )
         return Resampling(kernel=method, chains=chains, seed=seed)

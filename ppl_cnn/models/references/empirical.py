@@ -13,7 +13,7 @@ DEFAULT_SPLIT = "train"
 
 @dataclass(frozen=True)
 class Empirical:
-    """The images of a data set, each with the same probability: the reference of the paper's theory.
+    """The images of a data set, each as probable: the reference of the paper's theory.
 
     The generative gradient tilts the distribution of the training images. This q is no
     push-forward of noise and has no density: what it tilts to is its images with weights, an

@@ -59,7 +59,7 @@ class Proposals(ABC):
 
 
 def latents(
-    density: TiltedDensity, key: Key[Array, ""], numbers: Integer[Array, " n"]
+    density: TiltedDensity, key: Key[Array, ""], numbers: Integer[Array | np.ndarray, " n"]
 ) -> Float[Array, "n ..."]:
     """The latents z ~ N(0, I) of the proposals of these numbers; it can be compiled.
 

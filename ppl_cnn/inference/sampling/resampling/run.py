@@ -25,10 +25,10 @@ from ppl_cnn.inference.sampling.resampling.settings import MOST_PROPOSALS, Resam
 from ppl_cnn.models.empirical_density import EmpiricalDensity
 
 FEWEST_EFFECTIVE = 50.0
-"""The effective number of weights of a push-forward's draws below which nothing is drawn. With 50, the standard error of
-log Z is about 1/7; with fewer, a handful of proposals are most of the draws, and the effective
-number is itself no more than a guess. MCMC's verdict asks as many of each half of four chains
-(Vehtari et al. 2021)."""
+"""The effective number of weights of a push-forward's draws below which nothing is drawn. With 50,
+the standard error of log Z is about 1/7; with fewer, a handful of proposals are most of the draws,
+and the effective number is itself no more than a guess. The verdict on chains asks for as many
+from each half of four chains (Vehtari et al. 2021)."""
 SHOWN = 32
 """Images that the store keeps of the heaviest proposals, and of the reference."""
 
@@ -249,16 +249,11 @@ class ResamplingRun:
         return Scorer(densities, proposals_of(densities[0], self._settings))
 
     def _weigh(self, units: Sequence[UnitRun], scorer: Scorer, progress: bool) -> None:
-        clock, tilts, labels = time.monotonic(), list[np.ndarray](), list[np.ndarray]()
-        count = proposals_of(units[0].density, self._settings).count
-        with tqdm(total=count, desc="weighing", delay=2, leave=False, disable=not progress) as bar:
-            for part in scorer.tilts():
-                tilts.append(part.tilts)
-                labels += [] if part.labels is None else [part.labels]
-                bar.update(part.tilts.shape[1])
+        clock = time.monotonic()
+        scored = scorer.weighed(progress=progress)
         seconds = (time.monotonic() - clock) / len(units)
-        for unit, own in zip(units, np.concatenate(tilts, axis=1), strict=True):
-            unit.weighed(own, np.concatenate(labels) if labels else None, scorer, seconds)
+        for unit, tilts in zip(units, scored.tilts, strict=True):
+            unit.weighed(tilts, scored.labels, scorer, seconds)
 
 
 def proposals_of(density: Density, settings: Resampling) -> Proposals:

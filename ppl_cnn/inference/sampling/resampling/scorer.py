@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Float32, Int32, Integer, PyTree
+from tqdm import tqdm
 
 from ppl_cnn.inference.sampling.resampling.proposals import Proposals, Read
 from ppl_cnn.models.density import DensityParams, TiltedDensity
@@ -64,14 +65,26 @@ class Scorer:
         self._tilts = jax.jit(spread(self._tilts_of, out_specs=PartitionSpec(None, "proposal")))
         self._images = jax.jit(spread(proposals.images, out_specs=_SPREAD))
 
-    def tilts(self) -> Iterator[Scored]:
-        """The tilts of all proposals, part by part.
+    def weighed(self, *, progress: bool) -> Scored:
+        """The tilts of all proposals.
 
-        While a device works on a part, the host reads the next.
+        Args:
+            progress: whether to show a bar.
 
         Raises:
             FileError: files of a data set are damaged.
         """
+        tilts, labels = list[np.ndarray](), list[np.ndarray]()
+        bar = {"desc": "weighing", "delay": 2, "leave": False, "disable": not progress}
+        with tqdm(total=self._proposals.count, **bar) as shown:
+            for part in self._parts():
+                tilts.append(part.tilts)
+                labels += [] if part.labels is None else [part.labels]
+                shown.update(part.tilts.shape[1])
+        return Scored(np.concatenate(tilts, axis=1), np.concatenate(labels) if labels else None)
+
+    def _parts(self) -> Iterator[Scored]:
+        """Part by part: while a device works on one, the host reads the next."""
         before: tuple[Array, Read, int] | None = None
         for read in self._proposals.in_order(self.size):
             given, count = self._placed(read.given)

@@ -76,7 +76,10 @@ class Resampled(Start):
 
 @partial(jax.jit, static_argnums=0)
 def _tilts(
-    density: TiltedDensity, params: DensityParams, key: Key[Array, ""], numbers: Integer[Array, " n"]
+    density: TiltedDensity,
+    params: DensityParams,
+    key: Key[Array, ""],
+    numbers: Integer[Array | np.ndarray, " n"],
 ) -> Float[Array, " n"]:
     z = latents(density, key, numbers)
     return jax.vmap(density.tilt, (0, None))(z, params)
