@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from ppl_cnn.models.references.bounded import Bounded as Bounded
     from ppl_cnn.models.references.empirical import Empirical as Empirical
     from ppl_cnn.models.references.gaussian import Gaussian as Gaussian
+    from ppl_cnn.models.references.generator import GeneratorReference as GeneratorReference
     from ppl_cnn.models.references.noise import Uniform as Uniform
     from ppl_cnn.models.references.noise import WhiteNoise as WhiteNoise
     from ppl_cnn.models.references.spectral import Spectral as Spectral
@@ -86,6 +87,7 @@ _HOMES = {
     "Execution": "ppl_cnn.inference.training.execution",
     "FromRun": "ppl_cnn.inference.sampling.starts.images",
     "Gaussian": "ppl_cnn.models.references.gaussian",
+    "GeneratorReference": "ppl_cnn.models.references.generator",
     "HMC": "ppl_cnn.inference.kernels.numpyro_kernels",
     "Images": "ppl_cnn.inference.sampling.starts.images",
     "LogProb": "ppl_cnn.models.units.targets",

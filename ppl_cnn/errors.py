@@ -111,3 +111,9 @@ def unknown(what: str, name: Any, known: Collection[str]) -> UnknownNameError:
     return UnknownNameError(
         f"Unknown {what} {name!r}. Known: {', '.join(known)}.", name=str(name), known=known
     )
+
+
+def one_line(error: Exception) -> str:
+    """An exception's type and the first line of its text, for the end of a sentence."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}".rstrip(".: ")

@@ -1,9 +1,10 @@
 """Estimates log Z of units' densities, Z = E_q[exp(f/T)], and the class offsets that follow.
 
-Under the images of a data set, --reference data:NAME, Z is their mean weight: no chain is run. For
-any other reference three estimates must agree: thermodynamic integration and reweighting (MBAR), both from the replicas
-of a tempered run, and annealed importance sampling along the same ladder. The run's folder holds
-that run and evidence.json. The same command resumes a run that was stopped.
+Under the images of a data set, --reference data:NAME, Z is their mean weight, and no chain is run.
+For any other reference three estimates must agree: thermodynamic integration and reweighting
+(MBAR), both from the replicas of a tempered run, and annealed importance sampling along the same
+ladder. The run's folder holds that run and evidence.json. The same command resumes a run that was
+stopped.
 
 Examples:
     python -m ppl_cnn.evidence --model runs/lenet --unit fc4:0-9

@@ -124,7 +124,7 @@ class TiltedDensity:
         """
         for transform in self._field(params).transforms:
             z = transform(z)
-        return self._crop(z)
+        return self.crop(z)
 
     def pull(
         self, field: Float[Array, "*batch field_row field_col channel"]
@@ -148,9 +148,10 @@ class TiltedDensity:
             field = transform.inv(field)
         return field
 
-    def _crop(
+    def crop(
         self, field: Float[Array, "*batch field_row field_col channel"]
     ) -> Float[Array, "*batch row col channel"]:
+        """The unit's image in a field of `field_shape`."""
         if not self.reference.needs_whole_image:
             return field
         rows, cols = self.unit.rows, self.unit.cols
@@ -170,7 +171,7 @@ class TiltedDensity:
         """
         params = self.params if params is None else params
         field = numpyro.sample("image", self._field(params))
-        score = self.unit.score(params.unit, self._crop(field))
+        score = self.unit.score(params.unit, self.crop(field))
         numpyro.factor("tilt", score / self.temperature)
 
     def whitened(self, params: DensityParams | None = None) -> None:

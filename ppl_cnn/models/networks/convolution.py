@@ -231,3 +231,11 @@ def conv_general_dilated(
         dilation=dilation,
         groups=feature_group_count,
     )
+
+
+def hasten(part: object) -> None:
+    """Gives an `nnx.Conv` the fast gradients of `convolve`; leaves other objects as they are."""
+    from flax import nnx
+
+    if isinstance(part, nnx.Conv) and part.conv_general_dilated is lax.conv_general_dilated:
+        part.conv_general_dilated = conv_general_dilated

@@ -10,6 +10,7 @@ from ppl_cnn.models.references.empirical import Empirical
 from ppl_cnn.models.references.photographs import Measured
 from ppl_cnn.models.references.reference import Context, Parsed, Reference
 from ppl_cnn.models.references.registry import REFERENCES, known_forms
+from ppl_cnn.user_modules import has_module, names_an_object
 
 _TEXT = re.compile(r"([a-z]+)((?:[:@].*)?)", re.DOTALL)
 """A keyword and the rest of the text."""
@@ -22,7 +23,7 @@ def parse_reference(
 
     Args:
         text: a form of `registry.REFERENCES`, such as white:10, spectral:1.1@18 or
-            bounded:band:24.
+            bounded:band:24; or package.module:attribute, a generator of yours.
         fit: measures photographs, as `lambda: measure(folder)` does. A spectral or band
             reference takes from them the exponent and the colours that its text leaves out. It is
             called only once the text has proved usable.
@@ -60,7 +61,9 @@ def parse_reference(
 def _parse(text: str, photographs: Callable[[], Measured] | None) -> Reference | Empirical:
     found = _TEXT.fullmatch(text)
     if found is None or found[1] not in REFERENCES:
-        raise unknown("reference", text, known_forms())
+        if not names_an_object(text) or not has_module(text):
+            raise unknown("reference", text, known_forms())
+        return _parse(f"generator:{text}", photographs)
     form = REFERENCES[found[1]]
     module, _, name = form.home.rpartition(".")
     home = importlib.import_module(f"ppl_cnn.models.references.{module}")

@@ -43,9 +43,15 @@ REFERENCES: Mapping[str, Form] = {
         "a Gaussian with the mean and the covariance of images, fitted by ppl_cnn.Gaussian.fit",
         "gaussian.Gaussian",
     ),
+    "generator": Form(
+        "generator:NAME",
+        "the images of a generator (of a run of python -m ppl_cnn.generator, or of a file of "
+        "weights, FILE@ARCHITECTURE), brought to the network's size and channels",
+        "generator.GeneratorReference",
+    ),
     "bounded": Form(
         "bounded:REFERENCE",
-        "any of these but uniform, with its pixels squashed into 0..255",
+        "any of these but uniform and generators, with its pixels squashed into 0..255",
         "bounded.Bounded",
     ),
     "data": Form(
@@ -57,13 +63,19 @@ REFERENCES: Mapping[str, Form] = {
     ),
 }
 """Keyword -> form. A new reference needs a file in this folder and an entry here."""
+OWN = Form(
+    "MODULE:ATTRIBUTE",
+    "a generator of yours, a function or Flax NNX module with the attribute latent_shape",
+    "generator.GeneratorReference",
+)
+"""The form of a text without a keyword."""
 
 
 def known_forms() -> list[str]:
     """The forms of the texts that name a reference, for error messages."""
-    return [form.text for form in REFERENCES.values()]
+    return [form.text for form in (*REFERENCES.values(), OWN)]
 
 
 def reference_help() -> str:
     """All forms and their meanings, a sentence each, for help texts."""
-    return " ".join(f"{form.text}: {form.meaning}." for form in REFERENCES.values())
+    return " ".join(f"{form.text}: {form.meaning}." for form in (*REFERENCES.values(), OWN))

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-from ppl_cnn.errors import ArgumentError
-from ppl_cnn.models.networks.convolution import conv_general_dilated
+from ppl_cnn.errors import ArgumentError, one_line
+from ppl_cnn.models.networks.convolution import hasten
 from ppl_cnn.models.networks.layers import Shape
 from ppl_cnn.models.networks.receptive_field import Images, Weights
 
@@ -133,16 +133,9 @@ def named_leaves(state: Any) -> tuple[dict[str, Any], Any]:
     }, tree
 
 
-def one_line(error: Exception) -> str:
-    """An exception's type and the first line of its text, for the end of a sentence."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}".rstrip(".: ")
-
-
 def _prepare(part: nnx.Module) -> None:
     """Gives a convolution the fast gradient, and an inherited call a method of its own."""
-    if isinstance(part, nnx.Conv) and part.conv_general_dilated is jax.lax.conv_general_dilated:
-        part.conv_general_dilated = conv_general_dilated
+    hasten(part)
     if callable(part) and "__call__" not in vars(type(part)):
         object.__setattr__(part, "__class__", _with_own_call(type(part)))
 

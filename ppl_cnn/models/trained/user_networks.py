@@ -1,8 +1,6 @@
 """Networks that a factory of the user's makes, "package.module:factory", and their weights."""
 
-import importlib
 from collections.abc import Mapping
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +11,11 @@ import safetensors
 import safetensors.numpy
 from flax import nnx
 
-from ppl_cnn.errors import ArgumentError, FileError, InputError, MismatchError, UnknownNameError
+from ppl_cnn.errors import ArgumentError, FileError, MismatchError, one_line
 from ppl_cnn.models.formats.names import listed
-from ppl_cnn.models.trained.captured import named_leaves, one_line
+from ppl_cnn.models.trained.captured import named_leaves
 from ppl_cnn.models.trained.module_network import ModuleNetwork
+from ppl_cnn.user_modules import called, named_object
 
 
 def load_module(spec: str, weights: str | Path | None = None) -> ModuleNetwork:
@@ -56,33 +55,14 @@ def load_module(spec: str, weights: str | Path | None = None) -> ModuleNetwork:
 
 def _call(spec: str) -> Any:
     """The return value of the factory."""
-    name, _, attribute = spec.partition(":")
-    try:
-        module = importlib.import_module(name)
-    except Exception as error:  # whatever a user's module raises
-        raise ArgumentError(
-            f"Module {name!r} can't be imported ({one_line(error)}).", argument="model"
-        ) from error
-    try:
-        factory = reduce(getattr, attribute.split("."), module)
-    except AttributeError:
-        raise UnknownNameError(
-            f"Module {name} has no factory {attribute!r}.", name=attribute
-        ) from None
+    factory = named_object(spec, argument="model")
     if not callable(factory):
         raise ArgumentError(
             f"{spec} must be a function or class that makes a network, not "
             f"{type(factory).__name__}.",
             argument="model",
         )
-    try:
-        return factory()
-    except InputError:
-        raise
-    except Exception as error:  # whatever a user's factory raises
-        raise ArgumentError(
-            f"{spec} can't be called without arguments ({one_line(error)}).", argument="model"
-        ) from error
+    return called(factory, spec, argument="model")
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:

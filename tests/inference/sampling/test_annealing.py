@@ -22,10 +22,12 @@ from ppl_cnn.inference.sampling.annealing import (
     step,
     systematic_resampling,
 )
+from ppl_cnn.models.density import DensityParams
 
 SHAPE = (2, 3, 1)
 SIGMA, TEMPERATURE = 2.0, 0.4
 CHAINS = 100
+NO_WEIGHTS = DensityParams({}, {})
 
 
 def slope():
@@ -64,8 +66,10 @@ def test_starts_are_draws_and_weights_give_log_z(function):
     truth = along @ mean / 2 - np.linalg.slogdet(precision)[1] / 2
 
     density = density_of(function)
-    schedule, _ = find_schedule(density, {}, keys_of(32))
-    found = [anneal(density, {}, key, schedule, particles=32) for key in keys_of(CHAINS, 1)]
+    schedule, _ = find_schedule(density, density.params, keys_of(32))
+    found = [
+        anneal(density, density.params, key, schedule, particles=32) for key in keys_of(CHAINS, 1)
+    ]
     z = np.asarray([each.z for each in found], np.float64).reshape(CHAINS, 6)
     white = (z - mean) @ np.linalg.cholesky(precision)
     assert np.abs(white.mean(axis=0)).max() < 4 / math.sqrt(CHAINS)
@@ -89,9 +93,12 @@ def test_two_hills_are_found_as_often_as_they_weigh():
 
     response = ppl_cnn.ScoreFunction(hills, (1, 1, 1))
     density = ppl_cnn.TiltedDensity(response, ppl_cnn.WhiteNoise(1.0))
-    schedule, _ = find_schedule(density, {}, keys_of(32))
+    schedule, _ = find_schedule(density, density.params, keys_of(32))
     z = np.asarray(
-        [anneal(density, {}, key, schedule, particles=32).z for key in keys_of(CHAINS, 1)]
+        [
+            anneal(density, density.params, key, schedule, particles=32).z
+            for key in keys_of(CHAINS, 1)
+        ]
     ).ravel()
     share = 1 / (1 + math.exp(-1))
     assert abs((z > 0).mean() - share) < 4 * math.sqrt(share * (1 - share) / CHAINS)
@@ -103,7 +110,9 @@ def test_resampling_leaves_log_z_unbiased():
     density = density_of(linear, temperature=4.0)
     truth = SIGMA**2 * (slope() ** 2).sum() / (2 * 4.0**2)
     schedule = AnnealingSchedule(np.asarray([0.0, 0.5, 1.0]), np.full(2, 0.7), np.full(2, 1.5))
-    ends = [climb(density, {}, keys, schedule, fewest=5.0)[0] for keys in keys_of((300, 4))]
+    ends = [
+        climb(density, density.params, keys, schedule, fewest=5.0)[0] for keys in keys_of((300, 4))
+    ]
     logs = np.asarray([end.logs for end in ends])
     # Resampled at the strength 1: all have the mean weight.
     np.testing.assert_allclose(logs, logs[:, :1].repeat(4, axis=1))
@@ -119,11 +128,13 @@ def test_moves_owe_nothing_to_the_resampling():
     response = ppl_cnn.ScoreFunction(lambda x: x[0, 0, 0], (1, 1, 1))
     density = ppl_cnn.TiltedDensity(response, ppl_cnn.WhiteNoise(1.0))
     keys = keys_of((pairs, 2))
-    particles = jax.vmap(lambda keys: first_particles(density, {}, keys))(keys)
+    particles = jax.vmap(lambda keys: first_particles(density, density.params, keys))(keys)
     tuned, always = Tuned(jnp.float32(2.5), jnp.float32(2.5)), jnp.float32(3.0)
     for index, strengths in enumerate(itertools.pairwise(every)):
         at = (jnp.int32(index), jnp.asarray(strengths), tuned, always)
-        rise = jax.vmap(lambda particles, keys, at=at: step(density, {}, particles, keys, *at))
+        rise = jax.vmap(
+            lambda particles, keys, at=at: step(density, density.params, particles, keys, *at)
+        )
         particles, acceptance, _ = rise(particles, keys)
     assert acceptance.mean() < 0.9
     weights = np.exp(np.asarray(particles.logs, np.float64)).mean(axis=1) / math.exp(0.5)
@@ -139,7 +150,7 @@ def test_a_schedule_keeps_the_weights_together():
     number: gap L = 0.32."""
     density = density_of(linear)
     length = SIGMA / TEMPERATURE * np.linalg.norm(slope())
-    schedule, gradients = find_schedule(density, {}, keys_of(200))
+    schedule, gradients = find_schedule(density, density.params, keys_of(200))
     gaps = np.diff(schedule.strengths)
     assert (gaps >= 0).all()
     assert (schedule.strengths[0], schedule.strengths[-1]) == (0, 1)
@@ -149,9 +160,9 @@ def test_a_schedule_keeps_the_weights_together():
 
 
 def test_no_tilt_takes_one_step_and_a_strong_one_at_most_doubles():
-    flat, _ = find_schedule(density_of(lambda x: 0.0 * jnp.sum(x)), {}, keys_of(8))
+    flat, _ = find_schedule(density_of(lambda x: 0.0 * jnp.sum(x)), NO_WEIGHTS, keys_of(8))
     np.testing.assert_array_equal(flat.strengths, [0, 1])
-    schedule, _ = find_schedule(density_of(linear, 0.01), {}, keys_of(8))
+    schedule, _ = find_schedule(density_of(linear, 0.01), NO_WEIGHTS, keys_of(8))
     strengths = np.unique(schedule.strengths)[1:]
     assert (strengths[1:] / strengths[:-1]).max() < 2.001
 
@@ -182,4 +193,4 @@ def test_resampling_takes_each_as_often_as_it_weighs():
 
 def test_a_response_that_is_not_finite_is_refused(refused):
     with refused("not finite", kind=MismatchError):
-        find_schedule(density_of(lambda x: jnp.sum(x) * jnp.nan), {}, keys_of(4))
+        find_schedule(density_of(lambda x: jnp.sum(x) * jnp.nan), NO_WEIGHTS, keys_of(4))

@@ -132,7 +132,7 @@ def test_mean_weights_are_unbiased_however_short_the_climb():
     strengths = np.asarray([0.0, 0.5, 1.0])
     replicas = Replicas(strengths, np.zeros((4, 2, 3)), np.full(3, 0.5), np.full(3, 1.5))
     found = annealed_importance_sampling(
-        strong, {}, replicas, particles=4000, temperatures=2, seed=1
+        strong, strong.params, replicas, particles=4000, temperatures=2, seed=1
     )
     assert found.log_z.value == pytest.approx(truth, abs=4 * found.log_z.error)
     assert found.log_z.error < 0.1
@@ -168,7 +168,8 @@ def test_too_few_are_refused_before_anything_is_sampled(argument, value, refused
 def test_annealing_needs_particles_and_temperatures(argument, particles, temperatures, refused):
     counts = {"particles": particles, "temperatures": temperatures}
     with refused(counts[argument], kind=ArgumentError, argument=argument):
-        annealed_importance_sampling(linear_density(), {}, replicas_of(), **counts, seed=0)
+        density = linear_density()
+        annealed_importance_sampling(density, density.params, replicas_of(), **counts, seed=0)
 
 
 def test_the_folder_holds_the_estimates_as_json(found, folder):

@@ -4,6 +4,7 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -15,39 +16,55 @@ from PIL import Image, UnidentifiedImageError
 from ppl_cnn.errors import ArgumentError, FileError, MismatchError, RunFolderError
 from ppl_cnn.inference.runs.record import unit_folder
 from ppl_cnn.inference.runs.store import DAMAGE, open_draws
-from ppl_cnn.inference.sampling.starts.start import Latents, Placed, Start, UnitChains
+from ppl_cnn.inference.sampling.starts.inversion import POINTS, STEPS, nearest_latent
+from ppl_cnn.inference.sampling.starts.start import Placed, Start, UnitChains
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.trained.cnn import preprocess
 
-
-class _Fixed(Start):
-    """A start at given points: the chains take them in turn."""
-
-    @abstractmethod
-    def points(self, density: TiltedDensity) -> Latents:
-        """The points."""
-
-    def place(self, chains: UnitChains) -> Placed:
-        """The points in turn."""
-        count, points = len(chains.keys), self.points(chains.density)
-        chains.bar.update(count)
-        return points[jnp.arange(count) % len(points)], 0, {}
+type Fields = Float[Array, "image field_row field_col channel"]
+"""Images of a density's `field_shape`, in pixel units minus the mean."""
 
 
 @dataclass(frozen=True)
-class Zero(_Fixed):
+class Zero(Start):
     """All chains start at z = 0, for most references the mean image. Recorded as "zero"."""
 
     def __str__(self) -> str:
         return "zero"
 
-    def points(self, density: TiltedDensity) -> Latents:
+    def place(self, chains: UnitChains) -> Placed:
         """The origin."""
-        return jnp.zeros((1, *density.latent_shape))
+        chains.bar.update(len(chains.keys))
+        return jnp.zeros_like(chains.drawn), 0, {}
+
+
+class _AtImages(Start):
+    """A start at the latents of given images, which the chains take in turn.
+
+    If the reference can't be inverted, they are found by `nearest_latent`.
+    """
+
+    @abstractmethod
+    def fields(self, density: TiltedDensity) -> Fields:
+        """The images, each in a field of the density's `field_shape`."""
+
+    def place(self, chains: UnitChains) -> Placed:
+        """The images' latents in turn."""
+        density, count = chains.density, len(chains.keys)
+        fields, spent = self.fields(density), 0
+        if density.reference.is_invertible:
+            points = density.pull(fields)
+        else:
+            images = density.crop(fields[:count])
+            find = partial(nearest_latent, chains.compiled, density.params)
+            points = jnp.stack([find(image).block_until_ready() for image in images])
+            spent = STEPS * POINTS * len(images)
+        chains.bar.update(count)
+        return points[jnp.arange(count) % len(points)], spent, {}
 
 
 @dataclass(frozen=True)
-class FromRun(_Fixed):
+class FromRun(_AtImages):
     """Each chain starts at the last draw of a chain of another run. Recorded as "run:FOLDER".
 
     Chains take the draws in turn. In a run of several units, each starts at its own draws.
@@ -61,14 +78,14 @@ class FromRun(_Fixed):
     def __str__(self) -> str:
         return f"run:{self.folder}"
 
-    def points(self, density: TiltedDensity) -> Latents:
-        """The latents of the other run's last draws.
+    def fields(self, density: TiltedDensity) -> Fields:
+        """The other run's last draws. Pixels outside the unit's image are the mean.
 
         Raises:
             RunFolderError: the folder holds no draws, or they can't be read.
             MismatchError: its images have another shape.
         """
-        return density.pull(_in_field(density, self._images(density)))
+        return _in_field(density, self._images(density))
 
     def _images(self, density: TiltedDensity) -> Float[Array, "start row col channel"]:
         folder = Path(self.folder)
@@ -89,7 +106,7 @@ class FromRun(_Fixed):
             ) from None
 
 
-class _Pictures(_Fixed):
+class _Pictures(_AtImages):
     """A start at pictures in memory, which are recorded by a digest."""
 
     @abstractmethod
@@ -141,14 +158,14 @@ class Images(_Pictures):
         array = np.asarray(self.images, np.float32)
         return str(array.shape).encode() + array.tobytes()
 
-    def points(self, density: TiltedDensity) -> Latents:
-        """The images' latents. Pixels outside the unit's image are the mean.
+    def fields(self, density: TiltedDensity) -> Fields:
+        """The images. Pixels outside the unit's image are the mean.
 
         Raises:
             MismatchError: the unit's images have another shape.
         """
         _check_shape("`start`", self.images.shape[1:], density)
-        return density.pull(_in_field(density, jnp.asarray(self.images, jnp.float32)))
+        return _in_field(density, jnp.asarray(self.images, jnp.float32))
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,18 +196,18 @@ class Photographs(_Pictures):
         """The pixels of all photographs."""
         return b"".join(pixels.tobytes() for pixels in self.photographs)
 
-    def points(self, density: TiltedDensity) -> Latents:
-        """The photographs' latents."""
+    def fields(self, density: TiltedDensity) -> Fields:
+        """The photographs."""
         unit = density.unit
         images = [
             preprocess(pixels[None], unit.preprocessing, unit.image_shape)
             for pixels in self.photographs
         ]
         field = jnp.concatenate(images)
-        if not density.reference.needs_whole_image:
-            rows, cols = unit.rows, unit.cols
-            field = field[:, rows.start : rows.stop, cols.start : cols.stop]
-        return density.pull(field)
+        if density.reference.needs_whole_image:
+            return field
+        rows, cols = unit.rows, unit.cols
+        return field[:, rows.start : rows.stop, cols.start : cols.stop]
 
 
 def _photograph(path: Path) -> np.ndarray:
@@ -212,9 +229,7 @@ def _check_shape(holder: str, shape: tuple[int, ...], density: TiltedDensity) ->
         )
 
 
-def _in_field(
-    density: TiltedDensity, images: Float[Array, "image row col channel"]
-) -> Float[Array, "image field_row field_col channel"]:
+def _in_field(density: TiltedDensity, images: Float[Array, "image row col channel"]) -> Fields:
     """Fields with these images of the unit in their places, and the mean around them."""
     if not density.reference.needs_whole_image:
         return images
