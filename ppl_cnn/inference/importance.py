@@ -5,10 +5,11 @@
 With N draws of q, W_i = w_i / sum w are weights of a sample of p, and mean w estimates Z.
 """
 
+import importlib
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -117,13 +118,13 @@ class Weights:
         Source: Vehtari, Simpson, Gelman, Yao, Gabry, Pareto smoothed importance sampling, JMLR
         25, 2024.
         """
-        from arviz_stats.base import array_stats
-
+        # Heavy, and without types.
+        arviz: Any = importlib.import_module("arviz_stats.base")
         tail = self.heaviest(math.ceil(min(len(self.tilts) / 5, 3 * math.sqrt(len(self.tilts)))))
         logs = self.tilts.astype(np.float64)
         if logs[tail[0]] - logs[tail[-1]] < _PLATEAU:
             return 0.0
-        return float(array_stats.psislw(logs)[1])
+        return float(arviz.array_stats.psislw(logs)[1])
 
     @property
     def largest_k(self) -> float:
@@ -138,7 +139,7 @@ class Weights:
         """
         ends = np.cumsum(self.shares)
         found = np.searchsorted(ends, uniforms * ends[-1], side="right")
-        return np.minimum(found, len(ends) - 1)
+        return np.asarray(np.minimum(found, len(ends) - 1))
 
     def worth(self, draws: int) -> float:
         """How many independent draws of p so many resampled draws are worth.

@@ -93,7 +93,7 @@ class Section(NamedTuple):
         maps = "" if diagnosis.maps is None else maps_html(diagnosis.maps, heading)
         large = album.html(diagnosis.stein_check)
         order, mixing = _order(diagnosis), _mixing(diagnosis, heading)
-        compared = "" if against is None else Comparison.of(diagnosis, against)
+        compared = None if against is None else Comparison.of(diagnosis, against)
         sheets = Sheets.fitting(
             modes(diagnosis.images, diagnosis.steins, order),
             order,
@@ -115,7 +115,7 @@ class Section(NamedTuple):
             images=f"{large}<{heading}>{_one_by_one(diagnosis)}</{heading}>\n{viewer}",
             judgement=_judgement(diagnosis, heading),
             mixing=mixing,
-            comparison=comparison_html(compared, heading) if compared else "",
+            comparison="" if compared is None else comparison_html(compared, heading),
             maps=maps,
             summary=summary_html(diagnosis.summary),
             facts=facts_html(diagnosis),

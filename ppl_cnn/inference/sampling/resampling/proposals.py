@@ -106,7 +106,7 @@ class Pictures(Proposals):
 
     def __init__(self, density: EmpiricalDensity) -> None:
         self._density, self._split = density, density.reference.images
-        self._seen = {
+        self._seen: dict[str, Any] = {
             "image_shape": density.unit.image_shape,
             "short_side": density.unit.preprocessing.short_side,
         }

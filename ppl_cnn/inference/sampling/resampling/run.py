@@ -69,7 +69,7 @@ class UnitRun:
                     path=self._path,
                 )
             self.found = tree["posterior"].sizes["draw"]
-            self.weights = Weights(tree["weights/tilt"].values)
+            self.weights = Weights(np.asarray(tree["weights"]["tilt"]))
 
     def weighed(
         self,
@@ -182,8 +182,8 @@ class UnitRun:
             self.found = end
             spent = before.get("sampling", 0.0) + time.monotonic() - clock
             self._folder.update(seconds={**before, "sampling": spent})
-        distinct = len(np.unique(self.numbers(self.found)))
-        self._folder.update(importance={**self.told(self.weights), "distinct": distinct})
+        different = len(np.unique(self.numbers(self.found)))
+        self._folder.update(importance={**self.told(self.weights), "distinct": different})
 
 
 class ResamplingRun:
