@@ -8,14 +8,15 @@ import xarray as xr
 
 import ppl_cnn
 from ppl_cnn.inference.diagnostics import verdict_sentences as say
+from ppl_cnn.inference.importance import Weights
 
 SHAPE = (3, 4, 1)
 
 
 def resampled(tilts, draws=200, rows=4, labels=None, config=None):
-    """A tree as `ppl_cnn.draw` returns it, of proposals that are constant images i/N."""
+    """A tree as `ppl_cnn.draw` returns it, of proposals that are noise."""
     random = np.random.default_rng(0)
-    weights = ppl_cnn.inference.importance.Weights(np.asarray(tilts, np.float32))
+    weights = Weights(np.asarray(tilts, np.float32))
     drawn = weights.resampled(random.random((rows, draws)))
     image = random.normal(size=(len(tilts), *SHAPE)).astype(np.float32)
     place = ("row", "col", "channel")

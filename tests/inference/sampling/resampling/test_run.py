@@ -13,6 +13,7 @@ import ppl_cnn
 from ppl_cnn.data import batches
 from ppl_cnn.errors import MismatchError, RunFolderError
 from ppl_cnn.inference.importance import Weights
+from ppl_cnn.inference.runs.record import unit_folder
 from ppl_cnn.inference.runs.store import open_draws
 from ppl_cnn.inference.sampling.driver import sample_to
 from ppl_cnn.inference.sampling.resampling import run
@@ -111,7 +112,7 @@ def test_under_images_everything_is_brute_force(images, tmp_path):
     score = jax.jit(jax.vmap(filter_.score, (None, 0)))
     wanted.append(np.asarray(score(filter_.params, jnp.asarray(seen))))
     for unit, truth in zip(units, wanted, strict=True):
-        folder = tmp_path / "run" / ppl_cnn.inference.runs.record.unit_folder(str(unit))
+        folder = tmp_path / "run" / unit_folder(str(unit))
         tree = open_draws(folder / "draws.zarr")
         np.testing.assert_allclose(tree["weights/tilt"].values * 3, truth, rtol=1e-3, atol=2e-3)
         np.testing.assert_array_equal(tree["weights/label"].values, labels)
