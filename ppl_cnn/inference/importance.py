@@ -118,13 +118,13 @@ class Weights:
         Source: Vehtari, Simpson, Gelman, Yao, Gabry, Pareto smoothed importance sampling, JMLR
         25, 2024.
         """
-        # Heavy, and without types.
         arviz: Any = importlib.import_module("arviz_stats.base")
         tail = self.heaviest(math.ceil(min(len(self.tilts) / 5, 3 * math.sqrt(len(self.tilts)))))
         logs = self.tilts.astype(np.float64)
         if logs[tail[0]] - logs[tail[-1]] < _PLATEAU:
             return 0.0
-        return float(arviz.array_stats.psislw(logs)[1])
+        # It takes log-likelihoods that are left out, whose weights are 1/likelihood.
+        return float(arviz.array_stats.psislw(-logs)[1])
 
     @property
     def largest_k(self) -> float:
