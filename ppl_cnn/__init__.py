@@ -35,8 +35,11 @@ if TYPE_CHECKING:
     from ppl_cnn.inference.report.page import report as report
     from ppl_cnn.inference.sampling.driver import draw as draw
     from ppl_cnn.inference.sampling.evidence import evidence as evidence
+    from ppl_cnn.inference.sampling.evidence import evidence_of_images as evidence_of_images
     from ppl_cnn.inference.sampling.log_z import LogZ as LogZ
+    from ppl_cnn.inference.sampling.log_z import MeanWeight as MeanWeight
     from ppl_cnn.inference.sampling.log_z import class_offsets as class_offsets
+    from ppl_cnn.inference.sampling.resampling.settings import Resample as Resample
     from ppl_cnn.inference.sampling.starts.drawn import Annealed as Annealed
     from ppl_cnn.inference.sampling.starts.drawn import Prior as Prior
     from ppl_cnn.inference.sampling.starts.drawn import Rto as Rto
@@ -45,15 +48,18 @@ if TYPE_CHECKING:
     from ppl_cnn.inference.sampling.starts.images import Images as Images
     from ppl_cnn.inference.sampling.starts.images import Photographs as Photographs
     from ppl_cnn.inference.sampling.starts.images import Zero as Zero
+    from ppl_cnn.inference.sampling.starts.resampled import Resampled as Resampled
     from ppl_cnn.inference.training.execution import Execution as Execution
     from ppl_cnn.inference.training.loop import train as train
     from ppl_cnn.inference.training.recipe import Recipe as Recipe
     from ppl_cnn.models.density import TiltedDensity as TiltedDensity
+    from ppl_cnn.models.empirical_density import EmpiricalDensity as EmpiricalDensity
     from ppl_cnn.models.networks.catalogue import NETWORKS as NETWORKS
     from ppl_cnn.models.networks.declaration import Network as Network
     from ppl_cnn.models.networks.declaration import Preprocessing as Preprocessing
     from ppl_cnn.models.references.band import Band as Band
     from ppl_cnn.models.references.bounded import Bounded as Bounded
+    from ppl_cnn.models.references.empirical import Empirical as Empirical
     from ppl_cnn.models.references.gaussian import Gaussian as Gaussian
     from ppl_cnn.models.references.generator import GeneratorReference as GeneratorReference
     from ppl_cnn.models.references.noise import Uniform as Uniform
@@ -77,6 +83,8 @@ _HOMES = {
     "Bounded": "ppl_cnn.models.references.bounded",
     "CNN": "ppl_cnn.models.trained.cnn",
     "Diagnosis": "ppl_cnn.inference.diagnostics.diagnose",
+    "Empirical": "ppl_cnn.models.references.empirical",
+    "EmpiricalDensity": "ppl_cnn.models.empirical_density",
     "Execution": "ppl_cnn.inference.training.execution",
     "FromRun": "ppl_cnn.inference.sampling.starts.images",
     "Gaussian": "ppl_cnn.models.references.gaussian",
@@ -87,6 +95,7 @@ _HOMES = {
     "LogProb": "ppl_cnn.models.units.targets",
     "LogZ": "ppl_cnn.inference.sampling.log_z",
     "Logit": "ppl_cnn.models.units.targets",
+    "MeanWeight": "ppl_cnn.inference.sampling.log_z",
     "ModuleNetwork": "ppl_cnn.models.trained.module_network",
     "NETWORKS": "ppl_cnn.models.networks.catalogue",
     "NUTS": "ppl_cnn.inference.kernels.numpyro_kernels",
@@ -95,6 +104,8 @@ _HOMES = {
     "Preprocessing": "ppl_cnn.models.networks.declaration",
     "Prior": "ppl_cnn.inference.sampling.starts.drawn",
     "Recipe": "ppl_cnn.inference.training.recipe",
+    "Resample": "ppl_cnn.inference.sampling.resampling.settings",
+    "Resampled": "ppl_cnn.inference.sampling.starts.resampled",
     "Rto": "ppl_cnn.inference.sampling.starts.drawn",
     "ScoreFunction": "ppl_cnn.models.units.score_function",
     "SoftLogProb": "ppl_cnn.models.units.targets",
@@ -110,6 +121,7 @@ _HOMES = {
     "diagnose": "ppl_cnn.inference.diagnostics.diagnose",
     "draw": "ppl_cnn.inference.sampling.driver",
     "evidence": "ppl_cnn.inference.sampling.evidence",
+    "evidence_of_images": "ppl_cnn.inference.sampling.evidence",
     "load": "ppl_cnn.models.trained.loading",
     "report": "ppl_cnn.inference.report.page",
     "train": "ppl_cnn.inference.training.loop",

@@ -1,21 +1,30 @@
 """Estimates log Z of units' densities, Z = E_q[exp(f/T)], and the class offsets that follow.
 
-Three estimates must agree: thermodynamic integration and reweighting (MBAR), both from the replicas
-of a tempered run, and annealed importance sampling along the same ladder. The run's folder holds
-that run and evidence.json. The same command resumes a run that was stopped.
+Under the images of a data set, --reference data:NAME, Z is their mean weight, and no chain is run.
+For any other reference three estimates must agree: thermodynamic integration and reweighting
+(MBAR), both from the replicas of a tempered run, and annealed importance sampling along the same
+ladder. The run's folder holds that run and evidence.json. The same command resumes a run that was
+stopped.
 
 Examples:
     python -m ppl_cnn.evidence --model runs/lenet --unit fc4:0-9 --target logit
     python -m ppl_cnn.evidence --unit conv5:12 --temperature 0.1 --rungs 24
+    python -m ppl_cnn.evidence --model runs/lenet --unit fc4:0-9 --reference data:fashion_mnist
 """
 
 import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ppl_cnn.options.command import run_command
-from ppl_cnn.options.densities import DensityOptions
+from ppl_cnn.options.densities import DensityOptions, Named
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ppl_cnn.inference.sampling.log_z import LogZ, MeanWeight
 
 
 @dataclass(frozen=True)
@@ -43,39 +52,69 @@ class EvidenceOptions(DensityOptions):
 def main(options: EvidenceOptions) -> None:
     """Estimates and prints a table."""
     from ppl_cnn.inference.sampling.driver import Origin
-    from ppl_cnn.inference.sampling.evidence import evidence
-    from ppl_cnn.inference.sampling.log_z import class_offsets
+    from ppl_cnn.inference.sampling.evidence import evidence, evidence_of_images
+    from ppl_cnn.models.empirical_density import EmpiricalDensity
 
     named = options.named()
     options.print_values(named.choices)
     out = options.out or options.folder("evidence", named.target)
     command = shlex.join(["python", "-m", "ppl_cnn.evidence", *sys.argv[1:]])
-    found = evidence(
-        named.densities,
-        rungs=options.rungs,
-        chains=options.chains,
-        draws=options.draws,
-        warmup=options.warmup,
-        particles=options.particles,
-        temperatures=options.temperatures,
-        seed=options.seed,
-        out=out,
-        origin=Origin(options.model, named.description, command),
-    )
+    origin = Origin(options.model, named.description, command)
+    images = [each for each in named.densities if isinstance(each, EmpiricalDensity)]
+    found: dict[str, LogZ] | dict[str, MeanWeight]
+    if images:
+        found = evidence_of_images(images, out=out, origin=origin)
+        _print_means(found)
+    else:
+        found = evidence(
+            [each for each in named.densities if not isinstance(each, EmpiricalDensity)],
+            rungs=options.rungs,
+            chains=options.chains,
+            draws=options.draws,
+            warmup=options.warmup,
+            particles=options.particles,
+            temperatures=options.temperatures,
+            seed=options.seed,
+            out=out,
+            origin=origin,
+        )
+        _print_estimates(found, options.particles)
+    _print_alpha(found, named)
+    print(out / "evidence.json")
+
+
+def _print_means(found: "Mapping[str, MeanWeight]") -> None:
+    print(f"{'unit':24}{'mean over images':>20}  weights' ESS")
+    for unit, each in found.items():
+        print(f"{unit:24}{each.log_z!s:>20}  {each.effective:,.1f} of {each.images:,} images")
+
+
+def _print_estimates(found: "Mapping[str, LogZ]", particles: int) -> None:
     print(f"{'unit':24}{'integration':>20}{'reweighting':>20}{'annealing':>20}  weights' ESS")
     for unit, each in found.items():
         numbers = "".join(
             f"{value!s:>20}" for value in (each.integrated, each.reweighted, each.annealed.log_z)
         )
-        print(f"{unit:24}{numbers}  {each.annealed.effective:.1f} of {options.particles}")
+        print(f"{unit:24}{numbers}  {each.annealed.effective:.1f} of {particles}")
         if not each.agree:
             print(f"{'':24}The estimates differ. Give more --rungs, --draws or --temperatures.")
+
+
+def _print_alpha(found: "Mapping[str, LogZ] | Mapping[str, MeanWeight]", named: "Named") -> None:
+    """The offsets of all classes, beside those that training has stored with the network."""
+    from ppl_cnn.inference.sampling.log_z import class_offsets
+
     classes = named.description["classes"]
-    if len(classes) == len(found) > 1:
-        print("\nalpha = -log Z - log of the number of classes, for equal class priors:")
-        for unit, alpha in class_offsets(found).items():
-            print(f"{classes[unit]:24}{alpha:20.4f}")
-    print(out / "evidence.json")
+    if not len(classes) == len(found) > 1:
+        return
+    print("\nalpha = -log Z - log of the number of classes, for equal class priors:")
+    stored = named.alpha if found.keys() <= named.alpha.keys() else {}
+    if stored:
+        print(f"{'class':24}{'alpha':>20}{'stored':>12}{'difference':>12}")
+    for unit, alpha in class_offsets(found).items():
+        offset = f"{alpha:.4f} ± {found[unit].best.error:.2g}"
+        beside = f"{stored[unit]:12.4f}{alpha - stored[unit]:+12.4f}" if stored else ""
+        print(f"{classes[unit]:24}{offset:>20}{beside}")
 
 
 if __name__ == "__main__":

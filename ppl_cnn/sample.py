@@ -10,13 +10,14 @@ Examples:
     python -m ppl_cnn.sample --model runs/lenet --unit fc4:3 --kernel nuts --out runs/dress
     python -m ppl_cnn.sample --model alexnet --weights bvlc_alexnet.caffemodel --unit class:goldfish
     python -m ppl_cnn.sample --model squeezenet1.1 --weights auto --unit class:banana --preset vivid
+    python -m ppl_cnn.sample --unit class:Bag --reference data:fashion-embedded
 """
 
 import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -24,21 +25,35 @@ from ppl_cnn.options.command import run_command
 from ppl_cnn.options.densities import DensityOptions
 from ppl_cnn.options.presets import FROM_PRESET, FromPreset, default_hint
 
+if TYPE_CHECKING:
+    from ppl_cnn.inference.sampling.methods import Method
+    from ppl_cnn.inference.sampling.resampling.settings import Resampling
+    from ppl_cnn.inference.sampling.settings import Sampling
+
 
 @dataclass(frozen=True)
 class SampleOptions(DensityOptions):
     """Options."""
 
-    kernel: str = "split"
-    """The transition kernel. split is HMC that solves the reference exactly, so that larger images
+    kernel: Annotated[
+        str | None,
+        tyro.conf.arg(
+            metavar="STR",
+            help_behavior_hint="(default: split; resample where the reference is data:NAME)",
+        ),
+    ] = None
+    """How draws are made. split is HMC that solves the reference exactly, so that larger images
     need no shorter step. isir (or isir:N, with N candidates, by default 16) first chooses among
     the chain's latent and N - 1 draws of the reference, then moves as split does: for tilts that
     some draws of the reference suit, as with a learned reference at T = 1. tempered (or tempered:R,
     with R rungs, by default 16) exchanges replicas between the reference and the density, at R
     times the cost, for densities whose chains stay where they started. hmc is NumPyro's HMC with
-    trajectories of jittered length, nuts its NUTS."""
+    trajectories of jittered length, nuts its NUTS. resample (or resample:N) is no chain: it weighs
+    N draws of the reference, by default 10,000, by exp(f/T) and draws from them by their weights,
+    independently and without gradients. It serves where the tilt is mild, and is refused where
+    fewer than 50 draws are effective."""
     chains: int = 8
-    """Chains of each unit, run side by side."""
+    """Chains of each unit, run side by side; with resample, rows of independent draws."""
     start: Annotated[
         str | FromPreset | None,
         tyro.conf.arg(
@@ -50,8 +65,9 @@ class SampleOptions(DensityOptions):
     """Where chains start. prior: each at its own draw of the reference. rto or rto:STEPS: at the
     optimum next to such a draw, by STEPS gradients, 600 if not given. anneal or anneal:M: at an
     approximate draw of the density, by M particles that climb to it from the reference, 16 if not
-    given. zero: at the mean image. image:FILE,FILE,...: at photographs, in turn. run:FOLDER: at
-    another run's last draws."""
+    given. resample or resample:N: at draws by importance resampling from N draws of the reference,
+    1,000 if not given. zero: at the mean image. image:FILE,FILE,...: at photographs, in turn.
+    run:FOLDER: at another run's last draws."""
     two_sided: bool = False
     """Start half of the chains at draws of the reference, the other half as --start says, by
     default rto. The report then tells whether both halves agree."""
@@ -79,27 +95,43 @@ class SampleOptions(DensityOptions):
             return f"two-sided:{start or 'rto'}"
         return start or "prior"
 
+    def settings(self, method: "Method") -> "Sampling | Resampling":
+        """The run's settings.
+
+        Raises:
+            InputError: a setting is out of range, or the start is unknown or doesn't fit.
+        """
+        from ppl_cnn.inference.sampling.methods import settings_for
+        from ppl_cnn.inference.sampling.resampling.settings import Resample
+        from ppl_cnn.inference.sampling.starts.registry import parse_start
+
+        # A preset's start is for chains.
+        given = self.two_sided or self.start is not FROM_PRESET
+        unstarted = isinstance(method, Resample) and not given
+        return settings_for(
+            method,
+            chains=self.chains,
+            warmup=self.warmup,
+            thin=self.thin,
+            target_accept=self.target_accept,
+            seed=self.seed,
+            start=parse_start("prior" if unstarted else self.starts),
+        )
+
 
 def main(options: SampleOptions) -> None:
     """Samples, writes the report and prints its path."""
-    from ppl_cnn.inference.kernels.registry import parse_kernel
     from ppl_cnn.inference.report.page import report
     from ppl_cnn.inference.sampling.driver import Origin, sample_to
-    from ppl_cnn.inference.sampling.settings import Sampling
-    from ppl_cnn.inference.sampling.starts.registry import parse_start
+    from ppl_cnn.inference.sampling.methods import method_for, parse_method
 
-    settings = Sampling(
-        kernel=parse_kernel(options.kernel),
-        chains=options.chains,
-        warmup=options.warmup,
-        thin=options.thin,
-        target_accept=options.target_accept,
-        seed=options.seed,
-        start=parse_start(options.starts),
-    )
+    # What is wrong with the options is said before the network is opened.
+    options.settings(parse_method(options.kernel or "split"))
     named = options.named()
+    method = method_for(named.densities[0], options.kernel)
+    settings = options.settings(method)
     options.print_values(named.choices)
-    out = options.out or options.folder(options.kernel, named.target)
+    out = options.out or options.folder(str(method), named.target)
     command = shlex.join(["python", "-m", "ppl_cnn.sample", *sys.argv[1:]])
     sample_to(
         named.densities,

@@ -1,7 +1,10 @@
 import json
+import math
 from functools import partial
 
 import pytest
+
+import ppl_cnn
 
 SETTINGS = ("--chains", "4", "--draws", "10", "--warmup", "10", "--rungs", "1")
 
@@ -33,3 +36,22 @@ def test_bad_settings_end_with_a_sentence(tmp_path, evidence):
     assert "rungs" in done.stderr
     assert "not 0" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_under_images_it_is_their_mean_beside_the_stored_alpha(tmp_path, evidence):
+    out = tmp_path / "run"
+    given = ("--unit", "fc8:0-9", "--reference", "data:fashion-embedded@test[:200]")
+    done = evidence(*given, "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    record = json.loads((out / "evidence.json").read_text())
+    assert list(record) == [f"fc8:{number}" for number in range(10)]
+    found = record["fc8:9"]["mean over images"]
+    assert found["images"] == 200
+    assert found["error"] > 0
+    assert f"{found['value']:.4f}" in done.stdout
+    (boot,) = [line for line in done.stdout.splitlines() if line.startswith("Ankle boot")]
+    alpha, _, _, stored, difference = boot.removeprefix("Ankle boot").split()
+    assert float(alpha) == pytest.approx(-found["value"] - math.log(10), abs=2e-4)
+    assert float(stored) == pytest.approx(float(ppl_cnn.load("alexnet-fashion").alpha[9]), abs=1e-4)
+    assert float(difference) == pytest.approx(float(alpha) - float(stored), abs=2e-4)
+    assert done.stdout.splitlines()[-1] == str(out / "evidence.json")

@@ -16,24 +16,30 @@ MODELS = {
     "models/networks": set(),
     "models/units": {"models/networks"},
     "models/generators": {"models/formats", "models/networks"},
-    "models/references": {"models/networks", "models/generators"},
+    "models/references": {"models/networks", "models/generators", "data"},
     "models/density": {"models/networks", "models/units", "models/references"},
     "models/trained": {"models/formats", "models/networks", "models/units"},
 }
+MODELS["models/empirical_density"] = set(MODELS) - {"models/formats"}
 ALL_MODELS = set(MODELS)
 INFERENCE = {
+    "inference/importance": set(),
     "inference/kernels": set(),
     "inference/runs": set(),
-    "inference/sampling": ALL_MODELS | {"inference/kernels", "inference/runs"},
-    "inference/diagnostics": {"inference/runs"},
-    "inference/report": {"inference/diagnostics", "inference/runs"},
+    "inference/sampling": ALL_MODELS
+    | {"data", "inference/importance", "inference/kernels", "inference/runs"},
+    "inference/diagnostics": {"inference/importance", "inference/runs"},
+    "inference/report": {"inference/diagnostics", "inference/importance", "inference/runs"},
     "inference/training": ALL_MODELS | {"data", "data/sources", "inference/runs"},
 }
 # Builders in sources/ read the catalogue, and what opens and prepares data calls the builders; no
 # two modules import each other.
 DATA = {"data": {"data/sources"}, "data/sources": {"data"}}
 OPTIONS = {
-    "options": {"models/density", "models/references", "models/trained", "models/units"},
+    "options": {
+        *("models/density", "models/empirical_density", "models/references"),
+        *("models/trained", "models/units"),
+    },
 }
 MAY_IMPORT = {**MODELS, **INFERENCE, **DATA, **OPTIONS}
 """Room -> the rooms that it may import from, besides the ground and itself. Commands may import

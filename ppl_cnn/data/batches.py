@@ -145,8 +145,38 @@ def batches(
         >>> [len(batch["label"]) for batch in batches(split, batch_size=10)]
         [10, 10, 5]
     """
-    view = CentreView(*_wanted(split, image_shape, short_side)) if split.varies else None
+    view = _centre(split, image_shape, short_side)
     return _in_order(split, batch_size, process_index, process_count, view, threads)
+
+
+def images_at(
+    split: ImageSplit,
+    positions: Integer[np.ndarray, " n"],
+    *,
+    image_shape: Shape | None = None,
+    short_side: int | None = None,
+) -> ImageBatch:
+    """The images at some positions of a split, in that order, as `batches` gives them.
+
+    Args:
+        split: the images.
+        positions: indices into the split.
+        image_shape: (row, col, channel) of the centre that is cut from photographs.
+        short_side: the length in pixels that a photograph's short side is scaled to before the
+            cut; None takes the least that fills the shape.
+
+    Raises:
+        ArgumentError: photographs lack an `image_shape`.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ppl_cnn.data import images_at, open_split
+        >>> split = open_split("fashion-embedded", "test[:25]")
+        >>> images_at(split, np.asarray([3, 1]))["image"].shape
+        (2, 28, 28, 1)
+    """
+    batch: ImageBatch = split.source.read(positions, _centre(split, image_shape, short_side))
+    return batch
 
 
 def ten_view_batches(
@@ -199,6 +229,13 @@ def _in_order(
 
     ahead = _read_ahead(split, threads)
     return iter(grain.MapDataset.source(starts).map(read).to_iter_dataset(ahead))
+
+
+def _centre(
+    split: ImageSplit, image_shape: Shape | None, short_side: int | None
+) -> CentreView | None:
+    """The view that evaluation takes of an image; None for images of a fixed size."""
+    return CentreView(*_wanted(split, image_shape, short_side)) if split.varies else None
 
 
 def _wanted(

@@ -22,14 +22,21 @@ from ppl_cnn.options.presets import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ppl_cnn.models.density import TiltedDensity
+    from ppl_cnn.models.empirical_density import EmpiricalDensity
     from ppl_cnn.models.references.spectral import Spectral
+    from ppl_cnn.models.trained.network import TrainedNetwork
+    from ppl_cnn.models.units.unit import NetworkUnit
+
+    type Density = TiltedDensity | EmpiricalDensity
 
 
 class Named(NamedTuple):
     """What the options name."""
 
-    densities: "list[TiltedDensity]"
+    densities: "list[Density]"
     fitted: "Spectral | None"
     """The reference that was fitted to photographs."""
     description: dict[str, Any]
@@ -38,6 +45,10 @@ class Named(NamedTuple):
     """The text of the target in force: that of the classes, if classes are among the units."""
     choices: list[str]
     """What auto chose for the target of classes and for the reference, in words."""
+    alpha: dict[str, float]
+    """Class -> the offset from its score that training has stored with the network, which is
+    -log Z + log prior at T = 1 under the training images; empty where the network has none, or
+    where something else than the score is the response."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +126,8 @@ class DensityOptions:
             InputError: the model, unit, target or reference is unknown, or they don't fit.
         """
         from ppl_cnn.models.density import TiltedDensity
+        from ppl_cnn.models.empirical_density import EmpiricalDensity
+        from ppl_cnn.models.references.empirical import Empirical
         from ppl_cnn.models.references.parsing import parse_reference
         from ppl_cnn.models.references.photographs import measure
         from ppl_cnn.models.references.spectral import Spectral
@@ -150,10 +163,26 @@ class DensityOptions:
         if self.preset is not None:
             # The key's name is that of records which older versions wrote.
             description["recipe"] = {"name": self.preset, **self._in_force(), "target": target}
-        densities = [TiltedDensity(view, reference, values.temperature) for view in views]
+        densities: list[Density]
+        if isinstance(reference, Empirical):
+            densities = [EmpiricalDensity(view, reference, values.temperature) for view in views]
+        else:
+            densities = [TiltedDensity(view, reference, values.temperature) for view in views]
         if values.reference == AUTO and network.reference:
             choices.append(f"reference: {network.reference}, which {network.name} names as its own")
-        return Named(densities, fitted, description, target, choices)
+        alpha = self._alpha(network, units) if target == PRESETS["published"].target else {}
+        return Named(densities, fitted, description, target, choices, alpha)
+
+    def _alpha(self, network: "TrainedNetwork", units: "Sequence[NetworkUnit]") -> dict[str, float]:
+        """Class -> its stored offset; see `Named.alpha`. The classes' target is the score."""
+        from ppl_cnn.models.trained.cnn import CNN
+
+        values, usual = self.values(), PRESETS["published"]
+        same = (values.warps, values.smooth, values.temperature) == usual[1:3] + usual[5:6]
+        if not isinstance(network, CNN) or not same or not network.alpha[...].any():
+            return {}
+        offsets = network.alpha[...].tolist()
+        return {str(u): offsets[u.name.channel] for u in units if network.class_of(u.name)}
 
     def print_values(self, choices: Sequence[str]) -> None:
         """Prints to stderr what the user may not have typed: a preset's values, auto's choices.

@@ -18,7 +18,8 @@ from ppl_cnn.inference.diagnostics.scan import Scan, missing_variable, read, sca
 from ppl_cnn.inference.diagnostics.stein import SteinCheck, SteinMeans, stein_check, stein_means
 from ppl_cnn.inference.diagnostics.summary import scalars, summary
 from ppl_cnn.inference.diagnostics.two_sides import Sides, two_sides
-from ppl_cnn.inference.diagnostics.verdict import Verdict, judge
+from ppl_cnn.inference.diagnostics.verdict import Verdict, judge, judge_weights
+from ppl_cnn.inference.diagnostics.weighing import Weighing, weighed_summary
 from ppl_cnn.inference.runs.record import read_record, second_side, unit_folder
 
 FORWARD_COST = 1 / 3
@@ -54,8 +55,10 @@ class Diagnosis:
     """ArviZ's summary of every scalar, unrounded; one row each."""
     quantities: xr.DataTree
     """The scalars by which the run is judged (chain, draw): `posterior` and `sample_stats`."""
-    mixing: Mixing
-    """How the chains mix, and how near they are to their starts."""
+    mixing: Mixing | None
+    """How the chains mix, and how near they are to their starts; None for resampled draws."""
+    weighing: Weighing | None
+    """The weights that the draws were resampled by; None for draws of chains."""
     sides: Sides | None
     """How chains from the reference compare with those from elsewhere; None if all started alike.
     """
@@ -68,7 +71,7 @@ class Diagnosis:
     stein_check: SteinCheck | None
     """How far mean and Stein mean differ; None if there is nothing to compare."""
     maps: Maps | None
-    """R-hat and ESS of every pixel; None if they weren't asked for."""
+    """R-hat and ESS of every pixel; None if they weren't asked for, or draws are resampled."""
     efficiency: Efficiency
     """What the draws cost, and what they are worth."""
     window: tuple[tuple[int, int], tuple[int, int]]
@@ -158,29 +161,39 @@ def diagnose(run: xr.DataTree | str | Path, *, shown: int = 32, maps: bool = Tru
     table = summary(quantities)
     steins = stein_means(tree, images.shown_draws)
     two_sided = second_side(config) is not None
-    mixing = Mixing.of(tree, quantities, table, two_sided=two_sided)
+    weighing, mixing = Weighing.of(tree, record), None
+    if weighing is None:
+        mixing = Mixing.of(tree, quantities, table, two_sided=two_sided)
+    else:
+        table = weighed_summary(table, quantities, weighing)
     response = variable(quantities, "posterior/response").values
     sides = two_sides(response, images.projections) if two_sided else None
     climbs = Climbs.of(tree)
-    return Diagnosis(
-        verdict=judge(
+    resumes = folder is not None
+    if weighing is None:
+        verdict = judge(
             quantities,
             table,
             config=config,
             mixing=mixing,
             sides=sides,
             climbs=climbs,
-            resumes=folder is not None,
-        ),
+            resumes=resumes,
+        )
+    else:
+        verdict = judge_weights(quantities, weighing, config=config, resumes=resumes)
+    return Diagnosis(
+        verdict=verdict,
         summary=table,
         quantities=quantities,
         mixing=mixing,
+        weighing=weighing,
         sides=sides,
         climbs=climbs,
         images=images,
         steins=steins,
         stein_check=None if steins is None else stein_check(images.mean, steins.running[:, -1]),
-        maps=_maps(tree, folder) if maps else None,
+        maps=_maps(tree, folder) if maps and weighing is None else None,
         efficiency=_efficiency(quantities, table, record),
         window=_window(variable(tree, "posterior/image")),
         record=record,

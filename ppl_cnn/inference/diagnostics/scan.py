@@ -18,14 +18,14 @@ from ppl_cnn.inference.runs.store import DAMAGE, open_draws
 _PROJECTIONS = 50
 _GRID = 3
 _BLOCK_BYTES = 2**28
-_NEEDED = (
-    "posterior/image",
-    "posterior/response",
+_NEEDED = ("posterior/image", "posterior/response")
+_OF_CHAINS = (
     "sample_stats/lp",
     "sample_stats/energy",
     "sample_stats/acceptance_rate",
     "sample_stats/diverging",
 )
+_OF_RESAMPLING = ("weights/tilt", "sample_stats/proposal", "heaviest/image", "reference/image")
 
 
 def read(folder: Path) -> xr.DataTree:
@@ -52,7 +52,8 @@ def read(folder: Path) -> xr.DataTree:
 
 def missing_variable(tree: xr.DataTree) -> str | None:
     """The first variable that a diagnosis needs and `tree` lacks, as `group/name`, or None."""
-    for name in _NEEDED:
+    own = _OF_RESAMPLING if "weights" in tree.children else _OF_CHAINS
+    for name in (*_NEEDED, *own):
         group, _, leaf = name.partition("/")
         if group not in tree.children or leaf not in tree.children[group].dataset:
             return name

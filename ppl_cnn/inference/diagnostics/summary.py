@@ -48,9 +48,10 @@ def scalars(tree: xr.DataTree, images: Scan | None = None) -> xr.DataTree:
         images: the result of `scan`, if it is at hand.
 
     Returns:
-        `posterior` with `response`, `lp`, `energy` (chain, draw), `projections` (.., projection)
-        and `pixels` (.., pixel), the last two in pixel units; `sample_stats` (chain, draw). A pixel
-        is labelled `row,col` in the network's image, or `row,col,channel` in a colour image.
+        `posterior` with `response` (chain, draw), `lp` and `energy` of chains, `projections`
+        (.., projection) and `pixels` (.., pixel), the last two in pixel units; `sample_stats`
+        (chain, draw). A pixel is labelled `row,col` in the network's image, or `row,col,channel`
+        in a colour image.
 
     Raises:
         ArgumentError: there are fewer than 4 draws per chain.
@@ -69,8 +70,11 @@ def scalars(tree: xr.DataTree, images: Scan | None = None) -> xr.DataTree:
     posterior = xr.Dataset(
         {
             "response": (sample, loaded(variable(tree, "posterior/response")).astype(np.float64)),
-            "lp": (sample, stats["lp"][1].astype(np.float64)),
-            "energy": (sample, stats["energy"][1].astype(np.float64)),
+            **{
+                name: (sample, stats[name][1].astype(np.float64))
+                for name in ("lp", "energy")
+                if name in stats
+            },
             "projections": ((*sample, "projection"), images.projections[..., :_SUMMARISED]),
             "pixels": ((*sample, "pixel"), images.pixels.astype(np.float64)),
         },
@@ -95,7 +99,7 @@ def by_label(quantities: xr.DataTree) -> dict[str, xr.DataArray]:
         quantities: the result of `scalars`.
     """
     posterior = quantities["posterior"].to_dataset()
-    every = {name: posterior[name] for name in ("response", "lp", "energy")}
+    every = {name: posterior[name] for name in ("response", "lp", "energy") if name in posterior}
     for name, dim in (("projections", "projection"), ("pixels", "pixel")):
         for label in posterior[dim].values:
             every[f"{name}[{label}]"] = posterior[name].sel({dim: label}, drop=True)

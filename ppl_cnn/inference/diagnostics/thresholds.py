@@ -25,12 +25,19 @@ ESS_GOOD = 400
 """Smallest good ESS, bulk and tail, over all chains: from there on error estimates are reliable.
 Vehtari et al. 2021, who count 50 for each half of four chains; more chains don't need more."""
 
+ENOUGH_WEIGHTS = 2 * ESS_GOOD
+"""Effective number of weights from which more draws alone make a good run: as many draws as weights
+are effective are worth half of them."""
+
 BFMI_GOOD = 0.3
 """Smallest good energy fraction of missing information (E-BFMI). Betancourt, Diagnosing suboptimal
 cotangent disintegrations in Hamiltonian Monte Carlo, 2016, arXiv 1604.00695, as Stan applies it."""
 
 DIVERGENT_SHARE = 0.01
 """Above this share of divergent draws, what the chains missed may be large."""
+
+DIFFERENT = 3.0
+"""Two runs of one density differ if an estimate of theirs does, by more joint standard errors."""
 
 NEAR = 0.1
 """A chain is near its start if its correlation with it exceeds that with others' by this much."""

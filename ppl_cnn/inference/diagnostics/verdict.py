@@ -20,11 +20,14 @@ from ppl_cnn.inference.diagnostics.summary import Extreme, extreme, quiet
 from ppl_cnn.inference.diagnostics.thresholds import (
     BFMI_GOOD,
     DIVERGENT_SHARE,
+    ENOUGH_WEIGHTS,
     ESS_DRAWS,
     ESS_GOOD,
     RHAT_GOOD,
 )
 from ppl_cnn.inference.diagnostics.two_sides import Sides
+from ppl_cnn.inference.diagnostics.weighing import Weighing
+from ppl_cnn.inference.importance import Weights
 
 State = Literal["good", "short", "bad"]
 
@@ -64,6 +67,9 @@ class Verdict(NamedTuple):
     """Mean acceptance probability of proposals."""
     draws: int
     """Number of draws over all chains."""
+    weights: Weights | None = None
+    """Those of the proposals that draws were resampled from; None for draws of chains. Resampled
+    draws have an ESS, and neither R-hat, E-BFMI, divergences nor acceptance."""
 
     @property
     def headline(self) -> str:
@@ -73,7 +79,8 @@ class Verdict(NamedTuple):
     @property
     def sentence(self) -> str:
         """What was found and what to do about it."""
-        return " ".join(each.sentence for each in self.findings) or say.NOTHING_FOUND
+        nothing = say.NOTHING_FOUND if self.weights is None else say.WEIGHTS_SUFFICE
+        return " ".join(each.sentence for each in self.findings) or nothing
 
     def __str__(self) -> str:
         rows = (
@@ -88,9 +95,21 @@ class Verdict(NamedTuple):
             for label, (value, of), form, note in rows
             if of
         ]
-        lines.append(f"{'divergences':18}{self.divergences:>10,}  (of {self.draws:,} draws)")
-        lines.append(f"{'mean acceptance':18}{self.acceptance:>10.2f}")
+        if self.weights is None:
+            lines.append(f"{'divergences':18}{self.divergences:>10,}  (of {self.draws:,} draws)")
+            lines.append(f"{'mean acceptance':18}{self.acceptance:>10.2f}")
+        else:
+            lines += _of_weights(self.weights)
         return "\n".join(lines)
+
+
+def _of_weights(weights: Weights) -> list[str]:
+    return [
+        f"{'log Z':18}{weights.log_z.value:>10.3f}  (standard error {weights.log_z.error:.2g})",
+        f"{'ESS of the weights':18}{weights.effective:>10,.0f}  (of {len(weights.tilts):,}; "
+        f"at least {ESS_GOOD} is good)",
+        f"{'Pareto k':18}{weights.pareto_k:>10.2f}  (at most {weights.largest_k:.2f} is good)",
+    ]
 
 
 def judge(
@@ -141,6 +160,51 @@ def judge(
     shortages = [*known, *(climbs.findings() if climbs is not None else ())]
     shortages += _shortages(found, chains, draws, config, resumes)
     return found._replace(state="short" if shortages else "good", findings=tuple(shortages))
+
+
+def judge_weights(
+    quantities: xr.DataTree,
+    weighing: Weighing,
+    *,
+    config: Mapping[str, Any] | None = None,
+    resumes: bool = False,
+) -> Verdict:
+    """Judges a run by resampling, whose draws are as good as the weights of its proposals.
+
+    Args:
+        quantities: the result of `scalars`.
+        weighing: what is known of the weights.
+        config: the run's settings.
+        resumes: whether a run with more draws resumes from these.
+    """
+    nothing, weights = Extreme(math.nan, ""), weighing.weights
+    chains, draws = quantities["posterior/response"].shape
+    images = "images" in (config or {})
+    found: list[say.Finding] = []
+    if np.ptp(weights.tilts) == 0:
+        found.append(say.DeadUnit())
+    elif weights.pareto_k > weights.largest_k:
+        found.append(say.HeavyWeights(weights.pareto_k, weights.largest_k, images))
+    elif weighing.effective < ESS_GOOD and weights.effective < ENOUGH_WEIGHTS:
+        effective = weights.effective
+        found.append(say.FewWeights(len(weights.tilts), effective, ENOUGH_WEIGHTS, images))
+    elif weighing.effective < ESS_GOOD:
+        wanted = 1 / (1 / ESS_GOOD - 1 / weights.effective) / chains
+        found.append(say.TooFewDraws("errors", _round_up(wanted), None, resumes))
+    severities = {each.severity for each in found}
+    return Verdict(
+        state="bad" if "bad" in severities else "short" if severities else "good",
+        findings=tuple(found),
+        rhat=nothing,
+        ess_bulk=weighing.worth,
+        ess_tail=weighing.worth,
+        bfmi=nothing,
+        divergences=0,
+        nonfinite=0,
+        acceptance=math.nan,
+        draws=chains * draws,
+        weights=weights,
+    )
 
 
 def _smallest_bfmi(energy: Float[np.ndarray, "chain draw"]) -> Extreme:

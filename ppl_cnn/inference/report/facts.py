@@ -138,6 +138,8 @@ def _cost(diagnosis: Diagnosis) -> dict[str, str]:
     draws = diagnosis.chains * diagnosis.draws
     facts = {f"seconds, {name}": f"{it:,.1f}" for name, it in record.get("seconds", {}).items()}
     facts |= {f"gradients, {name}": f"{it:,}" for name, it in record.get("gradients", {}).items()}
+    passes = record.get("forward_passes", {})
+    facts |= {f"forward passes, {name}": f"{it:,}" for name, it in passes.items()}
     if worth.draws_per_second is not None:
         facts["draws per second"] = f"{worth.draws_per_second:,.1f}"
     if worth.gradients_per_second is not None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ppl_cnn.files import write_aside
 from ppl_cnn.inference.diagnostics.diagnose import Diagnosis
-from ppl_cnn.inference.report.frame import folding_html, frame_html
+from ppl_cnn.inference.report.frame import frame_html
 from ppl_cnn.inference.report.section import Section, album_of, section_of
 from ppl_cnn.inference.report.several import several_page
 from ppl_cnn.inference.runs.record import read_record
@@ -16,7 +16,7 @@ _MANY_BYTES = 28 * 2**20
 which a phone's browser still opens."""
 
 
-def report(folder: str | Path) -> Path:
+def report(folder: str | Path, *, against: str | Path | None = None) -> Path:
     """Diagnoses a run and writes its report, `report.html`: one file that loads nothing else.
 
     Beside the draws of each unit it writes `summary.csv`, ArviZ's summary of the scalars;
@@ -27,6 +27,8 @@ def report(folder: str | Path) -> Path:
     Args:
         folder: a run of `python -m ppl_cnn.sample`, or of `draw` with `out`, finished or not.
             If it has several units, those that can't be shown are listed with the reason.
+        against: the folder of another run of the same units, by another method or seed; the page
+            then tells how far both agree.
 
     Returns:
         The page's path.
@@ -35,18 +37,21 @@ def report(folder: str | Path) -> Path:
         RunFolderError: the folder holds a run of another kind.
         FileError: the folder holds no run, or a damaged one.
         ArgumentError: the run's only unit has fewer than 4 draws per chain.
+        MismatchError: the other run is of another density.
 
     Examples:
         >>> import ppl_cnn
         >>> page = ppl_cnn.report("runs/alexnet-fashion-conv5-12-split")  # doctest: +SKIP
     """
     folder = Path(folder)
-    record = read_record(folder)
+    record, other = read_record(folder), None if against is None else Path(against)
     if "units" in record["config"]:
         units = max(1, len(record["config"]["units"]))
-        page = several_page(folder, record, limit=min(_PICTURE_BYTES, _MANY_BYTES // units))
+        limit = min(_PICTURE_BYTES, _MANY_BYTES // units)
+        page = several_page(folder, record, limit=limit, against=other)
     else:
-        page = _page(section_of(folder, limit=_PICTURE_BYTES), record["config"].get("model", ""))
+        section = section_of(folder, limit=_PICTURE_BYTES, against=other)
+        page = _page(section, record["config"].get("model", ""))
     write_aside(folder / "report.html", page.encode())
     return folder / "report.html"
 
@@ -68,9 +73,10 @@ def _page(section: Section, model: str) -> str:
 {section.images}
 </section>
 {section.judgement}
+{section.comparison}
 {section.mixing}
 {section.maps}
-{folding_html("h2", "ArviZ's plots", section.plots(), opened=True)}
+{section.plots("h2", opened=True)}
 {section.summary}
 <section>
 <h2>The run</h2>

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from ppl_cnn.inference.diagnostics.summary import by_label, quiet
 from ppl_cnn.inference.diagnostics.thresholds import BFMI_GOOD, ESS_DRAWS, ESS_GOOD, RHAT_GOOD
+from ppl_cnn.inference.importance import Weights
 from ppl_cnn.inference.report import colours
 from ppl_cnn.inference.report.pictures import data_address
 
@@ -59,6 +60,35 @@ def plots_html(quantities: xr.DataTree, table: pd.DataFrame) -> str:
         parts = [step(shown) for step in steps]
         parts.append(_convergence(every))
     return _chain_legend(every.sizes["chain"]) + "".join(parts)
+
+
+def concentration_html(weights: Weights) -> str:
+    """How the weight of the proposals concentrates on few of them, as a plot.
+
+    Args:
+        weights: of a run by resampling.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE):
+        axes = _axes()
+        carried = np.concatenate([[0.0], weights.concentration])
+        count = len(carried) - 1
+        axes.plot(np.arange(1, count + 1), carried[1:], color=colours.of_chain(0))
+        axes.plot(np.arange(1, count + 1), np.arange(1, count + 1) / count, **_EVEN)
+        axes.axvline(weights.effective, color=colours.PLOT_AXIS, linestyle="--")
+        axes.set(xscale="log", xlabel="heaviest proposals", ylabel="share of the weight")
+        axes.set_ylim(0, 1.02)
+        image = data_address("png", _figure_png(axes.figure))
+    return f"""<figure><img class="plot" width="640" height="400" src="{image}" \
+alt="Share of the weight that the heaviest proposals carry">
+<figcaption><strong>Concentration</strong> The share of the weight that the k heaviest proposals \
+carry together. The dotted line is that of equal weights, the dashed one the weights' ESS.\
+</figcaption></figure>
+"""
+
+
+_EVEN: Any = {"color": colours.PLOT_AXIS, "linestyle": ":"}
 
 
 def _slowest(names: list[str], table: pd.DataFrame) -> list[str]:

@@ -9,17 +9,22 @@ import pandas as pd
 import xarray as xr
 
 from ppl_cnn.files import write_aside
+from ppl_cnn.inference.diagnostics.comparison import Comparison
 from ppl_cnn.inference.diagnostics.diagnose import Diagnosis, diagnose
 from ppl_cnn.inference.diagnostics.pixel_maps import stored_maps
 from ppl_cnn.inference.diagnostics.summary import Extreme
 from ppl_cnn.inference.diagnostics.thresholds import BFMI_GOOD, ESS_GOOD, RHAT_GOOD
 from ppl_cnn.inference.diagnostics.verdict import HEADLINES, Verdict
+from ppl_cnn.inference.importance import Weights
+from ppl_cnn.inference.report.comparison import comparison_html
 from ppl_cnn.inference.report.facts import advice_html, density_text, facts_html, settings
+from ppl_cnn.inference.report.frame import folding_html
 from ppl_cnn.inference.report.heatmaps import maps_html
 from ppl_cnn.inference.report.pictures import Album, Stretched
 from ppl_cnn.inference.report.plots import plots_html
 from ppl_cnn.inference.report.tables import climbs_html, mixing_html, sides_html, summary_html
 from ppl_cnn.inference.report.viewer import Sheets, modes, viewer_html
+from ppl_cnn.inference.report.weighing import weighing_html
 from ppl_cnn.inference.runs.record import second_side, unit_folder
 
 LABELS: dict[str, str] = {str(state): said for state, said in HEADLINES.items()}
@@ -44,7 +49,10 @@ class Section(NamedTuple):
     judgement: str
     """HTML: the verdict with its numbers."""
     mixing: str
-    """HTML: mixing within and across starts; two sides and replicas, if there are any."""
+    """HTML: mixing within and across starts, two sides and replicas, if there are any; or the
+    weights of resampled draws."""
+    comparison: str
+    """HTML: another run of the same density; empty without any."""
     maps: str
     """HTML: R-hat and ESS of every pixel."""
     summary: str
@@ -64,6 +72,7 @@ class Section(NamedTuple):
         limit: int,
         unit: str | None = None,
         heading: str = "h2",
+        against: Diagnosis | None = None,
     ) -> "Section":
         """Renders a diagnosis, except for its plots, which take long.
 
@@ -73,17 +82,22 @@ class Section(NamedTuple):
             limit: how many bytes its pictures may take in the page.
             unit: what the page calls the unit; by default as the record does.
             heading: the tag of the headings of its parts.
+            against: another run's, of the same density.
+
+        Raises:
+            MismatchError: the other run is of another density.
         """
         record, config = diagnosis.record, diagnosis.config
         unit = config.get("unit", "") if unit is None else unit
         name = record.get("classes", {}).get(config.get("unit"))
         maps = "" if diagnosis.maps is None else maps_html(diagnosis.maps, heading)
         large = album.html(diagnosis.stein_check)
-        order = _order(diagnosis)
+        order, mixing = _order(diagnosis), _mixing(diagnosis, heading)
+        compared = None if against is None else Comparison.of(diagnosis, against)
         sheets = Sheets.fitting(
             modes(diagnosis.images, diagnosis.steins, order),
             order,
-            limit - len(large.encode()) - len(maps.encode()),
+            limit - len(large.encode()) - len(maps.encode()) - len(mixing.encode()),
         )
         viewer = viewer_html(
             sheets,
@@ -98,9 +112,10 @@ class Section(NamedTuple):
             subtitle=" · ".join([_draws(diagnosis), *settings(config)]),
             verdict=diagnosis.verdict,
             thumbnail=album.best(),
-            images=f"{large}<{heading}>Chain by chain</{heading}>\n{viewer}",
+            images=f"{large}<{heading}>{_one_by_one(diagnosis)}</{heading}>\n{viewer}",
             judgement=_judgement(diagnosis, heading),
-            mixing=_mixing(diagnosis, heading),
+            mixing=mixing,
+            comparison="" if compared is None else comparison_html(compared, heading),
             maps=maps,
             summary=summary_html(diagnosis.summary),
             facts=facts_html(diagnosis),
@@ -109,9 +124,17 @@ class Section(NamedTuple):
             table=diagnosis.summary,
         )
 
-    def plots(self) -> str:
-        """ArviZ's plots, as HTML."""
-        return plots_html(self.quantities, self.table)
+    def plots(self, heading: str, *, opened: bool = False) -> str:
+        """ArviZ's plots, as HTML; empty for resampled draws, whose order tells nothing.
+
+        Args:
+            heading: the tag of their heading.
+            opened: whether they are open at first.
+        """
+        if self.verdict.weights is not None:
+            return ""
+        plots = plots_html(self.quantities, self.table)
+        return folding_html(heading, "ArviZ's plots", plots, opened=opened)
 
 
 def album_of(diagnosis: Diagnosis) -> Album:
@@ -124,7 +147,12 @@ def album_of(diagnosis: Diagnosis) -> Album:
 
 
 def section_of(
-    folder: Path, *, limit: int, unit: str | None = None, heading: str = "h2"
+    folder: Path,
+    *,
+    limit: int,
+    unit: str | None = None,
+    heading: str = "h2",
+    against: Path | None = None,
 ) -> Section:
     """Diagnoses a run of one unit, renders it, and writes the files beside the page.
 
@@ -135,20 +163,25 @@ def section_of(
         limit: how many bytes its pictures may take in the page.
         unit: what the page calls the unit; by default as the record does.
         heading: the tag of the headings of its parts.
+        against: the folder of another run of the same density, to compare with.
 
     Raises:
-        RunFolderError: the folder holds a run of another kind.
-        FileError: the folder holds no run, or a damaged one.
+        RunFolderError: a folder holds a run of another kind.
+        FileError: a folder holds no run, or a damaged one.
         ArgumentError: there are fewer than 4 draws per chain.
+        MismatchError: the other run is of another density.
     """
+    other = None if against is None else diagnose(against, maps=False)
     diagnosis = diagnose(folder)
+    if other is not None:
+        Comparison.of(diagnosis, other)  # a mismatch is said before anything is written
     album = album_of(diagnosis)
     album.write(folder / "images")
     write_aside(folder / "summary.csv", diagnosis.summary.to_csv(index_label="quantity").encode())
     shape = (diagnosis.chains, diagnosis.draws, *diagnosis.images.shown.shape[2:])
     if diagnosis.maps is not None and stored_maps(folder, shape) is None:
         write_aside(folder / "maps.npz", diagnosis.maps.saved(shape))
-    return Section.of(diagnosis, album, limit=limit, unit=unit, heading=heading)
+    return Section.of(diagnosis, album, limit=limit, unit=unit, heading=heading, against=other)
 
 
 def _order(diagnosis: Diagnosis) -> str:
@@ -158,19 +191,37 @@ def _order(diagnosis: Diagnosis) -> str:
 def _draws(diagnosis: Diagnosis) -> str:
     chains, draws = diagnosis.chains, diagnosis.draws
     part = f"{chains} chains × {draws:,} draws" if chains > 1 else f"1 chain of {draws:,} draws"
+    if diagnosis.weighing is not None:
+        part = f"{chains} × {draws:,} independent draws"
     wanted = diagnosis.record.get("draws", 0)
     if draws < wanted:
         part += f" of {wanted:,} (stopped; rerun the same command to resume)"
     return part
 
 
+def _one_by_one(diagnosis: Diagnosis) -> str:
+    return "Chain by chain" if diagnosis.weighing is None else "Draw by draw"
+
+
 def _no_stein(diagnosis: Diagnosis) -> str:
     if diagnosis.steins is not None:
         return ""
+    if diagnosis.weighing is not None:
+        return "Resampled draws have no Stein mean, which takes gradients."
     return f"The reference {diagnosis.config.get('reference', '')}".rstrip() + " has no Stein mean."
 
 
 def _mixing(diagnosis: Diagnosis, heading: str) -> str:
+    if diagnosis.weighing is not None:
+        return weighing_html(
+            diagnosis.weighing,
+            diagnosis.images.shown,
+            order=_order(diagnosis),
+            images="images" in diagnosis.config,
+            heading=heading,
+        )
+    if diagnosis.mixing is None:
+        return ""
     parts = mixing_html(diagnosis.mixing, diagnosis.sides, heading)
     if diagnosis.sides is not None:
         other = second_side(diagnosis.config) or ""
@@ -199,6 +250,8 @@ def _judgement(diagnosis: Diagnosis, heading: str) -> str:
 
 
 def _numbers(verdict: Verdict) -> str:
+    if verdict.weights is not None:
+        return _numbers_of_weights(verdict, verdict.weights)
     return "\n".join(
         (
             _worst("Largest R-hat", verdict.rhat, ".3f", "at most", RHAT_GOOD),
@@ -212,6 +265,19 @@ def _numbers(verdict: Verdict) -> str:
                 verdict.divergences > 0,
             ),
             _number("Acceptance", f"{verdict.acceptance:.2f}", "mean"),
+        )
+    )
+
+
+def _numbers_of_weights(verdict: Verdict, weights: Weights) -> str:
+    k, good = weights.pareto_k, weights.largest_k
+    ess = f"of {len(weights.tilts):,} proposals"
+    return "\n".join(
+        (
+            _number("log Z", f"{weights.log_z.value:.3f}", f"± {weights.log_z.error:.2g}"),
+            _worst("Effective draws", verdict.ess_bulk, ",.0f", "at least", ESS_GOOD),
+            _number("ESS of the weights", f"{weights.effective:,.0f}", ess),
+            _number("Pareto k", f"{k:.2f}", f"at most {good:.2f} is good", k > good),
         )
     )
 

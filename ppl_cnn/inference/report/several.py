@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ppl_cnn.errors import FileError, InputError
 from ppl_cnn.inference.report.facts import advice_html, command_html, settings
-from ppl_cnn.inference.report.frame import folding_html, frame_html
+from ppl_cnn.inference.report.frame import frame_html
 from ppl_cnn.inference.report.pictures import address
 from ppl_cnn.inference.report.section import LABELS, SIGNS, Section, section_of
 from ppl_cnn.inference.runs.record import unit_folder
@@ -52,9 +52,15 @@ class Shown(NamedTuple):
     def card(self) -> tuple[str, str]:
         """HTML: the picture and the numbers on its card."""
         verdict = self.section.verdict
+        image = f'<img class="pixels" alt="" src="{address(self.section.thumbnail.pixels)}">'
+        if verdict.weights is not None:
+            return image, (
+                f"<span>log Z {verdict.weights.log_z.value:.2f}</span> "
+                f"<span>ESS {verdict.ess_bulk.value:,.0f}</span>"
+            )
         ess = min(verdict.ess_bulk.value, verdict.ess_tail.value)
         return (
-            f'<img class="pixels" alt="" src="{address(self.section.thumbnail.pixels)}">',
+            image,
             f"<span>R-hat {_figure(verdict.rhat.value, '.3f')}</span> "
             f"<span>ESS {_figure(ess, ',.0f')}</span>",
         )
@@ -69,6 +75,7 @@ class Shown(NamedTuple):
         return f"""<p class="note">{escape(part.subtitle)}</p>
 {part.images}
 {part.judgement}
+{part.comparison}
 {part.mixing}
 {part.maps}
 {_plots(part, plotted)}
@@ -111,13 +118,16 @@ class Missing(NamedTuple):
         return f'<p class="missing">{self.reason}</p>\n'
 
 
-def several_page(folder: Path, record: Mapping[str, Any], *, limit: int) -> str:
+def several_page(
+    folder: Path, record: Mapping[str, Any], *, limit: int, against: Path | None = None
+) -> str:
     """The page of a run of several units; it writes the files beside the draws of each.
 
     Args:
         folder: the run's.
         record: the run's; its settings have `units`.
         limit: how many bytes the pictures of a unit may take in the page.
+        against: the folder of another run of the same units, to compare with.
     """
     config = record["config"]
     units = [str(unit) for unit in config["units"]]
@@ -125,7 +135,9 @@ def several_page(folder: Path, record: Mapping[str, Any], *, limit: int) -> str:
     parts: list[Shown | Missing] = []
     for unit in tqdm(units, "units", delay=2, leave=False):
         try:
-            section = _section(folder / unit_folder(unit), unit, limit)
+            own = unit_folder(unit)
+            other = None if against is None else against / own
+            section = _section(folder / own, unit, limit, other)
         except InputError as error:
             parts.append(Missing(unit, advice_html(str(error), record)))
         else:
@@ -147,12 +159,12 @@ def several_page(folder: Path, record: Mapping[str, Any], *, limit: int) -> str:
     return frame_html(title, " · ".join(settings(config)), content)
 
 
-def _section(folder: Path, unit: str, limit: int) -> Section:
+def _section(folder: Path, unit: str, limit: int, against: Path | None) -> Section:
     if not (folder / "run.json").exists():
         raise FileError(
             "This unit has not been sampled yet. Rerun the same command to resume.", path=folder
         )
-    return section_of(folder, limit=limit, unit=unit, heading="h3")
+    return section_of(folder, limit=limit, unit=unit, heading="h3", against=against)
 
 
 def _badge(state: str) -> str:
@@ -189,8 +201,8 @@ def _unit(part: Shown | Missing, plotted: bool) -> str:
 
 
 def _plots(section: Section, plotted: bool) -> str:
-    if plotted:
-        return folding_html("h3", "ArviZ's plots", section.plots())
+    if plotted or section.verdict.weights is not None:
+        return section.plots("h3")
     command = shlex.join(["python", "-m", "ppl_cnn.report", str(section.folder)])
     return f"""<p class="note">This page has ArviZ's plots of the {_PLOTTED} units that most need a
 look. <code>{escape(command)}</code> makes a page of this unit, with its plots and more of its

@@ -14,6 +14,7 @@ from ppl_cnn.inference.diagnostics.two_sides import Sides
 _FROM = {
     "rto": "optima",
     "anneal": "annealed particles",
+    "resample": "resampled draws of the reference",
     "zero": "the mean image",
     "image": "photographs",
     "images": "given images",

@@ -2,7 +2,8 @@
 
 The layout is ArviZ's. The groups `posterior` and `sample_stats` have dimensions (chain, draw, ...),
 `stein` has (chain, block, ...), and `tempering`, of a tempered run's replicas, has both; `start`
-has the images at which the chains start.
+has the images at which the chains start. A run by resampling has `weights` (proposal), and images
+of the `heaviest` proposals and of the `reference`.
 
 A block's chunks are written first. Then one rename publishes them: that of the root's consolidated
 metadata, a single file. So a reader sees whole blocks only, while the store grows and after a kill.
@@ -71,6 +72,7 @@ class DrawStore:
         *,
         stein: bool = True,
         start: np.ndarray | None = None,
+        known: Mapping[str, tuple[tuple[str, ...], np.ndarray]] | None = None,
     ) -> None:
         """Makes the store, without draws. It is written aside and renamed.
 
@@ -82,6 +84,7 @@ class DrawStore:
             stein: whether each block has a Stein mean.
             start: the images at which the chains start, (chain, row, col, channel), in pixel
                 units minus the mean, if they are known.
+            known: "group/name" -> dimensions and values of other arrays that don't grow.
 
         Raises:
             OSError: there is a store already, or the disk is full.
@@ -99,10 +102,13 @@ class DrawStore:
                 variables[f"tempering/{name}"] = (("block", "rung"), np.float32)
         for name, kind in statistics.items():
             variables[f"sample_stats/{name}"] = (("chain", "draw"), kind)
-        values: dict[str, np.ndarray] = {}
+        known = dict(known or {})
         if start is not None:
-            variables["start/image"] = (("chain", *IMAGE), np.float32)
-            values["start/image"] = start
+            known["start/image"] = (("chain", *IMAGE), start)
+        values = {name: array for name, (_, array) in known.items()}
+        for name, (dims, array) in known.items():
+            variables[name] = dims, array.dtype
+            sizes = {**dict(zip(dims, map(range, array.shape), strict=True)), **sizes}
         aside = self._path.with_name(f".{self._path.name}.partial")
         try:
             with zarr.config.set(_WRITING):

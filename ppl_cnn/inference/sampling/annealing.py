@@ -51,33 +51,6 @@ _MOST_TRIES = 20
 """Trajectories at each strength, at most."""
 
 
-class Estimate(NamedTuple):
-    """A number with its standard error."""
-
-    value: float
-    error: float
-    """One standard error."""
-
-    def __str__(self) -> str:
-        return f"{self.value:.4f} ± {self.error:.2g}"
-
-
-def mean_weight(logs: Float[np.ndarray, " particle"]) -> tuple[Estimate, float]:
-    """The log of the mean of independent weights, and the weights' effective number.
-
-        effective = (sum w)^2 / sum w^2
-
-    Args:
-        logs: the weights' logarithms, two at least.
-    """
-    largest = logs.max()
-    relative = np.exp(logs - largest)
-    mean = relative.mean()
-    error = relative.std(ddof=1) / np.sqrt(len(logs)) / mean
-    effective = relative.sum() ** 2 / (relative**2).sum()
-    return Estimate(float(largest + np.log(mean)), float(error)), float(effective)
-
-
 class Particles(NamedTuple):
     """Weighted particles at one strength."""
 

@@ -14,25 +14,28 @@ import xarray as xr
 from jaxtyping import Array, Float
 
 from ppl_cnn.errors import MismatchError
-from ppl_cnn.inference.kernels.kernel import Kernel
-from ppl_cnn.inference.kernels.registry import parse_kernel
 from ppl_cnn.inference.runs.folder import RunFolder
 from ppl_cnn.inference.runs.record import read_record
 from ppl_cnn.inference.runs.store import open_draws
 from ppl_cnn.inference.sampling.group import Group
+from ppl_cnn.inference.sampling.methods import Method, method_for, settings_for, with_latents
 from ppl_cnn.inference.sampling.program import Program
 from ppl_cnn.inference.sampling.progress import Progress
+from ppl_cnn.inference.sampling.resampling.run import ResamplingRun
+from ppl_cnn.inference.sampling.resampling.scorer import Density
+from ppl_cnn.inference.sampling.resampling.settings import Resampling
 from ppl_cnn.inference.sampling.settings import Sampling, check_count
 from ppl_cnn.inference.sampling.side_by_side import group_units
 from ppl_cnn.inference.sampling.starts.registry import as_start
 from ppl_cnn.inference.sampling.starts.start import Start
 from ppl_cnn.models.density import TiltedDensity
+from ppl_cnn.models.empirical_density import EmpiricalDensity
 
 
 def draw(
-    density: TiltedDensity,
+    density: TiltedDensity | EmpiricalDensity,
     *,
-    kernel: Kernel | str = "split",
+    kernel: Method | str | None = None,
     chains: int = 8,
     draws: int = 500,
     warmup: int = 200,
@@ -43,13 +46,16 @@ def draw(
     out: str | Path | None = None,
     progress: bool = True,
 ) -> xr.DataTree:
-    """Samples a tilted density by Markov chain Monte Carlo.
+    """Samples a tilted density, by Markov chain Monte Carlo or by resampling.
 
     Args:
-        density: the density to sample.
-        kernel: a kernel, such as `Tempered(rungs=4)`, or its text: "split", "isir" (or "isir:N"
-            with N candidates), "tempered" (or "tempered:R" with R rungs), "hmc" or "nuts".
-        chains: number of chains.
+        density: the density to sample. The images of a data set, an `EmpiricalDensity`, can only
+            be resampled.
+        kernel: a kernel, such as `Tempered(rungs=4)`, or its text: "split" (the default), "isir"
+            (or "isir:N" with N candidates), "tempered" (or "tempered:R" with R rungs), "hmc" or
+            "nuts"; or `Resample(5000)` or its text "resample:5000" for independent draws by
+            importance resampling, which has no `warmup`, `thin`, `target_accept` or `start`.
+        chains: number of chains; of resampling, rows of independent draws.
         draws: kept draws per chain.
         warmup: transitions before them that adapt step size and trajectory.
         thin: transitions per kept draw.
@@ -72,12 +78,15 @@ def draw(
         has the mean of R(grad_z f / T) over each block of draws; for white noise that is
         (sigma^2/T) grad f. The tempered kernel adds `tempering`: `tilt` (chain, draw, rung), f/T
         of all replicas, and `strength`, `step_size` and `angle` of each rung (block, rung).
+        Resampled draws have `proposal` and `log_weight` as `sample_stats`, and the group `weights`
+        has `tilt`, f/T of all proposals, and under a data set `label`.
 
     Raises:
-        ArgumentError: a setting is out of range.
+        ArgumentError: a setting is out of range, or the kernel doesn't fit the density.
         UnknownNameError: no kernel or start has that name.
         RunFolderError: `out` holds another run, or a damaged one.
-        MismatchError: the start doesn't fit the density, or its response is not finite there.
+        MismatchError: the start doesn't fit the density, its response is not finite there, or too
+            few of the weights are effective.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -90,13 +99,13 @@ def draw(
         >>> bool(abs(tree["posterior/image"].mean() - 1.0) < 0.5)  # N(3^2 1/9, 3^2 I)
         True
     """
-    kernel = parse_kernel(kernel) if isinstance(kernel, str) else kernel
-    settings = Sampling(
-        kernel=kernel,
+    method = method_for(density, kernel)
+    settings = settings_for(
+        method,
         chains=chains,
         warmup=warmup,
         thin=thin,
-        target_accept=kernel.target_accept_prob if target_accept is None else target_accept,
+        target_accept=target_accept,
         seed=seed,
         start=as_start(start),
     )
@@ -123,8 +132,8 @@ class Origin:
 
 
 def sample_to(
-    densities: Sequence[TiltedDensity],
-    settings: Sampling,
+    densities: Sequence[Density],
+    settings: Sampling | Resampling,
     out: Path,
     *,
     draws: int,
@@ -132,14 +141,14 @@ def sample_to(
     side_by_side: int | None = None,
     progress: bool = True,
 ) -> None:
-    """Samples into a folder: `draws.zarr`, `run.json` and, to resume from, `state.npz`.
+    """Samples into a folder: `draws.zarr`, `run.json` and, to resume chains from, `state.npz`.
 
     Several units get a folder each (`unit_folder`), with `draws.zarr` and `run.json` of its own.
     The same call resumes a run that was stopped, and one with more draws adds to it.
 
     Args:
         densities: the densities to sample.
-        settings: how each is sampled.
+        settings: how each is sampled; images of a data set can only be resampled.
         out: the folder.
         draws: kept draws per chain, in all.
         origin: where the run comes from, for the record.
@@ -151,13 +160,18 @@ def sample_to(
         ArgumentError: a setting is out of range.
         RunFolderError: the folder holds another run, or a damaged one.
         MismatchError: the densities don't share reference and temperature, a start doesn't fit
-            its density, or the response is not finite there.
+            its density, the response is not finite there, or too few of the weights of resampling
+            are effective.
         OSError: the disk is full. The draws before stay readable.
     """
     check_count("draws", draws)
-    _check_one_run(densities)
+    check_one_run(densities)
+    if isinstance(settings, Resampling):
+        _resample_to(densities, settings, out, draws=draws, origin=origin, progress=progress)
+        return
     recorded = None if side_by_side is not None else _recorded(out, densities)
-    groups = group_units(densities, settings, most=side_by_side, sizes=recorded)
+    targets = with_latents(densities)
+    groups = group_units(targets, settings, most=side_by_side, sizes=recorded)
     programs = [Program(group, settings) for group in groups]
     config = _config(densities, settings, origin.model)
     several = len(densities) > 1
@@ -178,8 +192,31 @@ def sample_to(
                 run.sample(draws, bar)
 
 
-def _check_one_run(densities: Sequence[TiltedDensity]) -> None:
-    """Refuses densities that one record can't tell from each other."""
+def _resample_to(
+    densities: Sequence[Density],
+    settings: Resampling,
+    out: Path,
+    *,
+    draws: int,
+    origin: Origin,
+    progress: bool,
+) -> None:
+    """Samples by resampling; see `sample_to`."""
+    config = _config(densities, settings, origin.model)
+    with RunFolder.claim(out, config, origin.command) as folder:
+        folder.update(**origin.description, draws=draws)
+        run = ResamplingRun(folder, densities, settings)
+        if progress:
+            _say_found(out, [run], draws, len(densities))
+        run.sample(draws, progress=progress)
+
+
+def check_one_run(densities: Sequence[Density]) -> None:
+    """Refuses densities that one record can't tell from each other.
+
+    Raises:
+        MismatchError: they don't share reference and temperature, or two have one unit.
+    """
     settings = {(str(density.reference), density.temperature) for density in densities}
     units = {str(density.unit) for density in densities}
     if len(settings) > 1 or len(units) < len(densities):
@@ -189,7 +226,7 @@ def _check_one_run(densities: Sequence[TiltedDensity]) -> None:
         )
 
 
-def _say_found(out: Path, runs: Sequence[Group], draws: int, units: int) -> None:
+def _say_found(out: Path, runs: Sequence[Group | ResamplingRun], draws: int, units: int) -> None:
     """Says what an earlier run has left."""
     found, wanted = sum(run.found for run in runs), draws * units
     summed = f" (summed over its {units} units)" if units > 1 else ""
@@ -201,7 +238,7 @@ def _say_found(out: Path, runs: Sequence[Group], draws: int, units: int) -> None
         print(f"{out} {said}", file=sys.stderr)
 
 
-def _recorded(out: Path, densities: Sequence[TiltedDensity]) -> list[int] | None:
+def _recorded(out: Path, densities: Sequence[Density]) -> list[int] | None:
     """The sizes of the groups in which an earlier run has sampled the same units there."""
     if not (out / "run.json").exists():
         return None
@@ -210,7 +247,9 @@ def _recorded(out: Path, densities: Sequence[TiltedDensity]) -> list[int] | None
     return config.get("side_by_side") if same else None
 
 
-def _config(densities: Sequence[TiltedDensity], settings: Sampling, model: str) -> dict[str, Any]:
+def _config(
+    densities: Sequence[Density], settings: Sampling | Resampling, model: str
+) -> dict[str, Any]:
     """What determines the draws, for the record; weights are a digest."""
     digest, seen = hashlib.sha256(), set[int]()
     for leaf in jax.tree.leaves([density.unit.params for density in densities]):
@@ -232,5 +271,13 @@ def _config(densities: Sequence[TiltedDensity], settings: Sampling, model: str) 
         "weights": digest.hexdigest()[:16],
         "reference": str(densities[0].reference),
         "temperature": densities[0].temperature,
+        **_data(densities[0]),
         **settings.record(),
     }
+
+
+def _data(density: Density) -> dict[str, str]:
+    """What the images of the reference are, if they are a data set's."""
+    if isinstance(density, EmpiricalDensity):
+        return {"images": density.reference.identity}
+    return {}

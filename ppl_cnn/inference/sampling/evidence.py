@@ -1,25 +1,33 @@
-"""Evidence: log Z of tilted densities, from a tempered run of them."""
+"""Evidence: log Z of tilted densities, from a tempered run of them or as a mean over images."""
 
 import json
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+
 from ppl_cnn.files import write_aside
+from ppl_cnn.inference.importance import mean_weight
 from ppl_cnn.inference.kernels.tempered import Tempered
+from ppl_cnn.inference.runs.folder import RunFolder
 from ppl_cnn.inference.runs.record import unit_folder
 from ppl_cnn.inference.runs.store import open_draws
-from ppl_cnn.inference.sampling.driver import Origin, sample_to
+from ppl_cnn.inference.sampling.driver import Origin, check_one_run, sample_to
 from ppl_cnn.inference.sampling.log_z import (
     LogZ,
+    MeanWeight,
     Replicas,
     annealed_importance_sampling,
     check_counts,
     reweighting,
     thermodynamic_integration,
 )
+from ppl_cnn.inference.sampling.resampling.proposals import Pictures
+from ppl_cnn.inference.sampling.resampling.scorer import Scorer
 from ppl_cnn.inference.sampling.settings import Sampling
 from ppl_cnn.models.density import TiltedDensity
+from ppl_cnn.models.empirical_density import EmpiricalDensity
 
 
 def evidence(
@@ -90,9 +98,69 @@ def evidence(
             seed=seed,
             progress=progress,
         )
-        record = {unit: each.record() for unit, each in found.items()}
-        write_aside(folder / "evidence.json", (json.dumps(record, indent=2) + "\n").encode())
+        _write(folder, found)
     return found
+
+
+def evidence_of_images(
+    densities: Sequence[EmpiricalDensity],
+    *,
+    out: str | Path | None = None,
+    origin: Origin | None = None,
+    progress: bool = True,
+) -> dict[str, MeanWeight]:
+    """Log Z of units under the images of a data set, Z = mean exp(f/T): one forward pass of each.
+
+    Args:
+        densities: the targets; they share reference and temperature, and their units differ.
+        out: a folder for `evidence.json`; by default nothing is written.
+        origin: where the estimate comes from, for the record.
+        progress: whether to show a bar.
+
+    Returns:
+        Unit -> the log of its mean weight, with a standard error.
+
+    Raises:
+        MismatchError: the densities don't share reference and temperature.
+        FileError: files of the data set are damaged.
+        RunFolderError: `out` holds something else.
+
+    Examples:
+        >>> import ppl_cnn
+        >>> units = ppl_cnn.load("alexnet-fashion").units("class:Bag,class:Coat")
+        >>> q = ppl_cnn.Empirical("fashion-embedded", "test[:100]")
+        >>> densities = [ppl_cnn.EmpiricalDensity(unit, q) for unit in units]
+        >>> [unit for unit in evidence_of_images(densities, progress=False)]
+        ['fc8:8', 'fc8:4']
+    """
+    check_one_run(densities)
+    alike: dict[Hashable, list[EmpiricalDensity]] = {}
+    for density in densities:
+        alike.setdefault(density.unit.program, []).append(density)
+    found = dict[str, MeanWeight]()
+    for group in alike.values():
+        scored = Scorer(group, Pictures(group[0])).weighed(progress=progress)
+        for density, tilts in zip(group, scored.tilts.astype(np.float64), strict=True):
+            found[str(density.unit)] = MeanWeight(*mean_weight(tilts), len(tilts))
+    found = {str(density.unit): found[str(density.unit)] for density in densities}
+    if out is not None:
+        origin = origin or Origin(command="ppl_cnn.evidence_of_images")
+        config = {
+            "kind": "evidence",
+            "model": origin.model,
+            "units": list(found),
+            "reference": str(densities[0].reference),
+            "temperature": densities[0].temperature,
+        }
+        with RunFolder.claim(Path(out), config, origin.command) as folder:
+            folder.update(**origin.description)
+            _write(folder.path, found)
+    return found
+
+
+def _write(folder: Path, found: Mapping[str, LogZ] | Mapping[str, MeanWeight]) -> None:
+    record = {unit: each.record() for unit, each in found.items()}
+    write_aside(folder / "evidence.json", (json.dumps(record, indent=2) + "\n").encode())
 
 
 def log_z_of_run(

@@ -15,6 +15,9 @@ from ppl_cnn.inference.sampling.settings import Sampling
 from ppl_cnn.inference.sampling.state import Position, draws_before, restore_state, save_state
 from ppl_cnn.models.density import TiltedDensity
 
+_OF_STARTS = ("annealing", "resampling", "forward_passes")
+"""Fields of a unit's record that its start writes."""
+
 
 class Group:
     """The densities that one program samples, their folders and where their chains stand.
@@ -47,7 +50,7 @@ class Group:
         record = {**self._folder.record, "config": config}
         # What a unit's start took is known afterwards from its own record alone.
         with contextlib.suppress(InputError):
-            record |= {k: v for k, v in read_record(path).items() if k == "annealing"}
+            record |= {k: v for k, v in read_record(path).items() if k in _OF_STARTS}
         return RunFolder(path, record)
 
     @property

@@ -21,7 +21,8 @@ from scipy.special import logsumexp
 from tqdm import tqdm
 
 from ppl_cnn.errors import ArgumentError, MismatchError
-from ppl_cnn.inference.sampling.annealing import AnnealingSchedule, Estimate, climb, mean_weight
+from ppl_cnn.inference.importance import Estimate, mean_weight
+from ppl_cnn.inference.sampling.annealing import AnnealingSchedule, climb
 from ppl_cnn.models.density import DensityParams, TiltedDensity
 
 FEWEST_CHAINS = 4
@@ -238,6 +239,11 @@ class LogZ(NamedTuple):
     """By annealed importance sampling."""
 
     @property
+    def best(self) -> Estimate:
+        """The estimate to use, that by reweighting, which takes most from the draws."""
+        return self.reweighted
+
+    @property
     def agree(self) -> bool:
         """Whether integration and annealing are within three joint standard errors."""
         one, other = self.integrated, self.annealed.log_z
@@ -256,13 +262,36 @@ class LogZ(NamedTuple):
         }
 
 
-def class_offsets(found: Mapping[str, LogZ]) -> dict[str, float]:
+class MeanWeight(NamedTuple):
+    """Log Z under the images of a data set: the log of the mean of exp(f/T) over them.
+
+    The mean is exact. The standard error is that of the images as a sample of all such images.
+    """
+
+    log_z: Estimate
+    effective: float
+    """The effective number of the weights."""
+    images: int
+    """How many images there are."""
+
+    @property
+    def best(self) -> Estimate:
+        """The mean, the only estimate."""
+        return self.log_z
+
+    def record(self) -> dict[str, Any]:
+        """The estimate as JSON."""
+        others = {"effective": self.effective, "images": self.images}
+        return {"mean over images": {**self.log_z._asdict(), **others}}
+
+
+def class_offsets(found: Mapping[str, LogZ] | Mapping[str, MeanWeight]) -> dict[str, float]:
     """Class -> alpha = -log Z - log C, for C classes of equal prior probability.
 
     With these offsets, softmax(f + alpha) is the posterior of the classes whose images the tilted
     densities draw.
 
     Args:
-        found: class -> log Z of its density. The estimate taken is that by reweighting.
+        found: class -> log Z of its density; the estimate taken is the `best`.
     """
-    return {name: -each.reweighted.value - math.log(len(found)) for name, each in found.items()}
+    return {name: -each.best.value - math.log(len(found)) for name, each in found.items()}

@@ -39,10 +39,7 @@ class Sampling:
         for name in ("chains", "warmup", "thin"):
             check_count(name, getattr(self, name))
         check_acceptance("target_accept", self.target_accept)
-        if not 0 <= self.seed < 2**63:
-            raise ArgumentError(
-                f"`seed` must be at least 0 and below 2^63, not {self.seed}.", argument="seed"
-            )
+        check_seed(self.seed)
 
     def record(self) -> dict[str, Any]:
         """The settings as the run's record has them; equal records give equal draws."""
@@ -65,3 +62,15 @@ def check_count(name: str, value: int) -> None:
     """
     if value < 1:
         raise ArgumentError(f"`{name}` must be at least 1, not {value}.", argument=name)
+
+
+def check_seed(seed: int) -> None:
+    """Refuses a seed that JAX doesn't take.
+
+    Raises:
+        ArgumentError: it is negative, or too large.
+    """
+    if not 0 <= seed < 2**63:
+        raise ArgumentError(
+            f"`seed` must be at least 0 and below 2^63, not {seed}.", argument="seed"
+        )

@@ -5,7 +5,8 @@ import re
 from collections.abc import Callable
 from typing import cast
 
-from ppl_cnn.errors import ArgumentError, InputError, unknown
+from ppl_cnn.errors import ArgumentError, InputError, MismatchError, unknown
+from ppl_cnn.models.references.empirical import Empirical
 from ppl_cnn.models.references.photographs import Measured
 from ppl_cnn.models.references.reference import Context, Parsed, Reference
 from ppl_cnn.models.references.registry import REFERENCES, known_forms
@@ -15,7 +16,9 @@ _TEXT = re.compile(r"([a-z]+)((?:[:@].*)?)", re.DOTALL)
 """A keyword and the rest of the text."""
 
 
-def parse_reference(text: str, *, fit: Callable[[], Measured] | None = None) -> Reference:
+def parse_reference(
+    text: str, *, fit: Callable[[], Measured] | None = None
+) -> Reference | Empirical:
     """The reference that a text names.
 
     Args:
@@ -29,7 +32,8 @@ def parse_reference(text: str, *, fit: Callable[[], Measured] | None = None) -> 
         UnknownNameError: no reference has this keyword.
         ArgumentError: the text doesn't have its reference's form, a number in it is out of
             range, or `fit` is given and the reference takes nothing from photographs.
-        FileError: a file that the text names can't be used.
+        FileError: a file or data set that the text names can't be used.
+        MismatchError: the images of a data set would be within another reference.
 
     Examples:
         >>> parse_reference("bounded:white:60")
@@ -54,7 +58,7 @@ def parse_reference(text: str, *, fit: Callable[[], Measured] | None = None) -> 
     return reference
 
 
-def _parse(text: str, photographs: Callable[[], Measured] | None) -> Reference:
+def _parse(text: str, photographs: Callable[[], Measured] | None) -> Reference | Empirical:
     found = _TEXT.fullmatch(text)
     if found is None or found[1] not in REFERENCES:
         if not names_an_object(text) or not has_module(text):
@@ -63,8 +67,8 @@ def _parse(text: str, photographs: Callable[[], Measured] | None) -> Reference:
     form = REFERENCES[found[1]]
     module, _, name = form.home.rpartition(".")
     home = importlib.import_module(f"ppl_cnn.models.references.{module}")
-    kind = cast(type[Parsed], getattr(home, name))
-    context = Context(lambda inner: _parse(inner, photographs), photographs)
+    kind = cast(type[Parsed | Empirical], getattr(home, name))
+    context = Context(lambda inner: _pushed(_parse(inner, photographs)), photographs)
     try:
         return kind.parse(found[2], context)
     except InputError:
@@ -73,3 +77,12 @@ def _parse(text: str, photographs: Callable[[], Measured] | None) -> Reference:
         raise ArgumentError(
             f"Reference {text!r} doesn't have the form {form.text}.", argument="reference"
         ) from None
+
+
+def _pushed(reference: Reference | Empirical) -> Reference:
+    """A reference within another, which must be a push-forward."""
+    if isinstance(reference, Empirical):
+        raise MismatchError(
+            f"{reference} is a set of images, which another reference can't contain. Give it alone."
+        )
+    return reference

@@ -54,6 +54,13 @@ REFERENCES: Mapping[str, Form] = {
         "any of these but uniform and generators, with its pixels squashed into 0..255",
         "bounded.Bounded",
     ),
+    "data": Form(
+        "data:NAME[@SPLIT]",
+        "the images of a data set (a name of `python -m ppl_cnn.data`, or folder:PATH for class "
+        "folders; SPLIT is train by default), each weighted by the unit's response and drawn by "
+        "its weight",
+        "empirical.Empirical",
+    ),
 }
 """Keyword -> form. A new reference needs a file in this folder and an entry here."""
 OWN = Form(

@@ -8,6 +8,7 @@ import pytest
 
 import ppl_cnn
 from ppl_cnn.errors import MismatchError
+from ppl_cnn.inference.importance import mean_weight
 from ppl_cnn.inference.kernels.adaptation import Tuned
 from ppl_cnn.inference.kernels.trajectory import Point
 from ppl_cnn.inference.sampling.annealing import (
@@ -17,7 +18,6 @@ from ppl_cnn.inference.sampling.annealing import (
     climb,
     find_schedule,
     first_particles,
-    mean_weight,
     next_gap,
     step,
     systematic_resampling,

@@ -18,6 +18,8 @@ PROOFS = (
     "kernels/test_own_kernel.py",
     "kernels/test_split.py",
     "kernels/test_tempered.py",
+    "sampling/resampling/test_run.py",
+    "sampling/starts/test_resampled.py",
     "sampling/test_log_z.py",
     "sampling/test_stein.py",
 )

@@ -6,10 +6,12 @@ from jaxtyping import Array, Float
 from ppl_cnn.errors import unknown
 from ppl_cnn.inference.sampling.starts.drawn import Annealed, Prior, Rto, TwoSided
 from ppl_cnn.inference.sampling.starts.images import FromRun, Images, Photographs, Zero
+from ppl_cnn.inference.sampling.starts.resampled import Resampled
 from ppl_cnn.inference.sampling.starts.start import Start
 
 FORMS = (
-    *("prior", "rto", "rto:STEPS", "anneal", "anneal:PARTICLES", "zero", "image:FILE"),
+    *("prior", "rto", "rto:STEPS", "anneal", "anneal:PARTICLES", "resample", "resample:DRAWS"),
+    *("zero", "image:FILE"),
     *("image:FILE,FILE,...", "run:FOLDER", "two-sided", "two-sided:START"),
 )
 """The texts that `parse_start` knows."""
@@ -19,9 +21,9 @@ def parse_start(text: str) -> Start:
     """The start that a text names.
 
     Args:
-        text: "prior", "rto" or "rto:STEPS", "anneal" or "anneal:PARTICLES", "zero", "image:FILE"
-            or several files between commas, "run:FOLDER", or "two-sided:START" with one of these;
-            "two-sided" is "two-sided:rto".
+        text: "prior", "rto" or "rto:STEPS", "anneal" or "anneal:PARTICLES", "resample" or
+            "resample:DRAWS", "zero", "image:FILE" or several files between commas, "run:FOLDER", or
+            "two-sided:START" with one of these; "two-sided" is "two-sided:rto".
 
     Raises:
         UnknownNameError: no start has that text.
@@ -49,6 +51,10 @@ def parse_start(text: str) -> Start:
             return Annealed()
         case "anneal" if number is not None:
             return Annealed(number)
+        case "resample" if not colon:
+            return Resampled()
+        case "resample" if number is not None:
+            return Resampled(number)
         case "image" if value:
             return Photographs.read(value.split(","))
         case "run" if value:

@@ -1,0 +1,153 @@
+"""The compiled forward passes over proposals: scores of several units, and images."""
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Float32, Int32, Integer, PyTree
+from tqdm import tqdm
+
+from ppl_cnn.inference.sampling.resampling.proposals import Proposals, Read
+from ppl_cnn.models.density import DensityParams, TiltedDensity
+from ppl_cnn.models.empirical_density import EmpiricalDensity
+
+type Density = TiltedDensity | EmpiricalDensity
+"""What proposals can be weighted for."""
+
+MOST_AT_ONCE = 256
+"""Proposals that pass the network at once on a device, at most."""
+VALUES_AT_ONCE = 2**22
+"""Values of their images; a network's responses take some twenty times as much memory."""
+
+_SPREAD, _EVERYWHERE = PartitionSpec("proposal"), PartitionSpec()
+
+
+def at_once(density: Density) -> int:
+    """How many proposals pass the network at once on a device."""
+    return int(np.clip(VALUES_AT_ONCE // math.prod(density.unit.shape), 1, MOST_AT_ONCE))
+
+
+class Scored(NamedTuple):
+    """Some proposals with their tilts."""
+
+    tilts: Float32[np.ndarray, "unit n"]
+    """g = f/T for each of the densities."""
+    labels: Int32[np.ndarray, " n"] | None
+    """Their classes, if they have any."""
+
+
+class Scorer:
+    """Weighs proposals for densities side by side, on all of this process's devices.
+
+    All densities share the proposals and, up to the units, the forward pass.
+
+    Args:
+        densities: of units whose programs are equal, with one reference and temperature.
+        proposals: draws of the reference.
+    """
+
+    def __init__(self, densities: Sequence[Density], proposals: Proposals) -> None:
+        self._density, self._proposals = densities[0], proposals
+        mesh = Mesh(np.asarray(jax.local_devices()), ("proposal",))
+        self.size = at_once(self._density) * mesh.size
+        """Proposals that all devices take at once."""
+        self.classes = proposals.classes
+        """The names of the proposals' classes, if they have labels."""
+        self._rows = NamedSharding(mesh, _SPREAD)
+        params, self._axes = _together(densities)
+        self._params = jax.device_put(params, NamedSharding(mesh, _EVERYWHERE))
+        spread = partial(jax.shard_map, mesh=mesh, in_specs=(_EVERYWHERE, _SPREAD))
+        self._tilts = jax.jit(spread(self._tilts_of, out_specs=PartitionSpec(None, "proposal")))
+        self._images = jax.jit(spread(proposals.images, out_specs=_SPREAD))
+
+    def weighed(self, *, progress: bool) -> Scored:
+        """The tilts of all proposals.
+
+        Args:
+            progress: whether to show a bar.
+
+        Raises:
+            FileError: files of a data set are damaged.
+        """
+        tilts, labels = list[np.ndarray](), list[np.ndarray]()
+        bar = {"desc": "weighing", "delay": 2, "leave": False, "disable": not progress}
+        with tqdm(total=self._proposals.count, **bar) as shown:
+            for part in self._parts():
+                tilts.append(part.tilts)
+                labels += [] if part.labels is None else [part.labels]
+                shown.update(part.tilts.shape[1])
+        return Scored(np.concatenate(tilts, axis=1), np.concatenate(labels) if labels else None)
+
+    def _parts(self) -> Iterator[Scored]:
+        """Part by part: while a device works on one, the host reads the next."""
+        before: tuple[Array, Read, int] | None = None
+        for read in self._proposals.in_order(self.size):
+            given, count = self._placed(read.given)
+            tilts = self._tilts(self._params, given)
+            if before is not None:
+                yield _fetched(*before)
+            before = tilts, read, count
+        if before is not None:
+            yield _fetched(*before)
+
+    def images(
+        self, numbers: Integer[np.ndarray, " n"]
+    ) -> Float32[np.ndarray, "n row col channel"]:
+        """The images of the proposals of these numbers, in pixel units minus the mean.
+
+        Raises:
+            FileError: files of a data set are damaged.
+        """
+        made = []
+        for first in range(0, len(numbers), self.size):
+            read = self._proposals.read(numbers[first : first + self.size])
+            given, count = self._placed(read.given)
+            made.append(np.asarray(self._images(self._params, given))[:count])
+        return np.concatenate(made)
+
+    def _placed(self, given: PyTree) -> tuple[PyTree, int]:
+        """Arrays of `size` proposals, spread over the devices, and how many are not filled up."""
+        count = len(jax.tree.leaves(given)[0])
+
+        def filled(rows: np.ndarray) -> np.ndarray:
+            return np.pad(rows, ((0, self.size - count), *[(0, 0)] * (rows.ndim - 1)), "edge")
+
+        return jax.device_put(jax.tree.map(filled, given), self._rows), count
+
+    def _tilts_of(self, params: DensityParams, given: Any) -> Float[Array, "unit n"]:
+        images = self._proposals.images(params, given)
+        score = jax.vmap(self._density.unit.score, (None, 0))
+        if self._axes is None:
+            scores = score(params.unit, images)[None]
+        else:
+            scores = jax.vmap(score, (self._axes, None))(params.unit, images)
+        return scores / self._density.temperature
+
+
+def _fetched(tilts: Array, read: Read, count: int) -> Scored:
+    return Scored(np.asarray(tilts)[:, :count], read.labels)
+
+
+def _together(densities: Sequence[Density]) -> tuple[DensityParams, Any]:
+    """The weights of all densities, and each one's axis of units; None for a single density.
+
+    Arrays that all units share have no such axis, so that images pass those layers once.
+    """
+    first = densities[0].params
+    if len(densities) == 1:
+        return first, None
+    weights = [density.unit.params for density in densities]
+    axes = jax.tree.map(
+        lambda *leaves: 0 if any(leaf is not leaves[0] for leaf in leaves) else None, *weights
+    )
+
+    def joined(*leaves: Array) -> Array:
+        shared = all(leaf is leaves[0] for leaf in leaves)
+        return leaves[0] if shared else jnp.stack(leaves)
+
+    return DensityParams(jax.tree.map(joined, *weights), first.reference), axes
