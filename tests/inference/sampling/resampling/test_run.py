@@ -156,7 +156,7 @@ def test_units_share_proposals_and_passes(tmp_path):
         sample_to(densities, settings, tmp_path / "both", draws=6, **QUIET)
     assert passes == [(2, 600)]
     sample_to(densities[1:], settings, tmp_path / "one", draws=6, **QUIET)
-    both = open_draws(tmp_path / "both" / "conv1-1" / "draws.zarr")
+    both = open_draws(tmp_path / "both" / unit_folder(str(units[1])) / "draws.zarr")
     one = open_draws(tmp_path / "one" / "draws.zarr")
     for name in ("weights/tilt", "reference/image"):
         np.testing.assert_allclose(both[name].values, one[name].values, rtol=1e-4, atol=1e-4)
