@@ -11,7 +11,7 @@ from ppl_cnn.models.density import DensityParams, TiltedDensity
 
 STEPS = 400
 """Adam's steps from each point, each of one gradient of R."""
-POINTS = 4
+POINTS = 16
 """Points that Adam begins at: z = 0 and draws of N(0, I)."""
 DEVIATION = 10.0
 """s, in grey levels: how far a pixel may be off at the price of one standard deviation of z."""
