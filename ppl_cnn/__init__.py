@@ -50,10 +50,14 @@ if TYPE_CHECKING:
     from ppl_cnn.inference.sampling.starts.images import Zero as Zero
     from ppl_cnn.inference.sampling.starts.resampled import Resampled as Resampled
     from ppl_cnn.inference.training.execution import Execution as Execution
+    from ppl_cnn.inference.training.generators.loop import train_generator as train_generator
+    from ppl_cnn.inference.training.generators.recipe import GeneratorRecipe as GeneratorRecipe
     from ppl_cnn.inference.training.loop import train as train
     from ppl_cnn.inference.training.recipe import Recipe as Recipe
     from ppl_cnn.models.density import TiltedDensity as TiltedDensity
     from ppl_cnn.models.empirical_density import EmpiricalDensity as EmpiricalDensity
+    from ppl_cnn.models.generators.generator import Generator as Generator
+    from ppl_cnn.models.generators.loading import load_generator as load_generator
     from ppl_cnn.models.networks.catalogue import NETWORKS as NETWORKS
     from ppl_cnn.models.networks.declaration import Network as Network
     from ppl_cnn.models.networks.declaration import Preprocessing as Preprocessing
@@ -88,6 +92,8 @@ _HOMES = {
     "Execution": "ppl_cnn.inference.training.execution",
     "FromRun": "ppl_cnn.inference.sampling.starts.images",
     "Gaussian": "ppl_cnn.models.references.gaussian",
+    "Generator": "ppl_cnn.models.generators.generator",
+    "GeneratorRecipe": "ppl_cnn.inference.training.generators.recipe",
     "GeneratorReference": "ppl_cnn.models.references.generator",
     "HMC": "ppl_cnn.inference.kernels.numpyro_kernels",
     "ISIR": "ppl_cnn.inference.kernels.isir",
@@ -123,8 +129,10 @@ _HOMES = {
     "evidence": "ppl_cnn.inference.sampling.evidence",
     "evidence_of_images": "ppl_cnn.inference.sampling.evidence",
     "load": "ppl_cnn.models.trained.loading",
+    "load_generator": "ppl_cnn.models.generators.loading",
     "report": "ppl_cnn.inference.report.page",
     "train": "ppl_cnn.inference.training.loop",
+    "train_generator": "ppl_cnn.inference.training.generators.loop",
 }
 """Public name -> the module that defines it."""
 

@@ -11,7 +11,7 @@ SCRIPT = "ppl-cnn"
 running_as: ContextVar[str | None] = ContextVar("running_as", default=None)
 """The command as the script was called, such as "ppl-cnn sample"; None under `python -m`."""
 
-COMMANDS = ("sample", "pretrain", "evidence", "report", "units", "data", "models")
+COMMANDS = ("sample", "pretrain", "generator", "evidence", "report", "units", "data", "models")
 """The commands, each a module or package of ppl_cnn that `python -m` runs."""
 
 
