@@ -10,9 +10,9 @@ import numpy as np
 from flax import nnx
 from jax.extend.core import ClosedJaxpr
 from jaxtyping import Array, Float, PyTree
-from ppl_cnn.models.generators.generator import Generator, digest_of
 
 from ppl_cnn.errors import ArgumentError, InputError, one_line
+from ppl_cnn.models.generators.generator import Generator, digest_of
 from ppl_cnn.models.networks.convolution import hasten
 from ppl_cnn.user_modules import called, named_object
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from flax import nnx
 from numpyro.infer.util import initialize_model, log_density
-from ppl_cnn.models.generators.generator import Generator
 
 import ppl_cnn
 from ppl_cnn import GeneratorReference, Preprocessing, ScoreFunction, TiltedDensity
 from ppl_cnn.errors import ArgumentError, FileError, MismatchError, UnknownNameError
+from ppl_cnn.models.generators.generator import Generator
 from ppl_cnn.models.generators.user_generators import user_generator
 from ppl_cnn.models.references.parsing import parse_reference
 from ppl_cnn.models.references.reference import Reference
