@@ -25,9 +25,9 @@ ESS_GOOD = 400
 """Smallest good ESS, bulk and tail, over all chains: from there on error estimates are reliable.
 Vehtari et al. 2021, who count 50 for each half of four chains; more chains don't need more."""
 
-ENOUGH_WEIGHTS = 2 * ESS_GOOD
-"""Effective number of weights from which more draws alone make a good run: as many draws as weights
-are effective are worth half of them."""
+ENOUGH_WEIGHTS = 500
+"""Effective number of weights from which more draws alone make a good run: 2,000 draws by them are
+worth 400."""
 
 BFMI_GOOD = 0.3
 """Smallest good energy fraction of missing information (E-BFMI). Betancourt, Diagnosing suboptimal

@@ -107,7 +107,7 @@ def _of_weights(weights: Weights) -> list[str]:
     return [
         f"{'log Z':18}{weights.log_z.value:>10.3f}  (standard error {weights.log_z.error:.2g})",
         f"{'ESS of the weights':18}{weights.effective:>10,.0f}  (of {len(weights.tilts):,}; "
-        f"at least {ESS_GOOD} is good)",
+        f"at least {ENOUGH_WEIGHTS} is good)",
         f"{'Pareto k':18}{weights.pareto_k:>10.2f}  (at most {weights.largest_k:.2f} is good)",
     ]
 

@@ -6,7 +6,7 @@ from html import escape
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ppl_cnn.inference.diagnostics.thresholds import ESS_GOOD
+from ppl_cnn.inference.diagnostics.thresholds import ENOUGH_WEIGHTS
 from ppl_cnn.inference.diagnostics.weighing import Labelled, Weighing
 from ppl_cnn.inference.report.pictures import Stretched, image_tag
 from ppl_cnn.inference.report.plots import concentration_html
@@ -111,7 +111,7 @@ def _rows(weighing: Weighing) -> str:
         (
             "ESS of the weights",
             f"{weights.effective:,.1f} ({share:.2g} of all)",
-            f"at least {ESS_GOOD} is good",
+            f"at least {ENOUGH_WEIGHTS} is good",
         ),
         ("Largest weight", f"{weights.largest:.2%}", "of the whole weight"),
         (

@@ -182,6 +182,7 @@ def made(kind):
         "missing": "errors",
         "resumes": True,
         "mixes_within": True,
+        "images": False,
     }
     fields = [field.name for field in dataclasses.fields(kind)]
     return kind(**{name: values.get(name, 3) for name in fields})
