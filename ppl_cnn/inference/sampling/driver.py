@@ -48,7 +48,7 @@ def draw(
     Args:
         density: the density to sample.
         kernel: a kernel, such as `Tempered(rungs=4)`, or its text: "split", "isir" (or "isir:N"
-            with N candidates), "tempered" (or "tempered:R" with R rungs), "hmc" or "nuts".
+            with N fresh draws), "tempered" (or "tempered:R" with R rungs), "hmc" or "nuts".
         chains: number of chains.
         draws: kept draws per chain.
         warmup: transitions before them that adapt step size and trajectory.
