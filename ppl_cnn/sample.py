@@ -33,10 +33,10 @@ class SampleOptions(DensityOptions):
     """The transition kernel. split is HMC that solves the reference exactly, so that larger images
     need no shorter step. isir (or isir:N, by default 16) lets a chain choose among its latent and N
     draws of the reference, before one step of split: for tilts that some draws of the reference
-    suit, as with a learned reference at T = 1. tempered (or tempered:R,
-    with R rungs, by default 16) exchanges replicas between the reference and the density, at R
-    times the cost, for densities whose chains stay where they started. hmc is NumPyro's HMC with
-    trajectories of jittered length, nuts its NUTS."""
+    suit, as with a learned reference at T = 1. tempered (or tempered:R, with R rungs, by default
+    16) exchanges replicas between the reference and the density, at R times the cost, for densities
+    whose chains stay where they started. hmc is NumPyro's HMC with trajectories of jittered length,
+    nuts its NUTS."""
     chains: int = 8
     """Chains of each unit, run side by side."""
     start: Annotated[
