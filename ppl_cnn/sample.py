@@ -43,9 +43,9 @@ class SampleOptions(DensityOptions):
         ),
     ] = None
     """How draws are made. split is HMC that solves the reference exactly, so that larger images
-    need no shorter step. isir (or isir:N, with N candidates, by default 16) first chooses among
-    the chain's latent and N - 1 draws of the reference, then moves as split does: for tilts that
-    some draws of the reference suit, as with a learned reference at T = 1. tempered (or tempered:R,
+    need no shorter step. isir (or isir:N, by default 16) lets a chain choose among its latent and N
+    draws of the reference, before one step of split: for tilts that some draws of the reference
+    suit, as with a learned reference at T = 1. tempered (or tempered:R,
     with R rungs, by default 16) exchanges replicas between the reference and the density, at R
     times the cost, for densities whose chains stay where they started. hmc is NumPyro's HMC with
     trajectories of jittered length, nuts its NUTS. resample (or resample:N) is no chain: it weighs

@@ -22,7 +22,7 @@ and seed a JSON object:
         and tail, over all chains; null for fewer than 10 draws a chain, which are too few
     ess_per_1000_gradients, ess_per_cpu_second: of the smaller of the two, while drawing
     gradients: of all chains together while drawing; warmup_gradients: in its own adaptation. A
-        forward pass without a gradient, which isir makes, counts as a third of one
+        forward pass without a gradient, which isir makes, counts as FORWARD_COST, 0.45 of one
     seconds, cpu_seconds: of drawing, by the clock and of this process; warmup_, compile_seconds
     step_size, acceptance: after the warmup; split's step is an upper bound, as it divides angles
 """

@@ -1,8 +1,8 @@
-"""The i-SIR kernel: a choice among fresh draws of the reference, then a trajectory.
+"""The i-SIR kernel: choices among fresh draws of the reference, then a step of `Split`.
 
-A latent that a generator maps to images is far from Gaussian under a tilt: hills lie apart, and a
-trajectory crosses between them seldom. Where the tilt is mild enough that some of a few draws of
-the reference are good, choosing among them crosses at once.
+The latents of a generator's images that a tilt likes lie in hills apart, between which a trajectory
+seldom crosses. Where the tilt is so mild that some of a few dozen draws of the reference are good,
+choosing among them crosses at once, and takes no gradient.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ppl_cnn.errors import ArgumentError
-from ppl_cnn.inference.kernels import split
 from ppl_cnn.inference.kernels.adaptation import Tuned
 from ppl_cnn.inference.kernels.chain_state import ChainState, first_chain
 from ppl_cnn.inference.kernels.kernel import Statistic
@@ -25,32 +24,34 @@ from ppl_cnn.inference.kernels.trajectory import (
     Latent,
     Point,
     Tilt,
+    metropolis,
     normal_like,
     point_at,
     potential_at,
 )
 
-CANDIDATES = 16
-"""Latents to choose among, the current one included."""
-_AT_ONCE = 4
-"""Largest number of a chain's candidates whose images are held at once. A forward pass holds a
-layer or two where a gradient holds all, so that these need about the memory of one gradient."""
+FRESH = 16
+"""Fresh draws of the reference in a transition."""
+_ROUND = 4
+"""Largest number of them among which a chain chooses at once. Their images are held together: a
+forward pass holds a layer or two where a gradient holds all, so that it needs no more memory. And
+of a few draws, seldom two are good and one of them wasted."""
 
 
 class ISIR(TiltKernel[ChainState]):
-    """Iterated sampling importance resampling and `Split`, for p(z) ∝ exp(g(z)) N(z; 0, I).
+    """Iterated sampling importance resampling and steps of `Split`, for exp(g(z)) N(z; 0, I).
 
-    In each transition a chain first chooses among its latent and N - 1 fresh draws of N(0, I), each
-    with probability proportional to exp(g): the global move. Then it moves by one trajectory of
-    `Split`: the local move, to which alone the warmup adapts step size and angle. Both leave p
-    invariant, whatever N. Candidates take forward passes; the chosen one takes a gradient. With
-    `MCMC.run` give `init_params` as for `Split`.
+    A transition has global moves: a chain chooses among its latent and up to four fresh draws of
+    N(0, I), each with probability proportional to exp(g), and so on until N fresh draws are made.
+    Then it has a local move: one step of `Split`, whose size the warmup adapts. Both leave p
+    invariant, whatever N. Fresh draws take a forward pass each; where the choice has fallen and
+    where the step ends, a gradient is taken. With `MCMC.run` give `init_params` as for `Split`.
 
     Args:
         tilt: g, a function of z (an array or a tree of arrays) and of the arguments that `run`
             is given, to a scalar. Leave it out for `ppl_cnn.draw`, which takes the density's.
-        candidates: N, the number of latents to choose among, the current one included; at least 2.
-        target_accept_prob: mean acceptance probability of trajectories.
+        fresh: N, the number of fresh draws in a transition, at least 1; best a multiple of 4.
+        target_accept_prob: mean acceptance probability of the local moves.
 
     Raises:
         ArgumentError: a setting is out of range.
@@ -60,7 +61,7 @@ class ISIR(TiltKernel[ChainState]):
     Local-Global MCMC kernels: the best of both worlds, NeurIPS 2022.
 
     Examples:
-        >>> print(ISIR(candidates=8))
+        >>> print(ISIR(fresh=8))
         isir:8
     """
 
@@ -71,82 +72,88 @@ class ISIR(TiltKernel[ChainState]):
     }
 
     def __init__(
-        self,
-        tilt: Tilt | None = None,
-        *,
-        candidates: int = CANDIDATES,
-        target_accept_prob: float = 0.8,
+        self, tilt: Tilt | None = None, *, fresh: int = FRESH, target_accept_prob: float = 0.8
     ) -> None:
         super().__init__(tilt, target_accept_prob=target_accept_prob)
-        if candidates < 2:
-            raise ArgumentError(
-                f"`candidates` must be at least 2, not {candidates}.", argument="candidates"
-            )
-        self._candidates = candidates
+        if fresh < 1:
+            raise ArgumentError(f"`fresh` must be at least 1, not {fresh}.", argument="fresh")
+        self._fresh = fresh
 
     @classmethod
     def parse(cls, value: str) -> Self:
-        """The kernel with that many candidates.
+        """The kernel with that many fresh draws in a transition.
 
         Raises:
-            ArgumentError: the text is no whole number of at least 2.
+            ArgumentError: the text is no positive whole number.
         """
-        if not (value.isascii() and value.isdigit() and int(value) > 1):
+        if not (value.isascii() and value.isdigit() and int(value) > 0):
             raise ArgumentError(
-                f"Kernel {'isir:' + value!r} has no number of candidates. Write isir:N with N at "
-                f"least 2, for example isir:16.",
+                f"Kernel {'isir:' + value!r} has no number of fresh draws. Write isir:N with N at "
+                f"least 1, for example isir:16.",
                 argument="kernel",
             )
-        return cls(candidates=int(value))
+        return cls(fresh=int(value))
 
     def __str__(self) -> str:
         """`isir`, or `isir:N` where N is not the default."""
-        return self.name if self._candidates == CANDIDATES else f"{self.name}:{self._candidates}"
+        return self.name if self._fresh == FRESH else f"{self.name}:{self._fresh}"
 
     def first_state(self, tilt: Tilt, key: Array, z: Latent) -> ChainState:
         """One chain's first state."""
-        first = Tuned(jnp.asarray(FIRST_STEP), jnp.asarray(FIRST_ANGLE))
         none = {"forward_passes": jnp.zeros((), jnp.int32), "global_acceptance_rate": jnp.zeros(())}
-        return first_chain(tilt, key, z, first, own=none)
+        return first_chain(tilt, key, z, Tuned(jnp.asarray(FIRST_STEP)), own=none)
 
     def next_state(self, tilt: Tilt, state: ChainState) -> ChainState:
         """One chain's state after another transition."""
-        key, key_global = jax.random.split(state.rng_key)
-        z, left = resampled(tilt, state.point, key_global, self._candidates)
-        point = point_at(tilt, z)
-        chosen = state._replace(point=point, potential_energy=potential_at(point), rng_key=key)
-        moved = split.transition(tilt, chosen)
-        own: dict[str, Array] = {
-            "forward_passes": jnp.asarray(self._candidates - 1, jnp.int32),
-            "global_acceptance_rate": left,
-        }
-        return moved._replace(num_steps=moved.num_steps + 1, own=own)
+        key, key_global, key_local = jax.random.split(state.rng_key, 3)
+        z, rate = resampled(tilt, state.point, key_global, self._fresh)
+        start = point_at(tilt, z)
+        # Without a tilt, a quarter turn forgets the start, and more would come back to it.
+        step_size = jnp.minimum(state.adapt_state.step_size, FIRST_ANGLE)
+        moved = metropolis(tilt, start, key_local, step_size, jnp.asarray(1))
+        return state.after(
+            moved.point,
+            key,
+            acceptance=moved.acceptance,
+            energy=potential_at(start) + moved.kinetic_energy + moved.energy_change,
+            num_steps=2,
+            diverging=moved.diverging,
+            own={
+                "forward_passes": jnp.asarray(self._fresh, jnp.int32),
+                "global_acceptance_rate": rate,
+            },
+        )
 
 
-def resampled(
-    tilt: Tilt, point: Point, key: Array, candidates: int
-) -> tuple[Latent, Float[Array, ""]]:
-    """One of a latent and fresh draws of N(0, I), by weights exp(g); p is invariant.
+def resampled(tilt: Tilt, point: Point, key: Array, fresh: int) -> tuple[Latent, Float[Array, ""]]:
+    """A latent that is chosen again and again among itself and fresh draws of N(0, I).
 
-    Draws are made again from their keys, so that only their tilts are held.
+    Each choice is by weights exp(g), and leaves p invariant.
 
     Args:
         tilt: g.
         point: where the chain is.
-        key: random key of the draws and the choice.
-        candidates: number of latents to choose among, the current one included.
+        key: random key of the draws and the choices.
+        fresh: number of fresh draws in all; each choice is among the largest number of them, up to
+            four, that divides it.
 
     Returns:
-        The latent that is chosen, and the probability that it was to be a fresh one.
+        The latent, and the mean probability with which a choice fell on a fresh draw.
     """
-    key_draws, key_choice = jax.random.split(key)
-    fresh = candidates - 1
-    keys = jax.random.split(key_draws, fresh)
-    at_once = max(n for n in range(1, _AT_ONCE + 1) if fresh % n == 0)
-    tilts = jax.lax.map(lambda key: tilt(normal_like(key, point.z)), keys, batch_size=at_once)
-    # A draw whose tilt isn't finite is never chosen.
-    weights = jnp.append(jnp.where(jnp.isfinite(tilts), tilts, -jnp.inf), point.tilt)
-    chosen = jax.random.categorical(key_choice, weights)
-    drawn = normal_like(keys[jnp.minimum(chosen, fresh - 1)], point.z)
-    z: Latent = jax.tree.map(lambda new, old: jnp.where(chosen < fresh, new, old), drawn, point.z)
-    return z, jax.nn.softmax(weights)[:-1].sum()
+    together = max(n for n in range(1, _ROUND + 1) if fresh % n == 0)
+
+    def choose(at: tuple[Latent, Array], key: Array) -> tuple[tuple[Latent, Array], Array]:
+        z, here = at
+        key_draws, key_choice = jax.random.split(key)
+        draws = jax.vmap(lambda key: normal_like(key, z))(jax.random.split(key_draws, together))
+        tilts = jax.vmap(tilt)(draws)
+        # A draw whose tilt isn't finite is never chosen.
+        weights = jnp.append(jnp.where(jnp.isfinite(tilts), tilts, -jnp.inf), here)
+        chosen = jax.random.categorical(key_choice, weights)
+        every = jax.tree.map(lambda new, old: jnp.concatenate([new, old[None]]), draws, z)
+        z = jax.tree.map(lambda leaf: leaf[chosen], every)
+        return (z, weights[chosen]), jax.nn.softmax(weights)[:-1].sum()
+
+    keys = jax.random.split(key, fresh // together)
+    (z, _), rates = jax.lax.scan(choose, (point.z, point.tilt), keys)
+    return z, rates.mean()

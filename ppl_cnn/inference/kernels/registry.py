@@ -21,7 +21,7 @@ def parse_kernel(text: str) -> Kernel:
     """The kernel that a text names, with default settings.
 
     Args:
-        text: a name in `KERNELS`, `isir:N` for N candidates, or `tempered:R` for R rungs.
+        text: a name in `KERNELS`, `isir:N` for N fresh draws, or `tempered:R` for R rungs.
 
     Raises:
         UnknownNameError: no kernel has that name.

@@ -59,9 +59,9 @@ def errors_of(z, truth, moment="mean"):
     return ((estimate - truth) / error).values
 
 
-@pytest.mark.parametrize("candidates", [2, 16])
-def test_a_quadratic_tilt_gives_the_other_gaussian(candidates):
-    mcmc = run(ISIR(quadratic, candidates=candidates), starts(3), 1500)
+@pytest.mark.parametrize("fresh", [1, 16])
+def test_a_quadratic_tilt_gives_the_other_gaussian(fresh):
+    mcmc = run(ISIR(quadratic, fresh=fresh), starts(3), 1500)
     z = np.asarray(mcmc.get_samples(group_by_chain=True))
     covariance = np.linalg.inv(np.eye(3) + np.asarray(MATRIX, np.float64))
     mean = covariance @ np.asarray(SLOPE, np.float64)
@@ -99,14 +99,17 @@ def test_moments_are_those_of_brute_force():
         z = np.asarray(z, np.float64)
         return np.concatenate([z, z**2, z[..., :1] * z[..., 1:], np.sin(3 * z)], axis=-1)
 
-    z = run(ISIR(bent, candidates=4), starts(2), 3000).get_samples(group_by_chain=True)
+    z = run(ISIR(bent, fresh=4), starts(2), 3000).get_samples(group_by_chain=True)
     # The largest of seven standard normal errors exceeds 4 with probability 5e-4.
     assert np.abs(errors_of(powers(z), weights @ powers(grid))).max() < 4
 
 
-@pytest.mark.parametrize("candidates", [2, 3, 16])
-def test_the_global_move_is_reversible(candidates):
-    """From exact draws of N(b, I): their moments stay, and pairs are as likely either way."""
+@pytest.mark.parametrize("fresh", [1, 3, 16])
+def test_global_moves_are_reversible(fresh):
+    """From exact draws of N(b, I): their moments stay, and pairs are as likely either way.
+
+    16 draws are four choices of one kind in a row, which are reversible too.
+    """
     slope, count = np.asarray([0.8, -0.3], np.float32), 50_000
 
     def tilt(z):
@@ -115,7 +118,7 @@ def test_the_global_move_is_reversible(candidates):
     def pair(key):
         key_start, key = jax.random.split(key)
         z = slope + jax.random.normal(key_start, (2,))
-        return z, *resampled(tilt, point_at(tilt, z), key, candidates)
+        return z, *resampled(tilt, point_at(tilt, z), key, fresh)
 
     before, after, left = jax.jit(jax.vmap(pair))(jax.random.split(jax.random.key(2), count))
     x, y = np.asarray(before, np.float64), np.asarray(after, np.float64)
@@ -125,9 +128,9 @@ def test_the_global_move_is_reversible(candidates):
     error = values.std(axis=0) / math.sqrt(count)
     # The largest of nine standard normal errors exceeds 4 with probability 6e-4.
     assert np.abs(values.mean(axis=0) / error).max() < 4
-    moved = (x != y).any(axis=1)
-    spread = math.sqrt(float(left.mean()) * (1 - float(left.mean())) / count)
-    assert abs(moved.mean() - float(left.mean())) < 4 * spread
+    if fresh < 5:  # one choice
+        moved, rate = (x != y).any(axis=1), float(left.mean())
+        assert abs(moved.mean() - rate) < 4 * math.sqrt(rate * (1 - rate) / count)
 
 
 def test_a_draw_whose_tilt_is_not_finite_is_never_chosen():
@@ -142,20 +145,20 @@ def test_a_draw_whose_tilt_is_not_finite_is_never_chosen():
     assert len(np.unique(z)) > 100
 
 
-def test_more_candidates_need_no_more_memory():
-    """Images are held of a few candidates at once, and latents of none."""
+def test_more_draws_need_no_more_memory():
+    """What the tilt computes is held of four at once."""
 
     def tilt(z):
         return jnp.sort(jnp.outer(z, jnp.arange(3000.0)).ravel())[1000]
 
-    def bytes_of(candidates):
+    def bytes_of(fresh):
         def move(key, z):
-            return resampled(tilt, point_at(tilt, z), key, candidates)
+            return resampled(tilt, point_at(tilt, z), key, fresh)
 
         compiled = jax.jit(move).lower(jax.random.key(0), jnp.zeros(100)).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
-    few, many = bytes_of(5), bytes_of(401)
+    few, many = bytes_of(4), bytes_of(400)
     assert few > 100 * 3000 * 4
     assert many < 1.1 * few
 
@@ -176,11 +179,10 @@ def test_costs_add_up_over_thinning_and_the_page_s_efficiency_counts_both():
     unit = ppl_cnn.ScoreFunction(lambda image: jnp.sum(image) / 3, (2, 2, 1))
     density = ppl_cnn.TiltedDensity(unit, ppl_cnn.WhiteNoise(3.0))
     settings = {"chains": 2, "draws": 30, "warmup": 40, "thin": 3, "progress": False}
-    draws = ppl_cnn.draw(density, kernel="isir:6", **settings)
+    draws = ppl_cnn.draw(density, kernel="isir:5", **settings)
     stats = draws["sample_stats"]
     assert (stats["forward_passes"] == 3 * 5).all()
-    # Each transition takes a gradient where the choice fell, and those of a trajectory.
-    assert (stats["n_steps"] >= 3 * 2).all()
+    assert (stats["n_steps"] == 3 * 2).all()
     rate = stats["global_acceptance_rate"]
     assert ((rate > 0) & (rate < 1)).all()
     efficiency = ppl_cnn.diagnose(draws, maps=False).efficiency
@@ -189,7 +191,7 @@ def test_costs_add_up_over_thinning_and_the_page_s_efficiency_counts_both():
 
 
 def test_bad_settings_are_refused(refused):
-    with refused("1", kind=ArgumentError, argument="candidates"):
-        ISIR(candidates=1)
+    with refused("0", kind=ArgumentError, argument="fresh"):
+        ISIR(fresh=0)
     with refused("1.5", kind=ArgumentError, argument="target_accept_prob"):
         ISIR(target_accept_prob=1.5)

@@ -3,14 +3,14 @@
 import pytest
 
 from ppl_cnn.errors import ArgumentError, UnknownNameError
-from ppl_cnn.inference.kernels.isir import CANDIDATES, ISIR
+from ppl_cnn.inference.kernels.isir import FRESH, ISIR
 from ppl_cnn.inference.kernels.numpyro_kernels import HMC, NUTS
 from ppl_cnn.inference.kernels.registry import KERNELS, parse_kernel
 from ppl_cnn.inference.kernels.split import Split
 from ppl_cnn.inference.kernels.tempered import RUNGS, Tempered
 
 
-@pytest.mark.parametrize("text", [*KERNELS, "tempered:4", "tempered:1", "isir:8", "isir:2"])
+@pytest.mark.parametrize("text", [*KERNELS, "tempered:4", "tempered:1", "isir:8", "isir:1"])
 def test_a_text_names_a_kernel_which_gives_it_back(text):
     kernel = parse_kernel(text)
     assert type(kernel) is KERNELS[text.partition(":")[0]]
@@ -33,8 +33,8 @@ def test_the_number_of_rungs_is_read():
         (HMC(trajectory_length=2.0), "hmc(trajectory_length=2.0)"),
         (NUTS(max_tree_depth=7), "nuts(max_tree_depth=7)"),
         (Tempered(rungs=3), "tempered:3"),
-        (ISIR(candidates=8), "isir:8"),
-        (ISIR(candidates=CANDIDATES), "isir"),
+        (ISIR(fresh=8), "isir:8"),
+        (ISIR(fresh=FRESH), "isir"),
         (Split(target_accept_prob=0.9), "split"),  # which the record has by itself
     ],
 )
@@ -58,8 +58,8 @@ def test_bad_numbers_of_rungs_are_refused(text, refused):
         parse_kernel(text)
 
 
-@pytest.mark.parametrize("text", ["isir:", "isir:x", "isir:1", "isir:-2", "isir:2.5"])
-def test_bad_numbers_of_candidates_are_refused(text, refused):
+@pytest.mark.parametrize("text", ["isir:", "isir:x", "isir:0", "isir:-2", "isir:2.5"])
+def test_bad_numbers_of_fresh_draws_are_refused(text, refused):
     with refused("isir:N", repr(text), kind=ArgumentError, argument="kernel"):
         parse_kernel(text)
 

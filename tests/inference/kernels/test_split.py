@@ -304,7 +304,7 @@ ALARM = 0.002
 """Five histograms, each refused wrongly in 0.2 % of all cases: together 1 %."""
 KERNELS = {
     "split": partial(Split, step_size=0.6, angle=1.2),
-    "isir": partial(ISIR, candidates=4),
+    "isir": partial(ISIR, fresh=4),
     "tempered": partial(Tempered, rungs=2),
 }
 
