@@ -40,7 +40,14 @@ def test_bad_settings_end_with_a_sentence(tmp_path, evidence):
 
 def test_under_images_it_is_their_mean_beside_the_stored_alpha(tmp_path, evidence):
     out = tmp_path / "run"
-    given = ("--unit", "fc8:0-9", "--reference", "data:fashion-embedded@test[:200]")
+    given = (
+        "--unit",
+        "fc8:0-9",
+        "--reference",
+        "data:fashion-embedded@test[:200]",
+        "--target",
+        "logit",
+    )
     done = evidence(*given, "--out", str(out))
     assert done.returncode == 0, done.stderr
     record = json.loads((out / "evidence.json").read_text())

@@ -62,11 +62,11 @@ def test_an_unknown_preset_is_refused(capsys):
 
 
 def test_the_values_in_force_are_printed(capsys):
-    parsed("--preset", "vivid", "--unit", "fc8:1", "--temperature", "0.01").print_values(None)
+    parsed("--preset", "vivid", "--unit", "fc8:1", "--temperature", "0.01").print_values([])
     said = capsys.readouterr().err
     assert said.startswith("preset vivid: target soft-log-prob:10, warps 4, ")
     assert "temperature 0.01 (not 0.0005)" in said
-    SampleOptions(unit="fc8:1").print_values(None)
+    SampleOptions(unit="fc8:1").print_values([])
     assert capsys.readouterr().err == ""
 
 
@@ -91,10 +91,10 @@ def test_the_target_of_classes_goes_by_the_networks_training(given, targets, sai
     options = DensityOptions(**given)
     named = options.named()
     assert [str(density.unit.target) for density in named.densities] == targets
-    options.print_values(named.chosen)
+    options.print_values(named.choices)
     printed = capsys.readouterr().err
     assert printed.startswith(said)
-    assert bool(printed) == bool(said)
+    assert ("target: " in printed) == said.startswith("target: ")
     # The run's folder is named as when the target in force is given.
     folder = options.folder("split", named.target)
     assert ("log-prob" in str(folder)) == ("log-prob" in targets)

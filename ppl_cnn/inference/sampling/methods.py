@@ -16,15 +16,13 @@ from ppl_cnn.models.empirical_density import EmpiricalDensity
 type Method = Kernel | Resample
 """How draws are made."""
 
-METHODS = (*KERNELS, Resample.name)
-"""The names of the methods; what `kernel` takes."""
-
 
 def parse_method(text: str) -> Method:
     """The method that a text names, with default settings.
 
     Args:
-        text: a name in `METHODS`, `tempered:R` for R rungs, or `resample:N` for N proposals.
+        text: resample or a name in `KERNELS`; `tempered:R` for R rungs, `isir:N` for N fresh
+            draws, `resample:N` for N proposals.
 
     Raises:
         UnknownNameError: no method has that name.
@@ -35,10 +33,10 @@ def parse_method(text: str) -> Method:
         resample:2000 tempered:4
     """
     name, colon, value = text.partition(":")
-    if name not in METHODS:
-        raise unknown("kernel", name, METHODS)
     if name == Resample.name:
         return Resample.parse(value) if colon else Resample()
+    if name not in KERNELS:
+        raise unknown("kernel", name, (*KERNELS, Resample.name))
     return parse_kernel(text)
 
 

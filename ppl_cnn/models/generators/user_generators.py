@@ -93,7 +93,14 @@ def user_generator(
     text = re.sub(r" at 0x[0-9a-f]+", "", str(program))
     inner = tuple(_inner_arrays(program))
     digest = digest_of((params, inner), {"program": text, "latent_shape": list(shape)})
-    return Generator(name, tuple(shape), image.shape, apply, params, digest)
+    return Generator(
+        name=name,
+        latent_shape=tuple(shape),
+        image_shape=image.shape,
+        apply=apply,
+        params=params,
+        digest=digest,
+    )
 
 
 def _is_shape(shape: Any) -> TypeGuard[tuple[int, ...]]:

@@ -107,7 +107,7 @@ def test_a_kernels_report_is_that_of_its_state(name):
     def one(key):
         key_start, key_chain = jax.random.split(key)
         z = jax.random.normal(key_start, density.latent_shape)
-        return kernel.move(kernel.start(key_chain, z, {}), {})
+        return kernel.move(kernel.start(key_chain, z, density.params), density.params)
 
     state = one(jax.random.key(0))
     z, found = kernel.latent(state), kernel.transition(state)
@@ -128,8 +128,9 @@ def test_a_kernels_report_is_that_of_its_state(name):
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_what_adaptation_finds_is_what_a_state_moves_with(name):
-    kernel = parse_kernel(name).bind(linear_density())
-    state = kernel.start(jax.random.key(0), jnp.zeros((2, 2, 1)), {})
+    density = linear_density()
+    kernel = parse_kernel(name).bind(density)
+    state = kernel.start(jax.random.key(0), jnp.zeros((2, 2, 1)), density.params)
     first = kernel.tuned(state)
     found = first._replace(step_size=first.step_size / 2)
     np.testing.assert_array_equal(
@@ -162,9 +163,11 @@ def test_a_kernel_with_a_tilt_of_its_own_is_not_bound_to_another(kind, refused):
 
 
 def test_trajectory_lengths_spread_over_half_to_one_and_a_half_quarter_turns():
-    kernel = HMC().bind(linear_density())
-    state = jax.jit(lambda key: kernel.start(key, jnp.zeros((2, 2, 1)), {}))(jax.random.key(0))
-    step = jax.jit(lambda state: kernel.move(state, {}))
+    density = linear_density()
+    kernel, params = HMC().bind(density), density.params
+    begin = jax.jit(lambda key: kernel.start(key, jnp.zeros((2, 2, 1)), params))
+    state = begin(jax.random.key(0))
+    step = jax.jit(lambda state: kernel.move(state, params))
     quarter, lengths = np.pi / 2, []
     for _ in range(8):
         state = step(state)
@@ -173,10 +176,11 @@ def test_trajectory_lengths_spread_over_half_to_one_and_a_half_quarter_turns():
 
 
 def test_the_deepest_tree_is_the_one_that_is_given():
-    kernel = NUTS(max_tree_depth=2).bind(linear_density())
-    state = kernel.start(jax.random.key(0), jnp.zeros((2, 2, 1)), {})
+    density = linear_density()
+    kernel = NUTS(max_tree_depth=2).bind(density)
+    state = kernel.start(jax.random.key(0), jnp.zeros((2, 2, 1)), density.params)
     state = kernel.retuned(state, kernel.tuned(state)._replace(step_size=jnp.asarray(1e-3)))
-    state = jax.jit(lambda state: kernel.move(state, {}))(state)
+    state = jax.jit(lambda state: kernel.move(state, density.params))(state)
     assert state.num_steps == 3
 
 

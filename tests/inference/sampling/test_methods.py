@@ -5,20 +5,23 @@ import pytest
 
 import ppl_cnn
 from ppl_cnn.errors import ArgumentError, UnknownNameError
-from ppl_cnn.inference.sampling.methods import METHODS, method_for, parse_method, with_latents
+from ppl_cnn.inference.kernels.registry import KERNELS
+from ppl_cnn.inference.sampling.methods import method_for, parse_method, with_latents
 
 SCORE = ppl_cnn.ScoreFunction(jnp.mean, (28, 28, 1))
 WHITE = ppl_cnn.TiltedDensity(SCORE, ppl_cnn.WhiteNoise(1.0))
 IMAGES = ppl_cnn.EmpiricalDensity(SCORE, ppl_cnn.Empirical("fashion-embedded", "test[:20]"))
 
 
-@pytest.mark.parametrize("text", [*METHODS, "tempered:4", "resample:99"])
+@pytest.mark.parametrize("text", [*KERNELS, "resample", "tempered:4", "resample:99"])
 def test_a_text_gives_a_method(text):
     assert str(parse_method(text)) == text
 
 
 def test_an_unknown_method_is_told_of_all(refused):
-    with refused("resamble", "split", "resample", kind=UnknownNameError, known=METHODS):
+    with refused(
+        "resamble", "split", "resample", kind=UnknownNameError, known=(*KERNELS, "resample")
+    ):
         parse_method("resamble")
 
 

@@ -180,7 +180,7 @@ def test_every_form_in_the_list_is_known(photographs):
     paths, _ = photographs
     for form in FORMS:
         text = form.replace("FILE,...", "FILE").replace("FILE", str(paths[0]))
-        text = re.sub("STEPS|PARTICLES", "5", text).replace("START", "zero")
+        text = re.sub("STEPS|PARTICLES|DRAWS", "5", text).replace("START", "zero")
         assert str(parse_start(text)).startswith(form.partition(":")[0])
 
 
