@@ -62,11 +62,11 @@ def test_an_unknown_preset_is_refused(capsys):
 
 
 def test_the_values_in_force_are_printed(capsys):
-    parsed("--preset", "vivid", "--unit", "fc8:1", "--temperature", "0.01").print_values(None)
+    parsed("--preset", "vivid", "--unit", "fc8:1", "--temperature", "0.01").print_values([])
     said = capsys.readouterr().err
     assert said.startswith("preset vivid: target soft-log-prob:10, warps 4, ")
     assert "temperature 0.01 (not 0.0005)" in said
-    SampleOptions(unit="fc8:1").print_values(None)
+    SampleOptions(unit="fc8:1").print_values([])
     assert capsys.readouterr().err == ""
 
 
@@ -91,7 +91,7 @@ def test_the_target_of_classes_goes_by_the_networks_training(given, targets, sai
     options = DensityOptions(**given)
     named = options.named()
     assert [str(density.unit.target) for density in named.densities] == targets
-    options.print_values(named.chosen)
+    options.print_values(named.choices)
     printed = capsys.readouterr().err
     assert printed.startswith(said)
     assert bool(printed) == bool(said)
@@ -104,6 +104,30 @@ def test_a_record_has_the_target_in_force():
     named = DensityOptions(unit="class:Bag", preset="published", target="auto").named()
     assert named.description["recipe"]["target"] == "log-prob"
     assert named.densities[0].unit.settings["target"] == "log-prob"
+
+
+def test_the_published_setting_of_the_same_units_takes_the_runs_size_alone():
+    options = SampleOptions(
+        unit="conv5:1",
+        kernel="isir",
+        temperature=0.3,
+        two_sided=True,
+        chains=3,
+        draws=7,
+        warmup=5,
+        seed=4,
+        out=Path("elsewhere"),
+    )
+    wanted = SampleOptions(
+        unit="conv5:1",
+        preset="published",
+        chains=3,
+        draws=7,
+        warmup=5,
+        seed=4,
+        out=Path("run/published"),
+    )
+    assert options.published(Path("run")) == wanted
 
 
 def test_options_name_a_density():
