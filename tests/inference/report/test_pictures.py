@@ -45,7 +45,7 @@ def test_images_are_joined_on_white_and_reduced():
     assert (sheet == 0).sum() == grid.size
     assert (sheet[4:6] == 255).all()
     assert (sheet[:, 5:7] == 255).all()
-    checks = np.indices((8, 8)).sum(axis=0)[..., None] % 2 * np.uint8(200)
+    checks = (np.indices((8, 8)).sum(axis=0)[..., None] % 2 * 200).astype(np.uint8)
     assert reduced(checks, 4).tolist() == np.full((4, 4, 1), 100).tolist()
     np.testing.assert_array_equal(reduced(checks, 8), checks)
 
