@@ -253,7 +253,7 @@ def _enlarge(
 
 def reduced(
     images: UInt8[np.ndarray, "*images row col channel"], side: int
-) -> UInt8[np.ndarray, "*images row col channel"]:
+) -> UInt8[np.ndarray, "*images height width channel"]:
     """Reduces images by a whole factor to about `side` pixels; smaller ones stay as they are."""
     *few, rows, cols, channels = images.shape
     times = max(1, max(rows, cols) // side)
