@@ -2,7 +2,8 @@
 
 The density is p(x) ∝ exp(f(x)/T) q(x): f is the unit's response, q the reference. The run's
 folder holds draws.zarr (ArviZ's layout), run.json, report.html, images/ and summary.csv. Several
-units get a folder each, and one report.html.
+units get a folder each, and one report.html. Filters under the network's own reference are also
+sampled under the published setting, into the folder's published/.
 
 Examples:
     python -m ppl_cnn.sample --unit conv5:12 --chains 8
@@ -17,12 +18,12 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from ppl_cnn.options.command import run_command
-from ppl_cnn.options.densities import DensityOptions
+from ppl_cnn.options.densities import DensityOptions, Named
 from ppl_cnn.options.presets import FROM_PRESET, FromPreset, default_hint
 
 if TYPE_CHECKING:
@@ -83,6 +84,15 @@ class SampleOptions(DensityOptions):
     """Largest number of units sampled in one batch; by default as many as fit into about 4 GB."""
     seed: int = 0
     """The same seed gives the same bits."""
+    beside: Annotated[
+        Literal["published", "none"] | None,
+        tyro.conf.arg(
+            help_behavior_hint="(default: published for filters under the network's own reference)"
+        ),
+    ] = None
+    """What else is sampled of the same units. published: the published setting (--preset published,
+    by split), into FOLDER/published, with the same chains, draws, warm-up and seed; the report ends
+    with it. none: nothing."""
     out: Path | None = None
     """The run's folder (default: runs/MODEL-UNIT-KERNEL). The same command resumes a run that was
     stopped."""
@@ -118,10 +128,48 @@ class SampleOptions(DensityOptions):
             start=parse_start("prior" if unstarted else self.starts),
         )
 
+    def published(self, out: Path) -> "SampleOptions":
+        """The options of a run of the same units under the published setting.
+
+        Args:
+            out: the folder of the run beside which it lies.
+        """
+        from ppl_cnn.inference.runs.record import PUBLISHED
+
+        return SampleOptions(
+            unit=self.unit,
+            model=self.model,
+            weights=self.weights,
+            response=self.response,
+            preset="published",
+            chains=self.chains,
+            draws=self.draws,
+            warmup=self.warmup,
+            thin=self.thin,
+            target_accept=self.target_accept,
+            side_by_side=self.side_by_side,
+            seed=self.seed,
+            out=out / PUBLISHED,
+        )
+
 
 def main(options: SampleOptions) -> None:
-    """Samples, writes the report and prints its path."""
+    """Samples, also what is to be seen beside it, writes the report and prints its path."""
     from ppl_cnn.inference.report.page import report
+
+    named, out = sampled(options)
+    usual = "published" if named.is_own and not named.has_classes else "none"
+    if (options.beside or usual) == "published":
+        sampled(options.published(out))
+    print(report(out))
+
+
+def sampled(options: SampleOptions) -> tuple[Named, Path]:
+    """Samples, or resumes; returns what the options name and the run's folder.
+
+    Raises:
+        InputError: the options can't be used, or the folder holds another run.
+    """
     from ppl_cnn.inference.sampling.driver import Origin, sample_to
     from ppl_cnn.inference.sampling.methods import method_for, parse_method
 
@@ -143,7 +191,7 @@ def main(options: SampleOptions) -> None:
     )
     if named.fitted is not None:
         named.fitted.save(out / "spectral.json")
-    print(report(out))
+    return named, out
 
 
 if __name__ == "__main__":

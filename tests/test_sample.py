@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
@@ -99,6 +100,42 @@ def test_several_units_get_one_report_and_classes_their_names(tmp_path, command)
         own = json.loads((tmp_path / name / "run.json").read_text())
         assert own["config"]["target"] == target
         assert open_draws(tmp_path / name / "draws.zarr")["posterior/image"].sizes["draw"] == 20
+
+
+@pytest.fixture
+def own_reference(tmp_path, monkeypatch):
+    """A model's folder whose network has a reference of its own."""
+    monkeypatch.syspath_prepend(Path(__file__).parent / "models")
+    folder = shutil.copytree(EMBEDDED / "alexnet-fashion", tmp_path / "model")
+    description = json.loads((folder / "model.json").read_text())
+    description["reference"] = "own_generator:waves"
+    (folder / "model.json").write_text(json.dumps(description))
+    return folder
+
+
+def test_filters_under_the_networks_own_reference_have_the_published_setting_beside(
+    own_reference, tmp_path, command
+):
+    out = tmp_path / "run"
+    given = ("--model", own_reference, "--unit", "conv1:0", "--chains", "2", "--warmup", "4")
+    for draws in ("4", "6"):
+        done = command("ppl_cnn.sample", *given, "--draws", draws, "--out", out)
+        assert done.returncode == 0, done.stderr
+    assert "reference: own_generator:waves, which alexnet-fashion names as its own" in done.stderr
+    assert done.stderr.count("The run resumes there") == 2
+    runs = {out: "generator:own_generator:waves@", out / "published": "white:10"}
+    for folder, reference in runs.items():
+        assert open_draws(folder / "draws.zarr")["posterior"].sizes["draw"] == 6
+        config = json.loads((folder / "run.json").read_text())["config"]
+        assert config["reference"].startswith(reference)
+        assert (config["chains"], config["warmup"], config["seed"]) == (2, 4, 0)
+    assert "The published setting" in (out / "report.html").read_text()
+    alone = tmp_path / "alone"
+    done = command("ppl_cnn.sample", *given, "--draws", "6", "--beside", "none", "--out", alone)
+    assert done.returncode == 0, done.stderr
+    assert not (alone / "published").exists()
+    records = [json.loads((each / "run.json").read_text())["config"] for each in (out, alone)]
+    assert records[0] == records[1]
 
 
 def test_the_responses_are_the_networks(run):

@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
@@ -45,6 +45,10 @@ class Named(NamedTuple):
     """The text of the target in force: that of the classes, if classes are among the units."""
     choices: list[str]
     """What auto chose for the target of classes and for the reference, in words."""
+    is_own: bool
+    """Whether auto took the network's own reference."""
+    has_classes: bool
+    """Whether classes are among the units."""
     alpha: dict[str, float]
     """Class -> the offset from its score that training has stored with the network, which is
     -log Z + log prior at T = 1 under the training images; empty where the network has none, or
@@ -157,7 +161,6 @@ class DensityOptions:
         fitted = None if photographs is None else Spectral(*photographs())
         description = {
             "network": network.name,
-            "preprocessing": asdict(units[0].preprocessing),
             "classes": {str(unit): name for unit in units if (name := network.class_of(unit.name))},
         }
         if self.preset is not None:
@@ -168,10 +171,20 @@ class DensityOptions:
             densities = [EmpiricalDensity(view, reference, values.temperature) for view in views]
         else:
             densities = [TiltedDensity(view, reference, values.temperature) for view in views]
-        if values.reference == AUTO and network.reference:
+        is_own = values.reference == AUTO and network.reference is not None
+        if is_own:
             choices.append(f"reference: {network.reference}, which {network.name} names as its own")
         alpha = self._alpha(network, units) if target == PRESETS["published"].target else {}
-        return Named(densities, fitted, description, target, choices, alpha)
+        return Named(
+            densities,
+            fitted,
+            description,
+            target,
+            choices,
+            is_own=is_own,
+            has_classes=bool(classes),
+            alpha=alpha,
+        )
 
     def _alpha(self, network: "TrainedNetwork", units: "Sequence[NetworkUnit]") -> dict[str, float]:
         """Class -> its stored offset; see `Named.alpha`. The classes' target is the score."""

@@ -106,6 +106,30 @@ def test_a_record_has_the_target_in_force():
     assert named.densities[0].unit.settings["target"] == "log-prob"
 
 
+def test_the_published_setting_of_the_same_units_takes_the_runs_size_alone():
+    options = SampleOptions(
+        unit="conv5:1",
+        kernel="isir",
+        temperature=0.3,
+        two_sided=True,
+        chains=3,
+        draws=7,
+        warmup=5,
+        seed=4,
+        out=Path("elsewhere"),
+    )
+    wanted = SampleOptions(
+        unit="conv5:1",
+        preset="published",
+        chains=3,
+        draws=7,
+        warmup=5,
+        seed=4,
+        out=Path("run/published"),
+    )
+    assert options.published(Path("run")) == wanted
+
+
 def test_options_name_a_density():
     options = DensityOptions(
         unit="class:3",

@@ -8,19 +8,26 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 
 from ppl_cnn.errors import ArgumentError, RunFolderError
 from ppl_cnn.inference.diagnostics.mixing import Mixing
 from ppl_cnn.inference.diagnostics.pixel_maps import Maps, convergence_maps, stored_maps
 from ppl_cnn.inference.diagnostics.replicas import Climbs
-from ppl_cnn.inference.diagnostics.scan import Scan, missing_variable, read, scan, variable
+from ppl_cnn.inference.diagnostics.scan import (
+    Scan,
+    loaded,
+    missing_variable,
+    read,
+    scan,
+    variable,
+)
 from ppl_cnn.inference.diagnostics.stein import SteinCheck, SteinMeans, stein_check, stein_means
 from ppl_cnn.inference.diagnostics.summary import scalars, summary
 from ppl_cnn.inference.diagnostics.two_sides import Sides, two_sides
 from ppl_cnn.inference.diagnostics.verdict import Verdict, judge, judge_weights
 from ppl_cnn.inference.diagnostics.weighing import Weighing, weighed_summary
-from ppl_cnn.inference.runs.record import read_record, second_side, unit_folder
+from ppl_cnn.inference.runs.record import has_pictures, read_record, second_side, unit_folder
 
 FORWARD_COST = 0.45
 """What a forward pass counts as, in gradients. The way back to the latent takes about as many
@@ -68,6 +75,8 @@ class Diagnosis:
     """What the replicas did; None if the kernel isn't the tempered one."""
     images: Scan
     """What one pass over the images has kept: projections, means, a few whole draws."""
+    reference: Float32[np.ndarray, "sample row col channel"] | None
+    """Images of a few draws of the reference; None if the run hasn't stored any."""
     steins: SteinMeans | None
     """The Stein mean images; None if the reference has none."""
     stein_check: SteinCheck | None
@@ -99,6 +108,11 @@ class Diagnosis:
         """The run's settings, as far as they are known."""
         found: Mapping[str, Any] = self.record.get("config", {})
         return found
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether the images are pictures, as under a generator or a data set, and not noise."""
+        return has_pictures(self.config)
 
     @property
     def mean(self) -> Float[np.ndarray, "row col channel"]:
@@ -193,6 +207,7 @@ def diagnose(run: xr.DataTree | str | Path, *, shown: int = 32, maps: bool = Tru
         sides=sides,
         climbs=climbs,
         images=images,
+        reference=_reference(tree),
         steins=steins,
         stein_check=None if steins is None else stein_check(images.mean, steins.running[:, -1]),
         maps=_maps(tree, folder) if maps and weighing is None else None,
@@ -237,6 +252,12 @@ def _maps(tree: xr.DataTree, folder: Path | None) -> Maps:
     if folder is not None:
         found = stored_maps(folder, variable(tree, "posterior/image").shape)
     return convergence_maps(tree, folder) if found is None else found
+
+
+def _reference(tree: xr.DataTree) -> Float32[np.ndarray, "sample row col channel"] | None:
+    if "reference" not in tree.children:
+        return None
+    return loaded(variable(tree, "reference/image"))
 
 
 def _window(image: xr.DataArray) -> tuple[tuple[int, int], tuple[int, int]]:

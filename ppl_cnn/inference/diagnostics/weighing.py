@@ -49,8 +49,6 @@ class Weighing(NamedTuple):
     """The numbers of these proposals."""
     names: tuple[str, ...]
     """The classes of these proposals; empty without labels."""
-    reference: Float32[np.ndarray, "sample row col channel"]
-    """Images of a few proposals, evenly spread: draws of the reference."""
     labels: tuple[Labelled, ...]
     """The classes of the proposals, those with most of the weight first; empty without labels."""
 
@@ -87,7 +85,6 @@ class Weighing(NamedTuple):
             heaviest=loaded(variable(tree, "heaviest/image")),
             numbers=numbers,
             names=tuple(names),
-            reference=loaded(variable(tree, "reference/image")),
             labels=tuple(labels),
         )
 

@@ -90,7 +90,7 @@ class Viewer {
     this.output.textContent = label;
     this.range.setAttribute("aria-valuetext", label);
     const scale = this.root.querySelector(".scale");
-    scale.textContent = `Black to white is ±${mode.scales[step]} grey levels.`;
+    scale.textContent = mode.notes[step];
     this.root.dataset.painted = `${name} ${frame}`;
   }
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from ppl_cnn.files import write_aside
 from ppl_cnn.inference.diagnostics.diagnose import Diagnosis
 from ppl_cnn.inference.report.frame import frame_html
-from ppl_cnn.inference.report.section import Section, album_of, section_of
+from ppl_cnn.inference.report.pictures import Album
+from ppl_cnn.inference.report.section import Section, section_of
 from ppl_cnn.inference.report.several import several_page
 from ppl_cnn.inference.runs.record import read_record
 
@@ -21,8 +22,9 @@ def report(folder: str | Path, *, against: str | Path | None = None) -> Path:
 
     Beside the draws of each unit it writes `summary.csv`, ArviZ's summary of the scalars;
     `maps.npz`, R-hat and ESS of every pixel; and in `images/` the PNG files `draws` (a row per
-    chain), `means` and `steins` (one image per chain), `mean` and `stein` (over all chains). Each
-    file is written aside and renamed.
+    chain), `means` and `steins` (one image per chain), `mean` and `stein` (over all chains); for
+    several classes under a generator or a data set also `classes`, a row per class. Each file is
+    written aside and renamed.
 
     Args:
         folder: a run of `python -m ppl_cnn.sample`, or of `draw` with `out`, finished or not.
@@ -63,7 +65,7 @@ def render(diagnosis: Diagnosis, *, limit: int = _PICTURE_BYTES) -> str:
         diagnosis: what `ppl_cnn.diagnose` returned.
         limit: how many bytes its pictures may take in the page.
     """
-    section = Section.of(diagnosis, album_of(diagnosis), limit=limit)
+    section = Section.of(diagnosis, Album.of(diagnosis), limit=limit)
     return _page(section, diagnosis.config.get("model", ""))
 
 
@@ -74,6 +76,7 @@ def _page(section: Section, model: str) -> str:
 </section>
 {section.judgement}
 {section.comparison}
+{section.tilting}
 {section.mixing}
 {section.maps}
 {section.plots("h2", opened=True)}
@@ -81,5 +84,6 @@ def _page(section: Section, model: str) -> str:
 <section>
 <h2>The run</h2>
 {section.facts}
-</section>"""
+</section>
+{section.published}"""
     return frame_html(title, section.subtitle, content)

@@ -22,46 +22,78 @@ _TILE = 112
 _LARGE = 336
 _COLUMNS = 8
 """Draws of each chain in `images/draws.png`."""
+_ON_SHEET = 40
+"""Draws on the sheet with which a unit's part of the page begins, if they are pictures."""
+_GAP = 6
+"""Pixels between two images of `images/draws.png`."""
 _PNG_VALUES = 20_000
 """Images of more values go into the page as JPEG: noise as PNG would take tens of megabytes."""
 
 
-class Stretched(NamedTuple):
-    """Images on one contrast scale. Mid-grey is the mean of the network's inputs."""
+class Rendered(NamedTuple):
+    """Images as a screen shows them."""
 
     pixels: UInt8[np.ndarray, "*images row col channel"]
     """Grey or RGB levels, 0..255."""
-    scale: float
-    """How far white is above the mean and black below it, in grey levels (0..255)."""
+    scale: float | None = None
+    """How far white is above the mean and black below it, in grey levels (0..255), where images are
+    stretched about the mean; None where pixels are as they are."""
+
+    def __str__(self) -> str:
+        if self.scale is None:
+            return "pixels are as they are, 0 to 255"
+        return f"black to white is ±{self.scale:g} grey levels about the mean"
+
+
+class Tones(NamedTuple):
+    """How a run's images become grey levels or colours.
+
+    Noise is stretched about the mean of the network's inputs, which is mid-grey. Pictures are shown
+    as they are.
+    """
+
+    order: str = ""
+    """The network's order of channels, such as `RGB`, `BGR` or `grey`."""
+    mean: tuple[float, ...] | None = None
+    """The mean that the images of pictures lack, by channel in this order; None for noise."""
 
     @classmethod
-    def of(
-        cls,
+    def of(cls, diagnosis: Diagnosis) -> "Tones":
+        """How the images of a diagnosis are shown."""
+        preprocessing = diagnosis.record.get("preprocessing", {})
+        order, mean = str(preprocessing.get("order", "")), preprocessing.get("mean")
+        return cls(order, tuple(mean) if mean and diagnosis.has_pictures else None)
+
+    def render(
+        self,
         images: Float[np.ndarray, "*images row col channel"],
-        order: str,
         scale: float | None = None,
-    ) -> "Stretched":
-        """Stretches images in pixel units minus the mean.
+    ) -> Rendered:
+        """Renders images in pixel units minus the mean.
 
         Args:
             images: channels are in the network's order, and averaged unless there are 1 or 3.
-            order: the network's order of channels, such as `RGB`, `BGR` or `grey`.
-            scale: the contrast scale; by default one that clips about 0.5 % of the values.
+            scale: the contrast scale of noise; by default one that clips about 0.5 % of the values.
         """
+        if self.mean is not None:
+            images = images + np.asarray(self.mean, np.float32)
         if images.shape[-1] not in (1, 3):
             with quiet():
                 images = images.mean(axis=-1, keepdims=True)
-        if scale is None:
-            finite = np.abs(images[np.isfinite(images)])
-            extent = float(np.quantile(finite, 0.995)) if finite.size else 0.0
-            scale = _round_up(extent) if extent > 0 else 1.0
+        if self.order == "BGR":
+            images = images[..., ::-1]
+        if self.mean is not None:
+            levels = np.clip(np.nan_to_num(images), 0, 255)
+            return Rendered(levels.round().astype(np.uint8))
+        scale = _scale(images) if scale is None else scale
         levels = np.clip(np.nan_to_num(images) / scale, -1, 1) * 127.5 + 127.5
-        if order == "BGR":
-            levels = levels[..., ::-1]
-        return cls(levels.round().astype(np.uint8), scale)
+        return Rendered(levels.round().astype(np.uint8), scale)
 
-    def __str__(self) -> str:
-        return f"black to white is ±{self.scale:g} grey levels about the mean"
+
+def _scale(images: Float[np.ndarray, "*images row col channel"]) -> float:
+    finite = np.abs(images[np.isfinite(images)])
+    extent = float(np.quantile(finite, 0.995)) if finite.size else 0.0
+    return _round_up(extent) if extent > 0 else 1.0
 
 
 def _round_up(number: float) -> float:
@@ -70,42 +102,79 @@ def _round_up(number: float) -> float:
     return float(f"{math.ceil(number / unit) * unit:.2g}")
 
 
+def spread(
+    shown: Float[np.ndarray, "chain shown row col channel"], count: int
+) -> Float[np.ndarray, "few row col channel"]:
+    """Draws from all chains and from all of the run, in the order of time.
+
+    Args:
+        shown: draws of each chain, evenly spread over the run.
+        count: how many to take, if there are so many. The last of each chain are among them.
+    """
+    chains, available = shown.shape[:2]
+    each = min(available, -(-count // chains))
+    times = np.arange(1, each + 1) * available // each - 1
+    return shown[:, times].swapaxes(0, 1).reshape(-1, *shown.shape[2:])[-count:]
+
+
 class Album(NamedTuple):
     """The pictures of a run. Each group has its own scale, as amplitudes differ widely."""
 
-    draws: Stretched
+    draws: Rendered
     """A few draws of each chain, (chain, shown, row, col, channel)."""
-    means: Stretched
+    means: Rendered
     """The mean of each chain, (chain, row, col, channel)."""
-    steins: Stretched | None
+    steins: Rendered | None
     """The Stein mean of each chain, (chain, row, col, channel); None if the reference has none."""
-    mean: Stretched
+    mean: Rendered
     """The mean over all chains, (row, col, channel)."""
-    stein: Stretched | None
+    stein: Rendered | None
     """The Stein mean over all chains, (row, col, channel); None if the reference has none."""
+    sheet: Rendered | None
+    """Draws of all chains, (draw, row, col, channel), where they are pictures; None for noise,
+    whose means show more of the unit."""
 
     @classmethod
-    def of(cls, diagnosis: Diagnosis, order: str) -> "Album":
-        """Stretches the images of a diagnosis.
+    def of(cls, diagnosis: Diagnosis) -> "Album":
+        """Renders the images of a diagnosis.
 
         Args:
             diagnosis: the run's.
-            order: the network's order of channels.
         """
-        scan, steins = diagnosis.images, diagnosis.steins
+        scan, steins, tones = diagnosis.images, diagnosis.steins, Tones.of(diagnosis)
         few = np.linspace(0, len(scan.shown_draws) - 1, min(_COLUMNS, len(scan.shown_draws)))
         stein_mean = diagnosis.stein_mean
         return cls(
-            draws=Stretched.of(scan.shown[:, few.round().astype(int)], order),
-            means=Stretched.of(scan.mean, order),
-            steins=None if steins is None else Stretched.of(steins.running[:, -1], order),
-            mean=Stretched.of(diagnosis.mean, order),
-            stein=None if stein_mean is None else Stretched.of(stein_mean, order),
+            draws=tones.render(scan.shown[:, few.round().astype(int)]),
+            means=tones.render(scan.mean),
+            steins=None if steins is None else tones.render(steins.running[:, -1]),
+            mean=tones.render(diagnosis.mean),
+            stein=None if stein_mean is None else tones.render(stein_mean),
+            sheet=None if tones.mean is None else tones.render(spread(scan.shown, _ON_SHEET)),
         )
 
-    def best(self) -> Stretched:
-        """The picture that shows most of the unit: the Stein mean if there is one, or the mean."""
-        return self.mean if self.stein is None else self.stein
+    def best(self) -> UInt8[np.ndarray, "height width channel"]:
+        """The picture that shows most of the unit in little space.
+
+        It is a sheet of nine draws, if they are pictures, or else the Stein mean, or the mean.
+        """
+        if self.sheet is None:
+            return (self.mean if self.stein is None else self.stein).pixels
+        nine = reduced(self.row(9), _TILE // 2)
+        columns = min(3, len(nine))
+        rows = len(nine) // columns
+        return joined(nine[: rows * columns].reshape(rows, columns, *nine.shape[1:]), gap=1)
+
+    def row(self, count: int = 10) -> UInt8[np.ndarray, "few row col channel"]:
+        """Some of the draws on the sheet, evenly spread over it, if there is one.
+
+        Args:
+            count: how many, if there are so many.
+        """
+        assert self.sheet is not None
+        pixels = self.sheet.pixels
+        chosen = np.linspace(0, len(pixels) - 1, min(count, len(pixels))).round().astype(int)
+        return pixels[chosen]
 
     def write(self, folder: Path) -> None:
         """Writes the pictures as PNG files, each aside and then renamed.
@@ -118,7 +187,7 @@ class Album(NamedTuple):
         for name, images in sheets.items():
             if images is not None:
                 grid = images.pixels if name == "draws" else images.pixels[None]
-                write_aside(folder / f"{name}.png", png(_sheet(grid), str(images)))
+                write_aside(folder / f"{name}.png", png(_enlarged_sheet(grid), str(images)))
         for name, image in {"mean": self.mean, "stein": self.stein}.items():
             if image is not None:
                 content = png(_enlarge(image.pixels, _LARGE), str(image))
@@ -130,18 +199,29 @@ class Album(NamedTuple):
         Args:
             check: how far mean and Stein mean differ, if that is known.
         """
-        draw = Stretched(self.draws.pixels[0, -1], self.draws.scale)
-        figures = [
-            _large_figure(self.mean, "Mean", f"E[x], over all chains; {self.mean}.{_check(check)}"),
-            _large_figure(draw, "One draw", f"x, the last of chain 0; {draw}."),
-        ]
+        draw = Rendered(self.draws.pixels[0, -1], self.draws.scale)
+        mean = _large_figure(
+            self.mean, "Mean", f"E[x], over all chains; {self.mean}.{_check(check)}"
+        )
+        if self.sheet is not None:
+            return f'{_sheet_figure(self.sheet)}<div class="row">\n{mean}</div>'
+        figures = [mean, _large_figure(draw, "One draw", f"x, the last of chain 0; {draw}.")]
         if self.stein is not None:
             caption = f"(s²/T) E[∇f], over all chains; {self.stein}."
             figures.insert(0, _large_figure(self.stein, "Stein mean", caption))
         return f'<div class="row">\n{"".join(figures)}</div>'
 
 
-def _large_figure(image: Stretched, name: str, caption: str) -> str:
+def _sheet_figure(sheet: Rendered) -> str:
+    tags = "\n".join(image_tag(pixels, "", _TILE) for pixels in sheet.pixels)
+    return f"""<figure><div class="sheet" role="img" aria-label="Draws">
+{tags}
+</div><figcaption><strong>{len(sheet.pixels)} draws</strong> x, of all chains and from all of the
+run, in the order of time; {sheet}.</figcaption></figure>
+"""
+
+
+def _large_figure(image: Rendered, name: str, caption: str) -> str:
     return (
         f"<figure>{image_tag(image.pixels, name, _LARGE)}"
         f"<figcaption><strong>{name}</strong> {caption}</figcaption></figure>\n"
@@ -171,22 +251,39 @@ def _enlarge(
     return pixels.repeat(times, axis=0).repeat(times, axis=1)
 
 
-def _sheet(
-    grid: UInt8[np.ndarray, "rows columns row col channel"], gap: int = 6
+def reduced(
+    images: UInt8[np.ndarray, "*images row col channel"], side: int
+) -> UInt8[np.ndarray, "*images height width channel"]:
+    """Reduces images by a whole factor to about `side` pixels; smaller ones stay as they are."""
+    *few, rows, cols, channels = images.shape
+    times = max(1, max(rows, cols) // side)
+    height, width = max(1, rows // times), max(1, cols // times)
+    whole = images[..., : height * times, : width * times, :]
+    squares = whole.reshape(*few, height, times, width, times, channels)
+    return squares.mean(axis=(-4, -2)).round().astype(np.uint8) if times > 1 else images
+
+
+def joined(
+    grid: UInt8[np.ndarray, "rows columns row col channel"], gap: int
 ) -> UInt8[np.ndarray, "height width channel"]:
-    """Puts images side by side on white."""
-    tiles = [[_enlarge(pixels, _TILE) for pixels in row] for row in grid]
-    height, width, channels = tiles[0][0].shape
-    sheet = np.full(
-        (len(tiles) * (height + gap) - gap, len(tiles[0]) * (width + gap) - gap, channels),
-        255,
-        np.uint8,
-    )
-    for i, row in enumerate(tiles):
-        for j, tile in enumerate(row):
-            top, left = i * (height + gap), j * (width + gap)
-            sheet[top : top + height, left : left + width] = tile
-    return sheet
+    """Puts images side by side on white.
+
+    Args:
+        grid: the images.
+        gap: pixels between two.
+    """
+    rows, columns, row, col, channels = grid.shape
+    after = ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0))
+    spaced = np.pad(grid, after, constant_values=255).swapaxes(1, 2)
+    sheet = spaced.reshape(rows * (row + gap), columns * (col + gap), channels)
+    return sheet[: rows * (row + gap) - gap, : columns * (col + gap) - gap]
+
+
+def _enlarged_sheet(
+    grid: UInt8[np.ndarray, "rows columns row col channel"],
+) -> UInt8[np.ndarray, "height width channel"]:
+    times = factor(grid[0, 0], _TILE)
+    return joined(grid.repeat(times, axis=2).repeat(times, axis=3), gap=_GAP)
 
 
 def png(pixels: UInt8[np.ndarray, "row col channel"], note: str = "") -> bytes:

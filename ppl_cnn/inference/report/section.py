@@ -5,8 +5,10 @@ from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import xarray as xr
+from jaxtyping import UInt8
 
 from ppl_cnn.files import write_aside
 from ppl_cnn.inference.diagnostics.comparison import Comparison
@@ -20,12 +22,14 @@ from ppl_cnn.inference.report.comparison import comparison_html
 from ppl_cnn.inference.report.facts import advice_html, density_text, facts_html, settings
 from ppl_cnn.inference.report.frame import folding_html
 from ppl_cnn.inference.report.heatmaps import maps_html
-from ppl_cnn.inference.report.pictures import Album, Stretched
+from ppl_cnn.inference.report.pictures import Album, Tones
 from ppl_cnn.inference.report.plots import plots_html
+from ppl_cnn.inference.report.published import published_html
 from ppl_cnn.inference.report.tables import climbs_html, mixing_html, sides_html, summary_html
+from ppl_cnn.inference.report.tilting import tilting_html
 from ppl_cnn.inference.report.viewer import Sheets, modes, viewer_html
 from ppl_cnn.inference.report.weighing import weighing_html
-from ppl_cnn.inference.runs.record import second_side, unit_folder
+from ppl_cnn.inference.runs.record import published_run, second_side, unit_folder
 
 LABELS: dict[str, str] = {str(state): said for state, said in HEADLINES.items()}
 LABELS["missing"] = "Nothing to show"
@@ -43,11 +47,17 @@ class Section(NamedTuple):
     subtitle: str
     """How many draws there are, and how they were made."""
     verdict: Verdict
-    thumbnail: Stretched
+    name: str
+    """The class's name; empty if the unit is no class, or one without a name."""
+    thumbnail: UInt8[np.ndarray, "height width channel"]
+    row: UInt8[np.ndarray, "draw row col channel"] | None
+    """Ten draws, if they are pictures."""
     images: str
     """HTML: the large pictures and the viewer."""
     judgement: str
     """HTML: the verdict with its numbers."""
+    tilting: str
+    """HTML: draws of the reference beside draws of the density; empty if none are known."""
     mixing: str
     """HTML: mixing within and across starts, two sides and replicas, if there are any; or the
     weights of resampled draws."""
@@ -59,6 +69,8 @@ class Section(NamedTuple):
     """HTML: the summary of all quantities."""
     facts: str
     """HTML: configuration, cost, versions, command."""
+    published: str
+    """HTML: the same unit under the published setting; empty if it wasn't sampled."""
     folder: Path | None
     quantities: xr.DataTree
     table: pd.DataFrame
@@ -73,6 +85,7 @@ class Section(NamedTuple):
         unit: str | None = None,
         heading: str = "h2",
         against: Diagnosis | None = None,
+        published: str = "",
     ) -> "Section":
         """Renders a diagnosis, except for its plots, which take long.
 
@@ -83,21 +96,23 @@ class Section(NamedTuple):
             unit: what the page calls the unit; by default as the record does.
             heading: the tag of the headings of its parts.
             against: another run's, of the same density.
+            published: HTML, as the field.
 
         Raises:
             MismatchError: the other run is of another density.
         """
         record, config = diagnosis.record, diagnosis.config
         unit = config.get("unit", "") if unit is None else unit
-        name = record.get("classes", {}).get(config.get("unit"))
+        name = record.get("classes", {}).get(config.get("unit"), "")
         maps = "" if diagnosis.maps is None else maps_html(diagnosis.maps, heading)
         large = album.html(diagnosis.stein_check)
-        order, mixing = _order(diagnosis), _mixing(diagnosis, heading)
+        tones, mixing = Tones.of(diagnosis), _mixing(diagnosis, heading)
+        tilting = tilting_html(diagnosis, heading)
         compared = None if against is None else Comparison.of(diagnosis, against)
         sheets = Sheets.fitting(
-            modes(diagnosis.images, diagnosis.steins, order),
-            order,
-            limit - len(large.encode()) - len(maps.encode()) - len(mixing.encode()),
+            modes(diagnosis.images, diagnosis.steins, tones),
+            tones,
+            limit - sum(len(part.encode()) for part in (large, maps, mixing, tilting)),
         )
         viewer = viewer_html(
             sheets,
@@ -111,14 +126,18 @@ class Section(NamedTuple):
             title=f"{unit} ({name})" if name else unit,
             subtitle=" · ".join([_draws(diagnosis), *settings(config)]),
             verdict=diagnosis.verdict,
+            name=name,
             thumbnail=album.best(),
+            row=None if album.sheet is None else album.row(),
             images=f"{large}<{heading}>{_one_by_one(diagnosis)}</{heading}>\n{viewer}",
             judgement=_judgement(diagnosis, heading),
+            tilting=tilting,
             mixing=mixing,
             comparison="" if compared is None else comparison_html(compared, heading),
             maps=maps,
             summary=summary_html(diagnosis.summary),
             facts=facts_html(diagnosis),
+            published=published,
             folder=diagnosis.folder,
             quantities=diagnosis.quantities,
             table=diagnosis.summary,
@@ -135,15 +154,6 @@ class Section(NamedTuple):
             return ""
         plots = plots_html(self.quantities, self.table)
         return folding_html(heading, "ArviZ's plots", plots, opened=opened)
-
-
-def album_of(diagnosis: Diagnosis) -> Album:
-    """The pictures of a run.
-
-    Args:
-        diagnosis: the run's.
-    """
-    return Album.of(diagnosis, _order(diagnosis))
 
 
 def section_of(
@@ -175,17 +185,21 @@ def section_of(
     diagnosis = diagnose(folder)
     if other is not None:
         Comparison.of(diagnosis, other)  # a mismatch is said before anything is written
-    album = album_of(diagnosis)
+    album = Album.of(diagnosis)
     album.write(folder / "images")
     write_aside(folder / "summary.csv", diagnosis.summary.to_csv(index_label="quantity").encode())
     shape = (diagnosis.chains, diagnosis.draws, *diagnosis.images.shown.shape[2:])
     if diagnosis.maps is not None and stored_maps(folder, shape) is None:
         write_aside(folder / "maps.npz", diagnosis.maps.saved(shape))
-    return Section.of(diagnosis, album, limit=limit, unit=unit, heading=heading, against=other)
-
-
-def _order(diagnosis: Diagnosis) -> str:
-    return str(diagnosis.record.get("preprocessing", {}).get("order", ""))
+    return Section.of(
+        diagnosis,
+        album,
+        limit=limit,
+        unit=unit,
+        heading=heading,
+        against=other,
+        published=published_html(published_run(folder, diagnosis.config), heading),
+    )
 
 
 def _draws(diagnosis: Diagnosis) -> str:
@@ -215,8 +229,7 @@ def _mixing(diagnosis: Diagnosis, heading: str) -> str:
     if diagnosis.weighing is not None:
         return weighing_html(
             diagnosis.weighing,
-            diagnosis.images.shown,
-            order=_order(diagnosis),
+            Tones.of(diagnosis),
             images="images" in diagnosis.config,
             heading=heading,
         )

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from ppl_cnn.errors import FileError, InputError
-from ppl_cnn.inference.report.facts import advice_html, command_html, settings
+from ppl_cnn.files import write_aside
+from ppl_cnn.inference.report.classes import classes_html, classes_png
+from ppl_cnn.inference.report.facts import advice_html, command_html, density_text, settings
 from ppl_cnn.inference.report.frame import frame_html
 from ppl_cnn.inference.report.pictures import address
 from ppl_cnn.inference.report.section import LABELS, SIGNS, Section, section_of
@@ -52,7 +54,7 @@ class Shown(NamedTuple):
     def card(self) -> tuple[str, str]:
         """HTML: the picture and the numbers on its card."""
         verdict = self.section.verdict
-        image = f'<img class="pixels" alt="" src="{address(self.section.thumbnail.pixels)}">'
+        image = f'<img class="pixels" alt="" src="{address(self.section.thumbnail)}">'
         if verdict.weights is not None:
             return image, (
                 f"<span>log Z {verdict.weights.log_z.value:.2f}</span> "
@@ -76,6 +78,7 @@ class Shown(NamedTuple):
 {part.images}
 {part.judgement}
 {part.comparison}
+{part.tilting}
 {part.mixing}
 {part.maps}
 {_plots(part, plotted)}
@@ -83,7 +86,7 @@ class Shown(NamedTuple):
 <details><summary>Configuration, time and cost, versions</summary>
 {part.facts}
 </details>
-"""
+{part.published}"""
 
 
 class Missing(NamedTuple):
@@ -123,6 +126,8 @@ def several_page(
 ) -> str:
     """The page of a run of several units; it writes the files beside the draws of each.
 
+    A run of classes under pictures begins with a row of draws for each class.
+
     Args:
         folder: the run's.
         record: the run's; its settings have `units`.
@@ -143,10 +148,11 @@ def several_page(
         else:
             shown.append(Shown(section))
             parts.append(shown[-1])
+    classes = _classes(folder, record, [part.section for part in shown])
     plotted = {part.unit for part in sorted(shown, key=lambda part: part.trouble)[:_PLOTTED]}
     noun = "unit" if len(units) == 1 else "units"
     title = f"{len(units)} {noun} of {config['model']}" if config.get("model") else "Several units"
-    content = f"""<nav aria-label="Units">
+    content = f"""{classes}<nav aria-label="Units">
 <p>{_counts(parts)}</p>
 <ul class="cards">
 {"".join(_card(part) for part in parts)}</ul>
@@ -165,6 +171,24 @@ def _section(folder: Path, unit: str, limit: int, against: Path | None) -> Secti
             "This unit has not been sampled yet. Rerun the same command to resume.", path=folder
         )
     return section_of(folder, limit=limit, unit=unit, heading="h3", against=against)
+
+
+def _classes(folder: Path, record: Mapping[str, Any], sections: Sequence[Section]) -> str:
+    """The figure of a run whose units are all classes, if their draws are pictures.
+
+    It is also written to `images/classes.png`.
+    """
+    rows = {part.unit: (part.name, part.row) for part in sections if part.row is not None}
+    if not rows or not set(record["config"]["units"]) <= set(record.get("classes", {})):
+        return ""
+    count = max(len(row) for _, row in rows.values())
+    note = (
+        f"{count} draws of each class, of all chains and from all of the run, in the order of "
+        f"time; pixels are as they are, 0 to 255. {density_text(record['config'])}"
+    )
+    (folder / "images").mkdir(exist_ok=True)
+    write_aside(folder / "images" / "classes.png", classes_png(rows, note))
+    return classes_html(rows, note)
 
 
 def _badge(state: str) -> str:

@@ -15,7 +15,7 @@ from jaxtyping import Float32, Int, UInt8
 
 from ppl_cnn.inference.diagnostics.scan import Scan
 from ppl_cnn.inference.diagnostics.stein import SteinMeans
-from ppl_cnn.inference.report.pictures import Stretched, data_address, factor, jpeg, png
+from ppl_cnn.inference.report.pictures import Tones, data_address, factor, jpeg, png
 
 _ENOUGH = 8
 """Fewer draws than these are shown only if images can't be compressed further."""
@@ -38,7 +38,8 @@ class Mode(NamedTuple):
     labels: list[str]
     """What each shown draw is called."""
     scale: float | None
-    """The contrast scale of all steps; None if each has its own, as amplitudes fall with draws."""
+    """The contrast scale of all steps; None if each has its own, as amplitudes fall with draws, or
+    if pixels are shown as they are."""
 
     def at(self, shown: Int[np.ndarray, " few"]) -> "Mode":
         """The mode with some of the shown draws only."""
@@ -63,16 +64,16 @@ class Quality(NamedTuple):
 _QUALITIES = (Quality("png"), *(Quality("jpeg", level) for level in (90, 75, 50, 30)))
 
 
-def modes(scan: Scan, steins: SteinMeans | None, order: str) -> dict[str, Mode]:
+def modes(scan: Scan, steins: SteinMeans | None, tones: Tones) -> dict[str, Mode]:
     """The ways of looking at the chains, by short name.
 
     Args:
         scan: `Diagnosis.images`.
         steins: `Diagnosis.steins`.
-        order: the network's order of channels.
+        tones: how images are shown.
     """
     draws, every = scan.shown_draws, np.arange(len(scan.shown_draws))
-    common = Stretched.of(scan.shown[:, -1], order).scale
+    common = tones.render(scan.shown[:, -1]).scale
     found = {
         "draw": Mode("Draw", scan.shown, every, [f"draw {draw:,}" for draw in draws], common),
         "mean": Mode("Running mean", scan.running, every, _spans(draws + 1), None),
@@ -92,21 +93,21 @@ class Sheets(NamedTuple):
 
     modes: dict[str, Mode]
     quality: Quality
-    order: str
+    tones: Tones
     shape: tuple[int, int]
     """Rows and columns of an image."""
     columns: int
     """Images side by side on a sheet."""
 
     @classmethod
-    def fitting(cls, modes: dict[str, Mode], order: str, limit: int) -> "Sheets":
+    def fitting(cls, modes: dict[str, Mode], tones: Tones, limit: int) -> "Sheets":
         """Keeps as many draws as fit, evenly spread, the last one among them.
 
         First the compression grows, then chains are left out. One draw is shown in any case.
 
         Args:
             modes: the result of `modes`.
-            order: the network's order of channels.
+            tones: how images are shown.
             limit: how many bytes the sheets may take in the page.
         """
         chains, _, *shape = modes["draw"].images.shape
@@ -116,7 +117,7 @@ class Sheets(NamedTuple):
         for quality, count, wanted in ways:
             some = {name: mode._replace(images=mode.images[:count]) for name, mode in modes.items()}
             columns = math.ceil(math.sqrt(count))
-            sheets = cls(some, quality, order, (shape[0], shape[1]), columns)
+            sheets = cls(some, quality, tones, (shape[0], shape[1]), columns)
             last = sum(len(sheets.encode(mode, -1)[0]) for mode in some.values())
             frames = min(available, int(limit / (_BASE64 * last)))
             if frames >= min(wanted, available):
@@ -124,9 +125,9 @@ class Sheets(NamedTuple):
         shown = np.linspace(available - 1, 0, max(1, frames)).round().astype(int)[::-1]
         return sheets._replace(modes={name: mode.at(shown) for name, mode in some.items()})
 
-    def encode(self, mode: Mode, step: int) -> tuple[bytes, float]:
-        """The sheet of a step as an image file, and its contrast scale."""
-        images = Stretched.of(mode.images[:, step], self.order, mode.scale)
+    def encode(self, mode: Mode, step: int) -> tuple[bytes, str]:
+        """The sheet of a step as an image file, and what its grey levels mean, in words."""
+        images = self.tones.render(mode.images[:, step], mode.scale)
         chains, rows, cols, channels = images.pixels.shape
         height, width = self.pitch
         cells = np.full((-(-chains // self.columns), self.columns, height, width, channels), 127)
@@ -134,7 +135,7 @@ class Sheets(NamedTuple):
         filled = np.pad(images.pixels, right, mode="edge")
         cells.reshape(-1, height, width, channels)[:chains] = filled
         sheet = cells.swapaxes(1, 2).reshape(-1, self.columns * width, channels)
-        return self.quality.encode(sheet.astype(np.uint8)), images.scale
+        return self.quality.encode(sheet.astype(np.uint8)), str(images)
 
     @property
     def pitch(self) -> tuple[int, int]:
@@ -177,10 +178,18 @@ def viewer_html(sheets: Sheets, *, ident: str, chains: int, draws: int, no_stein
 </div>
 <div class="static">
 {"".join(_static(sheets, name, *encoded[name][-1]) for name in encoded)}</div>
-<p class="note"><span class="scale"></span> Mid-grey is the mean of the network's inputs. Means
-have their own scale at each step, as they fade with the number of draws.{left_out}</p>
+<p class="note"><span class="scale"></span>{_about(sheets.tones)}{left_out}</p>
 <script type="application/json">{_data(sheets, encoded, shown)}</script>
 </div>"""
+
+
+def _about(tones: Tones) -> str:
+    if tones.mean is not None:
+        return ""
+    return (
+        " Mid-grey is the mean of the network's inputs. Means have their own scale at each step, "
+        "as they fade with the number of draws."
+    )
 
 
 def _tile(shape: tuple[int, int]) -> int:
@@ -218,17 +227,17 @@ def _zoom(ident: str) -> str:
     return f'<fieldset class="switch zoom"><legend>Zoom</legend>{options}</fieldset>'
 
 
-def _static(sheets: Sheets, name: str, content: bytes, scale: float) -> str:
+def _static(sheets: Sheets, name: str, content: bytes, said: str) -> str:
     mode = sheets.modes[name]
     return (
         f'<figure><img data-mode="{name}" alt="{mode.title} of each chain" '
         f'src="{data_address(sheets.quality.kind, content)}">'
-        f"<figcaption>{mode.title} of each chain ({mode.labels[-1]}), black to white "
-        f"±{scale:g} grey levels.</figcaption></figure>\n"
+        f"<figcaption>{mode.title} of each chain ({mode.labels[-1]}); "
+        f"{escape(said)}.</figcaption></figure>\n"
     )
 
 
-def _data(sheets: Sheets, encoded: dict[str, list[tuple[bytes, float]]], chains: int) -> str:
+def _data(sheets: Sheets, encoded: dict[str, list[tuple[bytes, str]]], chains: int) -> str:
     """The data of the page's script, without the last sheet of each mode, which the page shows."""
     height, width = sheets.pitch
     data: dict[str, Any] = {
@@ -241,7 +250,7 @@ def _data(sheets: Sheets, encoded: dict[str, list[tuple[bytes, float]]], chains:
             name: {
                 "title": mode.title,
                 "sheets": [base64.b64encode(content).decode() for content, _ in encoded[name][:-1]],
-                "scales": [f"{scale:g}" for _, scale in encoded[name]],
+                "notes": [f"{said[0].upper()}{said[1:]}." for _, said in encoded[name]],
                 "step": mode.step.tolist(),
                 "labels": mode.labels,
             }

@@ -12,7 +12,8 @@ Its fields, as JSON:
     annealing     how the chains' starts were annealed, if they were
     data, sessions        the data and the starts of a training run
 
-The folder of one unit of several has a record of its own, whose config says `part_of`.
+The folder of one unit of several has a record of its own, whose config says `part_of`. A run may
+hold another one, of the same units under the published setting, in its folder `published`.
 """
 
 import contextlib
@@ -32,7 +33,13 @@ _PACKAGES = (
     *("grain", "tensorflow-datasets", "array_record", "pillow", "numpy"),
 )
 
+PUBLISHED = "published"
+"""The folder, within a run's, of the same units under the published setting."""
+
 _LONGEST_NAME = 60
+
+_OF_PICTURES = ("generator", "data")
+"""Keywords of references whose images are pictures."""
 
 ARGUMENTS = {"init": "start"}
 """Settings whose key in the record is not the argument's name."""
@@ -106,6 +113,31 @@ def same_setting(key: str, old: Any, new: Any) -> bool:
     """
     one, other = (_NOW_CALLED.get((key, str(value)), value) for value in (old, new))
     return bool(one == other)
+
+
+def published_run(folder: Path, config: Mapping[str, Any]) -> Path:
+    """Where the run of the same unit under the published setting lies, if it was sampled.
+
+    Args:
+        folder: a run of one unit, or a unit's folder in a run of several.
+        config: its record's.
+    """
+    if "part_of" in config:
+        return folder.parent / PUBLISHED / folder.name
+    return folder / PUBLISHED
+
+
+def has_pictures(config: Mapping[str, Any]) -> bool:
+    """Whether the reference's images are pictures, as a data set's are, and not noise.
+
+    Args:
+        config: the record's.
+
+    Examples:
+        >>> has_pictures({"reference": "data:mnist"}), has_pictures({"reference": "white:10"})
+        (True, False)
+    """
+    return str(config.get("reference", "")).partition(":")[0] in _OF_PICTURES
 
 
 def second_side(config: Mapping[str, Any]) -> str | None:

@@ -2,8 +2,8 @@
 
 The layout is ArviZ's. The groups `posterior` and `sample_stats` have dimensions (chain, draw, ...),
 `stein` has (chain, block, ...), and `tempering`, of a tempered run's replicas, has both; `start`
-has the images at which the chains start. A run by resampling has `weights` (proposal), and images
-of the `heaviest` proposals and of the `reference`.
+has the images at which the chains start. A run by resampling has `weights` (proposal) and images of
+the `heaviest` proposals; it and a run under a generator have images of the `reference`.
 
 A block's chunks are written first. Then one rename publishes them: that of the root's consolidated
 metadata, a single file. So a reader sees whole blocks only, while the store grows and after a kill.

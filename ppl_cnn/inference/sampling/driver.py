@@ -4,7 +4,7 @@ import hashlib
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from ppl_cnn.inference.sampling.starts.registry import as_start
 from ppl_cnn.inference.sampling.starts.start import Start
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.empirical_density import EmpiricalDensity
+from ppl_cnn.models.references.generator import GeneratorReference
 
 
 def draw(
@@ -180,7 +181,7 @@ def sample_to(
     else:
         config["block"] = programs[0].block
     with RunFolder.claim(out, config, origin.command) as folder:
-        folder.update(**origin.description, draws=draws)
+        folder.update(**_description(densities[0]), **origin.description, draws=draws)
         runs = [
             Group(folder, program, settings, index if several else None)
             for index, program in enumerate(programs)
@@ -204,7 +205,7 @@ def _resample_to(
     """Samples by resampling; see `sample_to`."""
     config = _config(densities, settings, origin.model)
     with RunFolder.claim(out, config, origin.command) as folder:
-        folder.update(**origin.description, draws=draws)
+        folder.update(**_description(densities[0]), **origin.description, draws=draws)
         run = ResamplingRun(folder, densities, settings)
         if progress:
             _say_found(out, [run], draws, len(densities))
@@ -274,6 +275,14 @@ def _config(
         **_data(densities[0]),
         **settings.record(),
     }
+
+
+def _description(density: Density) -> dict[str, Any]:
+    """What the record says of the images, beside what determines the draws."""
+    found: dict[str, Any] = {"preprocessing": asdict(density.unit.preprocessing)}
+    if isinstance(density.reference, GeneratorReference):
+        found["generator"] = dict(density.reference.generator.training)
+    return found
 
 
 def _data(density: Density) -> dict[str, str]:

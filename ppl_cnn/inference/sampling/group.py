@@ -3,17 +3,21 @@
 import contextlib
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 
 from ppl_cnn.errors import InputError, RunFolderError
 from ppl_cnn.inference.runs.folder import RunFolder
 from ppl_cnn.inference.runs.record import read_record, unit_folder
-from ppl_cnn.inference.runs.store import DrawStore
+from ppl_cnn.inference.runs.store import IMAGE, DrawStore
+from ppl_cnn.inference.sampling.keys import reference_key
 from ppl_cnn.inference.sampling.program import Kept, Program
 from ppl_cnn.inference.sampling.progress import Progress
+from ppl_cnn.inference.sampling.resampling.proposals import SHOWN, latents
 from ppl_cnn.inference.sampling.settings import Sampling
 from ppl_cnn.inference.sampling.state import Position, draws_before, restore_state, save_state
 from ppl_cnn.models.density import TiltedDensity
+from ppl_cnn.models.references.generator import GeneratorReference
 
 _OF_STARTS = ("annealing", "resampling", "forward_passes")
 """Fields of a unit's record that its start writes."""
@@ -40,6 +44,8 @@ class Group:
         self._stores = [
             DrawStore(each.path / "draws.zarr", program.block) for each in self._folders
         ]
+        self._of_generator: dict[tuple[range, range], np.ndarray] = {}
+        """Rows and columns of a unit's image -> a few draws of a generator there."""
 
     def _unit_folder(self, density: TiltedDensity) -> RunFolder:
         """A unit's own folder, with a record as of a run of its own; only this run resumes it."""
@@ -140,8 +146,27 @@ class Group:
                 sizes["rung"] = range(program.rungs)
             start = None if starts is None else starts[program.chains_of(index)]
             folder.path.mkdir(exist_ok=True)
-            store.create(sizes, types, folder.record, stein=density.has_stein_mean, start=start)
+            store.create(
+                sizes,
+                types,
+                folder.record,
+                stein=density.has_stein_mean,
+                start=start,
+                known=self._of_reference(density),
+            )
             folder.update()
+
+    def _of_reference(
+        self, density: TiltedDensity
+    ) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+        """A few images of a generator, to be seen beside the draws; none of other references."""
+        if not isinstance(density.reference, GeneratorReference):
+            return {}
+        part = density.unit.rows, density.unit.cols
+        if part not in self._of_generator:
+            z = latents(density, reference_key(self._settings.seed), np.arange(SHOWN))
+            self._of_generator[part] = np.asarray(jax.jit(density.push)(z, density.params))
+        return {"reference/image": (("sample", *IMAGE), self._of_generator[part])}
 
     def _write(self, before: Position, position: Position, kept: Kept) -> None:
         """Adds a block to the stores."""

@@ -11,6 +11,15 @@ from jaxtyping import Array, Key
 from ppl_cnn.models.density import TiltedDensity
 
 
+def reference_key(seed: int) -> Key[Array, ""]:
+    """The key of the draws of the reference that a run of chains shows beside its own.
+
+    Args:
+        seed: the run's.
+    """
+    return jax.random.fold_in(jax.random.key(seed), crc32(b"reference"))
+
+
 def chain_keys(
     densities: Sequence[TiltedDensity], seed: int, chains: int
 ) -> Key[Array, " unit_and_chain"]:

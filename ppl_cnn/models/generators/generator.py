@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -30,6 +30,9 @@ class Generator:
     """The weights."""
     digest: str
     """16 hexadecimal digits that stand for architecture and weights."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """What is known of its training, as JSON: `data`, the data set, and `training_images`, their
+    number. It isn't part of what the generator is."""
 
     def __call__(self, z: Float[Array, "..."]) -> Float[Array, "*batch row col channel"]:
         """G(z): pixels in 0..255.

@@ -17,6 +17,8 @@ from ppl_cnn.models.generators.layers import Weights
 from ppl_cnn.models.generators.refined_flow import RefinedFlow
 
 ARCHITECTURE = "refined-flow"
+_TRAINING = ("data", "training_images")
+"""Fields of `generator.json` that a generator carries along."""
 
 
 def save_generator(
@@ -71,7 +73,8 @@ def open_generator(folder: Path, name: str) -> Generator:
         FileError: a file is missing or damaged.
         MismatchError: a tensor is missing, left over or of a wrong shape.
     """
-    sizes = _sizes(folder)
+    description = _description(folder)
+    sizes = _sizes(description, folder)
     path = folder / "weights.safetensors"
     tensors = read_tensors(path)
     wanted = _shapes(sizes)
@@ -95,22 +98,37 @@ def open_generator(folder: Path, name: str) -> Generator:
         apply=sizes.apply,
         params=params,
         digest=digest_of(params, {"architecture": ARCHITECTURE, **sizes.record()}),
+        training={name: description[name] for name in _TRAINING if name in description},
     )
 
 
-def _sizes(folder: Path) -> RefinedFlow:
+def _description(folder: Path) -> dict[str, Any]:
+    """The content of a folder's `generator.json`."""
     path = folder / "generator.json"
     try:
         description = json.loads(path.read_text())
+        if not isinstance(description, dict):
+            raise TypeError("no JSON object")
+    except FileNotFoundError:
+        raise FileError(f"{path} is missing.", path=path) from None
+    except (ValueError, TypeError) as error:
+        raise _damaged(path, error) from None
+    return description
+
+
+def _sizes(description: Mapping[str, Any], folder: Path) -> RefinedFlow:
+    try:
         if description["architecture"] != ARCHITECTURE:
             raise ValueError(f"unknown architecture {description['architecture']!r}")
         return RefinedFlow.from_record(description["sizes"])
-    except FileNotFoundError:
-        raise FileError(f"{path} is missing.", path=path) from None
     except (ValueError, KeyError, TypeError, ArgumentError) as error:
-        raise FileError(
-            f"{path} describes no generator of this package ({error}). Restore it.", path=path
-        ) from None
+        raise _damaged(folder / "generator.json", error) from None
+
+
+def _damaged(path: Path, error: Exception) -> FileError:
+    return FileError(
+        f"{path} describes no generator of this package ({error}). Restore it.", path=path
+    )
 
 
 def _shapes(sizes: RefinedFlow) -> dict[str, tuple[int, ...]]:

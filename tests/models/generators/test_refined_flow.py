@@ -69,7 +69,7 @@ def test_rows_that_4_does_not_divide_are_refused(refused):
 
 @pytest.fixture
 def folder(tmp_path):
-    save_generator(tmp_path, SIZES, weights(), {"data": "toy"})
+    save_generator(tmp_path, SIZES, weights(), {"data": "toy", "judge": "lenet"})
     return tmp_path
 
 
@@ -79,6 +79,7 @@ def test_a_saved_generator_gives_the_same_images(folder):
     np.testing.assert_array_equal(opened(z), SIZES.apply(rounded(weights()), z))
     np.testing.assert_allclose(opened(z), SIZES.apply(weights(), z), atol=1)
     assert (opened.latent_shape, opened.image_shape) == ((6,), (8, 12, 1))
+    assert opened.training == {"data": "toy"}
 
 
 def test_generators_are_equal_if_their_weights_are(folder, tmp_path):
@@ -94,6 +95,9 @@ def test_what_is_no_generator_is_refused(folder, tmp_path, refused):
         load_generator("clothing")
     with refused("vgan", "dcgan64"):
         load_generator("faces.pth@vgan")
+    (folder / "generator.json").write_text("[]")
+    with refused("generator.json", path=folder / "generator.json"):
+        load_generator(str(folder))
     (folder / "generator.json").write_text('{"architecture": "other"}')
     with refused("generator.json", "other", path=folder / "generator.json"):
         load_generator(str(folder))

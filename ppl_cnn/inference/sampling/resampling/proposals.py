@@ -13,6 +13,9 @@ from ppl_cnn.data import ImageBatch, batches, images_at
 from ppl_cnn.models.density import DensityParams, TiltedDensity
 from ppl_cnn.models.empirical_density import EmpiricalDensity
 
+SHOWN = 32
+"""Images that the store keeps of the reference, and of the heaviest proposals."""
+
 
 class Read(NamedTuple):
     """What the host knows of some proposals."""

@@ -19,7 +19,7 @@ from ppl_cnn.inference.runs.folder import RunFolder
 from ppl_cnn.inference.runs.record import read_record, unit_folder
 from ppl_cnn.inference.runs.store import IMAGE, DrawStore
 from ppl_cnn.inference.sampling.program import BLOCK_BYTES, LONGEST_BLOCK
-from ppl_cnn.inference.sampling.resampling.proposals import Drawn, Pictures, Proposals
+from ppl_cnn.inference.sampling.resampling.proposals import SHOWN, Drawn, Pictures, Proposals
 from ppl_cnn.inference.sampling.resampling.scorer import Density, Scorer
 from ppl_cnn.inference.sampling.resampling.settings import MOST_PROPOSALS, Resampling
 from ppl_cnn.models.empirical_density import EmpiricalDensity
@@ -29,9 +29,6 @@ FEWEST_EFFECTIVE = 50.0
 the standard error of log Z is about 1/7; with fewer, a handful of proposals are most of the draws,
 and the effective number is itself no more than a guess. The verdict on chains asks for as many
 from each half of four chains (Vehtari et al. 2021)."""
-SHOWN = 32
-"""Images that the store keeps of the heaviest proposals, and of the reference."""
-
 _KEPT = ("forward_passes", "seconds", "importance", "labels")
 """Fields of a unit's record that nothing else knows."""
 _STATISTICS = {"proposal": np.int64, "log_weight": np.float32}
