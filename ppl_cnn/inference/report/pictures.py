@@ -174,7 +174,8 @@ class Album(NamedTuple):
         assert self.sheet is not None
         pixels = self.sheet.pixels
         chosen = np.linspace(0, len(pixels) - 1, min(count, len(pixels))).round().astype(int)
-        return pixels[chosen]
+        few: UInt8[np.ndarray, "few row col channel"] = pixels[chosen]
+        return few
 
     def write(self, folder: Path) -> None:
         """Writes the pictures as PNG files, each aside and then renamed.
