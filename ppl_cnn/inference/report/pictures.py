@@ -172,9 +172,9 @@ class Album(NamedTuple):
             count: how many, if there are so many.
         """
         assert self.sheet is not None
-        pixels = self.sheet.pixels
-        chosen = np.linspace(0, len(pixels) - 1, min(count, len(pixels))).round().astype(int)
-        few: UInt8[np.ndarray, "few row col channel"] = pixels[chosen]
+        available = len(self.sheet.pixels)
+        chosen = np.linspace(0, available - 1, min(count, available)).round().astype(int)
+        few: UInt8[np.ndarray, "few row col channel"] = self.sheet.pixels[chosen]
         return few
 
     def write(self, folder: Path) -> None:

@@ -182,9 +182,10 @@ def _classes(folder: Path, record: Mapping[str, Any], sections: Sequence[Section
     if not rows or not set(record["config"]["units"]) <= set(record.get("classes", {})):
         return ""
     count = max(len(row) for _, row in rows.values())
+    density = density_text({**record["config"], "unit": "the class"})
     note = (
         f"{count} draws of each class, of all chains and from all of the run, in the order of "
-        f"time; pixels are as they are, 0 to 255. {density_text(record['config'])}"
+        f"time; pixels are as they are, 0 to 255. {density}"
     )
     (folder / "images").mkdir(exist_ok=True)
     write_aside(folder / "images" / "classes.png", classes_png(rows, note))
