@@ -40,7 +40,7 @@ class SampleOptions(DensityOptions):
         str | None,
         tyro.conf.arg(
             metavar="STR",
-            help_behavior_hint="(default: split; resample where the reference is data:NAME)",
+            help_behavior_hint="(default: split; isir under a generator, resample under data)",
         ),
     ] = None
     """How draws are made. split is HMC that solves the reference exactly, so that larger images

@@ -52,7 +52,7 @@ def draw(
     Args:
         density: the density to sample. The images of a data set, an `EmpiricalDensity`, can only
             be resampled.
-        kernel: a kernel, such as `Tempered(rungs=4)`, or its text: "split" (the default), "isir"
+        kernel: a kernel, such as `Tempered(rungs=4)`, or its text: "split", "isir"
             (or "isir:N" with N fresh draws), "tempered" (or "tempered:R" with R rungs), "hmc" or
             "nuts"; or `Resample(5000)` or its text "resample:5000" for independent draws by
             importance resampling, which has no `warmup`, `thin`, `target_accept` or `start`.

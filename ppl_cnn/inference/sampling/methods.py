@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 
 from ppl_cnn.errors import ArgumentError, unknown
+from ppl_cnn.inference.kernels.isir import ISIR
 from ppl_cnn.inference.kernels.kernel import Kernel
 from ppl_cnn.inference.kernels.registry import KERNELS, parse_kernel
+from ppl_cnn.inference.kernels.split import Split
 from ppl_cnn.inference.sampling.resampling.scorer import Density
 from ppl_cnn.inference.sampling.resampling.settings import PROPOSALS, Resample, Resampling
 from ppl_cnn.inference.sampling.settings import Sampling
@@ -45,7 +47,9 @@ def method_for(density: Density, given: Method | str | None) -> Method:
 
     Args:
         density: the target.
-        given: the method or its text; by default split, and for images of a data set resample.
+        given: the method or its text. By default it is resample for images of a data set, isir
+            for a reference that can't be inverted, such as a generator's, whose latents have hills
+            far apart, and split for all others.
 
     Raises:
         UnknownNameError: no method has that name.
@@ -53,8 +57,10 @@ def method_for(density: Density, given: Method | str | None) -> Method:
             in which chains could move, and all of them are proposals.
     """
     empirical = isinstance(density, EmpiricalDensity)
-    if given is None:
-        given = Resample.name if empirical else "split"
+    if given is None and isinstance(density, TiltedDensity):
+        given = Split.name if density.reference.is_invertible else ISIR.name
+    elif given is None:
+        given = Resample.name
     method = parse_method(given) if isinstance(given, str) else given
     if empirical and not (isinstance(method, Resample) and method.proposals == PROPOSALS):
         raise ArgumentError(
