@@ -42,12 +42,11 @@ test: lint  ## Lint, types, tests and the notebook, 13 minutes on two cores
 	$(PYTEST)
 
 # Each room's tests that take little: what another Python or other versions would break shows here.
-QUICK := tests/options tests/data tests/models/formats tests/models/networks tests/models/units \
-	tests/inference/runs tests/inference/kernels/test_split.py tests/inference/sampling/test_driver.py \
-	tests/inference/training/test_recipe.py tests/inference/training/test_step.py \
-	tests/test_examples.py tests/test_imports.py tests/test_init.py
+QUICK := tests/options tests/data tests/models/formats tests/inference/runs \
+	tests/inference/kernels/test_split.py tests/inference/sampling/test_driver.py \
+	tests/inference/training/test_recipe.py tests/test_imports.py tests/test_init.py
 
-test-quick: $(VENV)/installed  ## A part of the tests, 4 minutes; with PYTHON=python3.12 on that Python
+test-quick: $(VENV)/installed  ## A part of the tests, 2 minutes; with PYTHON=python3.12 on that Python
 	$(PYTEST) $(QUICK)
 
 test-all: lint  ## The tests and the long proofs, 37 minutes on two cores

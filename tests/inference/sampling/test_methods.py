@@ -28,6 +28,8 @@ def test_an_unknown_method_is_told_of_all(refused):
 def test_each_density_has_a_method_by_default():
     assert str(method_for(WHITE, None)) == "split"
     assert str(method_for(IMAGES, None)) == "resample"
+    learned = ppl_cnn.TiltedDensity(SCORE, ppl_cnn.GeneratorReference.load("fashion"))
+    assert str(method_for(learned, None)) == "isir"
     assert str(method_for(WHITE, "resample:50")) == "resample:50"
 
 

@@ -77,14 +77,14 @@ def test_the_latent_s_divergence_is_the_gaussian_closed_form(begun):
 def test_each_stage_learns_and_changes_its_own_networks_alone(begun, rules):
     state = begun
     for stage, fall in (("autoencoder", 1.0), ("flow", 0.3)):
-        after, losses = run(state, rules, stage, 300)
+        after, losses = run(state, rules, stage, 200)
         assert np.mean(losses[-20:]) < np.mean(losses[:20]) - fall
         for layer, weights in state.params.items():
             changes = layer.partition(".")[0] in TRAINED[stage]
             moved = bool(jnp.abs(after.params[layer]["weight"] - weights["weight"]).max() > 0)
             assert moved == changes, layer
         state = next_stage(after)
-    after, _ = run(state, rules, "adversarial", 200)
+    after, _ = run(state, rules, "adversarial", 70)
     moved = {
         layer.partition(".")[0]
         for layer, weights in state.params.items()
