@@ -16,7 +16,8 @@ from ppl_cnn.errors import with_options
 from ppl_cnn.inference.runs.store import open_draws
 from ppl_cnn.models.trained.model_folder import EMBEDDED
 
-SETTINGS = ("--unit", "conv3:5", "--chains", "2", "--draws", "120", "--warmup", "60")
+WHITE = ("--reference", "white:10")
+SETTINGS = (*WHITE, "--unit", "conv3:5", "--chains", "2", "--draws", "120", "--warmup", "60")
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,9 @@ def test_the_record_follows_arvizs_schema(run):
     assert "jax" in tree.attrs["versions"]
     record = json.loads((out / "run.json").read_text())
     assert record["config"] == config
-    assert record["command"].startswith("python -m ppl_cnn.sample --unit conv3:5")
+    assert record["command"].startswith(
+        "python -m ppl_cnn.sample --reference white:10 --unit conv3:5"
+    )
     assert record["gradients"]["sampling"] == int(tree["sample_stats/n_steps"].sum())
 
 
@@ -185,7 +188,7 @@ def test_a_process_ends_with_a_sentence_and_exit_code_2():
         (["--unit", "conv5:12", "--reference", "pink:3"], ["pink"]),
         (["--unit", "conv5:12", "--reference", "white:-3"], ["-3"]),
         (["--unit", "conv5:12", "--temperature", "0"], ["temperature", "0"]),
-        (["--unit", "conv5:12", "--out", "/dev/null/run"], ["/dev/null/run", "--out"]),
+        (["--unit", "conv5:12", *WHITE, "--out", "/dev/null/run"], ["/dev/null/run", "--out"]),
         (["--unit", "conv5:1,conv5:1"], ["conv5:1@3,3"]),
         (["--unit", "class:Shoe"], ["Shoe"]),
         (["--unit", "fc8:1", "--response", "post"], ["fc8"]),
@@ -197,7 +200,7 @@ def test_a_process_ends_with_a_sentence_and_exit_code_2():
         (["--unit", "conv5:1", "--start", "anneal:1"], ["at least 2", "1"]),
         (["--unit", "conv5:1", "--fit", "."], ["spectral"]),
         (["--unit", "conv5:1", "--model", "alexnet", "--weights", "nosuch"], ["nosuch"]),
-        (["--unit", "conv5:0-1", "--side-by-side", "0"], ["--side-by-side", "at least 1"]),
+        (["--unit", "conv5:0-1", *WHITE, "--side-by-side", "0"], ["--side-by-side", "at least 1"]),
         (["--unit", "conv5:1", "--chains", "0"], ["--chains", "at least 1"]),
     ],
 )
