@@ -7,6 +7,8 @@
    temperature find the images there.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -139,6 +141,7 @@ def refiner_loss(
     key: PRNGKeyArray,
     *,
     sizes: RefinedFlow,
+    spread: Callable[[Array], Array],
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """How well the critic tells draws of the generator, and how far reconstructions are off.
 
@@ -152,14 +155,15 @@ def refiner_loss(
         real: real images, in 0..1.
         key: random key.
         sizes: the generator's.
+        spread: lays rows out over the devices as those of `real` are.
     """
     key_z, key_u, key_noise = jax.random.split(key, 3)
     n, half = len(real), real[: len(real) // 2]
-    z = jax.random.normal(key_z, (n, sizes.latent))
+    z = spread(jax.random.normal(key_z, (n, sizes.latent)))
     drawn = sizes.flow.to_data(params, z)
     found, _ = encoded(sizes, params, half, key_u)
     u = jax.lax.stop_gradient(jnp.concatenate([drawn, found]))
-    noise = jax.random.normal(key_noise, (len(u), sizes.noise))
+    noise = spread(jax.random.normal(key_noise, (len(u), sizes.noise)))
     images = sizes.refined(params, u, noise)
     logits, features = criticized(critic, images)
     _, wanted = criticized(critic, half)

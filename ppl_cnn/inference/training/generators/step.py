@@ -165,7 +165,9 @@ def jitted_steps(
     whole = NamedSharding(mesh, PartitionSpec())
 
     def compiled(penalty: bool) -> jax.stages.Wrapped:
-        step = partial(training_step, sizes=sizes, rules=rules, stage=stage, penalty=penalty)
+        step = partial(
+            training_step, sizes=sizes, rules=rules, stage=stage, penalty=penalty, mesh=mesh
+        )
         return jax.jit(step, out_shardings=whole, donate_argnums=0)
 
     if stage != "adversarial":
@@ -183,6 +185,7 @@ def training_step(
     rules: Mapping[str, optax.GradientTransformation],
     stage: str,
     penalty: bool,
+    mesh: Mesh,
 ) -> tuple[GeneratorState, Info]:
     """One update on one global batch; pure, to be jitted.
 
@@ -197,6 +200,7 @@ def training_step(
         rules: from `optimizers`.
         stage: in `STAGES`.
         penalty: whether the critic's penalty is taken, in the adversarial stage.
+        mesh: the devices that share the work.
     """
     del labels
     real = images.astype(jnp.float32) / 255
@@ -209,7 +213,9 @@ def training_step(
         loss = partial(flow_loss, sizes=sizes)
         applied, info = _improved(state, "flow", rules, lambda p: loss(p, real, key))
     else:
-        applied, info = _adversarial(state, real, key, sizes=sizes, rules=rules, penalty=penalty)
+        applied, info = _adversarial(
+            state, real, key, sizes=sizes, rules=rules, penalty=penalty, mesh=mesh
+        )
         share = jnp.minimum(_MEMORY, (began + 1) / (began + 20))
         average = jax.tree.map(
             lambda old, new: share * old + (1 - share) * new,
@@ -254,10 +260,18 @@ def _adversarial(
     sizes: RefinedFlow,
     rules: Mapping[str, optax.GradientTransformation],
     penalty: bool,
+    mesh: Mesh,
 ) -> tuple[GeneratorState, Info]:
     """The state after a turn of the critic and one of the refiner."""
     key_made, key_refiner = jax.random.split(key)
-    z = jax.random.normal(key_made, (len(real), *sizes.latent_shape))
+    rows = NamedSharding(mesh, PartitionSpec("data"))
+
+    def spread(x: Array) -> Array:
+        # Otherwise each device might make all draws.
+        spread_out: Array = jax.lax.with_sharding_constraint(x, rows)
+        return spread_out
+
+    z = spread(jax.random.normal(key_made, (len(real), *sizes.latent_shape)))
     made = jax.lax.stop_gradient(sizes.apply(state.params, z) / 255)
     factor = PENALTY * PENALTY_STEPS if penalty else 0.0
     state, of_critic = _improved(
@@ -267,7 +281,7 @@ def _adversarial(
         state,
         "refiner",
         rules,
-        lambda p: refiner_loss(p, state.params, real, key_refiner, sizes=sizes),
+        lambda p: refiner_loss(p, state.params, real, key_refiner, sizes=sizes, spread=spread),
     )
     norm = jnp.hypot(info["gradient_norm"], of_critic["gradient_norm"])
     return state, {

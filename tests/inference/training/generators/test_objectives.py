@@ -16,6 +16,7 @@ from ppl_cnn.inference.training.generators.step import (
     optimizers,
     training_step,
 )
+from ppl_cnn.inference.training.placement import data_mesh
 from ppl_cnn.models.generators.refined_flow import RefinedFlow
 
 SIZES = RefinedFlow(
@@ -47,9 +48,16 @@ def images(seed, n=2 * GROUP):
     return (255 * kinds * rng.uniform(0.6, 1, (n, 1, 1)))[..., None].astype(np.uint8)
 
 
-def run(state, rules, stage, steps, **options):
+def run(state, rules, stage, steps):
     step = jax.jit(
-        partial(training_step, sizes=SIZES, rules=rules, stage=stage, penalty=False, **options)
+        partial(
+            training_step,
+            sizes=SIZES,
+            rules=rules,
+            stage=stage,
+            penalty=False,
+            mesh=data_mesh(),
+        )
     )
     labels, losses = np.zeros(2 * GROUP, np.int32), []
     for number in range(steps):
@@ -77,7 +85,7 @@ def test_the_latent_s_divergence_is_the_gaussian_closed_form(begun):
 def test_each_stage_learns_and_changes_its_own_networks_alone(begun, rules):
     state = begun
     for stage, fall in (("autoencoder", 1.0), ("flow", 0.3)):
-        after, losses = run(state, rules, stage, 200)
+        after, losses = run(state, rules, stage, 300)
         assert np.mean(losses[-20:]) < np.mean(losses[:20]) - fall
         for layer, weights in state.params.items():
             changes = layer.partition(".")[0] in TRAINED[stage]
@@ -133,7 +141,14 @@ def test_a_step_that_is_not_finite_changes_nothing(begun, rules):
     broken = begun._replace(params={**begun.params, "encoder.0": {
         name: x * jnp.nan for name, x in begun.params["encoder.0"].items()
     }})  # fmt: skip
-    step = partial(training_step, sizes=SIZES, rules=rules, stage="autoencoder", penalty=False)
+    step = partial(
+        training_step,
+        sizes=SIZES,
+        rules=rules,
+        stage="autoencoder",
+        penalty=False,
+        mesh=data_mesh(),
+    )
     after, info = step(broken, jnp.asarray(images(0)), jnp.zeros(32, jnp.int32), KEY)
     assert not np.isfinite(info["loss"])
     np.testing.assert_array_equal(
