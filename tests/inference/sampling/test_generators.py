@@ -15,6 +15,7 @@ from scipy import stats
 
 import ppl_cnn
 from ppl_cnn.errors import MismatchError
+from ppl_cnn.inference.importance import Weights
 from ppl_cnn.inference.runs.store import open_draws
 from ppl_cnn.inference.sampling.driver import sample_to
 from ppl_cnn.inference.sampling.settings import Sampling
@@ -130,6 +131,19 @@ def test_importance_weights_over_the_generators_images_agree():
     draws = ppl_cnn.draw(density, chains=4, draws=1000, warmup=100, **QUIET)
     found, own_error = means(jax.vmap(jax.vmap(seen))(jnp.asarray(draws["posterior/image"].values)))
     assert (np.abs(found - mean) < 4.2 * np.hypot(own_error, error)).all()
+
+
+def test_resampled_draws_agree_with_quadrature_through_a_nonlinear_generator():
+    """A function's generator is a traced program, with constants of its own."""
+    density = density_of(bent, curved, temperature=2.0)
+    truth, log_z = by_quadrature(density, seen)
+    draws = ppl_cnn.draw(density, kernel="resample:20000", chains=4, draws=1000, **QUIET)
+    weights = Weights(draws["weights/tilt"].values)
+    assert abs(weights.log_z.value - log_z) < 4 * weights.log_z.error
+    images = draws["posterior/image"].values.reshape(-1, *SHAPE)
+    found = np.asarray(jax.vmap(seen)(jnp.asarray(images)))
+    error = found.std(axis=0) / weights.worth(len(found)) ** 0.5
+    assert (np.abs(found.mean(axis=0) - truth) < 4.2 * error).all()
 
 
 def test_log_z_through_a_generator_is_the_quadratures():

@@ -61,7 +61,8 @@ class Scorer:
         self._rows = NamedSharding(mesh, _SPREAD)
         params, self._axes = _together(densities)
         self._params = jax.device_put(params, NamedSharding(mesh, _EVERYWHERE))
-        spread = partial(jax.shard_map, mesh=mesh, in_specs=(_EVERYWHERE, _SPREAD))
+        # A generator of the user's is a traced program, whose constants lack the device axis.
+        spread = partial(jax.shard_map, mesh=mesh, in_specs=(_EVERYWHERE, _SPREAD), check_vma=False)
         self._tilts = jax.jit(spread(self._tilts_of, out_specs=PartitionSpec(None, "proposal")))
         self._images = jax.jit(spread(proposals.images, out_specs=_SPREAD))
 
