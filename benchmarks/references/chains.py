@@ -15,7 +15,7 @@ from benchmarks.references.study import Study
 from benchmarks.sampling.two_sided import from_two_sides
 from ppl_cnn.inference.diagnostics.summary import quiet
 from ppl_cnn.inference.diagnostics.two_sides import two_sides
-from ppl_cnn.inference.sampling.starts.optimum import STEPS as ASCENT
+from ppl_cnn.inference.sampling.starts.optimum import STEPS
 from ppl_cnn.models.density import TiltedDensity
 
 
@@ -30,8 +30,10 @@ class Chains:
     strength: float = 1.0
     """1/T."""
     chains: int = 8
-    warmup: int = 100
+    warmup: int = 60
     draws: int = 250
+    ascent: int = STEPS
+    """Steps to an optimum, where half of the chains start."""
 
     @property
     def name(self):
@@ -53,8 +55,15 @@ class Chains:
         """
         units = study.units(self.network, self.target)
         density = TiltedDensity(units[0], study.reference(self.reference))
-        lengths = {"chains": self.chains, "warmup": self.warmup, "draws": self.draws}
-        run = from_two_sides(density, self.kernel, classes=CLASSES, **lengths)
+        run = from_two_sides(
+            density,
+            self.kernel,
+            classes=CLASSES,
+            chains=self.chains,
+            warmup=self.warmup,
+            draws=self.draws,
+            ascent=self.ascent,
+        )
         began = time.perf_counter()
         kept = run(density.params, jnp.float32(self.strength), jax.random.key(0))
         kept = jax.tree.map(lambda leaf: _by_class(np.asarray(leaf), self.chains), kept)
@@ -79,7 +88,7 @@ class Chains:
             "gradients": after.gradients.mean(axis=(1, 2)).round(2).tolist(),
             "forward_passes": float(after.forward_passes.mean()),
             "forward_cost": round(cost, 3),
-            "work": round(float(warmup_work + spent.mean() / self.chains + ASCENT / 2)),
+            "work": round(float(warmup_work + spent.mean() / self.chains + self.ascent / 2)),
             "response": np.mean([side.response for side in sides], axis=0).round(3).tolist(),
             "acceptance": round(float(after.acceptance.mean()), 3),
             "step_size": round(float(after.step_size.mean()), 4),
@@ -145,4 +154,4 @@ def all_cases() -> Iterator[Chains]:
 
 def toy_cases() -> Iterator[Chains]:
     """A short one."""
-    yield Chains("generative", "logit", "white:10", "isir:2", chains=2, warmup=2, draws=8)
+    yield Chains("generative", "logit", "white:10", "isir:2", 1.0, 2, 2, 8, 4)

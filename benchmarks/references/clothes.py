@@ -10,7 +10,7 @@ from ppl_cnn.data import batches, open_split
 CLASSES = 10
 GENERATOR, NETWORKS, JUDGE = "train[:40000]", "train[:30000]", "train[40000:]"
 """What generators, LeNets and the judge are trained on; alexnet-fashion has seen all of train."""
-COMPARED = "train[:30000]"
+COMPARED = "train[:20000]"
 """The images that samples are compared with: the judge has seen none of them."""
 UNSEEN = "test"
 """Images that nothing here is trained on."""

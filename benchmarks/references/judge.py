@@ -28,7 +28,7 @@ WIDTHS = 32, 64
 """Channels at 14x14 and at 7x7."""
 FEATURES = 64
 _BATCH = 128
-_LOOK = 500
+_LOOK = 100
 
 
 def judge(path, training, *, epochs):

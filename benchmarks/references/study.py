@@ -1,7 +1,7 @@
 """What all cases of class_samples.py share: the judge, the networks, the references."""
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 
 import ppl_cnn
@@ -40,7 +40,7 @@ class Study:
     Args:
         folder: gets the judge, the networks and the results.
         generator: the text of a generator, as after "generator:".
-        toy: everything is small, and networks have random weights.
+        toy: everything is small, and networks are a layer or two of random weights.
     """
 
     folder: Path
@@ -60,23 +60,12 @@ class Study:
 
     def units(self, name, target):
         """The ten classes of a network, by one of `STAGES` or the name of an embedded one."""
-        network = self._network(name)
+        network = _network(self, name)
         return network.units(f"{network.declaration.layers[-1].name}:0-9", target=target)
 
     def alpha(self, name):
         """The network's class offsets."""
-        return self._network(name).alpha[...]
-
-    def _network(self, name):
-        if self.toy:
-            return CNN.random(LENET)
-        if name not in STAGES:
-            return ppl_cnn.load(name)
-        folder = self.folder / "networks" / name
-        if not (folder / "weights.safetensors").exists():
-            recipe = Recipe.read("lenet", data="fashion_mnist", train=NETWORKS, stages=STAGES[name])
-            train(recipe, out=folder, execution=Execution())
-        return ppl_cnn.load(folder)
+        return _network(self, name).alpha[...]
 
     def reference(self, name):
         """A reference by its name here: generator, gaussian, data, or what it is itself."""
@@ -95,3 +84,17 @@ class Study:
         samples = [unseen.of_class(number)[:MOST] for number in range(10)]
         error = self.real.look(unseen.images).logits.argmax(axis=1) != unseen.labels
         return {"error": float(error.mean()), **self.real.of_classes(samples)}
+
+
+@cache
+def _network(study, name):
+    """A network with its weights; a LeNet is trained if the study's folder lacks it."""
+    if study.toy:
+        return CNN.random(replace(LENET, layers=(*LENET.layers[:2], LENET.layers[-1])))
+    if name not in STAGES:
+        return ppl_cnn.load(name)
+    folder = study.folder / "networks" / name
+    if not (folder / "weights.safetensors").exists():
+        recipe = Recipe.read("lenet", data="fashion_mnist", train=NETWORKS, stages=STAGES[name])
+        train(recipe, out=folder, execution=Execution())
+    return ppl_cnn.load(folder)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from ppl_cnn.inference.kernels.adaptation import Tuning
 from ppl_cnn.inference.kernels.registry import parse_kernel
-from ppl_cnn.inference.sampling.starts.optimum import randomize_then_optimize
+from ppl_cnn.inference.sampling.starts.optimum import STEPS, randomize_then_optimize
 from ppl_cnn.models.density import TiltedDensity
 
 PROJECTIONS = 50
@@ -44,7 +44,14 @@ class Tilted:
 
 
 def from_two_sides(
-    density: TiltedDensity, kernel: str, *, classes: int, chains: int, warmup: int, draws: int
+    density: TiltedDensity,
+    kernel: str,
+    *,
+    classes: int,
+    chains: int,
+    warmup: int,
+    draws: int,
+    ascent: int = STEPS,
 ) -> Callable[..., Kept]:
     """A compiled run, a function of weights, 1/T and key to the draws, warmup included.
 
@@ -57,6 +64,7 @@ def from_two_sides(
         chains: of each class, an even number.
         warmup: transitions that adapt.
         draws: transitions after them.
+        ascent: steps to an optimum, each of one gradient.
     """
     tilted: Any = Tilted(density)
     made: Any = parse_kernel(kernel).bind(tilted)
@@ -71,7 +79,7 @@ def from_two_sides(
 
     def optimum(params, strength, noise, channel):
         given: Any = (of_class(params, channel), strength)
-        return randomize_then_optimize(tilted, given, noise)
+        return randomize_then_optimize(tilted, given, noise, steps=ascent)
 
     def begin(params, strength, key, z, channel):
         return made.init(key, 0, z, ((of_class(params, channel), strength),), {})
