@@ -25,13 +25,11 @@ cases that are there are not run again. Then table.md and mixing.png are made fr
         been at the reference since it was last there
 """
 
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,17 +39,14 @@ import ppl_cnn
 from benchmarks.common import add_line, command_line, read_lines, real, say
 from benchmarks.sampling.digits import CLASSES, digits, judge, toy_digits
 from benchmarks.sampling.mixing_table import picture, table
+from benchmarks.sampling.two_sided import from_two_sides
 from ppl_cnn.inference.diagnostics.two_sides import two_sides
-from ppl_cnn.inference.kernels.adaptation import Tuning
-from ppl_cnn.inference.kernels.registry import parse_kernel
 from ppl_cnn.inference.sampling.starts.optimum import STEPS as ASCENT
-from ppl_cnn.inference.sampling.starts.optimum import randomize_then_optimize
 from ppl_cnn.models.density import DensityParams, TiltedDensity
 from ppl_cnn.models.networks.catalogue import LENET_ADVERTORCH
 from ppl_cnn.models.references.parsing import parse_reference
 from ppl_cnn.models.trained.cnn import CNN
 
-PROJECTIONS = 50
 NETWORKS = {"robust": "advtrained", "ordinary": "clntrained"}
 SOFT = "soft-log-prob:10"
 JUDGED = 4
@@ -142,31 +137,6 @@ def reference(folder, text):
     return ppl_cnn.Bounded(learned(folder)) if text == LEARNED else parse_reference(text)
 
 
-class Kept(NamedTuple):
-    """What is kept of each draw (draw, chain)."""
-
-    z: jax.Array
-    response: jax.Array
-    projections: jax.Array
-    gradients: jax.Array
-    acceptance: jax.Array
-    step_size: jax.Array
-    restarts: jax.Array
-
-
-class Tilted:
-    """The tilt g for any class and temperature, so that a program serves all cases."""
-
-    def __init__(self, density):
-        self.density = density
-        self.unit = density.unit
-
-    def tilt(self, z, given):
-        """f/T; `given` are the weights with the class, and 1/T."""
-        params, strength = given
-        return strength * self.density.tilt(z, params)
-
-
 @cache
 def program(folder, name, text, target, kernel, chains, warmup, draws):
     """A compiled run, a function of weights, 1/T and key to the draws; and the push-forward.
@@ -174,66 +144,9 @@ def program(folder, name, text, target, kernel, chains, warmup, draws):
     The name is that of a network: those of one declaration share the program.
     """
     density = TiltedDensity(unit(name, target), reference(folder, text))
-    tilted: Any = Tilted(density)
-    made: Any = parse_kernel(kernel).bind(tilted)
-    members = jnp.repeat(CLASSES, chains)
-    moved = np.flatnonzero(np.arange(len(members)) % chains >= chains // 2)
-    shape = density.latent_shape
-    directions = jax.random.normal(jax.random.key(99), (math.prod(shape), PROJECTIONS))
-    directions = directions / math.sqrt(math.prod(shape))
-
-    def of_class(params, channel):
-        return params._replace(unit={**params.unit, "unit": {"channel": channel}})
-
-    def optimum(params, strength, noise, channel):
-        given: Any = (of_class(params, channel), strength)
-        return randomize_then_optimize(tilted, given, noise)
-
-    def begin(params, strength, key, z, channel):
-        return made.init(key, 0, z, ((of_class(params, channel), strength),), {})
-
-    def transition(params, strength, carry, _):
-        states, tuning, count = carry
-
-        def move(state, channel):
-            return made.sample(state, ((of_class(params, channel), strength),), {})
-
-        states = jax.vmap(move)(states, members)
-        pooled = jax.tree.map(
-            lambda each: jax.ops.segment_sum(each, members, len(CLASSES)) / chains,
-            made.feedback(states),
-        )
-        adapting = count < warmup
-        tuning = jax.tree.map(partial(jnp.where, adapting), tuning.update(pooled, 0.8), tuning)
-        tuned = tuning.current(count + 1 >= warmup)
-        states = made.retuned(states, jax.tree.map(lambda leaf: leaf[members], tuned))
-        images = jax.vmap(density.push)(states.z)
-        step = states.adapt_state.step_size
-        kept = Kept(
-            states.z,
-            states.chain.tilt / strength,
-            images.reshape(len(members), -1) @ directions,
-            states.num_steps,
-            states.accept_prob,
-            step if step.ndim == 1 else step[:, -1],
-            getattr(states, "restarts", jnp.zeros(len(members), jnp.int32)),
-        )
-        return (states, tuning, count + 1), kept
-
-    @jax.jit
-    def run(params, strength, key):
-        key_start, key_chain = jax.random.split(key)
-        z = jax.random.normal(key_start, (len(members), *shape))
-        ascend = jax.vmap(partial(optimum, params, strength))
-        z = z.at[moved].set(ascend(z[moved], members[moved]))
-        keys = jax.random.split(key_chain, len(members))
-        states = jax.vmap(partial(begin, params, strength))(keys, z, members)
-        each = jax.tree.map(lambda leaf: leaf[::chains], states)
-        tuning = Tuning.around(made.tuned(each))
-        step = partial(transition, params, strength)
-        start = (states, tuning, jnp.zeros((), jnp.int32))
-        return jax.lax.scan(step, start, length=warmup + draws)[1]
-
+    run = from_two_sides(
+        density, kernel, classes=len(CLASSES), chains=chains, warmup=warmup, draws=draws
+    )
     return run, jax.jit(jax.vmap(density.push))
 
 

@@ -14,6 +14,9 @@ BENCHMARKS = ROOT / "benchmarks"
 WITHOUT_COMMAND = {
     *("common.py", "recognition/arms.py", "recognition/findings.py", "recognition/judge.py"),
     *("sampling/digits.py", "sampling/kernels.py", "sampling/mixing_table.py"),
+    *("sampling/two_sided.py", "references/chains.py", "references/clothes.py"),
+    *("references/judge.py", "references/langevin.py", "references/likeness.py"),
+    *("references/study.py", "references/tables.py", "references/weighing.py"),
     "training/pretraining_runs.py",
 }
 """Files that others import."""
@@ -37,6 +40,7 @@ TOYS = {
         *("{out}/temperatures", "--size", "32", "--warps", "1", "--classes", "1", "--chains", "4"),
         *("--gradients", "80", "--cold", "1", "--reference", "bounded:band:8@18"),
     ],
+    "references/class_samples.py": ["{out}/references"],
     "training/pretraining.py": ["--out", "{out}/pretraining"],
     "training/training_step.py": [],
 }
@@ -45,6 +49,7 @@ FILES = {
     "sampling/mixing.py": ("toy/table.md", "toy/mixing.png"),
     "sampling/samplers_table.py": ("all.png",),
     "recognition/class_images.py": ("images/table.md", "images/grid.png"),
+    "references/class_samples.py": ("references/toy/tables.md", "references/toy/class_samples.png"),
     "training/pretraining.py": ("pretraining/table.md", "pretraining/curves.png"),
 }
 """Benchmark -> the files that it must have written."""

@@ -1,0 +1,157 @@
+"""Class samples by chains from two sides, all classes of a network in one batch."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.common import in_turn, seconds
+from benchmarks.references.clothes import CLASSES
+from benchmarks.references.likeness import MOST, as_seen
+from benchmarks.references.study import Study
+from benchmarks.sampling.two_sided import from_two_sides
+from ppl_cnn.inference.diagnostics.summary import quiet
+from ppl_cnn.inference.diagnostics.two_sides import two_sides
+from ppl_cnn.inference.sampling.starts.optimum import STEPS
+from ppl_cnn.models.density import TiltedDensity
+
+
+@dataclass(frozen=True)
+class Chains:
+    """What is sampled, and for how long."""
+
+    network: str
+    target: str
+    reference: str
+    kernel: str
+    strength: float = 1.0
+    """1/T."""
+    chains: int = 8
+    warmup: int = 60
+    draws: int = 250
+    ascent: int = STEPS
+    """Steps to an optimum, where half of the chains start."""
+
+    @property
+    def name(self):
+        """The name of its line."""
+        parts = ("chains", self.reference, self.network, self.target, self.kernel)
+        return "-".join([*parts, f"{self.strength:g}", str(self.draws)]).replace(":", "_")
+
+    def measured(self, study: Study):
+        """Its line, a value for each class.
+
+            rhat: of one side against the other, largest of response and 50 projections
+            ess: bulk ESS of all chains' draws, smallest of the same
+            effective_per_1000: ess for 1,000 gradients' worth of work after the warmup
+            forward_cost: of a forward pass f(G(z)), in gradients of it, as timed here
+            work: of a chain, in gradients, with start and warmup
+            recognised and the rest: of 1,000 draws (`likeness.Real`)
+
+        The draws go to the study's folder.
+        """
+        units = study.units(self.network, self.target)
+        density = TiltedDensity(units[0], study.reference(self.reference))
+        run = from_two_sides(
+            density,
+            self.kernel,
+            classes=CLASSES,
+            chains=self.chains,
+            warmup=self.warmup,
+            draws=self.draws,
+            ascent=self.ascent,
+        )
+        began = time.perf_counter()
+        kept = run(density.params, jnp.float32(self.strength), jax.random.key(0))
+        kept = jax.tree.map(lambda leaf: _by_class(np.asarray(leaf), self.chains), kept)
+        taken = time.perf_counter() - began
+        cost = forward_cost(density, CLASSES * self.chains)
+        work = kept.gradients + cost * kept.forward_passes
+        warmup_work = work[:, :, : self.warmup].sum(axis=2).mean()
+        after = jax.tree.map(lambda leaf: leaf[:, :, self.warmup :], kept)
+        each = list(zip(after.response, after.projections, strict=True))
+        sides = [two_sides(*quantities) for quantities in each]
+        ess = np.asarray([smallest_ess(*quantities) for quantities in each])
+        spent = work[:, :, self.warmup :].sum(axis=(1, 2))
+        images = _images(density, after.z)
+        np.savez_compressed(study.folder / f"{self.name}.npz", images=images)
+        return {
+            **asdict(self),
+            "method": "chains",
+            "rhat": [round(side.rhat.value, 4) for side in sides],
+            "rhat_of": [side.rhat.of for side in sides],
+            "ess": ess.round(1).tolist(),
+            "effective_per_1000": (1000 * ess / spent).round(2).tolist(),
+            "gradients": after.gradients.mean(axis=(1, 2)).round(2).tolist(),
+            "forward_passes": float(after.forward_passes.mean()),
+            "forward_cost": round(cost, 3),
+            "work": round(float(warmup_work + spent.mean() / self.chains + self.ascent / 2)),
+            "response": np.mean([side.response for side in sides], axis=0).round(3).tolist(),
+            "acceptance": round(float(after.acceptance.mean()), 3),
+            "step_size": round(float(after.step_size.mean()), 4),
+            "seconds": round(taken, 1),
+            **study.real.of_classes(images),
+        }
+
+
+def smallest_ess(response, projections):
+    """The smallest bulk ESS of the response (chain, draw) and the projections (.., projection)."""
+    import arviz
+
+    with quiet():
+        quantities = [response, *np.moveaxis(projections, 2, 0)]
+        return min(float(arviz.ess(values)) for values in quantities)
+
+
+def forward_cost(density, count, rounds=9):
+    """What a forward pass of so many latents takes, over what their gradients take; timed in turn.
+
+    Args:
+        density: gives f and the reference.
+        count: number of latents.
+        rounds: how often either is timed.
+    """
+    z = jax.random.normal(jax.random.key(0), (count, *density.latent_shape))
+    forward = jax.jit(jax.vmap(density.tilt, (0, None)))
+    gradient = jax.jit(jax.vmap(jax.value_and_grad(density.tilt), (0, None)))
+    for function in (forward, gradient):
+        seconds(function, z, density.params)
+    timed = in_turn(
+        lambda: seconds(forward, z, density.params),
+        lambda: seconds(gradient, z, density.params),
+        rounds,
+    )
+    return float(np.median(timed.ratios))
+
+
+def _images(density, z):
+    """Of each class, evenly spaced draws of all chains: (class, draw, 28, 28, 1), uint8."""
+    every = max(1, z.shape[1] * z.shape[2] // MOST)
+    z = z[:, :, every - 1 :: every]
+    mean = np.asarray(density.unit.preprocessing.mean, np.float32)
+    push = jax.jit(density.push)
+    made = [push(each.reshape(-1, *z.shape[3:]), density.params) for each in z]
+    return np.stack([as_seen(np.asarray(each) + mean) for each in made])
+
+
+def _by_class(leaf, chains):
+    """(draw, member, ...) as (class, chain, draw, ...)."""
+    return np.moveaxis(leaf.reshape(len(leaf), CLASSES, chains, *leaf.shape[2:]), 0, 2)
+
+
+def all_cases() -> Iterator[Chains]:
+    """The table's, in its order."""
+    for kernel in ("isir", "split"):
+        yield Chains("generative", "logit", "generator", kernel)
+        yield Chains("alexnet-fashion", "log-prob", "generator", kernel)
+    yield Chains("discriminative", "log-prob", "generator", "isir")
+    yield Chains("generative", "logit", "generator", "isir", strength=3.0)
+    yield Chains("generative", "logit", "gaussian", "split")
+
+
+def toy_cases() -> Iterator[Chains]:
+    """A short one."""
+    yield Chains("generative", "logit", "white:10", "isir:2", 1.0, 2, 2, 8, 4)
