@@ -1,7 +1,7 @@
 """How an arm of class_images.py makes images: a preset's density by `split`, or Lucid's ascent."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +51,7 @@ class PresetDensity:
     def __init__(self, network, preset):
         network = network if preset.size is None else network.resized(preset.size)
         self.views = max(preset.warps, 1)
-        self._reference = parse_reference(preset.reference)
+        self._reference: Any = parse_reference(preset.reference)
         self._temperature = preset.temperature
         units = network.units("class:0-999", target=preset.target)
         self._units = [averaged(unit, preset.warps, preset.smooth) for unit in units]

@@ -111,7 +111,8 @@ def folded(blocks, tensors):
 
 def random_weights(blocks):
     """Weights for a toy, as `folded` returns them."""
-    rng, shapes = np.random.default_rng(0), {"_fc": (HEAD, CLASSES)}
+    rng = np.random.default_rng(0)
+    shapes: dict[str, tuple[int, ...]] = {"_fc": (HEAD, CLASSES)}
     for layer in (layer for block in blocks for layer in block.layers):
         out, read, row, col = layer.shape
         shapes[layer.name] = row, col, read, out

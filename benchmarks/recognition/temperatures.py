@@ -20,6 +20,7 @@ line for each temperature and class, which isn't made again:
 import math
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import arviz
 import jax
@@ -58,7 +59,8 @@ class Chains:
         network = squeezenet(size, toy=toy)
         units = network.units("class:0-999", target=PRESETS["vivid"].target)
         self._units, self.warps = [averaged(unit, warps) for unit in units], max(warps, 1)
-        density = TiltedDensity(self._units[0], parse_reference(reference), 1 / max(COLDNESS))
+        q: Any = parse_reference(reference)
+        density = TiltedDensity(self._units[0], q, 1 / max(COLDNESS))
         glimpsed = TiltedDensity(averaged(units[0], 2), density.reference, density.temperature)
         self._views = averaged(units[0], 2).params
         self._shape, self._count = density.latent_shape, count

@@ -55,7 +55,7 @@ class Real:
             None if images is None else self.likeness(number, images)
             for number, images in enumerate(samples)
         ]
-        names = next((found for found in each if found), {})
+        names: dict[str, float] = next((found for found in each if found), {})
         return {
             name: [None if found is None else round(found[name], 4) for found in each]
             for name in names
