@@ -37,6 +37,7 @@ TOYS = {
         *("{out}/temperatures", "--size", "32", "--warps", "1", "--classes", "1", "--chains", "4"),
         *("--gradients", "80", "--cold", "1", "--reference", "bounded:band:8@18"),
     ],
+    "references/faces.py": ["{out}/faces"],
     "training/pretraining.py": ["--out", "{out}/pretraining"],
     "training/training_step.py": [],
 }
@@ -45,6 +46,7 @@ FILES = {
     "sampling/mixing.py": ("toy/table.md", "toy/mixing.png"),
     "sampling/samplers_table.py": ("all.png",),
     "recognition/class_images.py": ("images/table.md", "images/grid.png"),
+    "references/faces.py": ("faces/table.md", "faces/faces.png"),
     "training/pretraining.py": ("pretraining/table.md", "pretraining/curves.png"),
 }
 """Benchmark -> the files that it must have written."""
