@@ -87,9 +87,8 @@ class Sizes:
 FULL = Sizes(
     (
         Case(128, "log-prob", 0, 20_000),
+        Case(128, "log-prob", 4, 20_000),
         Case(227, "log-prob", 0, 3_000),
-        Case(128, "log-prob", 4, 3_000),
-        Case(128, "soft-log-prob:3", 0, 3_000),
     ),
     draws=120,
     chains=4,
@@ -277,7 +276,7 @@ def table(lines):
     return "\n".join(rows) + "\n"
 
 
-def picture(folder, side=96, label=112):
+def picture(folder, side=80, label=112):
     """A row for each accessory: its first ten draws at T = 1/3."""
     grid = Image.new("RGB", (label + 10 * side, len(PICTURED) * side), "white")
     pen = ImageDraw.Draw(grid)
@@ -286,7 +285,7 @@ def picture(folder, side=96, label=112):
         for column, image in enumerate(np.load(folder / f"{name}.npy")):
             tile = Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS)
             grid.paste(tile, (label + column * side, row * side))
-    grid.quantize(256, dither=Image.Dither.NONE).save(folder / "faces.png", optimize=True)
+    grid.save(folder / "faces.png", optimize=True)
 
 
 def main():
