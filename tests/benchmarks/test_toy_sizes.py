@@ -41,6 +41,7 @@ TOYS = {
         *("--gradients", "80", "--cold", "1", "--reference", "bounded:band:8@18"),
     ],
     "references/class_samples.py": ["{out}/references"],
+    "references/faces.py": ["{out}/faces"],
     "training/pretraining.py": ["--out", "{out}/pretraining"],
     "training/training_step.py": [],
 }
@@ -50,6 +51,7 @@ FILES = {
     "sampling/samplers_table.py": ("all.png",),
     "recognition/class_images.py": ("images/table.md", "images/grid.png"),
     "references/class_samples.py": ("references/toy/tables.md", "references/toy/class_samples.png"),
+    "references/faces.py": ("faces/table.md", "faces/faces.png"),
     "training/pretraining.py": ("pretraining/table.md", "pretraining/curves.png"),
 }
 """Benchmark -> the files that it must have written."""
