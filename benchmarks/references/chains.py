@@ -146,7 +146,7 @@ def all_cases() -> Iterator[Chains]:
     """The table's, in its order."""
     for kernel in ("isir", "split"):
         yield Chains("generative", "logit", "generator", kernel)
-        yield Chains("alexnet-fashion", "log-prob", "generator", kernel)
+        yield Chains("alexnet-fashion", "log-prob", "generator", kernel, warmup=40, draws=130)
     yield Chains("discriminative", "log-prob", "generator", "isir")
     yield Chains("generative", "logit", "generator", "isir", strength=3.0)
     yield Chains("generative", "logit", "gaussian", "split")

@@ -108,7 +108,12 @@ def picture(study, names, draws=12, scale=2):
     for number in range(CLASSES):
         kinds = samples[number], unseen.of_class(number)
         parts = [rng.permutation(each)[:draws, :, :, 0] for each in kinds]
-        shown = [np.pad(np.hstack(list(part)), ((1, 1), (4, 4))) for part in parts]
-        rows.append(np.hstack(shown))
+        shown = [_beside(part, gap=1) for part in parts]
+        rows.append(_beside(shown, gap=8))
     large = np.vstack(rows).repeat(scale, axis=0).repeat(scale, axis=1)
-    Image.fromarray(255 - large).save(study.folder / "class_samples.png", optimize=True)
+    Image.fromarray(large).save(study.folder / "class_samples.png", optimize=True)
+
+
+def _beside(images, gap):
+    """Images in a row, with white between them and below."""
+    return np.hstack([np.pad(each, ((0, gap), (0, gap)), constant_values=255) for each in images])
