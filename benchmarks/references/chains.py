@@ -1,5 +1,6 @@
-"""Class samples by chains from two sides, all classes of a network in one batch."""
+"""Class samples by chains from two sides, one class after the other."""
 
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -12,7 +13,7 @@ from benchmarks.common import in_turn, seconds
 from benchmarks.references.clothes import CLASSES
 from benchmarks.references.likeness import MOST, as_seen
 from benchmarks.references.study import Study
-from benchmarks.sampling.two_sided import from_two_sides
+from benchmarks.sampling.two_sided import Kept, from_two_sides
 from ppl_cnn.inference.diagnostics.summary import quiet
 from ppl_cnn.inference.diagnostics.two_sides import two_sides
 from ppl_cnn.inference.sampling.starts.optimum import STEPS
@@ -51,27 +52,17 @@ class Chains:
             work: of a chain, in gradients, with start and warmup
             recognised and the rest: of 1,000 draws (`likeness.Real`)
 
-        The draws go to the study's folder.
+        Draws go to the study's folder.
         """
         units = study.units(self.network, self.target)
         density = TiltedDensity(units[0], study.reference(self.reference))
-        run = from_two_sides(
-            density,
-            self.kernel,
-            classes=CLASSES,
-            chains=self.chains,
-            warmup=self.warmup,
-            draws=self.draws,
-            ascent=self.ascent,
-        )
         began = time.perf_counter()
-        kept = run(density.params, jnp.float32(self.strength), jax.random.key(0))
-        kept = jax.tree.map(lambda leaf: _by_class(np.asarray(leaf), self.chains), kept)
+        kept = self._kept(density, study.folder / self.name)
         taken = time.perf_counter() - began
-        cost = forward_cost(density, CLASSES * self.chains)
+        cost = forward_cost(density, self.chains)
         work = kept.gradients + cost * kept.forward_passes
         warmup_work = work[:, :, : self.warmup].sum(axis=2).mean()
-        after = jax.tree.map(lambda leaf: leaf[:, :, self.warmup :], kept)
+        after = Kept(*(leaf[:, :, self.warmup :] for leaf in kept))
         each = list(zip(after.response, after.projections, strict=True))
         sides = [two_sides(*quantities) for quantities in each]
         ess = np.asarray([smallest_ess(*quantities) for quantities in each])
@@ -95,6 +86,33 @@ class Chains:
             "seconds": round(taken, 1),
             **study.real.of_classes(images),
         }
+
+    def _kept(self, density, folder):
+        """The draws of all classes, with the warmup: leaves (class, chain, draw, ...).
+
+        A class whose draws are in the folder is not sampled again.
+        """
+        folder.mkdir(exist_ok=True)
+        run = from_two_sides(
+            density,
+            self.kernel,
+            classes=1,
+            chains=self.chains,
+            warmup=self.warmup,
+            draws=self.draws,
+            ascent=self.ascent,
+        )
+        found = []
+        for number in range(CLASSES):
+            path = folder / f"class{number}.npz"
+            if not path.exists():
+                given = jnp.float32(self.strength), jax.random.key(number), jnp.asarray([number])
+                kept = run(density.params, *given)._asdict()
+                np.savez(path, **{name: np.asarray(leaf) for name, leaf in kept.items()})
+                print(f"{self.name}: class {number}", file=sys.stderr, flush=True)
+            with np.load(path) as file:
+                found.append(Kept(**file))
+        return Kept(*(np.swapaxes(np.stack(each), 1, 2) for each in zip(*found, strict=True)))
 
 
 def smallest_ess(response, projections):
@@ -137,16 +155,11 @@ def _images(density, z):
     return np.stack([as_seen(np.asarray(each) + mean) for each in made])
 
 
-def _by_class(leaf, chains):
-    """(draw, member, ...) as (class, chain, draw, ...)."""
-    return np.moveaxis(leaf.reshape(len(leaf), CLASSES, chains, *leaf.shape[2:]), 0, 2)
-
-
 def all_cases() -> Iterator[Chains]:
     """The table's, in its order."""
     for kernel in ("isir", "split"):
         yield Chains("generative", "logit", "generator", kernel)
-        yield Chains("alexnet-fashion", "log-prob", "generator", kernel)
+        yield Chains("alexnet-fashion", "log-prob", "generator", kernel, warmup=40, draws=130)
     yield Chains("discriminative", "log-prob", "generator", "isir")
     yield Chains("generative", "logit", "generator", "isir", strength=3.0)
     yield Chains("generative", "logit", "gaussian", "split")

@@ -32,7 +32,7 @@ def main():
     parser.add_argument("folder", type=Path)
     parser.add_argument("wanted", nargs="*", help="beginnings of cases' names; all by default")
     parser.add_argument("--generator", default="fashion", help="the learned reference")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     folder = options.folder / "toy" if options.toy else options.folder
     folder.mkdir(parents=True, exist_ok=True)
     record, study = folder / "lines.jsonl", Study(folder, options.generator, options.toy)

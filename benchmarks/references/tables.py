@@ -5,6 +5,7 @@ from PIL import Image
 
 from benchmarks.references.clothes import CLASSES, UNSEEN
 from ppl_cnn.inference.diagnostics.thresholds import RHAT_POOR
+from ppl_cnn.inference.sampling.resampling.run import FEWEST_EFFECTIVE
 
 _LIKENESS = "recognised | Fréchet | precision | recall | diversity"
 _COLUMNS = {
@@ -22,11 +23,13 @@ _COLUMNS = {
 
 
 def tables(lines):
-    """A table for each way of sampling, in Markdown; the real images' figures end each."""
+    """A table for each way of sampling that has lines, in Markdown; real images end each."""
     real = next(line for line in lines if line["name"] == "real")
     parts = [f"The judge errs on {100 * real['error']:.2f} % of the unseen images.\n"]
     for method, columns in _COLUMNS.items():
         own = [line for line in lines if line.get("method") == method]
+        if not own:
+            continue
         width = columns.count("|") + 1
         rows = [_weighed, _chained, _moved][list(_COLUMNS).index(method)]
         shown = [[*rows(line), *_likeness(line)] for line in own]
@@ -38,7 +41,8 @@ def tables(lines):
 
 def _weighed(line):
     ess, difference = np.asarray(line["ess"]), ""
-    if "expected" in line and ess.min() >= 50:
+    known = line["reference"] == "data" or ess.min() >= FEWEST_EFFECTIVE
+    if "expected" in line and known:
         difference = f"{np.abs(np.subtract(line['log_z'], line['expected'])).mean():.3f}"
     worth = f"{np.median(ess):,.0f}, {ess.min():,.0f} of {line['proposals']:,}"
     return [*_named(line), _temperature(line), worth, difference]
@@ -108,7 +112,12 @@ def picture(study, names, draws=12, scale=2):
     for number in range(CLASSES):
         kinds = samples[number], unseen.of_class(number)
         parts = [rng.permutation(each)[:draws, :, :, 0] for each in kinds]
-        shown = [np.pad(np.hstack(list(part)), ((1, 1), (4, 4))) for part in parts]
-        rows.append(np.hstack(shown))
+        shown = [_beside(part, gap=1) for part in parts]
+        rows.append(_beside(shown, gap=8))
     large = np.vstack(rows).repeat(scale, axis=0).repeat(scale, axis=1)
-    Image.fromarray(255 - large).save(study.folder / "class_samples.png", optimize=True)
+    Image.fromarray(large).save(study.folder / "class_samples.png", optimize=True)
+
+
+def _beside(images, gap):
+    """Images in a row, with white between them and below."""
+    return np.hstack([np.pad(each, ((0, gap), (0, gap)), constant_values=255) for each in images])

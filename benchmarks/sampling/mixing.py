@@ -139,7 +139,7 @@ def reference(folder, text):
 
 @cache
 def program(folder, name, text, target, kernel, chains, warmup, draws):
-    """A compiled run, a function of weights, 1/T and key to the draws; and the push-forward.
+    """A compiled run, as of `from_two_sides`; and the push-forward.
 
     The name is that of a network: those of one declaration share the program.
     """
@@ -165,7 +165,7 @@ def measured(folder, case, classes):
     began = time.perf_counter()
     own = unit(case.network, case.target).params
     params = DensityParams(own, reference(folder, case.reference).params)
-    kept = run(params, jnp.float32(case.strength), jax.random.key(0))
+    kept = run(params, jnp.float32(case.strength), jax.random.key(0), jnp.arange(len(CLASSES)))
     kept = jax.tree.map(lambda leaf: _by_class(np.asarray(leaf), case), kept)
     seconds = time.perf_counter() - began
     gradients = kept.gradients.sum(axis=2).mean() + ASCENT / 2

@@ -1,4 +1,4 @@
-"""Chains of all classes in one batch, half of each class's from draws of q, half from optima."""
+"""Chains of classes in one batch, half of each class's from draws of q, half from optima."""
 
 import math
 from collections.abc import Callable
@@ -53,14 +53,15 @@ def from_two_sides(
     draws: int,
     ascent: int = STEPS,
 ) -> Callable[..., Kept]:
-    """A compiled run, a function of weights, 1/T and key to the draws, warmup included.
+    """A compiled run, a function of weights, 1/T, key and channels to the draws with the warmup.
 
-    The step size and what else the kernel adapts is each class's own.
+    The step size and what else the kernel adapts is each class's own. Classes in one batch wait
+    for the longest of their trajectories.
 
     Args:
-        density: of class 0 at T = 1; the other classes differ in the unit's channel alone.
+        density: of any class at T = 1; classes differ in the unit's channel alone.
         kernel: as `parse_kernel` takes it; a kernel of tilts.
-        classes: number of classes.
+        classes: number of classes in a batch, and of channels that a run is given.
         chains: of each class, an even number.
         warmup: transitions that adapt.
         draws: transitions after them.
@@ -68,8 +69,7 @@ def from_two_sides(
     """
     tilted: Any = Tilted(density)
     made: Any = parse_kernel(kernel).bind(tilted)
-    channels = jnp.arange(classes)
-    members = jnp.repeat(channels, chains)
+    members = jnp.repeat(jnp.arange(classes), chains)
     moved = jnp.arange(classes * chains).reshape(classes, chains)[:, chains // 2 :].ravel()
     shape, size = density.latent_shape, math.prod(density.unit.shape)
     directions = jax.random.normal(jax.random.key(99), (size, PROJECTIONS)) / math.sqrt(size)
@@ -84,13 +84,13 @@ def from_two_sides(
     def begin(params, strength, key, z, channel):
         return made.init(key, 0, z, ((of_class(params, channel), strength),), {})
 
-    def transition(params, strength, carry, _):
+    def transition(params, strength, channels, carry, _):
         states, tuning, count = carry
 
         def move(state, channel):
             return made.sample(state, ((of_class(params, channel), strength),), {})
 
-        states = jax.vmap(move)(states, members)
+        states = jax.vmap(move)(states, channels)
         pooled = jax.tree.map(
             lambda each: jax.ops.segment_sum(each, members, classes) / chains,
             made.feedback(states),
@@ -114,16 +114,17 @@ def from_two_sides(
         return (states, tuning, count + 1), kept
 
     @jax.jit
-    def run(params, strength, key):
+    def run(params, strength, key, channels):
+        channels = channels[members]
         key_start, key_chain = jax.random.split(key)
         z = jax.random.normal(key_start, (len(members), *shape))
         ascend = jax.vmap(partial(optimum, params, strength))
-        z = z.at[moved].set(ascend(z[moved], members[moved]))
+        z = z.at[moved].set(ascend(z[moved], channels[moved]))
         keys = jax.random.split(key_chain, len(members))
-        states = jax.vmap(partial(begin, params, strength))(keys, z, members)
+        states = jax.vmap(partial(begin, params, strength))(keys, z, channels)
         each = jax.tree.map(lambda leaf: leaf[::chains], states)
         tuning = Tuning.around(made.tuned(each))
-        step = partial(transition, params, strength)
+        step = partial(transition, params, strength, channels)
         start = (states, tuning, jnp.zeros((), jnp.int32))
         return jax.lax.scan(step, start, length=warmup + draws)[1]
 
