@@ -37,7 +37,7 @@ TOYS = {
         *("{out}/temperatures", "--size", "32", "--warps", "1", "--classes", "1", "--chains", "4"),
         *("--gradients", "80", "--cold", "1", "--reference", "bounded:band:8@18"),
     ],
-    "references/faces.py": ["{out}/faces"],
+    "references/faces.py": ["{out}/faces", "32-log-prob", "limits"],
     "training/pretraining.py": ["--out", "{out}/pretraining"],
     "training/training_step.py": [],
 }
