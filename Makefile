@@ -38,12 +38,11 @@ lint: $(VENV)/installed  ## Formatting, lint and types
 # are the longest.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-test: lint  ## Lint, types, tests and the notebook, 13 minutes on two cores
+test: lint  ## Lint, types, tests and the notebook, 15 minutes on two cores
 	$(PYTEST)
 
 # Each room's tests that take little: what another Python or other versions would break shows here.
-QUICK := tests/options tests/data tests/models/formats tests/inference/runs \
-	tests/inference/kernels/test_split.py tests/inference/sampling/test_driver.py \
+QUICK := tests/options tests/models/formats tests/inference/runs tests/inference/kernels/test_split.py \
 	tests/inference/training/test_recipe.py tests/test_imports.py tests/test_init.py
 
 test-quick: $(VENV)/installed  ## A part of the tests, 2 minutes; with PYTHON=python3.12 on that Python

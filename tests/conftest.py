@@ -11,6 +11,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Self
 
+import hypothesis
 import jax
 import jax.numpy as jnp
 import jaxtyping
@@ -26,6 +27,10 @@ check_types = beartype(
 jaxtyping.install_import_hook("ppl_cnn", f"{__name__}.check_types")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Where other processes keep the machine busy, an example may take any time.
+hypothesis.settings.register_profile("undated", deadline=None)
+hypothesis.settings.load_profile("undated")
 
 # Workers, runs in processes of their own and the next session need not compile what one has.
 PROGRAMS = {

@@ -18,7 +18,9 @@ def evidence(command):
 def test_it_prints_a_table_and_writes_it(classes, tmp_path, evidence):
     out = tmp_path / "run"
     few = ("--particles", "8", "--temperatures", "5")
-    done = evidence("--unit", f"fc8:0-{classes - 1}", *SETTINGS, *few, "--out", str(out))
+    white = ("--reference", "white:10")
+    units = f"fc8:0-{classes - 1}"
+    done = evidence("--unit", units, *white, *SETTINGS, *few, "--out", str(out))
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[-1] == str(out / "evidence.json")

@@ -74,10 +74,18 @@ def module_of(name):
     return "benchmarks." + name.removesuffix(".py").replace("/", ".")
 
 
+LONG = {
+    *("references/class_samples.py", "training/pretraining.py", "training/training_step.py"),
+    *("sampling/samplers.py", "sampling/samplers_table.py", "sampling/mixing.py"),
+    *("recognition/class_images.py", "speed/leapfrog.py"),
+}
+"""Toys that take ten seconds and more: they run in `make test-all`."""
 ORDER = sorted(TOYS, key=lambda name: (name == "sampling/samplers_table.py", name))
 
 
-@pytest.mark.parametrize("name", ORDER)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in ORDER]
+)
 def test_a_toy_runs(name, out, command, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for processes that it starts

@@ -228,6 +228,7 @@ def test_units_share_the_generators_weights_also_if_it_was_opened_twice(there):
     assert [leaf.shape for leaf in jax.tree.leaves(placed)] == shapes
 
 
+@pytest.mark.long
 def test_two_devices_give_the_draws_of_one(tmp_path):
     (tmp_path / "script.py").write_text(
         "import sys\n"
@@ -284,6 +285,7 @@ def test_images_of_another_shape_are_refused(refused):
         as_start(np.ones((1, 2, 2, 1), np.float32)).latents([density_of(flat)], Sampling(chains=2))
 
 
+@pytest.mark.long
 def test_a_command_samples_two_units_under_ones_own_generator(command, there, tmp_path):
     out = tmp_path / "run"
     line = ("--unit", "conv2:3-4", "--reference", "own_generator:generator", "--chains", "2")

@@ -91,6 +91,7 @@ def test_a_finished_run_is_not_trained_again(whole):
     assert (whole / "weights.safetensors").stat().st_mtime_ns == before
 
 
+@pytest.mark.long
 def test_two_devices_train_to_the_same_weights_up_to_rounding(whole, tmp_path):
     code = f"""
 import jax
