@@ -94,7 +94,7 @@ def _likeness(line):
 
 
 def picture(study, names, draws=12, scale=2):
-    """A row for each class: draws of the first chains that are there, and real images beside them.
+    """A row for each class: draws of the first case that is there, and real images beside them.
 
     Args:
         study: its folder has the draws, and gets class_samples.png.
@@ -119,5 +119,5 @@ def picture(study, names, draws=12, scale=2):
 
 
 def _beside(images, gap):
-    """Images in a row, with white between them and below."""
-    return np.hstack([np.pad(each, ((0, gap), (0, gap)), constant_values=255) for each in images])
+    """Images in a row, with white between them."""
+    return np.hstack([np.pad(each, ((0, 1), (0, gap)), constant_values=255) for each in images])
