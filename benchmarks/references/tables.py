@@ -18,7 +18,7 @@ _COLUMNS = {
         "agree | effective draws per 1,000: median, worst class | work of a chain | mean f, sides "
         f"| {_LIKENESS}"
     ),
-    "langevin": f"network | gradients of a chain | mean f: start, draws | {_LIKENESS}",
+    "langevin": f"network | x clipped | gradients of a chain | mean f: start, draws | {_LIKENESS}",
 }
 
 
@@ -65,7 +65,8 @@ def _chained(line):
 
 def _moved(line):
     start, end = line["response"]
-    return [line["network"], f"{line['steps']:,}", f"{start:.1f}, {end:.1f}"]
+    clipped = "yes" if line["clipped"] else "no"
+    return [line["network"], clipped, f"{line['steps']:,}", f"{start:.1f}, {end:.1f}"]
 
 
 def _named(line):
