@@ -18,7 +18,7 @@ _COLUMNS = {
         "agree | effective draws per 1,000: median, worst class | work of a chain | mean f, sides "
         f"| {_LIKENESS}"
     ),
-    "langevin": f"network | gradients of a chain | mean f: start, draws | {_LIKENESS}",
+    "langevin": f"network | x clipped | gradients of a chain | mean f: start, draws | {_LIKENESS}",
 }
 
 
@@ -65,7 +65,8 @@ def _chained(line):
 
 def _moved(line):
     start, end = line["response"]
-    return [line["network"], f"{line['steps']:,}", f"{start:.1f}, {end:.1f}"]
+    clipped = "yes" if line["clipped"] else "no"
+    return [line["network"], clipped, f"{line['steps']:,}", f"{start:.1f}, {end:.1f}"]
 
 
 def _named(line):
@@ -94,7 +95,7 @@ def _likeness(line):
 
 
 def picture(study, names, draws=12, scale=2):
-    """A row for each class: draws of the first chains that are there, and real images beside them.
+    """A row for each class: draws of the first case that is there, and real images beside them.
 
     Args:
         study: its folder has the draws, and gets class_samples.png.
@@ -119,5 +120,5 @@ def picture(study, names, draws=12, scale=2):
 
 
 def _beside(images, gap):
-    """Images in a row, with white between them and below."""
-    return np.hstack([np.pad(each, ((0, gap), (0, gap)), constant_values=255) for each in images])
+    """Images in a row, with white between them."""
+    return np.hstack([np.pad(each, ((0, 1), (0, gap)), constant_values=255) for each in images])

@@ -60,6 +60,8 @@ class Weighed:
         if self.strength == 1:
             line["expected"] = self._expected(study)
         samples = [self._samples(number, each, scorer) for number, each in enumerate(weights)]
+        if not any(images is None for images in samples):
+            np.savez_compressed(study.folder / f"{self.name}.npz", images=np.stack(samples))
         return {**line, **study.real.of_classes(samples)}
 
     def _expected(self, study):
