@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +64,7 @@ class Chains:
         work = kept.gradients + cost * kept.forward_passes
         warmup_work = work[:, :, : self.warmup].sum(axis=2).mean()
         after = Kept(*(leaf[:, :, self.warmup :] for leaf in kept))
-        each = list(zip(after.response, after.projections, strict=True))
+        each: Any = list(zip(after.response, after.projections, strict=True))
         sides = [two_sides(*quantities) for quantities in each]
         ess = np.asarray([smallest_ess(*quantities) for quantities in each])
         spent = work[:, :, self.warmup :].sum(axis=(1, 2))
@@ -108,11 +109,13 @@ class Chains:
             if not path.exists():
                 given = jnp.float32(self.strength), jax.random.key(number), jnp.asarray([number])
                 kept = run(density.params, *given)._asdict()
-                np.savez(path, **{name: np.asarray(leaf) for name, leaf in kept.items()})
+                leaves: Any = {name: np.asarray(leaf) for name, leaf in kept.items()}
+                np.savez(path, **leaves)
                 print(f"{self.name}: class {number}", file=sys.stderr, flush=True)
             with np.load(path) as file:
                 found.append(Kept(**file))
-        return Kept(*(np.swapaxes(np.stack(each), 1, 2) for each in zip(*found, strict=True)))
+        joined: Any = [np.swapaxes(np.stack(each), 1, 2) for each in zip(*found, strict=True)]
+        return Kept(*joined)
 
 
 def smallest_ess(response, projections):

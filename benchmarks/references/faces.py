@@ -21,6 +21,7 @@ faces.png.
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -216,15 +217,17 @@ def chains(folder, sizes, *, toy=False):
         out=folder / "chains",
     )
     found = ppl_cnn.diagnose(tree)
+    sides = found.sides
+    assert sides is not None
     yield {
         "part": "chains",
         "chains": sizes.chains,
         "warmup": sizes.warmup,
         "draws": sizes.kept,
-        "rhat": found.sides.rhat.value,
-        "of": found.sides.rhat.of,
-        "response": found.sides.response,
-        "error": found.sides.error,
+        "rhat": sides.rhat.value,
+        "of": sides.rhat.of,
+        "response": sides.response,
+        "error": sides.error,
         "effective": found.efficiency.effective_draws,
         "gradients_per_effective_draw": found.efficiency.gradients_per_effective_draw,
         "global_acceptance": found.efficiency.transitions["global_acceptance_rate"],
@@ -295,7 +298,7 @@ def main():
     options = parser.parse_args()
     sizes, folder = TOY if options.toy else FULL, options.folder
     folder.mkdir(parents=True, exist_ok=True)
-    parts = {case.name: partial(weighed, case) for case in sizes.cases}
+    parts: dict[str, Any] = {case.name: partial(weighed, case) for case in sizes.cases}
     parts |= {"limits": limits, "chains": chains}
     if unknown := set(options.wanted) - parts.keys():
         parser.error(f"unknown parts {', '.join(unknown)}; there are {', '.join(parts)}")
