@@ -26,7 +26,7 @@ class Stage(NamedTuple):
     blocks: int
     kernel: int
     stride: int
-    """Of its first block."""
+    """The stride of the first block; the others have 1."""
     expansion: int
     channels: int
 
@@ -48,7 +48,7 @@ class Layer(NamedTuple):
     name: str
     norm: str
     shape: tuple[int, int, int, int]
-    """Of its kernel (out, in, row, col); with one input, each channel is read alone."""
+    """The kernel's shape (out, in, row, col); with one input, each channel is read alone."""
     stride: int = 1
     rectified: bool = True
 

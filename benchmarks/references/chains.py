@@ -149,7 +149,7 @@ def forward_cost(density, count, rounds=9):
 
 
 def _images(density, z):
-    """Of each class, evenly spaced draws of all chains: (class, draw, 28, 28, 1), uint8."""
+    """Evenly spaced draws of all chains of each class: (class, draw, 28, 28, 1), uint8."""
     every = max(1, z.shape[1] * z.shape[2] // MOST)
     z = z[:, :, every - 1 :: every]
     mean = np.asarray(density.unit.preprocessing.mean, np.float32)

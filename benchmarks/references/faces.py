@@ -77,7 +77,7 @@ class Sizes:
 
     cases: tuple[Case, ...]
     draws: int
-    """Of each class and temperature, which are judged."""
+    """The number that is judged, for each class and temperature."""
     chains: int
     warmup: int
     kept: int

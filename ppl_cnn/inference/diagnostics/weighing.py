@@ -37,7 +37,7 @@ class Weighing(NamedTuple):
     """
 
     weights: Weights
-    """Of all proposals."""
+    """The weights of all proposals."""
     distinct: int
     """The number of different proposals among the draws."""
     draws: int

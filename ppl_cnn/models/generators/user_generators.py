@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.extend.core import ClosedJaxpr  # type: ignore[attr-defined]
+from jax.extend.core import ClosedJaxpr  # type: ignore[attr-defined]  # JAX exports it untyped
 from jaxtyping import Array, Float, PyTree
 
 from ppl_cnn.errors import ArgumentError, InputError, one_line

@@ -88,7 +88,7 @@ def test_chains_cross_where_a_trajectory_would_not():
 
 
 def test_moments_are_those_of_brute_force():
-    """Of a density in the plane, by quadrature."""
+    """The moments of a density in the plane, by quadrature."""
     axis = np.linspace(-6, 6, 401, dtype=np.float32)
     grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
     log = np.asarray(jax.vmap(bent)(grid), np.float64) - (grid.astype(np.float64) ** 2).sum(1) / 2

@@ -159,7 +159,7 @@ def precision_recall(
 
     Args:
         made: features of made images.
-        real: features of real images. Of either at most 2,000 are taken, as many of each.
+        real: features of real images. At most 2,000 of either kind are taken, as many of each.
         seed: of their choice.
     """
     count = min(len(made), len(real), _MANIFOLD)

@@ -213,7 +213,7 @@ def test_a_strong_tilt_is_refused_before_anything_is_drawn(tmp_path, refused):
     assert open_draws(tmp_path / "run" / "draws.zarr")["posterior"].sizes["draw"] == 0
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["importance"]["effective"] < run.FEWEST_EFFECTIVE
-    # Of images, the weights are the density, however few carry it.
+    # The weights of images are the density, however few carry it.
     score = ppl_cnn.ScoreFunction(jnp.mean, (28, 28, 1))
     images = ppl_cnn.EmpiricalDensity(score, ppl_cnn.Empirical("fashion-embedded", "test[:9]"), 1.0)
     assert ppl_cnn.draw(images, chains=1, draws=4, **QUIET)["posterior"].sizes["draw"] == 4
