@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.kernels.adaptation import Tuned
 from ppl_cnn.inference.kernels.chain_state import ChainState, first_chain
-from ppl_cnn.inference.kernels.kernel import Statistic
+from ppl_cnn.inference.kernels.kernel import Statistic, parsed_count
 from ppl_cnn.inference.kernels.tilt_kernel import TiltKernel
 from ppl_cnn.inference.kernels.trajectory import (
     FIRST_ANGLE,
@@ -86,13 +86,7 @@ class ISIR(TiltKernel[ChainState]):
         Raises:
             ArgumentError: the text is no positive whole number.
         """
-        if not (value.isascii() and value.isdigit() and int(value) > 0):
-            raise ArgumentError(
-                f"Kernel {'isir:' + value!r} has no number of fresh draws. Write isir:N with N at "
-                f"least 1, for example isir:16.",
-                argument="kernel",
-            )
-        return cls(fresh=int(value))
+        return cls(fresh=parsed_count(cls.name, value, what="fresh draws", letter="N"))
 
     def __str__(self) -> str:
         """`isir`, or `isir:N` where N is not the default."""

@@ -225,6 +225,27 @@ def with_settings(name: str, settings: Mapping[str, tuple[float, float]]) -> str
     return f"{name}({', '.join(changed)})" if changed else name
 
 
+def parsed_count(name: str, value: str, *, what: str, letter: str) -> int:
+    """The number in a text NAME:VALUE that counts something, at least 1.
+
+    Args:
+        name: the kernel's.
+        value: what follows the colon.
+        what: what is counted.
+        letter: what stands for the number in the error.
+
+    Raises:
+        ArgumentError: the value is no positive whole number.
+    """
+    if not (value.isascii() and value.isdigit() and int(value) > 0):
+        raise ArgumentError(
+            f"Kernel {f'{name}:{value}'!r} has no number of {what}. Write {name}:{letter} with "
+            f"{letter} at least 1, for example {name}:16.",
+            argument="kernel",
+        )
+    return int(value)
+
+
 def check_positive(name: str, value: float) -> None:
     """Refuses a setting that is not a positive finite number.
 

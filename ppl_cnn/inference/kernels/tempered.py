@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.kernels.adaptation import Tuned
 from ppl_cnn.inference.kernels.chain_state import ChainState, first_chain
-from ppl_cnn.inference.kernels.kernel import Ladder, Statistic, Transition
+from ppl_cnn.inference.kernels.kernel import Ladder, Statistic, Transition, parsed_count
 from ppl_cnn.inference.kernels.tilt_kernel import TiltKernel
 from ppl_cnn.inference.kernels.trajectory import (
     FIRST_ANGLE,
@@ -161,13 +161,7 @@ class Tempered(TiltKernel[TemperedState]):
         Raises:
             ArgumentError: the text is no positive whole number.
         """
-        if not (value.isascii() and value.isdigit() and int(value) > 0):
-            raise ArgumentError(
-                f"Kernel {'tempered:' + value!r} has no number of rungs. Write tempered:R with R "
-                f"at least 1, for example tempered:16.",
-                argument="kernel",
-            )
-        return cls(rungs=int(value))
+        return cls(rungs=parsed_count(cls.name, value, what="rungs", letter="R"))
 
     @property
     def replicas(self) -> int:
