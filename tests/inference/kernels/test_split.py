@@ -262,7 +262,7 @@ def test_a_few_huge_jumps_do_not_make_the_angle_collapse():
     one, none = jnp.asarray(1.0), jnp.zeros(())
     for count in range(100):
         radians = jnp.exp(angle.log_angle)
-        # Of a coordinate of N(0, 1): E (z' - z)^2 = 2 (1 - cos) and its derivative by the log.
+        # For a coordinate of N(0, 1): E (z' - z)^2 = 2 (1 - cos) and its derivative by the log.
         squared, slope = 2 * (1 - jnp.cos(radians)), 2 * radians * jnp.sin(radians)
         if count < 4:
             squared, slope = jnp.asarray(400.0), jnp.asarray(-400.0)

@@ -62,7 +62,7 @@ def test_the_page_needs_nothing_from_outside(page):
     assert "://" not in page.source
     (policy,) = [tag["content"] for tag in page.all("meta") if "http-equiv" in tag]
     assert policy.startswith("default-src 'none'; img-src data:;")
-    # Of all scripts, the browser may run this one only.
+    # The browser may run this script only.
     (script,) = page.scripts
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert f"script-src 'sha256-{digest}'" in policy

@@ -108,7 +108,7 @@ def test_a_summary_has_errors_likelihood_and_their_standard_errors(answers):
 
 
 def test_standard_errors_are_those_of_repeated_tests():
-    """Of 300 test sets of 200 images; a deviation over 300 is known to 4 %."""
+    """The errors of 300 test sets of 200 images; a deviation over 300 is known to 4 %."""
     random = np.random.default_rng(3)
 
     def drawn():
@@ -187,7 +187,7 @@ def test_views_are_averaged_in_probability(lenet):
 
 
 def test_the_ten_views_are_alexnets(lenet):
-    """Of 28x28 images, scaled to 32: corners, centre and these mirrored, by hand."""
+    """The views of 28x28 images, scaled to 32: corners, centre and these mirrored, by hand."""
     split = open_split("fashion-embedded", "test[:60]")
     (batch,) = ten_view_batches(split, 60)
     assert batch["image"].shape == (60, 10, 28, 28, 1)

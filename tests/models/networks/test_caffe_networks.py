@@ -117,7 +117,7 @@ def numpy_scores(x, p, after_conv):
 
 @pytest.fixture(scope="module")
 def weights():
-    """Of both networks, as numpy arrays."""
+    """The weights of both networks, as numpy arrays."""
     random = np.random.default_rng(0)
     return {
         name: {

@@ -108,7 +108,7 @@ def test_gradient_inside_a_loop_is_that_of_the_library():
     assert_float_equal(jax.jit(descend, static_argnums=0)(convolve), descend(library_convolve))
 
 
-# Of an nnx.Conv: features in and out, and what else it is given. Its input has 9 x 8 places.
+# What an nnx.Conv is given: features in and out, and more. Its input has 9 x 8 places.
 LAYERS = [
     (3, 4, {}),
     (3, 4, {"strides": 2, "padding": "VALID"}),

@@ -128,7 +128,7 @@ def test_steeper_noise_is_read_as_steeper_by_just_that():
     exponents = [
         spectral_exponent(np.fft.ifft2(noise * frequency**-steep).real) for steep in (0.0, 0.5, 1.5)
     ]
-    # Of the same noise, but for what the window mixes: neighbouring waves.
+    # It is of the same noise, but for what the window mixes: neighbouring waves.
     np.testing.assert_allclose(np.diff(exponents), [0.5, 1.0], atol=0.04)
 
 
