@@ -58,6 +58,7 @@ def _page(description: dict[str, Any], exhibits: dict[str, np.ndarray]) -> str:
 <p class="note">Draws x = G(z), z ~ N(0, I), none left out.</p>
 </section>
 {_figures(description.get("figures"), description.get("judge", ""))}
+{_classes(description.get("classes"), description.get("judge", ""))}
 {_memory(exhibits)}
 <section><h2>From one draw to another</h2>
 {
@@ -101,6 +102,31 @@ def _figures(figures: dict[str, float] | None, judge: str) -> str:
 {rows}
 </tbody></table></div>
 <p class="note">In the features of {escape(judge)}, which was trained by labels.</p></section>
+"""
+
+
+def _classes(classes: dict[str, Any] | None, judge: str) -> str:
+    """Whether draws have the classes of the images, as the judge sees them."""
+    if not classes:
+        return ""
+    columns = ("share", "real_share", "log_z", "log_z_error", "real_log_z", "real_log_z_error")
+    rows = "\n".join(
+        f'<tr><th scope="row">{escape(name)}</th><td>{100 * share:.1f} %</td>'
+        f"<td>{100 * real:.1f} %</td><td>{z:.3f} ± {error:.3f}</td>"
+        f"<td>{real_z:.3f} ± {real_error:.3f}</td></tr>"
+        for name, share, real, z, error, real_z, real_error in zip(
+            classes["classes"], *(classes[column] for column in columns), strict=True
+        )
+    )
+    apart = np.abs(np.subtract(classes["log_z"], classes["real_log_z"])).mean()
+    return f"""<section><h2>Classes</h2>
+<div class="scroll"><table class="data"><thead><tr><th></th><th>share of draws</th>
+<th>share of images</th><th>log Z, draws</th><th>log Z, images</th></tr></thead><tbody>
+{rows}
+</tbody></table></div>
+<p class="note">{escape(judge)} names that share so. Z = E exp(f) normalises the class's density at
+T = 1, f = {escape(classes["target"])}; ± is one standard error. Under draws and under images log Z
+differs by {apart:.3f} on average.</p></section>
 """
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, PyTree, UInt8
 
 from ppl_cnn.data import ImageSplit, batches
 from ppl_cnn.errors import MismatchError
@@ -234,7 +234,7 @@ def figures_of(
         `frechet`, `precision`, `recall`, and `real_frechet`, `real_precision`, `real_recall` of
         one half of the real images against the other.
     """
-    real = np.concatenate(_pixels(images, min(count, len(images)), judge.network.image_shape))
+    real = first_images(images, count, judge.network.image_shape)
     seen = judge.look(real).features
     made = judge.look(
         draws_of(apply, params, latent_shape=latent_shape, count=count, seed=seed)
@@ -252,11 +252,19 @@ def figures_of(
     }
 
 
-def _pixels(images: ImageSplit, count: int, image_shape: tuple[int, int, int]) -> list[np.ndarray]:
-    """The first images of a split."""
+def first_images(
+    images: ImageSplit, count: int, image_shape: tuple[int, int, int]
+) -> UInt8[np.ndarray, "n row col channel"]:
+    """The first images of a split, in its order.
+
+    Args:
+        images: the split.
+        count: how many; all if there are fewer.
+        image_shape: the shape that images of varying sizes are brought to.
+    """
     found: list[np.ndarray] = []
     for batch in batches(images, _BATCH, image_shape=image_shape):
         found.append(batch["image"][: count - sum(map(len, found))])
         if sum(map(len, found)) >= count:
             break
-    return found
+    return np.concatenate(found)

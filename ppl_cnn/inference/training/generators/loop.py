@@ -22,6 +22,7 @@ from ppl_cnn.inference.runs.provenance import session
 from ppl_cnn.inference.runs.record import versions
 from ppl_cnn.inference.training.checkpoints import Checkpoints, whole_steps
 from ppl_cnn.inference.training.execution import Execution
+from ppl_cnn.inference.training.generators.class_figures import class_figures
 from ppl_cnn.inference.training.generators.exhibits import exhibits_of
 from ppl_cnn.inference.training.generators.figures import Judge, figures_of
 from ppl_cnn.inference.training.generators.recipe import STAGES, GeneratorRecipe
@@ -265,16 +266,16 @@ def publish(training: Training, out: Path, *, command: str) -> dict[str, Any]:
     if jax.process_index() == 0:
         params = rounded(params)
         if job.judge is not None:
+            compared: dict[str, Any] = {
+                "latent_shape": job.sizes.latent_shape,
+                "images": job.images,
+                "count": _COMPARED,
+            }
+            classes = class_figures(job.sizes.apply, params, job.judge, **compared)
             description |= {
                 "judge": job.judge.network.name,
-                "figures": figures_of(
-                    job.sizes.apply,
-                    params,
-                    job.judge,
-                    latent_shape=job.sizes.latent_shape,
-                    images=job.images,
-                    count=_COMPARED,
-                ),
+                "figures": figures_of(job.sizes.apply, params, job.judge, **compared),
+                "classes": classes._asdict(),
             }
         exhibits = exhibits_of(
             job.sizes.apply,

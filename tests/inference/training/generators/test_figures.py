@@ -1,7 +1,9 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ppl_cnn.data import open_split
+from ppl_cnn.inference.training.generators.class_figures import class_figures
 from ppl_cnn.inference.training.generators.figures import (
     Judge,
     frechet_distance,
@@ -62,3 +64,55 @@ def test_a_judge_of_other_images_is_refused(judge, refused):
         judge.check((64, 64, 3))
     assert Judge.named(None, "imagenette") is None
     assert isinstance(Judge(CNN.random(ALEXNET_FASHION)), Judge)
+
+
+def test_a_class_has_its_share_and_its_log_z(judge):
+    """Draws that are the images, in another order, have the images' figures."""
+    split = open_split("fashion-embedded", "test[:500]")
+    pixels = split.source.read(range(500))["image"]
+
+    def some_of_them(params, z):
+        return params["images"][jnp.arange(len(z)) % 500]
+
+    found = class_figures(
+        some_of_them,
+        {"images": jnp.asarray(pixels[::-1], jnp.float32)},
+        judge,
+        latent_shape=(1,),
+        images=split,
+        count=500,
+    )
+    logits = np.asarray(judge.network.logits(pixels), np.float64)
+    posterior = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found.log_z, np.log(posterior.mean(axis=0)), atol=1e-4)
+    np.testing.assert_allclose(found.real_log_z, found.log_z, atol=1e-4)
+    error = posterior.std(axis=0, ddof=1) / np.sqrt(500) / posterior.mean(axis=0)
+    np.testing.assert_allclose(found.log_z_error, error, rtol=1e-3)
+    counts = np.bincount(logits.argmax(axis=1), minlength=10)
+    np.testing.assert_allclose(found.share, counts / 500)
+    assert found.classes[0] == "T-shirt/top"
+    assert found.target == "log-prob"
+
+
+def test_a_generatively_trained_judge_gives_log_z_of_its_score(judge):
+    network = judge.network
+    trained = CNN(
+        network.declaration,
+        network.arrays(),
+        network.alpha[...] + 3.0,
+        classes=network.classes,
+        objective="generative",
+    )
+    split = open_split("fashion-embedded", "test[:50]")
+    pixels = split.source.read(range(50))["image"]
+    found = class_figures(
+        lambda params, z: params["images"][: len(z)],
+        {"images": jnp.asarray(np.concatenate(10 * [pixels]), jnp.float32)},
+        Judge(trained),
+        latent_shape=(1,),
+        images=split,
+        count=50,
+    )
+    scores = np.asarray(network.logits(pixels) - network.alpha[...][None], np.float64)
+    assert found.target == "logit"
+    np.testing.assert_allclose(found.log_z, np.log(np.exp(scores).mean(axis=0)), atol=1e-3)

@@ -54,6 +54,7 @@ def test_its_page_shows_draws_and_their_nearest_images(whole):
     text = generator_page(whole).read_text()
     assert text.count("<img") == 3
     assert "Fréchet distance" in text
+    assert "Ankle boot" in text
     with np.load(whole / "exhibits.npz") as file:
         nearest, draws = file["nearest"], file["compared"]
         apart = np.sqrt(((nearest - draws.astype(float)) ** 2).mean(axis=(1, 2, 3)))
