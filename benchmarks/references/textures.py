@@ -1,29 +1,27 @@
 """Filters of SqueezeNet's early layers under a generator of photographs' patches.
 
     export PPL_CNN_REAL_WEIGHTS=real                  # which tests/fetch_real_inputs.py fetches
-    python -m benchmarks.references.textures runs/textures patches photographs/
-    python -m ppl_cnn.generator --data folder:runs/textures/patches --size 32 --autoencoder 15 \
-        --flow 25 --adversarial 6 --out runs/textures/generator
-    python -m benchmarks.references.textures runs/textures measure
+    python -m benchmarks.references.textures runs/textures photographs/
 
-`patches` cuts windows of 32x32 pixels out of photographs at several scales: those for training from
-the left three quarters of each, those for testing from the rest. `measure` weights 10,000 draws of
-each reference by exp(f/T) for filters of SqueezeNet with images of 32x32 pixels; T is the standard
-deviation of the filter's response to test patches. What a reference should give is known: it is
-what the test patches give.
+Windows of 32x32 pixels are cut out of photographs at several scales: those for training from the
+left three quarters of each, those for testing from the rest. A generator is trained on the former.
+Then 10,000 draws of each reference are weighted by exp(f/T) for filters of SqueezeNet with images
+of 32x32 pixels; T is the standard deviation of the filter's response to test patches. What a
+reference should give is known: it is what the test patches give.
 
     log_z: the mean absolute difference of log Z from that under test patches
     response: Wasserstein's distance of the response's distributions, in units of T
     tilted: the difference of the mean response under p from that under test patches, in units of T
     ess: the effective share of the draws, the median over filters
 
-Rows of results.jsonl are not measured again; the folder gets table.md and textures.png.
+A rerun resumes the training, and measures no row of results.jsonl again; the folder gets table.md
+and textures.png.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
@@ -36,6 +34,8 @@ from ppl_cnn.inference.sampling.resampling.run import proposals_of
 from ppl_cnn.inference.sampling.resampling.scorer import Scorer
 from ppl_cnn.inference.sampling.resampling.settings import Resample, Resampling
 from ppl_cnn.inference.training.generators.figures import first_images
+from ppl_cnn.inference.training.generators.loop import train_generator
+from ppl_cnn.inference.training.generators.recipe import GeneratorRecipe
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.empirical_density import EmpiricalDensity
 from ppl_cnn.models.references.empirical import Empirical
@@ -55,26 +55,42 @@ PICTURED = 3
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many patches and draws."""
+    """How many patches of each photograph, and draws; and the generator's training."""
 
     train: int
     test: int
     draws: int
     layers: tuple[str, ...]
+    stages: dict[str, str]
 
 
-FULL = Sizes(train=400, test=250, draws=10_000, layers=LAYERS)
-TOY = Sizes(train=4, test=8, draws=64, layers=TOY_LAYERS)
+FULL = Sizes(400, 250, 10_000, LAYERS, {"autoencoder": "15", "flow": "25", "adversarial": "6"})
+TOY = Sizes(
+    32, 32, 64, TOY_LAYERS, {"autoencoder": "2steps", "flow": "2steps", "adversarial": "2steps"}
+)
 
 
-def cut(photographs, folder, sizes):
-    """Writes the patches of photographs, a class folder for each photograph."""
-    for number, path in enumerate(sorted(photographs)):
-        with Image.open(path) as opened:
-            whole = ImageOps.exif_transpose(opened).convert("RGB")
+def photographs(given: Iterable[Path]):
+    """Names and images of files, or of folders' files."""
+    for path in given:
+        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+            with Image.open(file) as opened:
+                yield file.stem, ImageOps.exif_transpose(opened).convert("RGB")
+
+
+def toy_photographs():
+    """Two fields of noise."""
+    for name in ("one", "other"):
+        noise = np.random.default_rng(len(name)).integers(0, 256, (80, 120, 3), np.uint8)
+        yield name, Image.fromarray(noise)
+
+
+def cut(named, folder, sizes):
+    """Writes the patches of named photographs, a class folder for each."""
+    for number, (name, whole) in enumerate(named):
         rng = np.random.default_rng(number)
         for split, count in (("train", sizes.train), ("test", sizes.test)):
-            target = folder / split / path.stem
+            target = folder / split / name
             target.mkdir(parents=True, exist_ok=True)
             for index in range(count):
                 patch = window(whole, SCALES[index % len(SCALES)], split, rng)
@@ -226,32 +242,25 @@ def picture(study, tile=40, label=150):
 def main():
     parser = command_line(__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("part", choices=("patches", "measure"))
     parser.add_argument("photographs", type=Path, nargs="*", help="files, or folders of them")
     options = parser.parse_args()
-    study = Textures(options.folder, TOY if options.toy else FULL, options.toy)
-    if options.part == "patches":
-        found = [
-            file
-            for given in options.photographs
-            for file in (sorted(given.iterdir()) if given.is_dir() else [given])
-        ]
-        cut(found, study.folder / "patches", study.sizes)
-        return
+    sizes, patches = TOY if options.toy else FULL, options.folder / "patches"
+    if not patches.is_dir():
+        named = toy_photographs() if options.toy else photographs(options.photographs)
+        cut(named, options.folder / "cutting", sizes)
+        (options.folder / "cutting").rename(patches)
+    study = Textures(options.folder, sizes, options.toy)
+    recipe = GeneratorRecipe(
+        data=f"folder:{patches}", size=SIDE, batch_size=32 if options.toy else 64, **sizes.stages
+    )
+    train_generator(recipe, out=study.folder / "generator")
     results = study.folder / "results.jsonl"
-    names = [name for name in REFERENCES if name != "generator" or _has_generator(study)]
-    wanted: list[Any] = missing(results, names, lambda line: line["part"])
-    for name in wanted:
+    for name in missing(results, REFERENCES, lambda line: line["part"]):
         for line in list(measured(study, name)):
             add_line(results, line)
             say(**line)
     (study.folder / "table.md").write_text(table(read_lines(results)))
-    if _has_generator(study):
-        picture(study)
-
-
-def _has_generator(study):
-    return (study.folder / "generator" / "generator.json").is_file()
+    picture(study)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ TOYS = {
     ],
     "references/class_samples.py": ["{out}/references"],
     "references/faces.py": ["{out}/faces", "32-log-prob", "limits"],
+    "references/textures.py": ["{out}/textures"],
     "training/pretraining.py": ["--out", "{out}/pretraining"],
     "training/training_step.py": [],
 }
@@ -52,6 +53,7 @@ FILES = {
     "recognition/class_images.py": ("images/table.md", "images/grid.png"),
     "references/class_samples.py": ("references/toy/tables.md", "references/toy/class_samples.png"),
     "references/faces.py": ("faces/table.md", "faces/faces.png"),
+    "references/textures.py": ("textures/table.md", "textures/textures.png"),
     "training/pretraining.py": ("pretraining/table.md", "pretraining/curves.png"),
 }
 """Benchmark -> the files that it must have written."""
@@ -75,7 +77,8 @@ def module_of(name):
 
 
 LONG = {
-    *("references/class_samples.py", "training/pretraining.py", "training/training_step.py"),
+    *("references/class_samples.py", "references/textures.py"),
+    *("training/pretraining.py", "training/training_step.py"),
     *("sampling/samplers.py", "sampling/samplers_table.py", "sampling/mixing.py"),
     *("recognition/class_images.py", "speed/leapfrog.py"),
 }
