@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.common import in_turn, seconds
-from benchmarks.references.clothes import CLASSES
 from benchmarks.references.likeness import MOST, as_seen
 from benchmarks.references.study import Study
+from benchmarks.references.ten_classes import CLASSES
 from benchmarks.sampling.two_sided import Kept, from_two_sides
 from ppl_cnn.inference.diagnostics.summary import quiet
 from ppl_cnn.inference.diagnostics.two_sides import two_sides

@@ -14,7 +14,7 @@ BENCHMARKS = ROOT / "benchmarks"
 WITHOUT_COMMAND = {
     *("common.py", "recognition/arms.py", "recognition/findings.py", "recognition/judge.py"),
     *("sampling/digits.py", "sampling/kernels.py", "sampling/mixing_table.py"),
-    *("sampling/two_sided.py", "references/chains.py", "references/clothes.py"),
+    *("sampling/two_sided.py", "references/chains.py", "references/ten_classes.py"),
     *("references/judge.py", "references/langevin.py", "references/likeness.py"),
     *("references/study.py", "references/tables.py", "references/weighing.py"),
     "training/pretraining_runs.py",
