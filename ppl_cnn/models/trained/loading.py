@@ -11,7 +11,9 @@ from ppl_cnn.models.networks.class_names import class_names
 from ppl_cnn.models.networks.declaration import Network
 from ppl_cnn.models.networks.graph import shapes
 from ppl_cnn.models.trained.cnn import CNN
-from ppl_cnn.models.trained.importing import params_from
+from ppl_cnn.models.trained.checkpoints.entries import entry_of
+from ppl_cnn.models.trained.checkpoints.reparametrized import folded
+from ppl_cnn.models.trained.importing import names_in_files, params_from
 from ppl_cnn.models.trained.model_folder import (
     declaration_of,
     model_folder,
@@ -89,18 +91,23 @@ def load(model: str | Path, weights: str | Path | None = None) -> CNN | ModuleNe
     )
 
 
-def read_published(path: Path, network: Network, objective: str | None = None) -> CNN:
+def read_published(
+    path: Path, network: Network, objective: str | None = None, *, entry: str | None = None
+) -> CNN:
     """A declared network with the weights of a published file, and with its classes' names.
 
     Args:
         path: the file.
         network: the declaration.
         objective: what the network's training minimised; None if it is unknown.
+        entry: the entry of the file that holds the weights, if there are several; see `load`.
 
     Raises:
         InputError: the file can't be read (see `read_tensors`), or holds other weights.
     """
-    params = params_from(read_tensors(path), network, path)
+    wanted = [*names_in_files(network).values()]
+    tensors = entry_of(folded(read_tensors(path), path), wanted, source=path, entry=entry)
+    params = params_from(tensors, network, path)
     return CNN(network, params, classes=class_names(network), objective=objective)
 
 
