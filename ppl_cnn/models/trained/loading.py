@@ -10,9 +10,9 @@ from ppl_cnn.models.networks.catalogue import network_named
 from ppl_cnn.models.networks.class_names import class_names
 from ppl_cnn.models.networks.declaration import Network
 from ppl_cnn.models.networks.graph import shapes
-from ppl_cnn.models.trained.cnn import CNN
 from ppl_cnn.models.trained.checkpoints.entries import entry_of
 from ppl_cnn.models.trained.checkpoints.reparametrized import folded
+from ppl_cnn.models.trained.cnn import CNN
 from ppl_cnn.models.trained.importing import names_in_files, params_from
 from ppl_cnn.models.trained.model_folder import (
     declaration_of,
