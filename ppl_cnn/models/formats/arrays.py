@@ -66,7 +66,7 @@ def read_npy(content: bytes) -> dict[str, np.ndarray]:
     Raises:
         ContentError: the content is damaged, or holds no dict of arrays.
     """
-    array = _npy("data", content)
+    array = _npy("array", content)
     if isinstance(array, np.ndarray) or not array:
         raise ContentError(
             "holds one NumPy array, not arrays by names. Save them by names with numpy.savez."
@@ -136,7 +136,8 @@ def read_safetensors(content: bytes) -> dict[str, np.ndarray]:
     for name, record in records:
         if record["dtype"] not in _SAFETENSORS:
             raise ContentError(
-                f"has the tensor {shown(name)} of the unsupported type {record['dtype']}."
+                f"has the tensor {shown(name)} of the unsupported type {record['dtype']}. Load it "
+                "with PyTorch, and save what tensor.float() gives."
             )
         if not record["data"] or len(record["shape"]) > 8:
             raise ContentError(

@@ -180,6 +180,9 @@ def _load(file: io.BytesIO, storages: dict[str, Storage]) -> object:
                         return Storage(key, dtype, count)
                     case [(_, int(start), int(size))] if 0 <= start <= count - size <= count:
                         return Storage(key, dtype, size, start)
+            # Legacy files name the class of a module with its source, which is left unread.
+            case ("module", Placeholder() as named_class, *_):
+                return named_class
         raise ContentError("refers to something other than a storage of numbers.")
 
     return Machine(_STANDS, persistent).load(file)
