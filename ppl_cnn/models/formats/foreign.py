@@ -34,11 +34,18 @@ _BEGINNINGS = {
 """First bytes -> what the file is, and what to do."""
 
 
+def beginning(content: bytes) -> ContentError | None:
+    """The error that says what content is whose first bytes tell; None if they don't."""
+    for first, (what, advice) in _BEGINNINGS.items():
+        if re.match(first, content[:2000], re.IGNORECASE | re.DOTALL):
+            return _fault(what, advice)
+    return None
+
+
 def foreign(content: bytes) -> ContentError:
     """The error that says what content of no known format is."""
-    for beginning, (what, advice) in _BEGINNINGS.items():
-        if re.match(beginning, content[:2000], re.IGNORECASE | re.DOTALL):
-            return _fault(what, advice)
+    if found := beginning(content):
+        return found
     if content[:1] in (b"\x08", b"\x2a", b"\x3a") and (found := _caffe(content)):
         return found
     return ContentError(

@@ -13,7 +13,7 @@ from ppl_cnn.models.formats.archives import Archive
 from ppl_cnn.models.formats.arrays import read_npy, read_npz, read_safetensors, with_our_names
 from ppl_cnn.models.formats.caffe import CaffeLayer, read_caffemodel
 from ppl_cnn.models.formats.errors import ContentError
-from ppl_cnn.models.formats.foreign import foreign, foreign_archive
+from ppl_cnn.models.formats.foreign import beginning, foreign, foreign_archive
 from ppl_cnn.models.formats.names import shown
 from ppl_cnn.models.formats.numpy_pickles import arrays_of
 from ppl_cnn.models.formats.torch_files import LEGACY, read_legacy, read_zip
@@ -173,6 +173,7 @@ def _read(content: bytes) -> WeightsFile:
         raise ContentError(
             "is in the tar format of PyTorch before 0.1.10. Load and save it with a later version."
         )
-    if content[:1] in b"\x0a\x12\x1a\xa2" and content:
+    # A caffemodel's first byte may be a new line, with which texts begin too.
+    if content[:1] in b"\x0a\x12\x1a\xa2" and content and not beginning(content):
         return WeightsFile(*read_caffemodel(content))
     raise foreign(content)

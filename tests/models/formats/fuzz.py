@@ -1,8 +1,9 @@
 """Fuzzes a reader: `python tests/models/formats/fuzz.py READER --cases 200000 --seed 0`.
 
-READER is torch, pickle, caffe, npz, npy, safetensors or foreign. Every case must end with tensors or with an
-error of one or two sentences, within a second, without opening, importing or running anything, and
-memory must not grow. Atheris guides pickle, torch and caffe by coverage where it is installed. For
+READER is torch, pickle, caffe, npz, npy, safetensors or foreign. Every case must end with tensors or
+with an error of one or two sentences, within a second, without opening, importing or running
+anything, and memory must not grow. Atheris guides pickle, torch and caffe by coverage where it is
+installed. For
 the others, without Atheris, and with --mutate, pieces of well-formed files are mutated and joined.
 """
 
@@ -84,12 +85,12 @@ def seeds(reader: str) -> list[bytes]:
         values += [{"a": np.array([arrays, None], object), "b": np.array(arrays, object)}]
         return [pickle.dumps(value, protocol) for value in values for protocol in range(2, 6)]
     if reader == "npy":
-        saved = [io.BytesIO() for _ in range(3)]
-        for file, array in zip(
-            saved, (np.array(arrays, object), np.array([1, "a"], object), arrays["conv.bias"])
-        ):
+        saved = []
+        for array in (np.array(arrays, object), np.array([1, "a"], object), arrays["conv.bias"]):
+            file = io.BytesIO()
             np.save(file, array, allow_pickle=True)
-        return [file.getvalue() for file in saved]
+            saved.append(file.getvalue())
+        return saved
     if reader == "foreign":
         data = np.ones(12, np.float32).tobytes()
         sizes = b"".join(map(field, (1, 2, 3, 4), (1, 1, 3, 4)))

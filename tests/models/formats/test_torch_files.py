@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppl_cnn.errors import FileError
 from ppl_cnn.models.formats import read_tensors, tensors_of
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -57,7 +57,7 @@ for name, state in states.items():
     torch.save(state, HERE / f"{name}.zip.pth")
     torch.save(state, HERE / f"{name}.legacy.pth", _use_new_zipfile_serialization=False)
 
-# One dense layer, fc, saved in the ways that people save checkpoints: `FC` in ../test_checkpoints.py.
+# One dense layer, fc, saved in the ways that people save checkpoints.
 
 
 class Subclass(torch.Tensor):
