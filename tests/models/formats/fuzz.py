@@ -1,10 +1,10 @@
 """Fuzzes a reader: `python tests/models/formats/fuzz.py READER --cases 200000 --seed 0`.
 
-READER is torch, pickle, caffe, npz, npy, safetensors or foreign. Every case must end with tensors or
-with an error of one or two sentences, within a second, without opening, importing or running
+READER is torch, pickle, caffe, npz, npy, safetensors or foreign. Every case must end with tensors
+or with an error of one or two sentences, within a second, without opening, importing or running
 anything, and memory must not grow. Atheris guides pickle, torch and caffe by coverage where it is
-installed. For
-the others, without Atheris, and with --mutate, pieces of well-formed files are mutated and joined.
+installed. For the others, without Atheris, and with --mutate, pieces of well-formed files are
+mutated and joined.
 """
 
 import argparse

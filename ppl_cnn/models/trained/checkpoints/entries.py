@@ -49,20 +49,12 @@ def entry_of(
     """
     plain = _unwrapped(tensors, source)
     counts = _counts(plain, wanted)
-    whole = [prefix for prefix, slots in counts.items() if len(slots) == len(wanted)]
     if entry is not None:
-        whole = [prefix for prefix in counts if f".{entry}." in f".{prefix}"]
-        if not whole:
-            known = listed(shown(prefix.rstrip(".")) for prefix in counts if prefix)
-            raise ArgumentError(
-                f"{source} holds no `entry={entry}` with the network's weights. It holds "
-                f"{known or 'one network, without entries'}.",
-                argument="entry",
-            )
-        whole = [max(whole, key=lambda prefix: len(counts[prefix]))]
+        return _under(plain, _prefix_of(entry, counts, source))
+    whole = [prefix for prefix, slots in counts.items() if len(slots) == len(wanted)]
     whole = [prefix for prefix in whole if not _has(prefix, _TRAINING)] or whole
     if not whole:
-        return plain if not counts else _under(plain, _likeliest(counts, len(wanted)))
+        return _under(plain, _likeliest(counts, len(wanted)))
     chosen = [prefix for prefix in whole if not _has(prefix, _AVERAGE)] or whole
     if len(chosen) > 1:
         raise MismatchError(
@@ -75,6 +67,19 @@ def entry_of(
             *(source, _shown(chosen[0]), listed(map(_shown, others))),
         )
     return _under(plain, chosen[0])
+
+
+def _prefix_of(entry: str, counts: Mapping[str, set[int]], source: Path) -> str:
+    """The prefix of which the entry is a part, with most of the network's weights."""
+    fitting = [prefix for prefix in counts if f".{entry}." in f".{prefix}"]
+    if not fitting:
+        known = listed(_shown(prefix) for prefix in counts if prefix)
+        raise ArgumentError(
+            f"{source} holds no `entry={entry}` with the network's weights. It holds "
+            f"{known or 'one network, without entries'}.",
+            argument="entry",
+        )
+    return max(fitting, key=lambda prefix: len(counts[prefix]))
 
 
 def _unwrapped(tensors: Mapping[str, np.ndarray], source: Path) -> dict[str, np.ndarray]:
@@ -97,8 +102,7 @@ def _counts(
     counts: dict[str, set[int]] = {}
     for name in tensors:
         start = max(len(name) - longest, 0)
-        ends = [0, *(found.end() for found in re.compile(r"\.").finditer(name))]
-        for end in ends:
+        for end in (0, *(found.end() for found in re.finditer(r"\.", name))):
             if end >= start and name[end:] in slots:
                 counts.setdefault(name[:end], set()).add(slots[name[end:]])
     return counts
@@ -106,8 +110,8 @@ def _counts(
 
 def _likeliest(counts: Mapping[str, set[int]], wanted: int) -> str:
     """The prefix with most of the wanted weights, if with half of them; otherwise none."""
-    best = max(counts, key=lambda prefix: len(counts[prefix]))
-    return best if 2 * len(counts[best]) >= wanted else ""
+    best = max(counts, key=lambda prefix: len(counts[prefix]), default="")
+    return best if best and 2 * len(counts[best]) >= wanted else ""
 
 
 def _under(tensors: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

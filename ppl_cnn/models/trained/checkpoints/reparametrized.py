@@ -83,7 +83,7 @@ def _pruned(name: str) -> tuple[str, ...]:
 
 def _of_norm(lengths: np.ndarray, directions: np.ndarray) -> np.ndarray | None:
     if not lengths.ndim:  # one length for the whole weight
-        return directions * (lengths / np.sqrt(np.square(directions).sum()))
+        return np.asarray(directions * (lengths / np.sqrt(np.square(directions).sum())))
     axes = tuple(axis for axis, size in enumerate(lengths.shape) if size == 1)
     if lengths.ndim != directions.ndim:
         return None
@@ -94,7 +94,7 @@ def _of_norm(lengths: np.ndarray, directions: np.ndarray) -> np.ndarray | None:
 def _of_spectrum(weight: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray | None:
     if u.shape != weight.shape[:1] or v.shape != (weight.size // max(len(u), 1),):
         return None
-    return weight / (u @ weight.reshape(len(u), -1) @ v)
+    return np.asarray(weight / (u @ weight.reshape(len(u), -1) @ v))
 
 
 def _of_mask(weight: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
