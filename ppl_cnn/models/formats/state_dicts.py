@@ -114,8 +114,8 @@ def _is_module(state: Pairs) -> bool:
 
 
 def _attributes(state: Pairs) -> Iterator[tuple[object, object]]:
-    """The first attributes; those of PyTorch's own are the first that a module gets."""
-    return Pairs(state.entries[:100]).pairs()
+    """The first 40 attributes; those of PyTorch's own are the first that a module gets."""
+    return Pairs(state.entries[:40]).pairs()
 
 
 def _held_by_module(state: Pairs) -> Iterator[tuple[object, object]]:
