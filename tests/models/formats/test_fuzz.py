@@ -13,7 +13,9 @@ def python(*arguments):
     )
 
 
-@pytest.mark.parametrize("reader", ["torch", "pickle", "caffe", "npz", "safetensors"])
+@pytest.mark.parametrize(
+    "reader", ["torch", "pickle", "caffe", "npz", "npy", "safetensors", "foreign"]
+)
 def test_some_cases_of_each_reader(reader):
     run = python(FUZZ, reader, "--cases", 1000, "--mutate")
     assert run.returncode == 0, run.stderr
