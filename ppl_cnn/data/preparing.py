@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ppl_cnn.data.catalogue import DATA_SETS, FOLDER, KNOWN, VERSION, Prepared, data_root
 from ppl_cnn.data.sources.folders import Tree, all_prepared, prepared_tree
-from ppl_cnn.errors import ArgumentError, FileError, unknown
+from ppl_cnn.errors import ArgumentError, FileError, shown, unknown
 
 
 class Preparation(NamedTuple):
@@ -24,6 +24,8 @@ class Preparation(NamedTuple):
     """The numbers of images written, in words; None if the data set was there already."""
     left_out: Mapping[str, str]
     """Damaged images that were left out, each with its fault."""
+    account: tuple[str, ...] = ()
+    """Lines on what lies in class folders and was not taken, and why."""
 
 
 def prepare(
@@ -85,7 +87,7 @@ def prepare_tree(
     """Writes the images of class folders, unless that has been done since the tree last changed.
 
     Args:
-        path: the folder; see `ppl_cnn.data.sources.folders` for its layout.
+        path: the folder; see `ppl_cnn.data.sources.layouts` for its layout.
         data_dir: the folder to write to; see `prepare`.
         short_side: the length in pixels that longer short sides are scaled down to.
 
@@ -95,16 +97,18 @@ def prepare_tree(
     tree = Tree.read(path)
     there = prepared_tree(tree, data_dir)
     if there is not None:
-        return Preparation(there, None, {})
+        return Preparation(there, None, {}, tree.account())
     from ppl_cnn.data.sources.trees import FolderImages
 
     name = f"{FOLDER}{tree.path}"
     for other in all_prepared(data_dir):
         # Another process may have prepared this very tree by now.
         if other.name == name and not other.folder.parent.name.startswith(tree.variant):
-            print(f"{name} has changed since {other.folder} was made of it.", file=sys.stderr)
+            changed = f"{shown(name)} has changed since {shown(other.folder)} was made of it."
+            print(changed, file=sys.stderr)
     variant = FolderImages.variant(tree, short_side)
-    return _write(name, FolderImages, variant, data_root(data_dir), tree.path)
+    done = _write(name, FolderImages, variant, data_root(data_dir), tree.path)
+    return done._replace(account=tree.account())
 
 
 def _write(name: str, builder_class: Any, variant: Any, root: Path, originals: Path) -> Preparation:

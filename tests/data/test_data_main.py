@@ -33,11 +33,11 @@ def test_prepares_once_and_leaves_it_then(originals, tmp_path, data):
     first, second = data(*arguments), data(*arguments)
     folder = data_dir / "fashion_mnist_idx" / "1.0.0"
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
-    assert first.stdout == f"fashion_mnist: 20 train + 10 test images in {folder}\n"
+    classes = "10 classes: T-shirt/top, Trouser, Pullover, Dress, Coat, ...\n"
+    assert first.stdout == f"fashion_mnist: 20 train + 10 test images in {folder}\n{classes}"
     assert "20/20" in first.stderr  # the progress bar
-    assert (
-        second.stdout == f"fashion_mnist is there already. To prepare it again, delete {folder}\n"
-    )
+    there = f"fashion_mnist is there already. To prepare it again, delete {folder}\n"
+    assert second.stdout == there + classes
     assert [entry.name for entry in data_dir.iterdir()] == ["fashion_mnist_idx"]
     assert len(open_split("fashion_mnist", "train", str(data_dir))) == 20
 
@@ -63,10 +63,11 @@ def test_class_folders_are_prepared_and_what_is_damaged_is_told(tree, photograph
     data_dir = f"--data-dir={tmp_path / 'data'}"
     run = data("prepare", f"folder:{path}", "--short-side", "32", data_dir)
     assert run.returncode == 0, run.stderr
-    first, second, third = run.stdout.splitlines()
+    first, classes, second, third = run.stdout.splitlines()
+    assert classes == "2 classes: cat, dog"
     assert first.startswith(f"folder:{path}: 1,103 train + 1 test images in {tmp_path / 'data'}")
     assert second == "left out as damaged (1):"
-    assert third.startswith("  train/dog/tiny7.jpg: cannot identify image file")
+    assert third.startswith("  train/dog/tiny7.jpg: no intact image")
     assert f"--data folder:{path}: 1,103 train + 1 test in " in data("list", data_dir).stdout
 
 
