@@ -11,13 +11,14 @@ reference is fitted to, class folders when they are prepared, and prepared recor
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 from PIL.ExifTags import Base
 
@@ -255,38 +256,37 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """A grey image of more than 8 bits, scaled by its depth.
 
     Raises:
-        ImageError: pixels lie outside the range of their depth.
+        ImageError: pixels lie outside the range of their depth, or the depth is unknown.
     """
     values = np.asarray(image)
     tags = getattr(image, "tag_v2", {})
+    low, high = values.min(), values.max()
     if image.mode == "F":
-        low, high = float(values.min()), float(values.max())
+        largest = 1.0
         if not (-_ROUNDING <= low <= high <= 1 + _ROUNDING):  # nor NaN
             raise ImageError(f"floating-point pixels from {low:.6g} to {high:.6g}, not in 0..1")
-        share = values.clip(0, 1)
     else:
-        share = _share(values, tags, image)
-    grey = np.rint(255 * share).astype(np.uint8)
-    if tags.get(Base.PhotometricInterpretation) == _WHITE_IS_ZERO:
-        grey = 255 - grey
+        largest, is_signed = _depth(image, tags)
+        if not is_signed and values.dtype == np.int32:
+            values = values.view(np.uint32)
+        elif low < 0:
+            raise ImageError("negative pixels")
+    grey = np.empty(values.shape, np.uint8)
     transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        grey[values == transparent] = 255
+    for row in range(0, len(values), rows := max(1, 2**20 // values.shape[1])):  # in little memory
+        part = values[row : row + rows]
+        levels = np.rint(part * np.float32(255 / largest)).clip(0, 255).astype(np.uint8)
+        if tags.get(Base.PhotometricInterpretation) == _WHITE_IS_ZERO:
+            levels = 255 - levels
+        grey[row : row + rows] = np.where(part == transparent, 255, levels)
     return Image.fromarray(grey)
 
 
-def _share(
-    values: Shaped[np.ndarray, "row col"], tags: dict[int, object], image: Image.Image
-) -> Shaped[np.ndarray, "row col"]:
-    """Whole numbers as shares of the largest that their depth holds."""
-    bits, signed = 16, False
+def _depth(image: Image.Image, tags: Mapping[int, Any]) -> tuple[float, bool]:
+    """The largest number that grey pixels of more than 8 bits hold, and whether they have a sign."""
     if image.format == "TIFF":
         (bits, *_), (kind, *_) = tags.get(_BITS, (16,)), tags.get(_SAMPLE_FORMAT, (1,))
-        signed = kind == _SIGNED
-    elif image.mode == "I" and image.format != "PPM":
+        return 2.0 ** (bits - (kind == _SIGNED)) - 1, kind == _SIGNED
+    if image.mode == "I" and image.format != "PPM":
         raise ImageError(f"pixels of 32 bits in {image.format}")
-    if not signed:
-        values = values.view(np.uint32) if values.dtype == np.int32 else values
-    elif values.min() < 0:
-        raise ImageError("negative pixels")
-    return values.astype(np.float32) / np.float32(2 ** (bits - signed) - 1)
+    return 2.0**16 - 1, False
