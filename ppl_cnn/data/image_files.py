@@ -35,6 +35,9 @@ SUFFIXES = (
     *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif"),
 )
 """Usual suffixes of files of these formats, in lower case."""
+LONGEST_SIDE = 65_535
+"""Pixels of the longest side that is read, JPEG's own limit; Pillow limits the number of pixels. A
+WebP of 800 bytes that says it is 5 million pixels long takes 8 seconds."""
 BACKGROUND = "white"
 """The colour behind transparent pixels."""
 
@@ -161,6 +164,9 @@ def open_image(source: Path | bytes) -> Iterator[OpenedImage]:
             source if isinstance(source, Path) else io.BytesIO(source), formats=_formats()
         )
     with image:
+        if max(image.size) > LONGEST_SIDE:
+            size = " x ".join(f"{side:,}" for side in image.size)
+            raise ImageError(f"too large: {size} pixels, and a side may have {LONGEST_SIDE:,}")
         yield OpenedImage(image)
 
 
@@ -283,7 +289,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _depth(image: Image.Image, tags: Mapping[int, Any]) -> tuple[float, bool]:
-    """The largest number that grey pixels of more than 8 bits hold, and whether they have a sign."""
+    """The largest number that grey pixels of more than 8 bits hold; whether they have a sign."""
     if image.format == "TIFF":
         (bits, *_), (kind, *_) = tags.get(_BITS, (16,)), tags.get(_SAMPLE_FORMAT, (1,))
         return 2.0 ** (bits - (kind == _SIGNED)) - 1, kind == _SIGNED

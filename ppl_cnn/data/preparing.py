@@ -6,12 +6,13 @@ import importlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ppl_cnn.data.catalogue import DATA_SETS, FOLDER, KNOWN, VERSION, Prepared, data_root
 from ppl_cnn.data.sources.folders import Tree, all_prepared, prepared_tree
+from ppl_cnn.data.walk import EXAMPLES
 from ppl_cnn.errors import ArgumentError, FileError, shown, unknown
 
 
@@ -108,7 +109,7 @@ def prepare_tree(
             print(changed, file=sys.stderr)
     variant = FolderImages.variant(tree, short_side)
     done = _write(name, FolderImages, variant, data_root(data_dir), tree.path)
-    return done._replace(account=tree.account())
+    return done._replace(account=(*tree.account(), *done.account))
 
 
 def _write(name: str, builder_class: Any, variant: Any, root: Path, originals: Path) -> Preparation:
@@ -117,21 +118,14 @@ def _write(name: str, builder_class: Any, variant: Any, root: Path, originals: P
     from absl import logging
 
     folder = root / builder_class.name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise FileError(
-            f"Cannot write to {root} ({error.strerror}). Give another folder as `data_dir`.",
-            path=root,
-        ) from error
+    _make_writable(folder, root)
     # TFDS announces a download and shows bars without an end; the builder shows its own.
     tfds.disable_progress_bar()
     logging.set_verbosity(logging.ERROR)  # it warns of every config that isn't in its list
     with (
         _alone(folder),
         tempfile.TemporaryDirectory() as downloads,
-        open(os.devnull, "w") as nowhere,
+        open(os.devnull, "w", encoding="utf-8", errors="replace") as nowhere,
         contextlib.redirect_stdout(nowhere),
     ):
         build = builder_class(data_dir=root, config=variant)
@@ -143,8 +137,31 @@ def _write(name: str, builder_class: Any, variant: Any, root: Path, originals: P
             download_config=tfds.download.DownloadConfig(manual_dir=originals),
         )
     sizes = (f"{info.num_examples:,} {split}" for split, info in build.info.splits.items())
-    left_out = (build.info.metadata or {}).get("left_out", {})
-    return Preparation(done, f"{' + '.join(sizes)} images", left_out)
+    about = build.info.metadata or {}
+    account = _animations(about.get("first_frames", ()))
+    return Preparation(done, f"{' + '.join(sizes)} images", about.get("left_out", {}), account)
+
+
+def _make_writable(folder: Path, root: Path) -> None:
+    """Makes a folder below the data directory, and tries to write to it."""
+    try:
+        os.fsencode(root).decode()  # array_record takes no other paths
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except (OSError, UnicodeDecodeError) as error:
+        fault = error.strerror if isinstance(error, OSError) else "the path is not UTF-8"
+        raise FileError(
+            f"Cannot write to {shown(root)} ({fault}). Give another folder as `data_dir`.",
+            path=root,
+        ) from error
+
+
+def _animations(names: Sequence[str]) -> tuple[str, ...]:
+    """A line on animations and files of several pages, whose first frame was taken."""
+    if not names:
+        return ()
+    more = ", ..." if len(names) > EXAMPLES else ""
+    return (f"took the first frame of {len(names):,}: {', '.join(names[:EXAMPLES])}{more}",)
 
 
 @contextlib.contextmanager

@@ -124,7 +124,7 @@ def _file(folder: Path, split: str, content: str) -> Path:
     """
     prefix = _FILE_PREFIXES[split]
     found = find_idx(folder, prefix, content)
-    folders = {path.parent for path in found if path.parent.name.lower() != path.name.lower()}
+    folders = {path.parents[path.parent.name.lower() == path.name.lower()] for path in found}
     if len(folders) > 1:
         several = " and ".join(sorted(str(each) for each in folders))
         raise FileError(

@@ -72,6 +72,15 @@ def stored(content: bytes, short_side: int | None) -> bytes:
         return _jpeg(pixels.resize((width, height), Image.Resampling.LANCZOS))
 
 
+def has_frames(content: bytes) -> bool:
+    """Whether an encoded image is an animation or has pages; it may take a scan of the file."""
+    try:
+        with open_image(content) as image:
+            return image.frames() > 1
+    except ImageError:  # behind the first frame
+        return True
+
+
 def _jpeg(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=QUALITY)
@@ -142,7 +151,9 @@ class PhotographBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
             supervised_keys=("image", "label"),
             homepage=self.HOMEPAGE,
             citation=self.CITATION,
-            metadata=tfds.core.MetadataDict(left_out={}, short_side=self.builder_config.short_side),
+            metadata=tfds.core.MetadataDict(
+                left_out={}, first_frames=[], short_side=self.builder_config.short_side
+            ),
         )
 
     def _split_generators(
@@ -155,6 +166,7 @@ class PhotographBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
         found = self.photographs(folder, split)
         threads = usable_cores()
         faults: dict[str, str] = {}
+        first_frames: list[str] = []
         count = 0
         with tqdm(desc=f"{self.name} {split}", unit=" images", mininterval=0.5) as progress:
             for (name, label, _), content in in_order(self._stored, found, threads):
@@ -163,6 +175,8 @@ class PhotographBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
                 if isinstance(content, str):
                     faults[name] = content
                 else:
+                    if has_frames(content):
+                        first_frames.append(name)
                     yield name, {"image": content, "label": label, "name": name}
         if len(faults) > DAMAGED_SHARE * count:
             examples = "; ".join(f"{name}: {fault}" for name, fault in list(faults.items())[:5])
@@ -174,6 +188,7 @@ class PhotographBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
         if not count:
             raise FileError(f"{shown(folder)} contains no {split} images.", path=folder)
         self.info.metadata["left_out"].update(faults)
+        self.info.metadata["first_frames"].extend(first_frames)
 
     def _stored(self, photograph: Photograph) -> bytes | str:
         """The bytes to store, or the image's fault in words."""
