@@ -30,7 +30,8 @@ files:
   python -m ppl_cnn.data prepare imagenet2012 --manual-dir DIR --short-side 256
 
 Class folders of images, PATH/train/CLASS/... and PATH/val/CLASS/..., or PATH/CLASS/..., are
-prepared at their first use: --data folder:PATH.
+prepared at their first use: --data folder:PATH. A copy holds the files' own bytes, so it is as
+large as they are.
 
 Without a subcommand, the command lists the data sets.
 """

@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ppl_cnn.data import open_split
 
@@ -60,15 +61,20 @@ def test_class_folders_are_prepared_and_what_is_damaged_is_told(tree, photograph
     for index in range(1_100):
         (path / "train" / "dog" / f"tiny{index}.jpg").write_bytes(photograph(8, 8))
     (path / "train" / "dog" / "tiny7.jpg").write_bytes(b"no image")
+    (path / "train" / "dog" / ".DS_Store").touch()
+    frames = [Image.new("L", (9, 9), level) for level in (0, 9)]
+    frames[0].save(path / "train" / "cat" / "moves.gif", save_all=True, append_images=frames[1:])
     data_dir = f"--data-dir={tmp_path / 'data'}"
     run = data("prepare", f"folder:{path}", "--short-side", "32", data_dir)
     assert run.returncode == 0, run.stderr
-    first, classes, second, third = run.stdout.splitlines()
+    first, classes, hidden, moving, second, third = run.stdout.splitlines()
     assert classes == "2 classes: cat, dog"
-    assert first.startswith(f"folder:{path}: 1,103 train + 1 test images in {tmp_path / 'data'}")
+    assert hidden == "left out 1 hidden: train/dog/.DS_Store"
+    assert moving == "took the first frame of 1: train/cat/moves.gif"
+    assert first.startswith(f"folder:{path}: 1,104 train + 1 test images in {tmp_path / 'data'}")
     assert second == "left out as damaged (1):"
     assert third.startswith("  train/dog/tiny7.jpg: no intact image")
-    assert f"--data folder:{path}: 1,103 train + 1 test in " in data("list", data_dir).stdout
+    assert f"--data folder:{path}: 1,104 train + 1 test in " in data("list", data_dir).stdout
 
 
 def test_help_teaches_and_imports_nothing_heavy():

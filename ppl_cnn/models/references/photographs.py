@@ -104,11 +104,11 @@ def measure(folder: Path, progress: bool = True) -> Measured:
     All numbers are rounded to six digits.
 
     Args:
-        folder: the folder; its subfolders are searched too.
-        progress: whether to show a progress bar.
+        folder: the folder; its subfolders are searched too (see `ppl_cnn.data.walk`).
+        progress: whether to show a progress bar, and at the end what was left out and why.
 
     Raises:
-        FileError: the folder is missing, or holds fewer than two usable photographs.
+        FileError: the folder is missing, can't be read, or holds fewer than two usable photographs.
     """
     if not folder.is_dir():
         raise FileError(f"There is no folder {shown(folder)!r} of photographs.", path=folder)

@@ -3,6 +3,7 @@ import os
 import pytest
 from PIL import Image
 
+from ppl_cnn.data import open_split
 from ppl_cnn.data.sources.folders import Tree
 from ppl_cnn.errors import FileError, MismatchError, shown
 
@@ -145,6 +146,16 @@ def test_class_folders_may_be_links_and_a_loop_counts_no_image_twice(plant, tmp_
         Tree.read(path).splits,
         Tree.read(path).fingerprint,
     )
+
+
+def test_three_splits_are_prepared_and_opened_by_name(plant, tmp_path, capsys):
+    path = plant(two("train", "val", "test"))
+    opened = {
+        split: open_split(f"folder:{path}", split, tmp_path / "data")
+        for split in ("train", "validation", "test")
+    }
+    assert {split: len(each) for split, each in opened.items()} == dict.fromkeys(opened, 7)
+    assert capsys.readouterr().err.count("--test validation") == 1  # at the first use
 
 
 def test_names_in_errors_stand_on_one_line(plant, refused):
