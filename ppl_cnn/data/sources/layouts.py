@@ -207,8 +207,8 @@ def _held_out(tree: _Tree) -> Layout:
     """The layout of a tree of classes, a tenth of each held out for testing."""
     own = tree.within("")
     if not own:
-        images = f"{len(tree.loose('')):,} images and " if tree.loose("") else ""
-        tree.refuse("", f"has {images}no class folders. {_LAYOUT}.")
+        loose = f"{len(tree.loose('')):,} images and " if tree.loose("") else ""
+        tree.refuse("", f"has {loose}no class folders. {_LAYOUT}.")
     images: list[Found] = []
     train: list[tuple[Found, int]] = []
     test: list[tuple[Found, int]] = []
