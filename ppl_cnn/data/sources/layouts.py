@@ -184,7 +184,9 @@ def _with_splits(tree: _Tree, folders: dict[str, str]) -> Layout:
         labelled = {"train": labelled["train"], "test": labelled[other]}
     own = tree.within(labelled["train"])
     order = [split for split in ("train", "validation", "test") if split in labelled]
-    splits = {split: tuple(_labelled(tree, labelled[split], own)) for split in order}
+    splits: dict[str, tuple[tuple[Found, int], ...]] = {
+        split: tuple(_labelled(tree, labelled[split], own)) for split in order
+    }
     images = tuple(each for split in splits.values() for each, _ in split)
     return Layout(_names(tree, own), splits, images, tuple(left_out))
 
