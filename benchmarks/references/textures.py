@@ -18,6 +18,7 @@ A rerun resumes the training, and measures no row of results.jsonl again; the fo
 and textures.png.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -46,7 +47,7 @@ SCALES = (SIDE * 2, SIDE * 4, SIDE * 8)
 """Short sides in pixels that photographs are reduced to before they are cut."""
 TRAIN_SHARE = 0.75
 """The part of a photograph's width from which training patches are cut."""
-LAYERS = ("conv1", "fire2_expand3x3", "fire3_expand3x3", "fire4_expand3x3")
+LAYERS = ("conv1", "fire2/expand3x3", "fire3/expand3x3", "fire4/expand3x3")
 TOY_LAYERS = ("conv1",)
 FILTERS = 8
 PICTURED = 3
@@ -123,6 +124,10 @@ class Textures:
         """SqueezeNet for images of patches' size."""
         return squeezenet(SIDE, toy=self.toy)
 
+    def file(self, name, suffix):
+        """The file that holds what is named so, as text of layers and references."""
+        return self.folder / f"{re.sub('[ :/]', '_', name)}.{suffix}"
+
     def reference(self, name):
         """A reference by its name in the table."""
         if name in ("train patches", "test patches"):
@@ -163,7 +168,7 @@ def measured(study, name):
     """A line for each layer: how a reference's responses and tilts differ from test patches'."""
     rng = np.random.default_rng(0)
     for layer in study.sizes.layers:
-        stored = study.folder / f"{layer}.npz"
+        stored = study.file(layer, "npz")
         responses, scorer = study.weighed(layer, name)
         if name == REFERENCES[0]:
             np.savez(stored, responses=responses)
@@ -202,7 +207,7 @@ def save_pictures(study, layer, name, tilts, scorer, rng):
         shown(scorer.images(Weights(each).resampled(rng.random(10))), study.network.preprocessing)
         for each in tilts[:PICTURED]
     ]
-    np.save(study.folder / f"{layer}-{name.replace(' ', '_').replace(':', '_')}.npy", images)
+    np.save(study.file(f"{layer}-{name}", "npy"), images)
 
 
 def table(lines):
@@ -229,7 +234,7 @@ def picture(study, tile=40, label=150):
     for column, name in zip(columns, PICTURED_REFERENCES, strict=True):
         pen.text((column, 4), name, "black", font_size=14)
         for number, layer in enumerate(layers):
-            images = np.load(study.folder / f"{layer}-{name.replace(' ', '_')}.npy")
+            images = np.load(study.file(f"{layer}-{name}", "npy"))
             for index, row in enumerate(images):
                 top = 24 + (number * PICTURED + index) * tile
                 pen.text((4, top + 12), f"{layer}:{index}", "black", font_size=12)

@@ -1,6 +1,7 @@
 """The training run, from data to a folder that `ppl_cnn.load` opens; read `train` from the top."""
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -90,6 +91,8 @@ def train(
     out, execution = Path(out), execution or Execution()
     job = Job.prepare(recipe, execution)
     writes = jax.process_index() == 0
+    if writes:
+        print(job.train.summary(), file=sys.stderr)
     config = {"kind": "training", **asdict(recipe)}
     with RunFolder.claim(out, config, command, writer=writes) as folder:
         if (out / "model.json").is_file():

@@ -139,8 +139,8 @@ class Spectral:
         """Fits exponent and covariance to the photographs in a folder (see `measure`).
 
         Args:
-            folder: a folder of PNG, JPEG, WebP, TIFF, BMP or PPM files of any size; its subfolders
-                are searched too.
+            folder: a folder of images of any size and common format; its subfolders are searched
+                too.
             progress: whether to show a progress bar.
 
         Raises:

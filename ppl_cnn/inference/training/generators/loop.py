@@ -3,6 +3,7 @@
 
 import contextlib
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -82,6 +83,8 @@ def train_generator(
     out, execution = Path(out), execution or Execution()
     job = Job.prepare(recipe, execution, judge)
     writes = jax.process_index() == 0
+    if writes:
+        print(job.images.summary(), file=sys.stderr)
     config = {"kind": "generator", **recipe.record()}
     with RunFolder.claim(out, config, command, writer=writes) as folder:
         if (out / "generator.json").is_file():
