@@ -1,5 +1,6 @@
 """Converts the tensors of a file to the weights of a declared network."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -61,6 +62,23 @@ def params_from(tensors: Mapping[str, np.ndarray], network: Network, source: Pat
             params[layer][key] = jnp.asarray(_finite(arranged, name, source))
     _check_complete(missing, sorted(left), wrong, network, source)
     return params
+
+
+def as_wide_as(tensors: Mapping[str, np.ndarray], network: Network) -> Network:
+    """The network with as many classes as the tensors of a file have, by its last weights.
+
+    Itself where these tensors are missing or don't fit each other, which `params_from` reports.
+
+    Args:
+        tensors: name -> array, as for `params_from`.
+        network: the network's declaration.
+    """
+    layer = network.score_layer.name
+    kernel, bias = (_name_in_file(tensors, network, layer, key) for key in ("kernel", "bias"))
+    if kernel is None or bias is None:
+        return network
+    count, inputs = tensors[bias].size, math.prod(weight_shapes(network)[layer]["kernel"][:-1])
+    return network.with_classes(count) if tensors[kernel].size == count * inputs > 0 else network
 
 
 def _name_in_file(

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from ppl_cnn.errors import FileError
 from ppl_cnn.models.formats import read_tensors
 from ppl_cnn.models.networks.catalogue import network_named
@@ -11,11 +9,11 @@ from ppl_cnn.models.networks.class_names import class_names
 from ppl_cnn.models.networks.declaration import Network
 from ppl_cnn.models.networks.graph import shapes
 from ppl_cnn.models.trained.cnn import CNN
-from ppl_cnn.models.trained.importing import params_from
+from ppl_cnn.models.trained.importing import as_wide_as, params_from
 from ppl_cnn.models.trained.model_folder import (
+    Labels,
     declaration_of,
     model_folder,
-    numbers,
     read_description,
     read_weights,
 )
@@ -37,7 +35,8 @@ def load(model: str | Path, *, weights: str | Path | None = None) -> CNN | Modul
               `ppl_cnn.models.trained.user_networks.load_module`).
         weights: a file of weights (PyTorch, Caffe, safetensors, npz or pickled arrays), or "auto"
             to fetch the declared network's published weights. For a network of yours, a
-            safetensors file or the folder of an Orbax checkpoint.
+            safetensors file, the folder of an Orbax checkpoint, or that of a run of
+            `python -m ppl_cnn.pretrain` that has trained it.
 
     Returns:
         The network; `CNN` and `ModuleNetwork` share the interface `TrainedNetwork`.
@@ -65,32 +64,28 @@ def load(model: str | Path, *, weights: str | Path | None = None) -> CNN | Modul
         return read_published(weights_file(network, weights), network, objective)
     folder = model_folder(model)
     description = read_description(folder)
-    network = declaration_of(description, folder)
-    params = read_weights(folder / "weights.safetensors", network)
-    count = shapes(network)[network.layers[-1].name][-1]
-    alpha, classes = numbers(description["alpha"]), description["classes"]
+    network, params = read_weights(
+        folder / "weights.safetensors", declaration_of(description, folder)
+    )
+    labels = Labels.of(description, shapes(network)[network.layers[-1].name][-1], folder)
     reference = description.get("reference")
     if not isinstance(reference, str | None):
         path = folder / "model.json"
         raise FileError(f"{path} must give a reference's text, not {reference!r}.", path=path)
-    named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
-    if alpha.shape != (count,) or not named or len(classes) not in (0, count):
-        path = folder / "model.json"
-        raise FileError(
-            f"{path} must give {count} finite alpha, and {count} classes or none.", path=path
-        )
     return CNN(
         network,
         params,
-        alpha.astype(np.float32),
-        classes=tuple(classes),
+        labels.alpha,
+        classes=labels.classes,
         objective=last_objective(description),
         reference=reference,
     )
 
 
 def read_published(path: Path, network: Network, objective: str | None = None) -> CNN:
-    """A declared network with the weights of a published file, and with its classes' names.
+    """A declared network with the weights of a file, and with its classes' names.
+
+    Its last layer is as wide as the file's, whose classes have no names if that is another width.
 
     Args:
         path: the file.
@@ -100,7 +95,9 @@ def read_published(path: Path, network: Network, objective: str | None = None) -
     Raises:
         InputError: the file can't be read (see `read_tensors`), or holds other weights.
     """
-    params = params_from(read_tensors(path), network, path)
+    tensors = read_tensors(path)
+    network = as_wide_as(tensors, network)
+    params = params_from(tensors, network, path)
     return CNN(network, params, classes=class_names(network), objective=objective)
 
 

@@ -13,8 +13,10 @@ from flax import nnx
 
 from ppl_cnn.errors import ArgumentError, FileError, MismatchError, one_line
 from ppl_cnn.models.formats.names import listed
-from ppl_cnn.models.trained.captured import named_leaves
+from ppl_cnn.models.trained.captured import OUTPUT, named_leaves
+from ppl_cnn.models.trained.model_folder import Labels, preprocessing_of, read_description
 from ppl_cnn.models.trained.module_network import ModuleNetwork
+from ppl_cnn.models.trained.suited_target import last_objective
 from ppl_cnn.user_modules import called, named_object
 
 
@@ -25,8 +27,10 @@ def load_module(spec: str, weights: str | Path | None = None) -> ModuleNetwork:
         spec: "package.module:factory", imported as Python imports any module. The factory is
             called without arguments. It returns a `ModuleNetwork`, or an `nnx.Module` with the
             attribute `image_shape` and optionally `preprocessing` and `classes`.
-        weights: a safetensors file, or the folder of an Orbax checkpoint of the module's state
-            (`nnx.state`, or its pure dict); None keeps the factory's weights.
+        weights: a safetensors file; the folder of an Orbax checkpoint of the module's state
+            (`nnx.state`, or its pure dict); or the folder of a run that has trained the module,
+            which also says its classes, their offsets and its preprocessing. None keeps the
+            factory's weights.
 
     Raises:
         ArgumentError: the module can't be imported, the factory fails or makes no such network.
@@ -49,8 +53,24 @@ def load_module(spec: str, weights: str | Path | None = None) -> ModuleNetwork:
     if weights is None:
         return network
     path = Path(weights)
+    if (path / "model.json").is_file():
+        return _with_run(network, path)
     tensors = _read_checkpoint(path) if path.is_dir() else _read_safetensors(path)
     return network.with_weights(_fitting(tensors, network, path))
+
+
+def _with_run(network: ModuleNetwork, folder: Path) -> ModuleNetwork:
+    """The network as the run in that folder has trained it."""
+    description = read_description(folder)
+    path = folder / "weights.safetensors"
+    labels = Labels.of(description, network.layers[OUTPUT][-1], folder)
+    return network.trained(
+        _fitting(_read_safetensors(path), network, path),
+        alpha=jnp.asarray(labels.alpha),
+        classes=labels.classes,
+        objective=last_objective(description),
+        preprocessing=preprocessing_of(description, network.image_shape[-1], folder),
+    )
 
 
 def _call(spec: str) -> Any:
