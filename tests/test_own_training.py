@@ -73,7 +73,9 @@ def test_a_declared_network_gets_the_folders_number_of_classes(trained, command,
     assert len(network.alpha[...]) == classes
     assert len(network.units("class:kind00,class:kind01")) == 2
     if classes == 2:
-        image = draws(command, "--model", "run", "--unit", "class:kind01", "--reference", "white")
+        image = draws(
+            command, "--model", "run", "--unit", "class:kind01", "--reference", "white:10"
+        )
         assert image.shape == (2, 4, 28, 28, 1)
 
 
