@@ -217,7 +217,8 @@ class ModuleNetwork:
         for layer, group in groupby(sorted(names, key=_layer), key=_layer):
             members = list(group)
             own_target = settled(target, suited=suited, is_class=layer == OUTPUT)
-            if own_target.compares_classes and layer != OUTPUT:
+            compared = layer == OUTPUT and self.layers[OUTPUT] != (1,)
+            if own_target.compares_classes and not compared:
                 raise no_probabilities(layer, self.name, own_target, OUTPUT)
             places = list({name.place for name in members})
             fields = dict(zip(places, self._receptive_fields(layer, places), strict=True))
