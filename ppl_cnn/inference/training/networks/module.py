@@ -15,7 +15,7 @@ from ppl_cnn.inference.training.networks.trainable import Averages
 from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.networks.forward import scaled
 from ppl_cnn.models.networks.graph import Params
-from ppl_cnn.models.networks.layers import Weights
+from ppl_cnn.models.networks.receptive_field import Weights
 from ppl_cnn.models.trained.captured import OUTPUT, named_leaves
 from ppl_cnn.models.trained.module_network import ModuleNetwork
 
@@ -68,7 +68,9 @@ class ModuleTrainable:
         module = network.training_module()
         known = inspect.signature(type(module).__call__).parameters
         arguments = {name: value for name, value in _IN_TRAINING.items() if name in known}
-        graph, state, keys, others, _ = nnx.split(module, nnx.Param, nnx.RngState, _AVERAGES, ...)
+        kinds = nnx.Param, nnx.RngState, _AVERAGES, ...
+        parts: tuple[Any, ...] = nnx.split(module, *kinds)
+        graph, state, keys, others, _ = parts
         weights, tree = named_leaves(state)
         if not weights:
             raise MismatchError(

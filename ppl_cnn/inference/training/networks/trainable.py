@@ -6,14 +6,13 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.networks.graph import Params
-from ppl_cnn.models.networks.layers import Weights
 from ppl_cnn.models.trained.cnn import CNN
 from ppl_cnn.models.trained.module_network import ModuleNetwork
 
 type Averages = dict[str, Array]
 """Name -> what the forward pass of training changes, such as a BatchNorm's running averages."""
-type Inferring = Params | Weights
-"""All arrays that inference needs: trained ones, and averages."""
+type Inferring = Any
+"""All arrays that inference needs, trained ones and averages, in the network's own structure."""
 
 
 @runtime_checkable
