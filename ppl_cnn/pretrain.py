@@ -3,10 +3,13 @@
 The generative gradient is a softmax over the batch for each class; the discriminative gradient is a
 softmax over the classes for each image. The run's folder gets run.json, metrics.jsonl,
 tensorboard/, checkpoints/ and at the end curves.png, weights.safetensors and model.json, which
-`python -m ppl_cnn.sample --model` opens.
+`python -m ppl_cnn.sample --model` opens. The network's last layer has as many channels as the data
+has classes.
 
 Examples:
     python -m ppl_cnn.pretrain
+    python -m ppl_cnn.pretrain --data folder:PATH
+    python -m ppl_cnn.pretrain --network mine:factory --data folder:PATH
     python -m ppl_cnn.pretrain --stages discriminative:12 --out runs/plain
     python -m ppl_cnn.pretrain --config alexnet-imagenet --dry-run
 """
@@ -23,6 +26,7 @@ from ppl_cnn.inference.training.execution import Execution, Processes
 from ppl_cnn.inference.training.recipe import Recipe, recipe_summaries
 from ppl_cnn.options.command import run_command
 from ppl_cnn.options.overrides import overrides_of
+from ppl_cnn.user_modules import names_an_object
 
 _RECIPES = " ".join(f"{name}: {summary}." for name, summary in recipe_summaries().items())
 
@@ -79,8 +83,10 @@ def main(options: PretrainOptions) -> None:
     command = shlex.join(["python", "-m", "ppl_cnn.pretrain", *sys.argv[1:]])
     result = train(recipe, out=out, execution=execution, command=command)
     if jax.process_index() == 0:
+        own = names_an_object(recipe.network)
+        model = f"{recipe.network} --weights {out}" if own else f"{out}"
         print(f"{recipe.network} on {recipe.data}: {describe_error(result)}")
-        print(f"python -m ppl_cnn.sample --model {out} --unit ...    samples its units")
+        print(f"python -m ppl_cnn.sample --model {model} --unit ...    samples its units")
 
 
 if __name__ == "__main__":

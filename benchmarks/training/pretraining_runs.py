@@ -26,7 +26,7 @@ BASELINE, PRETRAINED = "discriminative", "generative, then discriminative"
 VARIANTS: dict[str, Callable[[float], dict[str, Any]]] = {
     "batch of 256": lambda rate: {"batch_size": 256},
     "bank of 512 rows": lambda rate: {"reference_bank": 512},
-    "ended by ESS under 5 %": lambda rate: {"switch": "ess:0.05"},
+    "ended by ESS near separation's": lambda rate: {"switch": "ess:1.5"},
     "generative rate a third": lambda rate: {
         "stages": f"generative:64%@{rate / 3:.4g},discriminative:36%"
     },

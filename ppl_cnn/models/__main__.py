@@ -77,7 +77,7 @@ def import_weights(options: ImportOptions) -> None:
     path = weights_file(network, options.file)
     cnn = read_published(path, network, entry=options.entry, pixels=options.pixels)
     if options.classes is not None:
-        count = shapes(network)[network.layers[-1].name][-1]
+        count = shapes(cnn.declaration)[network.layers[-1].name][-1]
         cnn.classes = _read_names(options.classes, count)
     options.out.mkdir(parents=True, exist_ok=True)
     with open(path, "rb") as file:

@@ -11,6 +11,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ppl_cnn.data import DATA_SETS, open_split
 from ppl_cnn.errors import InputError
 from ppl_cnn.inference.training.execution import Execution
+from ppl_cnn.inference.training.networks.named import trainable_named
+from ppl_cnn.inference.training.networks.trainable import Trainable
 from ppl_cnn.inference.training.placement import data_mesh
 from ppl_cnn.inference.training.recipe import Recipe
 from ppl_cnn.inference.training.stages import Stage
@@ -21,9 +23,6 @@ from ppl_cnn.inference.training.step import (
     optimizer,
     state_shardings,
 )
-from ppl_cnn.models.networks.catalogue import network_named
-from ppl_cnn.models.networks.declaration import IMAGE, Network
-from ppl_cnn.models.networks.slab import Slab
 
 
 class Need(NamedTuple):
@@ -90,9 +89,9 @@ def dry_run(recipe: Recipe, execution: Execution | None = None) -> str:
         MismatchError: network, data, batch and devices don't fit each other.
     """
     execution = execution or Execution()
-    network = network_named(recipe.network)
     images, classes = _size(recipe, execution.data_dir)
-    check_fit(recipe, network, images=images, classes=classes, accumulate=execution.accumulate)
+    check_fit(recipe, images=images, classes=classes, accumulate=execution.accumulate)
+    network = trainable_named(recipe.network, classes)
     devices = jax.devices()
     epoch = images // recipe.batch_size
     lines = [
@@ -118,9 +117,8 @@ def dry_run(recipe: Recipe, execution: Execution | None = None) -> str:
             f"  memory per device: {size_text(need.memory)}, of which "
             f"{size_text(need.arguments)} weights, optimizer and images, "
             f"{size_text(need.temporaries)} temporaries",
-            f"  multiplications per step: {need.multiplications * len(devices):.4g}; "
-            f"{declared(network) * recipe.batch_size:.4g} for the declared layers alone, "
-            f"forward and back",
+            f"  multiplications per step: {need.multiplications * len(devices):.4g}"
+            f"{_declared(network, recipe)}",
             f"  compiled in {need.seconds:.1f} s",
         ]
     lines.append(f"in all: {steps:,} steps, {operations:.3g} multiplications")
@@ -128,7 +126,7 @@ def dry_run(recipe: Recipe, execution: Execution | None = None) -> str:
 
 
 def compiled_need(
-    network: Network,
+    network: Trainable,
     recipe: Recipe,
     stage: Stage,
     *,
@@ -139,7 +137,7 @@ def compiled_need(
     """Compiles a stage's step for all devices, from shapes alone.
 
     Args:
-        network: the declaration.
+        network: the network.
         recipe: gives batch and number format.
         stage: gives objective and learning rate.
         steps: the stage's length in updates.
@@ -172,19 +170,12 @@ def compiled_need(
     return need._replace(operations=need.operations * accumulate)  # XLA counts a loop's body once
 
 
-def declared(network: Network) -> int:
-    """Multiplications of a training step for one image, in the layers with weights.
-
-    A layer takes as many for the pass forward, for its weights' gradient, and for the gradient of
-    what it reads, unless that is the image.
-    """
-    steps = Slab.whole(network).steps
-    first = sum(
-        step.multiplications
-        for step in steps
-        if any(reading.name == IMAGE for reading in step.readings)
-    )
-    return 3 * sum(step.multiplications for step in steps) - first
+def _declared(network: Trainable, recipe: Recipe) -> str:
+    """The multiplications of a step that follow from a network's declaration, in words."""
+    if network.multiplications is None:
+        return ""
+    count = network.multiplications * recipe.batch_size
+    return f"; {count:.4g} for the declared layers alone, forward and back"
 
 
 def _size(recipe: Recipe, data_dir: str | None) -> tuple[int, int]:

@@ -15,7 +15,9 @@ class Execution:
     """How a recipe is executed.
 
     No field changes the trained weights, except that `accumulate` and `shard_params` change
-    their rounding. A run may be resumed with another execution.
+    their rounding. A run may be resumed with another execution. In a module of your own,
+    `accumulate` also changes what dropout drops and what BatchNorm normalises by: each group has
+    its own.
 
     Raises:
         ArgumentError: a value is out of its range.

@@ -48,8 +48,10 @@ class Recipe:
     """
 
     network: str
-    """Name of a network that the package declares, such as lenet, alexnet-fashion or alexnet; the
-    error for an unknown name lists them all."""
+    """Name of a network that the package declares, such as lenet, alexnet-fashion or alexnet (the
+    error for an unknown name lists them all), or package.module:factory for a Flax NNX module of
+    your own, which is trained from the factory's weights. A declared network gets as many classes
+    as the data."""
     data: str = field(metadata=_lists("Data sets", DATA_SETS))
     """Name of a data set, shipped or made by `python -m ppl_cnn.data prepare`, or folder:PATH for
     class folders of images."""
@@ -83,8 +85,9 @@ class Recipe:
     total: str = ""
     """Length of which per cent in `stages` are taken: 70 (epochs), 5000steps or 1000000images."""
     switch: str = "none"
-    """Early end of generative stages: ess:SHARE ends one once the effective sample size of its
-    weights, smoothed over 20 steps, is less than that share of the batch (ess:0.05); none lets it
+    """Early end of generative stages: ess:FACTOR ends one once the effective sample size (ESS) of
+    its weights, smoothed over 20 steps, is less than FACTOR times what it is where the scores
+    separate the classes, sum_y n_y^2 / n for n_y of n images in class y (ess:1.5); none lets it
     run."""
     reference_bank: int = 0
     """Rows of earlier steps' scores that widen the generative sum; 0 for none. They stand for a
@@ -147,8 +150,9 @@ class Recipe:
 
     @cached_property
     def least_ess(self) -> float:
-        """The smoothed ESS, in images, under which a generative stage ends; 0 for never."""
-        return (parse_switch(self.switch) or 0.0) * self.batch_size
+        """The smoothed ESS, as a multiple of what separation leaves, under which a generative stage
+        ends; 0 for never."""
+        return parse_switch(self.switch) or 0.0
 
     @cached_property
     def augmentation(self) -> Augmentation:

@@ -47,6 +47,12 @@ class CapturedModule:
         keys = nnx.state(module, nnx.RngState)
         return cls(nnx.graphdef(module), tree, tuple(weights), keys), weights
 
+    def module(self, weights: Weights) -> nnx.Module:
+        """The module with these weights."""
+        state = jax.tree.unflatten(self.tree, [weights[name] for name in self.names])
+        module: nnx.Module = nnx.merge(self.graph, state, self.keys)
+        return module
+
     def __call__(self, weights: Weights, x: Images) -> Responses:
         """The responses of the module and of all its parts.
 
@@ -54,10 +60,8 @@ class CapturedModule:
             weights: name -> array, as from `of`.
             x: images as the module sees them, after the preprocessing.
         """
-        state = jax.tree.unflatten(self.tree, [weights[name] for name in self.names])
-        module = nnx.merge(self.graph, state, self.keys)
         call: Callable[[Images], tuple[Any, Any]] = nnx.capture(
-            module, nnx.Intermediate, method_outputs=nnx.Intermediate
+            self.module(weights), nnx.Intermediate, method_outputs=nnx.Intermediate
         )
         output, captured = call(x)
         found = {}

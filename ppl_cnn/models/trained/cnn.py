@@ -106,6 +106,14 @@ class CNN(nnx.Module):
             for name, weights in self.params.items()
         }
 
+    def tensors(self) -> dict[str, Array]:
+        """The weights as a file has them: "conv1.kernel" -> array."""
+        return {
+            f"{layer}.{name}": array
+            for layer, weights in self.arrays().items()
+            for name, array in weights.items()
+        }
+
     def resized(self, size: int) -> Self:
         """The same network on square images of another size; itself if they have that size.
 

@@ -1,5 +1,6 @@
 """Converts the tensors of a file to the weights of a declared network."""
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -103,6 +104,23 @@ def names_in_files(network: Network) -> dict[tuple[str, str], list[str]]:
             keys = ("kernel", "weight") if key == "kernel" else (key,)
             names[layer, key] = [f"{name}.{key}" for key in keys for name in layers]
     return names
+
+
+def as_wide_as(tensors: Mapping[str, np.ndarray], network: Network) -> Network:
+    """The network with as many classes as the tensors of a file have, by its last weights.
+
+    Itself where these tensors are missing or don't fit each other, which `params_from` reports.
+
+    Args:
+        tensors: name -> array, as for `params_from`.
+        network: the network's declaration.
+    """
+    layer = network.score_layer.name
+    kernel, bias = (_name_in_file(tensors, network, layer, key) for key in ("kernel", "bias"))
+    if kernel is None or bias is None:
+        return network
+    count, inputs = tensors[bias].size, math.prod(weight_shapes(network)[layer]["kernel"][:-1])
+    return network.with_classes(count) if tensors[kernel].size == count * inputs > 0 else network
 
 
 def _name_in_file(

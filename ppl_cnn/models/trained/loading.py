@@ -3,8 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from ppl_cnn.errors import ArgumentError, FileError
 from ppl_cnn.models.formats.weights_file import open_weights
 from ppl_cnn.models.networks.catalogue import network_named
@@ -15,11 +13,11 @@ from ppl_cnn.models.trained.checkpoints.caffe_networks import check_network, che
 from ppl_cnn.models.trained.checkpoints.entries import entry_of
 from ppl_cnn.models.trained.checkpoints.reparametrized import folded
 from ppl_cnn.models.trained.cnn import CNN
-from ppl_cnn.models.trained.importing import names_in_files, params_from
+from ppl_cnn.models.trained.importing import as_wide_as, names_in_files, params_from
 from ppl_cnn.models.trained.model_folder import (
+    Labels,
     declaration_of,
     model_folder,
-    numbers,
     read_description,
     read_weights,
 )
@@ -48,8 +46,9 @@ def load(
               `ppl_cnn.models.trained.user_networks.load_module`).
         weights: a file of weights (PyTorch, Caffe, safetensors, npy, npz or pickled arrays, or the
             index of one in several parts), or "auto" to fetch the declared network's published
-            weights. For a network of yours, such a file with the module's own names, or the folder
-            of an Orbax checkpoint or of its manager.
+            weights. For a network of yours, such a file with the module's own names, the folder of
+            an Orbax checkpoint or of its manager, or that of a run of `python -m ppl_cnn.pretrain`
+            that has trained it.
         entry: where the file holds the network more than once, the one to take, such as
             "model_ema". By default it is the weights themselves, not their average; the log says
             so.
@@ -86,25 +85,19 @@ def load(
         return read_published(path, network, objective, entry=entry, pixels=pixels)
     folder = model_folder(model)
     description = read_description(folder)
-    network = declaration_of(description, folder)
-    params = read_weights(folder / "weights.safetensors", network)
-    count = shapes(network)[network.layers[-1].name][-1]
-    alpha, classes = numbers(description["alpha"]), description["classes"]
+    network, params = read_weights(
+        folder / "weights.safetensors", declaration_of(description, folder)
+    )
+    labels = Labels.of(description, shapes(network)[network.layers[-1].name][-1], folder)
     reference = description.get("reference")
     if not isinstance(reference, str | None):
         path = folder / "model.json"
         raise FileError(f"{path} must give a reference's text, not {reference!r}.", path=path)
-    named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
-    if alpha.shape != (count,) or not named or len(classes) not in (0, count):
-        path = folder / "model.json"
-        raise FileError(
-            f"{path} must give {count} finite alpha, and {count} classes or none.", path=path
-        )
     return CNN(
         network,
         params,
-        alpha.astype(np.float32),
-        classes=tuple(classes),
+        labels.alpha,
+        classes=labels.classes,
         objective=last_objective(description),
         reference=reference,
     )
@@ -118,7 +111,9 @@ def read_published(
     entry: str | None = None,
     pixels: str | None = None,
 ) -> CNN:
-    """A declared network with the weights of a published file, and with its classes' names.
+    """A declared network with the weights of a file, and with its classes' names.
+
+    Its last layer is as wide as the file's, whose classes have no names if that is another width.
 
     Args:
         path: the file.
@@ -136,6 +131,7 @@ def read_published(
     check_network(layers, network, path)
     wanted = [*names_in_files(network).values()]
     tensors = entry_of(folded(tensors, path), wanted, source=path, entry=entry)
+    network = as_wide_as(tensors, network)
     params = params_from(tensors, network, path)
     if pixels is None:
         check_pixels(layers, network, path)

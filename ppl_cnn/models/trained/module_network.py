@@ -44,7 +44,9 @@ class ModuleNetwork:
         image_shape: (row, col, channel) of its images.
         preprocessing: the mean, scale and channel order between pixels and the module.
         classes: names of the scores, or () if they have none.
-        objective: None, as a module doesn't tell how it was trained.
+        alpha: (class,) offsets from scores to the classifier's logits, as of a `CNN`; zeros unless
+            `python -m ppl_cnn.pretrain` has trained it.
+        objective: what the last stage of that training minimised; None for other weights.
         reference: None, as it has no reference of its own.
         is_resized: whether its images have another size than those it was made for.
         layers: layer name -> shape of its response without the batch axis, in the order of calls.
@@ -102,6 +104,7 @@ class ModuleNetwork:
         self.layers = self._find_layers()
         self.classes = tuple(classes)
         count = self.layers[OUTPUT][-1]
+        self.alpha: Array = jnp.zeros(count)
         if len(self.classes) not in (0, count):
             raise MismatchError(
                 f"{self.name} has {count} scores, but `classes` has {len(self.classes)} names. "
@@ -117,6 +120,39 @@ class ModuleNetwork:
         other = copy.copy(self)
         other.weights = {name: weights[name] for name in self.weights}
         return other
+
+    def trained(
+        self,
+        weights: Mapping[str, Array],
+        *,
+        alpha: Float[Array, " class"],
+        classes: tuple[str, ...],
+        objective: str | None,
+        preprocessing: Preprocessing | None = None,
+    ) -> Self:
+        """The same network after a training.
+
+        Args:
+            weights: as for `with_weights`.
+            alpha: the offsets that the training has found.
+            classes: the names of the classes that it was trained on, or ().
+            objective: that of its last stage, or None.
+            preprocessing: that of its images; by default the network's.
+        """
+        other = self.with_weights(weights)
+        other.alpha, other.classes, other.objective = alpha, classes, objective
+        other.preprocessing = preprocessing or self.preprocessing
+        return other
+
+    def training_module(self) -> nnx.Module:
+        """The module with the network's weights, put into training mode (`module.train()`)."""
+        module = self._module.module(self.weights)
+        module.train()
+        return module
+
+    def tensors(self) -> Weights:
+        """The weights as a file has them: "conv1.kernel" -> array."""
+        return self.weights
 
     def resized(self, size: int) -> Self:
         """The same network on square images of another size; itself if they have that size.
@@ -142,12 +178,13 @@ class ModuleNetwork:
         return self.respond(self.weights, x, OUTPUT)
 
     def logits(self, pixels: UInt8[np.ndarray, "n row col channel"]) -> Float[Array, "n c"]:
-        """The scores of uint8 photographs, RGB or grey, of any size.
+        """The classifier's logits F + alpha of uint8 photographs, RGB or grey, of any size.
 
         Raises:
             ArgumentError: the pixels are no such photographs.
         """
-        return self(preprocess(np.asarray(pixels), self.preprocessing, self.image_shape))
+        x = preprocess(np.asarray(pixels), self.preprocessing, self.image_shape)
+        return self(x) + self.alpha[None, :]
 
     def unit(self, text: str, response: Side = "pre", target: TargetChoice = "logit") -> ModuleUnit:
         """The unit that a text such as "blocks.0.conv:12", "conv2:3@0,3" or "class:cat" names.
@@ -180,7 +217,8 @@ class ModuleNetwork:
         for layer, group in groupby(sorted(names, key=_layer), key=_layer):
             members = list(group)
             own_target = settled(target, suited=suited, is_class=layer == OUTPUT)
-            if own_target.compares_classes and layer != OUTPUT:
+            compared = layer == OUTPUT and self.layers[OUTPUT] != (1,)
+            if own_target.compares_classes and not compared:
                 raise no_probabilities(layer, self.name, own_target, OUTPUT)
             places = list({name.place for name in members})
             fields = dict(zip(places, self._receptive_fields(layer, places), strict=True))
@@ -193,6 +231,8 @@ class ModuleNetwork:
                     )
                 channel = {"channel": jnp.asarray(name.channel)}
                 params = {"weights": self.weights, "unit": channel}
+                if own_target.compares_classes and np.any(self.alpha):
+                    params["classes"] = {"alpha": self.alpha}
                 found[name] = ModuleUnit(self, name, response, own_target, rows, cols, params)
         return [found[name] for name in names]
 

@@ -12,9 +12,12 @@ from flax import nnx
 from ppl_cnn.errors import ArgumentError, FileError, MismatchError
 from ppl_cnn.models.formats.names import listed, shown
 from ppl_cnn.models.formats.weights_file import read_tensors
+from ppl_cnn.models.trained.captured import OUTPUT
 from ppl_cnn.models.trained.checkpoints.entries import entry_of
 from ppl_cnn.models.trained.checkpoints.orbax_folders import read_orbax
+from ppl_cnn.models.trained.model_folder import Labels, preprocessing_of, read_description
 from ppl_cnn.models.trained.module_network import ModuleNetwork
+from ppl_cnn.models.trained.suited_target import last_objective
 from ppl_cnn.user_modules import called, named_object
 
 
@@ -28,9 +31,10 @@ def load_module(
             called without arguments. It returns a `ModuleNetwork`, or an `nnx.Module` with the
             attribute `image_shape` and optionally `preprocessing` and `classes`.
         weights: a file of any format that `ppl_cnn.models.formats.read_tensors` reads, with the
-            module's names and layouts; or the folder of an Orbax checkpoint of its state
-            (`nnx.state`, or its pure dict), of a checkpoint manager, or of one of its steps. None
-            keeps the factory's weights.
+            module's names and layouts; the folder of an Orbax checkpoint of its state (`nnx.state`,
+            or its pure dict), of a checkpoint manager, or of one of its steps; or the folder of a
+            run that has trained the module, which also says its classes, their offsets and its
+            preprocessing. None keeps the factory's weights.
         entry: the entry that holds them, where there are several, such as "model_ema".
 
     Raises:
@@ -54,10 +58,26 @@ def load_module(
     if weights is None:
         return network
     path = Path(weights)
+    if (path / "model.json").is_file():
+        return _with_run(network, path)
     tensors = read_orbax(path) if path.is_dir() else read_tensors(path)
     wanted = [[name] for name in network.weights]
     found = entry_of(tensors, wanted, source=path, entry=entry)
     return network.with_weights(_fitting(found, network, path))
+
+
+def _with_run(network: ModuleNetwork, folder: Path) -> ModuleNetwork:
+    """The network as the run in that folder has trained it."""
+    description = read_description(folder)
+    path = folder / "weights.safetensors"
+    labels = Labels.of(description, network.layers[OUTPUT][-1], folder)
+    return network.trained(
+        _fitting(read_tensors(path), network, path),
+        alpha=jnp.asarray(labels.alpha),
+        classes=labels.classes,
+        objective=last_objective(description),
+        preprocessing=preprocessing_of(description, network.image_shape[-1], folder),
+    )
 
 
 def _call(spec: str) -> Any:

@@ -164,7 +164,7 @@ class Metrics:
         Args:
             step: its last step.
             stage: the stage's name.
-            ess: the smoothed ESS of its weights, in images.
+            ess: the smoothed ESS of its weights, as a multiple of what separation leaves.
         """
         self.flush()
         self._write([{"step": step, "stage": stage, "switched_at_ess": ess}])
