@@ -45,8 +45,10 @@ from ppl_cnn.models.networks.catalogue import network_named
 from ppl_cnn.models.networks.declaration import Network
 from ppl_cnn.models.trained.cnn import CNN
 from ppl_cnn.models.trained.model_folder import save
+from ppl_cnn.precision import in_float32
 
 
+@in_float32
 def train(
     recipe: Recipe,
     *,

@@ -15,6 +15,7 @@ from ppl_cnn.errors import ArgumentError, one_line
 from ppl_cnn.models.networks.convolution import hasten
 from ppl_cnn.models.networks.layers import Shape
 from ppl_cnn.models.networks.receptive_field import Images, Weights
+from ppl_cnn.precision import single
 
 OUTPUT = "output"
 """The layer name of the module's own output, which has the classes."""
@@ -43,7 +44,8 @@ class CapturedModule:
         module.eval()
         for _, part in nnx.iter_modules(module):
             _prepare(part)
-        weights, tree = named_leaves(nnx.state(module, nnx.Not(nnx.RngState)))
+        state = jax.tree.map(single, nnx.state(module, nnx.Not(nnx.RngState)))
+        weights, tree = named_leaves(state)
         keys = nnx.state(module, nnx.RngState)
         return cls(nnx.graphdef(module), tree, tuple(weights), keys), weights
 

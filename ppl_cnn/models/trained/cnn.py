@@ -72,12 +72,17 @@ class CNN(nnx.Module):
         self.reference = reference
         self.params = nnx.data(
             {
-                name: {key: nnx.Param(array) for key, array in weights.items()}
+                name: {
+                    key: nnx.Param(jnp.asarray(array, jnp.float32))
+                    for key, array in weights.items()
+                }
                 for name, weights in params.items()
             }
         )
         count = shapes(declaration)[declaration.layers[-1].name][-1]
-        self.alpha = nnx.Variable(jnp.zeros(count) if alpha is None else jnp.asarray(alpha))
+        self.alpha = nnx.Variable(
+            jnp.zeros(count, jnp.float32) if alpha is None else jnp.asarray(alpha, jnp.float32)
+        )
 
     @property
     def name(self) -> str:

@@ -23,8 +23,10 @@ from ppl_cnn.models.trained.module_network import ModuleNetwork
 from ppl_cnn.models.trained.published import fetch
 from ppl_cnn.models.trained.suited_target import last_objective
 from ppl_cnn.models.trained.user_networks import load_module
+from ppl_cnn.precision import in_float32
 
 
+@in_float32
 def load(model: str | Path, *, weights: str | Path | None = None) -> CNN | ModuleNetwork:
     """Opens a network with weights.
 
@@ -89,6 +91,7 @@ def load(model: str | Path, *, weights: str | Path | None = None) -> CNN | Modul
     )
 
 
+@in_float32
 def read_published(path: Path, network: Network, objective: str | None = None) -> CNN:
     """A declared network with the weights of a published file, and with its classes' names.
 

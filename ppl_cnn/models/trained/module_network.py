@@ -191,7 +191,7 @@ class ModuleNetwork:
                         f"{name} of {self.name} has no gradient with respect to any pixel, so its "
                         f"density is the reference. Name another unit."
                     )
-                channel = {"channel": jnp.asarray(name.channel)}
+                channel = {"channel": jnp.asarray(name.channel, jnp.int32)}
                 params = {"weights": self.weights, "unit": channel}
                 found[name] = ModuleUnit(self, name, response, own_target, rows, cols, params)
         return [found[name] for name in names]

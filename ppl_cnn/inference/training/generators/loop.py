@@ -38,6 +38,7 @@ from ppl_cnn.inference.training.monitoring.metrics import Metrics
 from ppl_cnn.inference.training.placement import BatchesAhead, data_mesh, local, put
 from ppl_cnn.models.generators.generator_folder import rounded, save_generator
 from ppl_cnn.models.generators.refined_flow import RefinedFlow
+from ppl_cnn.precision import in_float32
 
 _LOOKS = 2000
 """Draws, and images, by which a generator is tested within a stage."""
@@ -45,6 +46,7 @@ _COMPARED = 10_000
 """Draws, and images, by which it is tested at the end."""
 
 
+@in_float32
 def train_generator(
     recipe: GeneratorRecipe,
     *,
