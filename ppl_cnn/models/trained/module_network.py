@@ -16,8 +16,15 @@ from ppl_cnn.models.networks.forward import scaled
 from ppl_cnn.models.networks.graph import Region
 from ppl_cnn.models.networks.layers import Shape
 from ppl_cnn.models.networks.receptive_field import Images, Weights, receptive_fields
-from ppl_cnn.models.trained.captured import OUTPUT, CapturedModule, layer_shapes, named_leaves
+from ppl_cnn.models.trained.captured import (
+    OUTPUT,
+    CapturedModule,
+    layer_shapes,
+    named_leaves,
+    unbridged,
+)
 from ppl_cnn.models.trained.cnn import preprocess
+from ppl_cnn.models.trained.inference_mode import check_images_are_apart
 from ppl_cnn.models.trained.module_unit import ModuleUnit
 from ppl_cnn.models.trained.suited_target import suited_target
 from ppl_cnn.models.units.listing import LayerUnits
@@ -85,7 +92,7 @@ class ModuleNetwork:
         *,
         classes: tuple[str, ...] = (),
     ) -> None:
-        self.name = type(module).__name__
+        self.name = type(unbridged(module)).__name__
         self.objective: str | None = None
         self.reference: str | None = None
         self.image_shape = _image_shape(image_shape)
@@ -100,6 +107,13 @@ class ModuleNetwork:
         self._module, self.weights = CapturedModule.of(module)
         self.keys = named_leaves(self._module.keys)[0].keys()
         self.layers = self._find_layers()
+        check_images_are_apart(
+            self._responses,
+            self.weights,
+            image_shape=self.image_shape,
+            layers=self.layers,
+            name=self.name,
+        )
         self.classes = tuple(classes)
         count = self.layers[OUTPUT][-1]
         if len(self.classes) not in (0, count):

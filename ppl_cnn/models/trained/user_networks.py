@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
-from flax import nnx
+from flax import linen, nnx
 
 from ppl_cnn.errors import ArgumentError, FileError, MismatchError, one_line
 from ppl_cnn.models.formats.names import listed
@@ -41,9 +41,10 @@ def load_module(spec: str, weights: str | Path | None = None) -> ModuleNetwork:
         preprocessing, classes = getattr(made, "preprocessing", None), getattr(made, "classes", ())
         network = ModuleNetwork(made, made.image_shape, preprocessing, classes=classes)
     else:
+        hint = " Wrap it in nnx.bridge.ToNNX first." if isinstance(made, linen.Module) else ""
         raise ArgumentError(
             f"{spec} must return a ppl_cnn.ModuleNetwork or an nnx.Module with the attribute "
-            f"image_shape, not {type(made).__name__}.",
+            f"image_shape, not {type(made).__name__}.{hint}",
             argument="model",
         )
     if weights is None:
