@@ -128,7 +128,7 @@ class Prepared(NamedTuple):
 
     def counts(self) -> dict[str, int]:
         """Number of stored images by split."""
-        splits = json.loads((self.folder / "dataset_info.json").read_text())["splits"]
+        splits = json.loads((self.folder / "dataset_info.json").read_text("utf-8"))["splits"]
         return {each["name"]: sum(map(int, each["shardLengths"])) for each in splits}
 
 

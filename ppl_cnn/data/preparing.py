@@ -127,7 +127,7 @@ def _write(name: str, builder_class: Any, variant: Any, root: Path, originals: P
     with (
         _alone(folder),
         tempfile.TemporaryDirectory() as downloads,
-        open(os.devnull, "w") as nowhere,
+        open(os.devnull, "w", encoding="utf-8") as nowhere,
         contextlib.redirect_stdout(nowhere),
     ):
         build = builder_class(data_dir=root, config=variant)
@@ -146,6 +146,6 @@ def _write(name: str, builder_class: Any, variant: Any, root: Path, originals: P
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Holds a lock on the folder, so that one process at a time writes to it."""
-    with open(folder / ".lock", "w") as lock:
+    with open(folder / ".lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -16,6 +16,7 @@ import tyro
 
 from ppl_cnn.errors import InputError, with_options
 from ppl_cnn.options.main import running_as
+from ppl_cnn.options.terminal import speak_any_text
 
 
 class _Terminated(KeyboardInterrupt):
@@ -43,6 +44,7 @@ def run_command(
         description: what `--help` prints first, usually the module's docstring.
         defaults: an `options_type` with the options' defaults, by default its own.
     """
+    speak_any_text()
     for kind in _dataclasses_of(options_type):
         _join_help_lines(kind)
     given = {} if defaults is None else {"default": defaults}

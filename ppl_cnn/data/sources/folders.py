@@ -171,5 +171,5 @@ def all_prepared(data_dir: str | Path | None) -> Iterator[Prepared]:
     """All prepared trees, whether they have changed since or not."""
     root = data_root(data_dir) / FOLDER_NAME
     for info in sorted(root.glob(f"*/{VERSION}/dataset_info.json")):
-        metadata = json.loads((info.parent / "metadata.json").read_text())
+        metadata = json.loads((info.parent / "metadata.json").read_text("utf-8"))
         yield Prepared(f"{FOLDER}{metadata['tree']}", info.parent)

@@ -31,7 +31,7 @@ from ppl_cnn.inference.sampling.starts.start import Start
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.empirical_density import EmpiricalDensity
 from ppl_cnn.models.references.generator import GeneratorReference
-from ppl_cnn.precision import in_float32
+from ppl_cnn.numeric import in_float32
 
 
 def draw(

@@ -28,7 +28,7 @@ from ppl_cnn.inference.sampling.resampling.scorer import Scorer
 from ppl_cnn.inference.sampling.settings import Sampling
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.empirical_density import EmpiricalDensity
-from ppl_cnn.precision import in_float32
+from ppl_cnn.numeric import in_float32
 
 
 @in_float32

@@ -45,7 +45,7 @@ from ppl_cnn.models.networks.catalogue import network_named
 from ppl_cnn.models.networks.declaration import Network
 from ppl_cnn.models.trained.cnn import CNN
 from ppl_cnn.models.trained.model_folder import save
-from ppl_cnn.precision import in_float32
+from ppl_cnn.numeric import in_float32
 
 
 @in_float32
@@ -95,7 +95,7 @@ def train(
     config = {"kind": "training", **asdict(recipe)}
     with RunFolder.claim(out, config, command, writer=writes) as folder:
         if (out / "model.json").is_file():
-            return cast(dict[str, Any], json.loads((out / "model.json").read_text()))
+            return cast(dict[str, Any], json.loads((out / "model.json").read_text("utf-8")))
         with Training.begun(job, execution, out) as training:
             if writes:
                 earlier = folder.record.get("sessions", [])

@@ -182,7 +182,7 @@ class Recipe:
         shipped = RECIPES / f"{config}.toml"
         path = shipped if shipped.is_file() else Path(config)
         try:
-            values = tomllib.loads(path.read_text())
+            values = tomllib.loads(path.read_text("utf-8-sig"))
         except (FileNotFoundError, IsADirectoryError):
             names = recipe_names()
             raise UnknownNameError(
@@ -223,6 +223,10 @@ def recipe_names() -> list[str]:
 def recipe_summaries() -> dict[str, str]:
     """The first line of each recipe that comes with the package, by its name."""
     return {
-        name: (RECIPES / f"{name}.toml").read_text().partition("\n")[0].lstrip("# ").rstrip(".")
+        name: (RECIPES / f"{name}.toml")
+        .read_text("utf-8")
+        .partition("\n")[0]
+        .lstrip("# ")
+        .rstrip(".")
         for name in recipe_names()
     }

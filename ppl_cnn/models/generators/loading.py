@@ -7,7 +7,7 @@ from pathlib import Path
 from ppl_cnn.errors import FileError, UnknownNameError, unknown
 from ppl_cnn.models.generators.generator import Generator
 from ppl_cnn.models.generators.generator_folder import open_generator
-from ppl_cnn.precision import in_float32
+from ppl_cnn.numeric import in_float32
 
 EMBEDDED = Path(__file__).parent / "embedded"
 """The folder of the generators that come with the package; each has a folder in it."""

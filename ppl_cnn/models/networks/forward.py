@@ -8,7 +8,7 @@ from ppl_cnn.models.networks.declaration import Network, Preprocessing
 from ppl_cnn.models.networks.graph import Params, input_shape
 from ppl_cnn.models.networks.layers import Dropout
 from ppl_cnn.models.networks.slab import Masks, Slab
-from ppl_cnn.precision import single
+from ppl_cnn.numeric import single
 
 
 def scores(

@@ -19,7 +19,7 @@ from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.references.photographs import LUMA
 from ppl_cnn.models.references.reference import Context, after_colon
 from ppl_cnn.models.references.transforms import Images, push_forward
-from ppl_cnn.precision import single
+from ppl_cnn.numeric import single
 from ppl_cnn.user_modules import names_an_object
 
 _NAMED = re.compile(r"(.+?)(?:@([0-9a-f]{16}))?", re.DOTALL)

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
-from tqdm import tqdm
 
 from ppl_cnn.errors import FileError
 from ppl_cnn.models.references.transforms import Covariance
+from ppl_cnn.progress import Bar
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm")
 """Endings of the files that count as photographs."""
@@ -113,7 +113,7 @@ def measure(folder: Path, progress: bool = True) -> Measured:
         raise FileError(f"There is no folder {str(folder)!r} of photographs.", path=folder)
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     found, faults = [], []
-    for path in tqdm(files, "photographs", unit="file", delay=2, disable=not progress):
+    for path in Bar(files, "photographs", unit="file", delay=2, disable=not progress):
         try:
             found.append(Photograph.of(read_photograph(path)))
         except ValueError as error:

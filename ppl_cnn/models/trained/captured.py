@@ -16,7 +16,7 @@ from ppl_cnn.models.networks.convolution import hasten
 from ppl_cnn.models.networks.layers import Shape
 from ppl_cnn.models.networks.receptive_field import Images, Weights
 from ppl_cnn.models.trained.inference_mode import inference_arguments
-from ppl_cnn.precision import single
+from ppl_cnn.numeric import single
 
 OUTPUT = "output"
 """The layer name of the module's own output, which has the classes."""

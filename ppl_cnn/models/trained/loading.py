@@ -23,7 +23,7 @@ from ppl_cnn.models.trained.module_network import ModuleNetwork
 from ppl_cnn.models.trained.published import fetch
 from ppl_cnn.models.trained.suited_target import last_objective
 from ppl_cnn.models.trained.user_networks import load_module
-from ppl_cnn.precision import in_float32
+from ppl_cnn.numeric import in_float32
 
 
 @in_float32

@@ -38,7 +38,7 @@ from ppl_cnn.inference.training.monitoring.metrics import Metrics
 from ppl_cnn.inference.training.placement import BatchesAhead, data_mesh, local, put
 from ppl_cnn.models.generators.generator_folder import rounded, save_generator
 from ppl_cnn.models.generators.refined_flow import RefinedFlow
-from ppl_cnn.precision import in_float32
+from ppl_cnn.numeric import in_float32
 
 _LOOKS = 2000
 """Draws, and images, by which a generator is tested within a stage."""
@@ -86,7 +86,7 @@ def train_generator(
     config = {"kind": "generator", **recipe.record()}
     with RunFolder.claim(out, config, command, writer=writes) as folder:
         if (out / "generator.json").is_file():
-            return cast(dict[str, Any], json.loads((out / "generator.json").read_text()))
+            return cast(dict[str, Any], json.loads((out / "generator.json").read_text("utf-8")))
         with Training.begun(job, execution, out) as training:
             if writes:
                 earlier = folder.record.get("sessions", [])
