@@ -1,8 +1,15 @@
-"""The precision of networks and of runs: float32, also where JAX's 64-bit mode is on."""
+"""Numbers at the border: NumPy's and JAX's scalars become Python's, and 64 bits become 32.
 
-from collections.abc import Callable
+Networks, runs and training are float32, also where JAX's 64-bit mode is on.
+"""
+
+import operator
+from collections.abc import Callable, Iterable
+from dataclasses import fields
 from functools import wraps
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from ppl_cnn.errors import ArgumentError
 
 if TYPE_CHECKING:
     from jax import Array
@@ -32,3 +39,42 @@ def in_float32[**P, R](function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
 
     return alike
+
+
+def plain(value: Any) -> Any:
+    """A scalar of NumPy or JAX, or an array without axes, as Python's number; else the value.
+
+    Examples:
+        >>> import numpy as np
+        >>> plain(np.int64(3)), plain(np.asarray(0.5)), plain("split")
+        (3, 0.5, 'split')
+    """
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
+
+
+def plain_fields(record: Any) -> None:
+    """Makes the fields of a frozen dataclass `plain`, and tuples of what its type says are tuples.
+
+    So they can be hashed, compared and written as JSON whatever library they come from.
+    """
+    for field in fields(record):
+        value = getattr(record, field.name)
+        if getattr(field.type, "__origin__", None) is tuple and isinstance(value, Iterable):
+            made: Any = tuple(map(plain, value))
+        else:
+            made = plain(value)
+        object.__setattr__(record, field.name, made)
+
+
+def whole(name: str, value: Any) -> int:
+    """A whole number, of any library.
+
+    Raises:
+        ArgumentError: it is none, such as 2.5 or "2"; `name` is the argument's name.
+    """
+    try:
+        return operator.index(plain(value))
+    except TypeError:
+        raise ArgumentError(
+            f"`{name}` must be a whole number, not {value!r}.", argument=name
+        ) from None

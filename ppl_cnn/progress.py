@@ -22,12 +22,11 @@ class Bar(tqdm):  # type: ignore[misc]
         self._pause, self._said = 0.0, -math.inf
         if not _is_live(file):
             self._pause = PAUSE
-            kwargs |= {"file": _Lines(file), "dynamic_ncols": False, "ncols": 0}
-            if "bar_format" in kwargs:
-                kwargs |= {
-                    "bar_format": kwargs["bar_format"].replace("|{bar}|", " "),
-                    "ncols": None,
-                }
+            kwargs |= {"file": _Lines(file), "dynamic_ncols": False}
+            if form := kwargs.get("bar_format"):
+                kwargs["bar_format"] = form.replace("|{bar}|", " ")
+            else:
+                kwargs["ncols"] = 0  # no bar
         super().__init__(*args, **kwargs)
 
     def refresh(self, *args: Any, **kwargs: Any) -> Any:

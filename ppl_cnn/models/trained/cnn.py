@@ -22,6 +22,7 @@ from ppl_cnn.models.units.listing import LayerUnits, unit_layers
 from ppl_cnn.models.units.names import UnitName
 from ppl_cnn.models.units.targets import TargetChoice
 from ppl_cnn.models.units.unit import Side, Unit, find_units, only
+from ppl_cnn.numeric import whole
 
 
 class CNN(nnx.Module):
@@ -121,7 +122,7 @@ class CNN(nnx.Module):
             ArgumentError: a layer's weights, as a dense layer's, fit one size alone, or the images
                 are too small for the layers.
         """
-        before, network = self.image_shape, self.declaration
+        before, network, size = self.image_shape, self.declaration, whole("size", size)
         if before[:2] == (size, size):
             return self
         network = replace(

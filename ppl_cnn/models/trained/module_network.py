@@ -1,9 +1,10 @@
 """A Flax NNX module of the user's as a network, with its layers found by name."""
 
 import copy
+import operator
 from collections.abc import Iterable, Mapping
 from itertools import groupby
-from typing import Self
+from typing import Any, Self
 
 import jax.numpy as jnp
 import numpy as np
@@ -31,6 +32,7 @@ from ppl_cnn.models.units.listing import LayerUnits
 from ppl_cnn.models.units.names import Place, UnitName, parse_units
 from ppl_cnn.models.units.targets import TargetChoice, parse_target, settled
 from ppl_cnn.models.units.unit import Side, no_probabilities, only
+from ppl_cnn.numeric import whole
 
 
 class ModuleNetwork:
@@ -97,7 +99,7 @@ class ModuleNetwork:
         self.reference: str | None = None
         self.image_shape = _image_shape(image_shape)
         self.is_resized = False
-        channels = image_shape[2]
+        channels = self.image_shape[2]
         self.preprocessing = preprocessing or _as_pixels(channels)
         if not len(self.preprocessing.mean) == len(self.preprocessing.scale) == channels:
             raise MismatchError(
@@ -141,7 +143,7 @@ class ModuleNetwork:
         Raises:
             ArgumentError: the module can't be called on such images.
         """
-        before = self.image_shape
+        before, size = self.image_shape, whole("size", size)
         if before[:2] == (size, size):
             return self
         other = copy.copy(self)
@@ -286,13 +288,13 @@ class ModuleNetwork:
         )
 
 
-def _image_shape(shape: object) -> tuple[int, int, int]:
-    if (
-        isinstance(shape, tuple)
-        and len(shape) == 3
-        and all(isinstance(size, int) and size > 0 for size in shape)
-    ):
-        return shape
+def _image_shape(shape: Any) -> tuple[int, int, int]:
+    try:
+        rows, cols, channels = map(operator.index, shape)
+    except (TypeError, ValueError):
+        rows = cols = channels = 0
+    if min(rows, cols, channels) > 0:
+        return rows, cols, channels
     raise ArgumentError(
         f"`image_shape` must be three positive whole numbers (row, col, channel), not {shape!r}.",
         argument="image_shape",
