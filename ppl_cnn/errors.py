@@ -117,3 +117,13 @@ def one_line(error: Exception) -> str:
     """An exception's type and the first line of its text, for the end of a sentence."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0]}".rstrip(".: ")
+
+
+def printable(text: str) -> str:
+    """A text on one line: line breaks, control characters and bytes that aren't UTF-8 are escaped.
+
+    Examples:
+        >>> printable("dog\\ncat")
+        'dog\\\\ncat'
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
-from ppl_cnn.errors import ArgumentError
+from ppl_cnn.errors import ArgumentError, printable
 from ppl_cnn.models.networks.declaration import Network, Preprocessing
 from ppl_cnn.models.networks.forward import scores
 from ppl_cnn.models.networks.graph import Params, shapes, weight_shapes
@@ -68,7 +68,7 @@ class CNN(nnx.Module):
         reference: str | None = None,
     ) -> None:
         self.declaration = declaration
-        self.classes = classes
+        self.classes = tuple(map(printable, classes))
         self.objective = objective
         self.reference = reference
         self.params = nnx.data(

@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
-from ppl_cnn.errors import ArgumentError, MismatchError
+from ppl_cnn.errors import ArgumentError, MismatchError, printable
 from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.networks.forward import scaled
 from ppl_cnn.models.networks.graph import Region
@@ -116,7 +116,7 @@ class ModuleNetwork:
             layers=self.layers,
             name=self.name,
         )
-        self.classes = tuple(classes)
+        self.classes = tuple(map(printable, classes))
         count = self.layers[OUTPUT][-1]
         if len(self.classes) not in (0, count):
             raise MismatchError(
