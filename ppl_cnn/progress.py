@@ -14,7 +14,7 @@ PAUSE = 10.0
 _MOVES = re.compile(r"\r|\x1b\[A|\n")
 
 
-class Bar(tqdm):  # type: ignore[misc]
+class Bar(tqdm):
     """tqdm's bar; where nobody watches, a line every `PAUSE` seconds, without carriage returns."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
