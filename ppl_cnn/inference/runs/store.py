@@ -230,7 +230,7 @@ def open_draws(path: Path) -> xr.DataTree:
             path=path,
         )
     try:
-        tree = xr.open_datatree(_on_disk(path), engine="zarr", consolidated=True)
+        tree = xr.open_datatree(cast(Any, _on_disk(path)), engine="zarr", consolidated=True)
         lost = _lost(path)
     except DAMAGE:
         tree = xr.DataTree()

@@ -50,7 +50,7 @@ class CapturedModule:
         state = jax.tree.map(single, nnx.state(module, nnx.Not(nnx.RngState)))
         weights, tree = named_leaves(state)
         keys = nnx.state(module, nnx.RngState)
-        arguments = inference_arguments(type(unbridged(module)))
+        arguments = inference_arguments(unbridged(module))
         return cls(nnx.graphdef(module), tree, tuple(weights), keys, arguments), weights
 
     def __call__(self, weights: Weights, x: Images) -> Responses:

@@ -25,18 +25,18 @@ _TOLERANCE = 1e-2
 """The change that counts, relative to the layer's largest response: above bfloat16's rounding."""
 
 
-def inference_arguments(kind: type) -> dict[str, bool]:
+def inference_arguments(module: object) -> dict[str, bool]:
     """The keyword arguments that put a module's call into inference mode, such as `train=False`.
 
     Args:
-        kind: the module's class.
+        module: the module, of NNX or of Linen.
     """
-    if not issubclass(kind, Callable):
+    if not callable(module):
         return {}
     named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return {
         each.name: INFERENCE[each.name]
-        for each in inspect.signature(kind.__call__).parameters.values()
+        for each in inspect.signature(type(module).__call__).parameters.values()
         if each.name in INFERENCE and each.kind in named
     }
 

@@ -85,15 +85,15 @@ def _items(text: str, classes: Sequence[str], last: str) -> Iterator[tuple[str, 
             match = None
         if match:
             first = int(match["first"])
-            last = first if match["last"] is None else int(match["last"])
-            if last < first:
+            end = first if match["last"] is None else int(match["last"])
+            if end < first:
                 raise ArgumentError(
-                    f"The range {match[0]!r} is empty. Write {last}-{first}.", argument="unit"
+                    f"The range {match[0]!r} is empty. Write {end}-{first}.", argument="unit"
                 )
             place: Place = "mean" if match["mean"] else None
             if match["row"] is not None:
                 place = int(match["row"]), int(match["col"])
-            yield match["layer"], range(first, last + 1), place
+            yield match["layer"], range(first, end + 1), place
             at = match.end()
         elif text.startswith("class:", at):
             name, index = _class_at(text, at + len("class:"), classes)

@@ -91,9 +91,10 @@ def test_a_call_is_in_inference_mode_whatever_its_parameter_is_named(kind, image
 
 
 def test_a_call_without_such_a_parameter_gets_none():
-    assert inference_arguments(Normed) == {}
-    assert inference_arguments(nnx.Module) == {}
-    assert inference_arguments(Deterministic) == {"deterministic": True}
+    assert inference_arguments(Normed()) == {}
+    assert inference_arguments(nnx.Module()) == {}
+    assert inference_arguments(Deterministic()) == {"deterministic": True}
+    assert inference_arguments(InLinen()) == {"train": False}
 
 
 class BatchStatistics(Normed):

@@ -165,6 +165,7 @@ def test_a_number_is_a_name_where_no_index_contradicts(text, classes, index):
         ("class:1-3", FOLDERS, ["'1'", "fc4:0", "'10'", "fc4:1"]),
         ("class:0-1", ("digits", "letters", "0-1"), ["'0-1'", "fc4:2", "'digits'", "fc4:0"]),
         ("class:0", ("1", "0"), ["'0'", "fc4:1", "'1'", "fc4:0"]),
+        ("class:0,class:1", ("0", "2", "1"), ["'1'", "fc4:2", "'2'", "fc4:1"]),
         ("class:1", ("1", "1"), ["'1'", "fc4:0", "fc4:1"]),
     ],
 )
