@@ -50,7 +50,9 @@ FOREIGN = [
     lambda: ppl_cnn.Rto(np.int64(100)),
     lambda: ppl_cnn.Annealed(np.int64(4)),
     lambda: ppl_cnn.Preprocessing(np.zeros(3), [np.float32(1)] * 3),
-    lambda: ppl_cnn.Recipe(network="lenet", data="mnist", stages="4", batch_size=np.int64(8)),
+    lambda: ppl_cnn.Recipe(
+        network="lenet", data="mnist", stages="generative:4", batch_size=np.int64(8)
+    ),
 ]
 
 
