@@ -127,5 +127,14 @@ def shown(path: str | Path) -> str:
         >>> shown("two\\nlines")
         'two\\\\nlines'
     """
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return printable(os.fsencode(path).decode("utf-8", "backslashreplace"))
+
+
+def printable(text: str) -> str:
+    """A text on one line: line breaks, control characters and bytes that aren't UTF-8 are escaped.
+
+    Examples:
+        >>> printable("dog\\ncat")
+        'dog\\\\ncat'
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

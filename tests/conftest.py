@@ -87,6 +87,13 @@ def types_unchecked():
 
 
 @pytest.fixture
+def as_in_a_program():
+    """Types are not checked in the test."""
+    with types_unchecked():
+        yield
+
+
+@pytest.fixture
 def command(monkeypatch, capsys):
     """A function that runs `python -m MODULE ARGUMENTS` in this process, which starts in no time.
 

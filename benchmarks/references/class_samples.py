@@ -56,7 +56,7 @@ def main():
         add_line(record, line)
         say(**line)
     lines = read_lines(record)
-    (folder / "tables.md").write_text(tables(lines))
+    (folder / "tables.md").write_text(tables(lines), "utf-8")
     picture(study, PICTURED)
 
 

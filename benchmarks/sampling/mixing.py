@@ -231,7 +231,7 @@ def main():
         add_line(record, line)
         say(**line)
     if shown := [line for case in cases if (line := case.found(read_lines(record)))]:
-        (folder / "table.md").write_text(table(shown))
+        (folder / "table.md").write_text(table(shown), "utf-8")
         picture(folder, shown)
 
 

@@ -167,6 +167,6 @@ def _animations(names: Sequence[str]) -> tuple[str, ...]:
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Holds a lock on the folder, so that one process at a time writes to it."""
-    with open(folder / ".lock", "w") as lock:
+    with open(folder / ".lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

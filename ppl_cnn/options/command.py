@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import dataclasses
 import logging
+import os
 import signal
 import sys
 import types
@@ -14,8 +15,9 @@ from typing import Any, NamedTuple, cast, get_args, get_type_hints
 import docstring_parser
 import tyro
 
-from ppl_cnn.errors import InputError, with_options
+from ppl_cnn.errors import InputError, one_line, printable, with_options
 from ppl_cnn.options.main import running_as
+from ppl_cnn.options.terminal import speak_any_text
 
 
 class _Terminated(KeyboardInterrupt):
@@ -43,6 +45,7 @@ def run_command(
         description: what `--help` prints first, usually the module's docstring.
         defaults: an `options_type` with the options' defaults, by default its own.
     """
+    speak_any_text()
     for kind in _dataclasses_of(options_type):
         _join_help_lines(kind)
     given = {} if defaults is None else {"default": defaults}
@@ -91,9 +94,10 @@ def _failure(action: Callable[[Any], None], options: Any) -> _Failure | None:
     """Runs the action; how it failed, if it did."""
     try:
         with _stopping():
+            _check_platform()
             action(options)
     except InputError as error:
-        return _Failure(2, f"error: {with_options(str(error), flags(type(options)))}")
+        return _Failure(2, f"error: {printable(with_options(str(error), flags(type(options))))}")
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         return _Failure(
@@ -106,6 +110,23 @@ def _failure(action: Callable[[Any], None], options: Any) -> _Failure | None:
     except KeyboardInterrupt:
         return _Failure(128 + signal.SIGINT, "\nInterrupted. The same command resumes the run.")
     return None
+
+
+def _check_platform() -> None:
+    """Refuses a platform that the user asks JAX for and that isn't there."""
+    name = os.environ.get("JAX_PLATFORMS", "")
+    if name in ("", "cpu"):
+        return
+    import jax
+
+    try:
+        jax.devices()
+    except Exception as error:  # RuntimeError or AssertionError, by the platform
+        raise InputError(
+            f"JAX_PLATFORMS={name} asks for a platform that JAX can't use here "
+            f"({one_line(error)}). Install what it needs, such as ppl_cnn[cuda12], or set "
+            f"JAX_PLATFORMS=cpu."
+        ) from error
 
 
 @contextlib.contextmanager

@@ -62,8 +62,9 @@ class DensityOptions:
     unit: str
     """One or more units, separated by commas. layer:channel is a filter at the centre of its map,
     layer:channel@row,col at another place, layer:channel@mean its mean over the map; class:NAME or
-    class:INDEX is a class. FIRST-LAST stands for all channels between. The image is the unit's
-    receptive field. `python -m ppl_cnn.units` lists the units of a network."""
+    class:INDEX is a class. A number that is one class's name and another's index is refused.
+    FIRST-LAST stands for all channels between. The image is the unit's receptive field. `python -m
+    ppl_cnn.units` lists the units of a network."""
     model: str = "alexnet-fashion"
     """An embedded network; the folder of a run of `python -m ppl_cnn.pretrain` or of an import; the
     name of a declared network, with --weights; or package.module:factory for your own Flax NNX

@@ -42,6 +42,21 @@ def test_failures_become_a_sentence_and_a_code(failure, code, said, monkeypatch,
     assert capsys.readouterr().err == said
 
 
+def test_a_platform_that_is_not_there_is_refused_in_a_sentence(monkeypatch, capsys):
+    def missing():
+        raise AssertionError
+
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr("jax.devices", missing)
+    monkeypatch.setattr(sys, "argv", ["command"])
+    with pytest.raises(SystemExit) as end:
+        run_command(Nothing, lambda options: print("works"), prog="command", description=None)
+    said = capsys.readouterr()
+    assert (end.value.code, said.out) == (2, "")
+    assert said.err.startswith("error: JAX_PLATFORMS=cuda")
+    assert "JAX_PLATFORMS=cpu" in said.err
+
+
 class More(TypedDict, total=False):
     batch_size: int
 

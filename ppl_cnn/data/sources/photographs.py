@@ -15,12 +15,12 @@ from typing import Any, ClassVar, NamedTuple
 
 import tensorflow_datasets as tfds
 from PIL import Image
-from tqdm import tqdm
 
 from ppl_cnn.cores import usable_cores
 from ppl_cnn.data.catalogue import DAMAGED_SHARE
 from ppl_cnn.data.image_files import ImageError, open_image
 from ppl_cnn.errors import ArgumentError, FileError, shown
+from ppl_cnn.progress import Bar
 
 QUALITY = 92
 """Quality of JPEG files that replace originals which cannot be kept."""
@@ -168,7 +168,7 @@ class PhotographBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
         faults: dict[str, str] = {}
         first_frames: list[str] = []
         count = 0
-        with tqdm(desc=f"{self.name} {split}", unit=" images", mininterval=0.5) as progress:
+        with Bar(desc=f"{self.name} {split}", unit=" images", mininterval=0.5) as progress:
             for (name, label, _), content in in_order(self._stored, found, threads):
                 progress.update()
                 count += 1

@@ -106,7 +106,7 @@ def _evidence(diagnosis: Diagnosis) -> dict[str, float] | None:
     for place in places:
         path = place / "evidence.json"
         if path.exists():
-            found: dict[str, dict[str, dict[str, float]]] = json.loads(path.read_text())
+            found: dict[str, dict[str, dict[str, float]]] = json.loads(path.read_text("utf-8"))
             return found.get(str(diagnosis.config.get("unit")), {}).get("reweighting")
     return None
 

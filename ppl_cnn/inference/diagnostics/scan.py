@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 from jaxtyping import Float, Float32, Int
-from tqdm import tqdm
 
 from ppl_cnn.errors import ArgumentError, FileError
 from ppl_cnn.inference.diagnostics.thresholds import MIN_DRAWS
 from ppl_cnn.inference.runs.store import DAMAGE, open_draws
+from ppl_cnn.progress import Bar
 
 _PROJECTIONS = 50
 _GRID = 3
@@ -168,7 +168,7 @@ def image_blocks(
     """
     image = variable(tree, "posterior/image")
     draws, step = image.sizes["draw"], _block(image)
-    for start in tqdm(range(0, draws, step), doing, delay=2, unit="block", leave=False):
+    for start in Bar(range(0, draws, step), doing, delay=2, unit="block", leave=False):
         here = slice(start, min(start + step, draws))
         yield here, loaded(image.isel(draw=here))
 

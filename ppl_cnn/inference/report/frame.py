@@ -18,7 +18,7 @@ def frame_html(title: str, subtitle: str, content: str) -> str:
         content: HTML.
     """
     files = {kind: Path(__file__).with_name(f"page.{kind}") for kind in ("html", "css", "js")}
-    text = {kind: path.read_text() for kind, path in files.items()}
+    text = {kind: path.read_text("utf-8") for kind, path in files.items()}
     # The browser runs this script only and loads nothing, whatever the name of a unit contains.
     digest = base64.b64encode(hashlib.sha256(text["js"].encode()).digest()).decode()
     return Template(text["html"]).substitute(

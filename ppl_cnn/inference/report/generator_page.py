@@ -36,7 +36,7 @@ def generator_page(folder: str | Path) -> Path:
     """
     folder = Path(folder)
     try:
-        description = json.loads((folder / "generator.json").read_text())
+        description = json.loads((folder / "generator.json").read_text("utf-8"))
         with np.load(folder / "exhibits.npz", allow_pickle=False) as file:
             exhibits = dict(file)
     except (OSError, ValueError, EOFError) as error:

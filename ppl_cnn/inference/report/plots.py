@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from PIL import Image
-from tqdm import tqdm
 
 from ppl_cnn.inference.diagnostics.summary import by_label, quiet
 from ppl_cnn.inference.diagnostics.thresholds import BFMI_GOOD, ESS_DRAWS, ESS_GOOD, RHAT_GOOD
 from ppl_cnn.inference.importance import Weights
 from ppl_cnn.inference.report import colours
 from ppl_cnn.inference.report.pictures import data_address
+from ppl_cnn.progress import Bar
 
 _STYLE: Any = {
     **colours.plot_style(),
@@ -56,7 +56,7 @@ def plots_html(quantities: xr.DataTree, table: pd.DataFrame) -> str:
         }
     )
     with matplotlib.rc_context(_STYLE), quiet():
-        steps = tqdm((_traces, _ranks, _energy, _evolution), "plotting", delay=2, leave=False)
+        steps = Bar((_traces, _ranks, _energy, _evolution), "plotting", delay=2, leave=False)
         parts = [step(shown) for step in steps]
         parts.append(_convergence(every))
     return _chain_legend(every.sizes["chain"]) + "".join(parts)

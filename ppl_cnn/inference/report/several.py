@@ -8,8 +8,6 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from ppl_cnn.errors import FileError, InputError
 from ppl_cnn.files import write_aside
 from ppl_cnn.inference.report.classes import classes_html, classes_png
@@ -18,6 +16,7 @@ from ppl_cnn.inference.report.frame import frame_html
 from ppl_cnn.inference.report.pictures import address
 from ppl_cnn.inference.report.section import LABELS, SIGNS, Section, section_of
 from ppl_cnn.inference.runs.record import unit_folder
+from ppl_cnn.progress import Bar
 
 _PLOTTED = 8
 """Units with plots; the plots of a unit take some 1 MB and 10 seconds."""
@@ -138,7 +137,7 @@ def several_page(
     units = [str(unit) for unit in config["units"]]
     shown: list[Shown] = []
     parts: list[Shown | Missing] = []
-    for unit in tqdm(units, "units", delay=2, leave=False):
+    for unit in Bar(units, "units", delay=2, leave=False):
         try:
             own = unit_folder(unit)
             other = None if against is None else against / own

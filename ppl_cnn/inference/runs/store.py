@@ -21,6 +21,7 @@ import xarray as xr
 import zarr
 from zarr.codecs import ZstdCodec
 from zarr.core.metadata import ArrayV3Metadata
+from zarr.storage import LocalStore
 
 from ppl_cnn.errors import RunFolderError
 
@@ -125,7 +126,7 @@ class DrawStore:
         values: Mapping[str, np.ndarray],
         config: Mapping[str, Any],
     ) -> None:
-        root = zarr.open_group(path, mode="w", zarr_format=3, attributes=dict(config))
+        root = zarr.open_group(_on_disk(path), mode="w", zarr_format=3, attributes=dict(config))
         for name, (dims, kind) in variables.items():
             group = root.require_group(name.partition("/")[0])
             for dim in dims:
@@ -182,7 +183,7 @@ class DrawStore:
             ) from None
 
     def _write(self, draws: int, blocks: int, variables: Mapping[str, np.ndarray]) -> None:
-        root = zarr.open_group(self._path, mode="r+", use_consolidated=False)
+        root = zarr.open_group(_on_disk(self._path), mode="r+", use_consolidated=False)
         begin = {"draw": draws, "block": blocks}
         added = {"draw": variables["posterior/response"].shape[1], "block": 1}
         coordinates = {
@@ -201,12 +202,17 @@ class DrawStore:
         _publish(self._path)
 
 
+def _on_disk(path: Path) -> LocalStore:
+    """The store at a path; of a bare path, xarray and Zarr read # and :: as a part of a URL."""
+    return LocalStore(path)
+
+
 def _publish(path: Path) -> None:
     """Makes all chunks that were written part of the store, by one rename."""
     with warnings.catch_warnings():
         # Zarr's version 3 doesn't specify consolidated metadata yet; all readers here know it.
         warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
-        zarr.consolidate_metadata(path)
+        zarr.consolidate_metadata(_on_disk(path))
 
 
 def open_draws(path: Path) -> xr.DataTree:
@@ -224,7 +230,7 @@ def open_draws(path: Path) -> xr.DataTree:
             path=path,
         )
     try:
-        tree = xr.open_datatree(path, engine="zarr", consolidated=True)
+        tree = xr.open_datatree(cast(Any, _on_disk(path)), engine="zarr", consolidated=True)
         lost = _lost(path)
     except DAMAGE:
         tree = xr.DataTree()
@@ -255,7 +261,7 @@ def open_draws(path: Path) -> xr.DataTree:
 
 def _lost(path: Path) -> Path | None:
     """A published chunk whose file is missing, which Zarr would read as zeros, or empty."""
-    root = zarr.open_group(path, mode="r", use_consolidated=True)
+    root = zarr.open_group(_on_disk(path), mode="r", use_consolidated=True)
     for name, array in root.members(max_depth=None):
         if not isinstance(array, zarr.Array):
             continue

@@ -31,6 +31,7 @@ from ppl_cnn.inference.sampling.starts.start import Start
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.empirical_density import EmpiricalDensity
 from ppl_cnn.models.references.generator import GeneratorReference
+from ppl_cnn.numeric import in_float32, whole
 
 
 def draw(
@@ -132,6 +133,7 @@ class Origin:
     """How the run was started."""
 
 
+@in_float32
 def sample_to(
     densities: Sequence[Density],
     settings: Sampling | Resampling,
@@ -166,6 +168,7 @@ def sample_to(
         OSError: the disk is full. The draws before stay readable.
     """
     check_count("draws", draws)
+    draws = whole("draws", draws)
     check_one_run(densities)
     if isinstance(settings, Resampling):
         _resample_to(densities, settings, out, draws=draws, origin=origin, progress=progress)

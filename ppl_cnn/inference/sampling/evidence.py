@@ -28,8 +28,10 @@ from ppl_cnn.inference.sampling.resampling.scorer import Scorer
 from ppl_cnn.inference.sampling.settings import Sampling
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.empirical_density import EmpiricalDensity
+from ppl_cnn.numeric import in_float32
 
 
+@in_float32
 def evidence(
     densities: Sequence[TiltedDensity],
     *,
@@ -102,6 +104,7 @@ def evidence(
     return found
 
 
+@in_float32
 def evidence_of_images(
     densities: Sequence[EmpiricalDensity],
     *,
@@ -163,6 +166,7 @@ def _write(folder: Path, found: Mapping[str, LogZ] | Mapping[str, MeanWeight]) -
     write_aside(folder / "evidence.json", (json.dumps(record, indent=2) + "\n").encode())
 
 
+@in_float32
 def log_z_of_run(
     folder: Path,
     densities: Sequence[TiltedDensity],

@@ -18,12 +18,12 @@ import xarray as xr
 from jaxtyping import Float
 from scipy.optimize import minimize
 from scipy.special import logsumexp
-from tqdm import tqdm
 
 from ppl_cnn.errors import ArgumentError, MismatchError
 from ppl_cnn.inference.importance import Estimate, mean_weight
 from ppl_cnn.inference.sampling.annealing import AnnealingSchedule, climb
 from ppl_cnn.models.density import DensityParams, TiltedDensity
+from ppl_cnn.progress import Bar
 
 FEWEST_CHAINS = 4
 """Chains that a standard error, which comes from their differences, needs."""
@@ -221,7 +221,7 @@ def annealed_importance_sampling(
     part = max(size for size in range(1, MOST_AT_ONCE + 1) if particles % size == 0)
     found, gradients = [], 0
     bar = {"unit": "batch", "delay": 2, "leave": False, "disable": not progress}
-    for each in tqdm(keys.reshape(-1, part), "annealing", **bar):
+    for each in Bar(keys.reshape(-1, part), "annealing", **bar):
         end, count = climb(density, params, each, schedule)
         found.append(np.asarray(end.logs, np.float64))
         gradients += count

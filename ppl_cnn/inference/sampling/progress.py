@@ -3,11 +3,11 @@
 from typing import Self
 
 import numpy as np
-from tqdm import tqdm
 
 from ppl_cnn.inference.sampling.program import Kept, Program
 from ppl_cnn.inference.sampling.settings import Sampling
 from ppl_cnn.inference.sampling.state import Position
+from ppl_cnn.progress import Bar
 
 
 class Progress:
@@ -22,7 +22,7 @@ class Progress:
 
     def __init__(self, sampling: Sampling, *, draws: int, units: int, shown: bool) -> None:
         self._sampling, self._units, self._begun = sampling, units, 0
-        self._bar = tqdm(
+        self._bar = Bar(
             total=units * (sampling.warmup + draws * sampling.thin),
             unit="transition",
             desc="compiling",

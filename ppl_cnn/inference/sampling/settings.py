@@ -8,6 +8,7 @@ from ppl_cnn.inference.kernels.kernel import Kernel, check_acceptance
 from ppl_cnn.inference.kernels.split import Split
 from ppl_cnn.inference.sampling.starts.drawn import Prior
 from ppl_cnn.inference.sampling.starts.start import Start
+from ppl_cnn.numeric import plain_fields, whole
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Sampling:
     start: Start = field(default_factory=Prior)
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         for name in ("chains", "warmup", "thin"):
             check_count(name, getattr(self, name))
         check_acceptance("target_accept", self.target_accept)
@@ -55,12 +57,12 @@ class Sampling:
 
 
 def check_count(name: str, value: int) -> None:
-    """Refuses a count below 1.
+    """Refuses what is no whole number, and a count below 1.
 
     Raises:
         ArgumentError: with the argument's name.
     """
-    if value < 1:
+    if whole(name, value) < 1:
         raise ArgumentError(f"`{name}` must be at least 1, not {value}.", argument=name)
 
 
@@ -68,9 +70,9 @@ def check_seed(seed: int) -> None:
     """Refuses a seed that JAX doesn't take.
 
     Raises:
-        ArgumentError: it is negative, or too large.
+        ArgumentError: it is no whole number, negative, or too large.
     """
-    if not 0 <= seed < 2**63:
+    if not 0 <= whole("seed", seed) < 2**63:
         raise ArgumentError(
             f"`seed` must be at least 0 and below 2^63, not {seed}.", argument="seed"
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ppl_cnn.errors import ArgumentError, InputError
+from ppl_cnn.numeric import plain_fields
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -45,6 +46,7 @@ class Execution:
     """Folder of the prepared data sets; by default TFDS's own."""
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         for name, least in (
             ("checkpoint_every", 1),
             ("evaluate_every", 0),

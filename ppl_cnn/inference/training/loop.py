@@ -43,8 +43,10 @@ from ppl_cnn.inference.training.step import (
     state_shardings,
 )
 from ppl_cnn.models.trained.model_folder import save
+from ppl_cnn.numeric import in_float32
 
 
+@in_float32
 def train(
     recipe: Recipe,
     *,
@@ -92,7 +94,7 @@ def train(
     config = {"kind": "training", **asdict(recipe), **job.network.identity}
     with RunFolder.claim(out, config, command, writer=jax.process_index() == 0) as folder:
         if (out / "model.json").is_file():
-            return cast(dict[str, Any], json.loads((out / "model.json").read_text()))
+            return cast(dict[str, Any], json.loads((out / "model.json").read_text("utf-8")))
         with Training.begun(job, execution, out) as training:
             training.session.record(folder, command, data_record(job.train, job.test))
             training.session.metrics.say(job.summary())

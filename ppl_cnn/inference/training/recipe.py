@@ -13,6 +13,7 @@ from ppl_cnn.data.augmentation import PARTS, Augmentation
 from ppl_cnn.errors import ArgumentError, FileError, UnknownNameError, unknown
 from ppl_cnn.inference.training.schedule import SCHEDULES
 from ppl_cnn.inference.training.stages import OBJECTIVES, Length, Stage, parse_switch
+from ppl_cnn.numeric import plain_fields
 
 RECIPES = Path(__file__).parent / "recipes"
 DTYPES = ("float32", "bfloat16")
@@ -103,6 +104,7 @@ class Recipe:
     over groups and devices are always float32."""
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         _check_types(self)
         for each in fields(self):
             value, choices = getattr(self, each.name), each.metadata.get("choices")
@@ -186,7 +188,7 @@ class Recipe:
         shipped = RECIPES / f"{config}.toml"
         path = shipped if shipped.is_file() else Path(config)
         try:
-            values = tomllib.loads(path.read_text())
+            values = tomllib.loads(path.read_text("utf-8-sig"))
         except (FileNotFoundError, IsADirectoryError):
             names = recipe_names()
             raise UnknownNameError(
@@ -226,7 +228,5 @@ def recipe_names() -> list[str]:
 
 def recipe_summaries() -> dict[str, str]:
     """The first line of each recipe that comes with the package, by its name."""
-    return {
-        name: (RECIPES / f"{name}.toml").read_text().partition("\n")[0].lstrip("# ").rstrip(".")
-        for name in recipe_names()
-    }
+    texts = {name: (RECIPES / f"{name}.toml").read_text("utf-8") for name in recipe_names()}
+    return {name: text.partition("\n")[0].lstrip("# ").rstrip(".") for name, text in texts.items()}

@@ -234,8 +234,14 @@ def conv_general_dilated(
 
 
 def hasten(part: object) -> None:
-    """Gives an `nnx.Conv` the fast gradients of `convolve`; leaves other objects as they are."""
-    from flax import nnx
+    """Gives Flax's `Conv`, of NNX or a bound one of Linen, the fast gradients of `convolve`.
 
+    Other objects stay as they are.
+    """
+    from flax import linen, nnx
+
+    if isinstance(part, linen.Conv) and part.conv_general_dilated is None:
+        # Linen's modules are frozen; this is the copy of one call.
+        object.__setattr__(part, "conv_general_dilated", conv_general_dilated)
     if isinstance(part, nnx.Conv) and part.conv_general_dilated is lax.conv_general_dilated:
         part.conv_general_dilated = conv_general_dilated

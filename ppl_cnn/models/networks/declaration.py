@@ -5,6 +5,7 @@ from typing import Self
 
 from ppl_cnn.errors import MismatchError, UnknownNameError, unknown
 from ppl_cnn.models.networks.layers import Conv, Dense, Layer
+from ppl_cnn.numeric import plain_fields
 
 IMAGE = "image"
 """The name of the image among the responses that layers read."""
@@ -37,6 +38,9 @@ class Preprocessing:
 
     By default it is the least that fills the network's image.
     """
+
+    def __post_init__(self) -> None:
+        plain_fields(self)
 
     def resized(self, before: int, after: int) -> Self:
         """The preprocessing for images of another side, which shows as much of a photograph.
@@ -74,6 +78,7 @@ class Network:
     """The data set of its classes, or None; "imagenet" is ILSVRC 2012 in its order."""
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         known = {IMAGE}
         for layer in self.layers:
             if layer.name in known or layer.name in _RESERVED:

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
-from tqdm import tqdm
 
 from ppl_cnn.data.image_files import ImageError, open_image
 from ppl_cnn.data.walk import LeftOut, account, list_images
 from ppl_cnn.errors import FileError, shown
 from ppl_cnn.models.references.transforms import Covariance
+from ppl_cnn.progress import Bar
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of (R, G, B) in the brightness (ITU-R 601)."""
@@ -115,7 +115,7 @@ def measure(folder: Path, progress: bool = True) -> Measured:
     listing = list_images(folder)
     found: list[Photograph] = []
     faults: list[LeftOut] = []
-    for file in tqdm(listing.files, "photographs", unit="file", delay=2, disable=not progress):
+    for file in Bar(listing.files, "photographs", unit="file", delay=2, disable=not progress):
         try:
             found.append(Photograph.of(read_photograph(folder / file.path)))
         except ValueError as error:
@@ -129,7 +129,7 @@ def measure(folder: Path, progress: bool = True) -> Measured:
         )
     if progress:
         for line in left_out:
-            tqdm.write(f"{shown(folder)}: {line}", file=sys.stderr)
+            Bar.write(f"{shown(folder)}: {line}", file=sys.stderr)
     exponents = np.asarray([each.exponent for each in found])
     covariance, covariance_error = _pooled(found)
     errors = FitErrors(

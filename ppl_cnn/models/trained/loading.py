@@ -26,8 +26,10 @@ from ppl_cnn.models.trained.pixels import parse_pixels
 from ppl_cnn.models.trained.published import fetch
 from ppl_cnn.models.trained.suited_target import last_objective
 from ppl_cnn.models.trained.user_networks import load_module
+from ppl_cnn.numeric import in_float32
 
 
+@in_float32
 def load(
     model: str | Path,
     weights: str | Path | None = None,
@@ -103,6 +105,7 @@ def load(
     )
 
 
+@in_float32
 def read_published(
     path: Path,
     network: Network,

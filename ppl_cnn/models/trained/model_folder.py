@@ -67,7 +67,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     """
     path = folder / "model.json"
     try:
-        description = json.loads(path.read_text())
+        description = json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise FileError(f"{path} isn't JSON ({error}).", path=path) from None
     if not isinstance(description, dict):

@@ -1,29 +1,38 @@
 """A Flax NNX module of the user's as a network, with its layers found by name."""
 
 import copy
+import operator
 from collections.abc import Iterable, Mapping
 from itertools import groupby
-from typing import Self
+from typing import Any, Self
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
-from ppl_cnn.errors import ArgumentError, MismatchError
+from ppl_cnn.errors import ArgumentError, MismatchError, printable
 from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.networks.forward import scaled
 from ppl_cnn.models.networks.graph import Region
 from ppl_cnn.models.networks.layers import Shape
 from ppl_cnn.models.networks.receptive_field import Images, Weights, receptive_fields
-from ppl_cnn.models.trained.captured import OUTPUT, CapturedModule, layer_shapes, named_leaves
+from ppl_cnn.models.trained.captured import (
+    OUTPUT,
+    CapturedModule,
+    layer_shapes,
+    named_leaves,
+    unbridged,
+)
 from ppl_cnn.models.trained.cnn import preprocess
+from ppl_cnn.models.trained.inference_mode import check_images_are_apart
 from ppl_cnn.models.trained.module_unit import ModuleUnit
 from ppl_cnn.models.trained.suited_target import suited_target
 from ppl_cnn.models.units.listing import LayerUnits
 from ppl_cnn.models.units.names import Place, UnitName, parse_units
 from ppl_cnn.models.units.targets import TargetChoice, parse_target, settled
 from ppl_cnn.models.units.unit import Side, no_probabilities, only
+from ppl_cnn.numeric import whole
 
 
 class ModuleNetwork:
@@ -87,12 +96,12 @@ class ModuleNetwork:
         *,
         classes: tuple[str, ...] = (),
     ) -> None:
-        self.name = type(module).__name__
+        self.name = type(unbridged(module)).__name__
         self.objective: str | None = None
         self.reference: str | None = None
         self.image_shape = _image_shape(image_shape)
         self.is_resized = False
-        channels = image_shape[2]
+        channels = self.image_shape[2]
         self.preprocessing = preprocessing or _as_pixels(channels)
         if not len(self.preprocessing.mean) == len(self.preprocessing.scale) == channels:
             raise MismatchError(
@@ -102,7 +111,14 @@ class ModuleNetwork:
         self._module, self.weights = CapturedModule.of(module)
         self.keys = named_leaves(self._module.keys)[0].keys()
         self.layers = self._find_layers()
-        self.classes = tuple(classes)
+        check_images_are_apart(
+            self._responses,
+            self.weights,
+            image_shape=self.image_shape,
+            layers=self.layers,
+            name=self.name,
+        )
+        self.classes = tuple(map(printable, classes))
         count = self.layers[OUTPUT][-1]
         self.alpha: Array = jnp.zeros(count)
         if len(self.classes) not in (0, count):
@@ -163,7 +179,7 @@ class ModuleNetwork:
         Raises:
             ArgumentError: the module can't be called on such images.
         """
-        before = self.image_shape
+        before, size = self.image_shape, whole("size", size)
         if before[:2] == (size, size):
             return self
         other = copy.copy(self)
@@ -229,7 +245,7 @@ class ModuleNetwork:
                         f"{name} of {self.name} has no gradient with respect to any pixel, so its "
                         f"density is the reference. Name another unit."
                     )
-                channel = {"channel": jnp.asarray(name.channel)}
+                channel = {"channel": jnp.asarray(name.channel, jnp.int32)}
                 params = {"weights": self.weights, "unit": channel}
                 if own_target.compares_classes and np.any(self.alpha):
                     params["classes"] = {"alpha": self.alpha}
@@ -312,13 +328,13 @@ class ModuleNetwork:
         )
 
 
-def _image_shape(shape: object) -> tuple[int, int, int]:
-    if (
-        isinstance(shape, tuple)
-        and len(shape) == 3
-        and all(isinstance(size, int) and size > 0 for size in shape)
-    ):
-        return shape
+def _image_shape(shape: Any) -> tuple[int, int, int]:
+    try:
+        rows, cols, channels = map(operator.index, shape)
+    except (TypeError, ValueError):
+        rows = cols = channels = 0
+    if min(rows, cols, channels) > 0:
+        return rows, cols, channels
     raise ArgumentError(
         f"`image_shape` must be three positive whole numbers (row, col, channel), not {shape!r}.",
         argument="image_shape",

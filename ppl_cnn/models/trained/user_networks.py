@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
+from flax import linen, nnx
 
 from ppl_cnn.errors import ArgumentError, FileError, MismatchError
 from ppl_cnn.models.formats.names import listed, shown
@@ -50,9 +50,10 @@ def load_module(
         preprocessing, classes = getattr(made, "preprocessing", None), getattr(made, "classes", ())
         network = ModuleNetwork(made, made.image_shape, preprocessing, classes=classes)
     else:
+        hint = " Wrap it in nnx.bridge.ToNNX first." if isinstance(made, linen.Module) else ""
         raise ArgumentError(
             f"{spec} must return a ppl_cnn.ModuleNetwork or an nnx.Module with the attribute "
-            f"image_shape, not {type(made).__name__}.",
+            f"image_shape, not {type(made).__name__}.{hint}",
             argument="model",
         )
     if weights is None:

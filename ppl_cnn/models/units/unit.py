@@ -174,7 +174,7 @@ def find_units(
         own_target = settled(target, suited=suited, is_class=layer == network.layers[-1].name)
         slab, weights, channels = _computed(network, params, alpha, members, response, own_target)
         for name in members:
-            own = {"unit": {"channel": jnp.asarray(channels.index(name.channel))}}
+            own = {"unit": {"channel": jnp.asarray(channels.index(name.channel), jnp.int32)}}
             found[name] = Unit(
                 network, name, response, own_target, slab.rows, slab.cols, slab, {**weights, **own}
             )

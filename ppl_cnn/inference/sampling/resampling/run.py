@@ -11,7 +11,6 @@ from zlib import crc32
 import jax
 import numpy as np
 from jaxtyping import Float, Int, Int32
-from tqdm import tqdm
 
 from ppl_cnn.errors import InputError, MismatchError, RunFolderError
 from ppl_cnn.inference.importance import Weights
@@ -23,6 +22,7 @@ from ppl_cnn.inference.sampling.resampling.proposals import SHOWN, Drawn, Pictur
 from ppl_cnn.inference.sampling.resampling.scorer import Density, Scorer
 from ppl_cnn.inference.sampling.resampling.settings import MOST_PROPOSALS, Resampling
 from ppl_cnn.models.empirical_density import EmpiricalDensity
+from ppl_cnn.progress import Bar
 
 FEWEST_EFFECTIVE = 50.0
 """The effective number of weights of a push-forward's draws below which nothing is drawn. With 50,
@@ -235,7 +235,7 @@ class ResamplingRun:
             print(*self._units, sep="\n", file=sys.stderr)
         _refuse_few(self._units)
         total = draws * len(self._units)
-        with tqdm(total=total, desc="draws", delay=2, leave=False, disable=not progress) as bar:
+        with Bar(total=total, desc="draws", delay=2, leave=False, disable=not progress) as bar:
             bar.update(self.found)
             for units, scorer in groups:
                 for unit in units:

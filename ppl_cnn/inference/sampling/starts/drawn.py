@@ -21,6 +21,7 @@ from ppl_cnn.inference.sampling.starts.start import (
     UnitChains,
 )
 from ppl_cnn.models.density import TiltedDensity
+from ppl_cnn.numeric import plain_fields
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Rto(Start):
     steps: int = STEPS
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         if self.steps < 1:
             raise ArgumentError(f"`steps` must be at least 1, not {self.steps}.", argument="steps")
 
@@ -99,6 +101,7 @@ class Annealed(Start):
     particles: int = PARTICLES
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         if self.particles < 2:
             raise ArgumentError(
                 f"`particles` must be at least 2, not {self.particles}.", argument="particles"
@@ -154,6 +157,7 @@ class TwoSided(Start):
     start: Start
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         if isinstance(self.start, TwoSided):
             raise ArgumentError(
                 f"A two-sided start can't contain another one ({self.start}). Give its second "

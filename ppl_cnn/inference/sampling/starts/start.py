@@ -8,10 +8,10 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
-from tqdm import tqdm
 
 from ppl_cnn.inference.sampling.keys import chain_keys
 from ppl_cnn.models.density import TiltedDensity
+from ppl_cnn.progress import Bar
 
 type Latents = Float[Array, "chain ..."]
 """Points z of a density's `latent_shape`; its image is `density.push(z)`."""
@@ -97,7 +97,7 @@ class Start(ABC):
         keys = chain_keys(densities, settings.seed, settings.chains)
         total = len(densities) * settings.chains
         # Without miniters, a postfix that is set between two chains would not be shown.
-        with tqdm(
+        with Bar(
             total=total,
             desc="starts",
             unit="chain",

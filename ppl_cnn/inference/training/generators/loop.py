@@ -38,6 +38,7 @@ from ppl_cnn.inference.training.placement import data_mesh, local, put
 from ppl_cnn.inference.training.session import Session
 from ppl_cnn.models.generators.generator_folder import rounded, save_generator
 from ppl_cnn.models.generators.refined_flow import RefinedFlow
+from ppl_cnn.numeric import in_float32
 
 _LOOKS = 2000
 """Draws, and images, by which a generator is tested within a stage."""
@@ -45,6 +46,7 @@ _COMPARED = 10_000
 """Draws, and images, by which it is tested at the end."""
 
 
+@in_float32
 def train_generator(
     recipe: GeneratorRecipe,
     *,
@@ -85,7 +87,7 @@ def train_generator(
     config = {"kind": "generator", **recipe.record()}
     with RunFolder.claim(out, config, command, writer=jax.process_index() == 0) as folder:
         if (out / "generator.json").is_file():
-            return cast(dict[str, Any], json.loads((out / "generator.json").read_text()))
+            return cast(dict[str, Any], json.loads((out / "generator.json").read_text("utf-8")))
         with Training.begun(job, execution, out) as training:
             training.session.record(folder, command, job.data_record())
             for stage in range(int(training.session.state.stage), len(STAGES)):
