@@ -11,7 +11,8 @@ import xarray as xr
 from jaxtyping import Float, Float32
 
 from ppl_cnn.errors import ArgumentError, RunFolderError
-from ppl_cnn.inference.diagnostics.mixing import Mixing
+from ppl_cnn.inference.diagnostics.mixing.mixing import Mixing
+from ppl_cnn.inference.diagnostics.mixing.two_sides import Sides, two_sides
 from ppl_cnn.inference.diagnostics.pixel_maps import Maps, convergence_maps, stored_maps
 from ppl_cnn.inference.diagnostics.replicas import Climbs
 from ppl_cnn.inference.diagnostics.scan import (
@@ -24,8 +25,7 @@ from ppl_cnn.inference.diagnostics.scan import (
 )
 from ppl_cnn.inference.diagnostics.stein import SteinCheck, SteinMeans, stein_check, stein_means
 from ppl_cnn.inference.diagnostics.summary import scalars, summary
-from ppl_cnn.inference.diagnostics.two_sides import Sides, two_sides
-from ppl_cnn.inference.diagnostics.verdict import Verdict, judge, judge_weights
+from ppl_cnn.inference.diagnostics.verdict.verdict import Verdict, judge, judge_weights
 from ppl_cnn.inference.diagnostics.weighing import Weighing, weighed_summary
 from ppl_cnn.inference.runs.record import has_pictures, read_record, second_side, unit_folder
 

@@ -12,11 +12,12 @@ from tqdm import tqdm
 
 from ppl_cnn.errors import FileError, InputError
 from ppl_cnn.files import write_aside
-from ppl_cnn.inference.report.classes import classes_html, classes_png
-from ppl_cnn.inference.report.facts import advice_html, command_html, density_text, settings
-from ppl_cnn.inference.report.frame import frame_html
-from ppl_cnn.inference.report.pictures import address
-from ppl_cnn.inference.report.section import LABELS, SIGNS, Section, section_of
+from ppl_cnn.inference.report.frame.frame import frame_html
+from ppl_cnn.inference.report.parts.facts import advice_html, command_html, density_text, settings
+from ppl_cnn.inference.report.parts.verdict import LABELS, SIGNS
+from ppl_cnn.inference.report.pictures.classes import classes_html, classes_png
+from ppl_cnn.inference.report.pictures.encoding import address
+from ppl_cnn.inference.report.section import Section, section_of
 from ppl_cnn.inference.runs.record import unit_folder
 
 _PLOTTED = 8

@@ -9,7 +9,7 @@ from ppl_cnn.inference.diagnostics import diagnose as module
 from ppl_cnn.inference.diagnostics.diagnose import diagnose
 from ppl_cnn.inference.diagnostics.pixel_maps import convergence_maps
 from ppl_cnn.inference.diagnostics.scan import read
-from ppl_cnn.inference.diagnostics.verdict_sentences import TooFewDraws
+from ppl_cnn.inference.diagnostics.verdict.sentences import TooFewDraws
 
 
 def contents(folder):

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 import ppl_cnn
-from ppl_cnn.inference.diagnostics import verdict_sentences as say
+from ppl_cnn.inference.diagnostics.verdict import sentences as say
 from ppl_cnn.inference.importance import Weights
 
 SHAPE = (3, 4, 1)

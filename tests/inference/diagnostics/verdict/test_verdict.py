@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from ppl_cnn.errors import with_options
-from ppl_cnn.inference.diagnostics import verdict_sentences as say
 from ppl_cnn.inference.diagnostics.summary import Extreme, summary
 from ppl_cnn.inference.diagnostics.thresholds import ESS_GOOD, RHAT_POOR
-from ppl_cnn.inference.diagnostics.verdict import judge
+from ppl_cnn.inference.diagnostics.verdict import sentences as say
+from ppl_cnn.inference.diagnostics.verdict.verdict import judge
 
 
 def judged(tree, config=None, **given):

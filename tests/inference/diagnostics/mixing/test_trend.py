@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from ppl_cnn.inference.diagnostics.trend import trend
+from ppl_cnn.inference.diagnostics.mixing.trend import trend
 
 
 def normal(shape):

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from ppl_cnn.inference.diagnostics.mixing.two_sides import two_sides
 from ppl_cnn.inference.diagnostics.scan import read, scan
 from ppl_cnn.inference.diagnostics.summary import scalars
-from ppl_cnn.inference.diagnostics.two_sides import two_sides
 
 SHAPE = (4, 200, 5, 5, 1)
 

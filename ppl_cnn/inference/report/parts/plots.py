@@ -14,8 +14,8 @@ from tqdm import tqdm
 from ppl_cnn.inference.diagnostics.summary import by_label, quiet
 from ppl_cnn.inference.diagnostics.thresholds import BFMI_GOOD, ESS_DRAWS, ESS_GOOD, RHAT_GOOD
 from ppl_cnn.inference.importance import Weights
-from ppl_cnn.inference.report import colours
-from ppl_cnn.inference.report.pictures import data_address
+from ppl_cnn.inference.report.frame import colours
+from ppl_cnn.inference.report.pictures.encoding import data_address
 
 _STYLE: Any = {
     **colours.plot_style(),

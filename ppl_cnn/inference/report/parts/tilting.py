@@ -9,7 +9,8 @@ from jaxtyping import UInt8
 
 from ppl_cnn.inference.diagnostics.diagnose import Diagnosis
 from ppl_cnn.inference.diagnostics.weighing import Labelled
-from ppl_cnn.inference.report.pictures import Tones, image_tag, spread
+from ppl_cnn.inference.report.pictures.album import Tones, spread
+from ppl_cnn.inference.report.pictures.encoding import image_tag
 
 _SIDE = 84
 """Screen pixels along a small image's longer side."""

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 import ppl_cnn
-from ppl_cnn.inference.diagnostics import verdict_sentences as say
 from ppl_cnn.inference.diagnostics.diagnose import diagnose
-from ppl_cnn.inference.diagnostics.mixing import Mixing
+from ppl_cnn.inference.diagnostics.mixing.mixing import Mixing
 from ppl_cnn.inference.diagnostics.scan import read
 from ppl_cnn.inference.diagnostics.summary import scalars, summary
+from ppl_cnn.inference.diagnostics.verdict import sentences as say
 
 
 def normal(shape, seed=0):

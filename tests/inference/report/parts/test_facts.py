@@ -1,4 +1,4 @@
-from ppl_cnn.inference.report.facts import advice_html, density_text
+from ppl_cnn.inference.report.parts.facts import advice_html, density_text
 
 
 def test_advice_names_options_for_a_command_and_arguments_for_python():

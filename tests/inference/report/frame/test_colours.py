@@ -3,7 +3,7 @@ from pathlib import Path
 
 import matplotlib
 
-from ppl_cnn.inference.report import colours
+from ppl_cnn.inference.report.frame import colours
 
 CSS = Path(colours.__file__).with_name("page.css").read_text()
 

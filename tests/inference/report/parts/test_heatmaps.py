@@ -1,7 +1,7 @@
 import numpy as np
 
 from ppl_cnn.inference.diagnostics.pixel_maps import Maps
-from ppl_cnn.inference.report.heatmaps import maps_html
+from ppl_cnn.inference.report.parts.heatmaps import maps_html
 
 
 def test_a_map_tells_its_numbers():

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from ppl_cnn.errors import InputError
 from ppl_cnn.inference.diagnostics.diagnose import Diagnosis, diagnose
-from ppl_cnn.inference.report.facts import advice_html, density_text
-from ppl_cnn.inference.report.pictures import Album
+from ppl_cnn.inference.report.parts.facts import advice_html, density_text
+from ppl_cnn.inference.report.pictures.album import Album
 
 
 def published_html(folder: Path, heading: str) -> str:

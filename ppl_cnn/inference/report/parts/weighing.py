@@ -4,9 +4,9 @@ from html import escape
 
 from ppl_cnn.inference.diagnostics.thresholds import ENOUGH_WEIGHTS
 from ppl_cnn.inference.diagnostics.weighing import Weighing
-from ppl_cnn.inference.report.pictures import Tones
-from ppl_cnn.inference.report.plots import concentration_html
-from ppl_cnn.inference.report.tilting import strip_html
+from ppl_cnn.inference.report.parts.plots import concentration_html
+from ppl_cnn.inference.report.parts.tilting import strip_html
+from ppl_cnn.inference.report.pictures.album import Tones
 
 _EXEMPLARS = 16
 """The heaviest proposals that are shown."""

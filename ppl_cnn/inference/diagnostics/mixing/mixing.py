@@ -13,7 +13,8 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
-from ppl_cnn.inference.diagnostics.closeness import Closeness, closeness, windows
+from ppl_cnn.inference.diagnostics.mixing.closeness import Closeness, closeness, windows
+from ppl_cnn.inference.diagnostics.mixing.trend import Trend, trend
 from ppl_cnn.inference.diagnostics.scan import variable
 from ppl_cnn.inference.diagnostics.summary import Extreme, by_label, extreme, quiet
 from ppl_cnn.inference.diagnostics.thresholds import (
@@ -22,7 +23,6 @@ from ppl_cnn.inference.diagnostics.thresholds import (
     RHAT_BY_CHANCE,
     RHAT_POOR,
 )
-from ppl_cnn.inference.diagnostics.trend import Trend, trend
 
 
 class Mixing(NamedTuple):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from ppl_cnn.inference.diagnostics.closeness import closeness, low_pass
+from ppl_cnn.inference.diagnostics.mixing.closeness import closeness, low_pass
 
 
 def tree_of(images, starts):

@@ -9,8 +9,8 @@ from PIL import Image
 
 from ppl_cnn.inference.diagnostics.pixel_maps import MapNumbers, Maps
 from ppl_cnn.inference.diagnostics.thresholds import ESS_GOOD, RHAT_GOOD
-from ppl_cnn.inference.report import colours
-from ppl_cnn.inference.report.pictures import data_address, factor
+from ppl_cnn.inference.report.frame import colours
+from ppl_cnn.inference.report.pictures.encoding import data_address, factor
 
 _RHAT_MOST = 2.0
 """Where the scale of colours ends: beyond, the chains have nothing in common."""

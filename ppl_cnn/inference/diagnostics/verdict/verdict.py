@@ -1,6 +1,6 @@
 """The verdict on a run: good, short or bad, why, and the numbers that it rests on.
 
-The sentences are in `verdict_sentences`, the thresholds in `thresholds`.
+The sentences are in `sentences`, the thresholds in `diagnostics.thresholds`.
 """
 
 import math
@@ -12,8 +12,8 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Bool, Float
 
-from ppl_cnn.inference.diagnostics import verdict_sentences as say
-from ppl_cnn.inference.diagnostics.mixing import Mixing, chains_disagree, largest_rhat
+from ppl_cnn.inference.diagnostics.mixing.mixing import Mixing, chains_disagree, largest_rhat
+from ppl_cnn.inference.diagnostics.mixing.two_sides import Sides
 from ppl_cnn.inference.diagnostics.replicas import Climbs
 from ppl_cnn.inference.diagnostics.scan import variable
 from ppl_cnn.inference.diagnostics.summary import Extreme, extreme, quiet
@@ -25,7 +25,7 @@ from ppl_cnn.inference.diagnostics.thresholds import (
     ESS_GOOD,
     RHAT_GOOD,
 )
-from ppl_cnn.inference.diagnostics.two_sides import Sides
+from ppl_cnn.inference.diagnostics.verdict import sentences as say
 from ppl_cnn.inference.diagnostics.weighing import Weighing
 from ppl_cnn.inference.importance import Weights
 

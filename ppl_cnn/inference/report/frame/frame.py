@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from ppl_cnn.inference.report.colours import page_variables
+from ppl_cnn.inference.report.frame.colours import page_variables
 
 
 def frame_html(title: str, subtitle: str, content: str) -> str:

@@ -9,8 +9,8 @@ from PIL import Image
 
 from ppl_cnn.inference.diagnostics.scan import Scan
 from ppl_cnn.inference.diagnostics.stein import SteinMeans
-from ppl_cnn.inference.report.pictures import Tones
-from ppl_cnn.inference.report.viewer import Sheets, modes, viewer_html
+from ppl_cnn.inference.report.pictures.album import Tones
+from ppl_cnn.inference.report.pictures.viewer import Sheets, modes, viewer_html
 
 RGB = Tones("RGB")
 

@@ -15,7 +15,8 @@ from jaxtyping import Float32, Int, UInt8
 
 from ppl_cnn.inference.diagnostics.scan import Scan
 from ppl_cnn.inference.diagnostics.stein import SteinMeans
-from ppl_cnn.inference.report.pictures import Tones, data_address, factor, jpeg, png
+from ppl_cnn.inference.report.pictures.album import Tones
+from ppl_cnn.inference.report.pictures.encoding import data_address, factor, jpeg, png
 
 _ENOUGH = 8
 """Fewer draws than these are shown only if images can't be compressed further."""

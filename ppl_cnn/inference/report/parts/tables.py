@@ -5,11 +5,11 @@ from html import escape
 
 import pandas as pd
 
-from ppl_cnn.inference.diagnostics.mixing import Mixing
+from ppl_cnn.inference.diagnostics.mixing.mixing import Mixing
+from ppl_cnn.inference.diagnostics.mixing.two_sides import Sides
 from ppl_cnn.inference.diagnostics.replicas import Climbs
 from ppl_cnn.inference.diagnostics.summary import Extreme
 from ppl_cnn.inference.diagnostics.thresholds import NEAR, RHAT_POOR
-from ppl_cnn.inference.diagnostics.two_sides import Sides
 
 _FROM = {
     "rto": "optima",

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from ppl_cnn.inference.report.pictures import address, factor, joined, reduced
+from ppl_cnn.inference.report.pictures.encoding import address, factor, joined, reduced
 from ppl_cnn.inference.runs.record import unit_folder
 
 type Row = UInt8[np.ndarray, "draw row col channel"]

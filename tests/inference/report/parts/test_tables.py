@@ -2,13 +2,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ppl_cnn.inference.diagnostics.closeness import Closeness
-from ppl_cnn.inference.diagnostics.mixing import Mixing
+from ppl_cnn.inference.diagnostics.mixing.closeness import Closeness
+from ppl_cnn.inference.diagnostics.mixing.mixing import Mixing
+from ppl_cnn.inference.diagnostics.mixing.trend import Trend
+from ppl_cnn.inference.diagnostics.mixing.two_sides import Sides
 from ppl_cnn.inference.diagnostics.replicas import Climbs
 from ppl_cnn.inference.diagnostics.summary import Extreme
-from ppl_cnn.inference.diagnostics.trend import Trend
-from ppl_cnn.inference.diagnostics.two_sides import Sides
-from ppl_cnn.inference.report.tables import climbs_html, mixing_html, sides_html, summary_html
+from ppl_cnn.inference.report.parts.tables import climbs_html, mixing_html, sides_html, summary_html
 
 
 def mixing(chains=4, across=1.02, end=None):

@@ -3,7 +3,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from ppl_cnn.inference.report.pictures import Tones, image_tag, joined, jpeg, reduced, spread
+from ppl_cnn.inference.report.pictures.album import Tones, spread
+from ppl_cnn.inference.report.pictures.encoding import image_tag, joined, jpeg, reduced
 
 NOISE = Tones("grey")
 

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from ppl_cnn.inference.diagnostics.mixing import rhat, rhat_by_chance
+from ppl_cnn.inference.diagnostics.mixing.mixing import rhat, rhat_by_chance
 from ppl_cnn.inference.diagnostics.summary import Extreme, quiet
 from ppl_cnn.inference.diagnostics.thresholds import RHAT_POOR
 
