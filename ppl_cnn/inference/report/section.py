@@ -142,7 +142,7 @@ class Section(NamedTuple):
         """
         if self.verdict.weights is not None:
             return ""
-        plots = plots_html(self.quantities, self.table)
+        plots = plots_html(self.quantities, self.table, self.verdict.state)
         return folding_html(heading, "ArviZ's plots", plots, opened=opened)
 
 

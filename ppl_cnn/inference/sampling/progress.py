@@ -25,7 +25,7 @@ class Progress:
         self._bar = tqdm(
             total=units * (sampling.warmup + draws * sampling.thin),
             unit="transition",
-            desc="compiling",
+            desc="starting",
             disable=not shown,
             dynamic_ncols=True,
         )
@@ -54,7 +54,9 @@ class Progress:
         if not self._bar.disable:
             # What an earlier run has done doesn't count for this run's rate.
             self._bar.initial += done
+        self._bar.set_description(f"compiling{self._which()}", refresh=False)
         self._bar.update(done)
+        self._bar.refresh()
 
     def show(self, position: Position, kept: Kept) -> None:
         """Moves on to a new position.
@@ -71,10 +73,14 @@ class Progress:
             seconds = position.seconds["sampling"] - last.seconds["sampling"]
             text += f", {drawn * len(rates) / seconds:.1f} draws/s"
         doing = "sampling" if drawn else "warmup"
-        if self._units > 1:
-            first = self._begun - self._together + 1
-            which = f"{first}-{self._begun}" if self._together > 1 else f"{first}"
-            doing += f", units {which} of {self._units}"
-        self._bar.set_description(doing, refresh=False)
+        self._bar.set_description(f"{doing}{self._which()}", refresh=False)
         self._bar.set_postfix_str(text, refresh=False)
         self._bar.update((warmed + drawn * self._sampling.thin) * self._together)
+
+    def _which(self) -> str:
+        """Which units are being sampled, if there are several."""
+        if self._units == 1:
+            return ""
+        first = self._begun - self._together + 1
+        which = f"{first}-{self._begun}" if self._together > 1 else f"{first}"
+        return f", units {which} of {self._units}"

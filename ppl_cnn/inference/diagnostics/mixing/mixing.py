@@ -6,7 +6,7 @@ near the images still are to their starts, and whether the draws drift.
 """
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -86,6 +86,13 @@ class Mixing(NamedTuple):
         if self.end is None or not self.end.excess > NEAR:
             return False
         return self.end.beyond_chance or (self.disagree and self.end.excess > NEAR_FOR_SURE)
+
+    @property
+    def state(self) -> Literal["good", "short", "bad"]:
+        """`bad` if chains that disagree are near their starts, `short` if chains that agree are."""
+        if not self.near:
+            return "good"
+        return "bad" if self.disagree else "short"
 
 
 def largest_rhat(table: pd.DataFrame) -> Extreme:

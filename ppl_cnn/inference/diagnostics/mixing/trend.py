@@ -1,7 +1,7 @@
 """Whether a quantity still drifts: its first half of draws against its second half."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -25,6 +25,11 @@ class Trend(NamedTuple):
     """The largest change in a single chain, in units of that chain's own error."""
     worst_drifts: bool
     """Whether a single chain's change is more than chance."""
+
+    @property
+    def state(self) -> Literal["good", "short", "bad"]:
+        """`bad` if the mean over all chains drifts, `short` if that of a chain does."""
+        return "bad" if self.drifts else "short" if self.worst_drifts else "good"
 
 
 def trend(name: str, values: Float[np.ndarray, "chain draw"]) -> Trend:

@@ -1,4 +1,4 @@
-"""What can speak against a run, and the sentences that say so: every sentence of a verdict.
+"""What can speak against draws of chains, and the sentences that say so.
 
 A finding holds the numbers of its sentence. Advice names arguments in backticks, alone (`warmup`)
 or with a value (`warmup=400`).
@@ -13,11 +13,6 @@ from ppl_cnn.inference.diagnostics.summary import Extreme
 NOTHING_FOUND = (
     "The chains agree and there are enough draws: means, quantiles and their standard errors are "
     "reliable."
-)
-
-WEIGHTS_SUFFICE = (
-    "The draws are independent, and no few weights decide them: means, quantiles and their "
-    "standard errors are reliable."
 )
 
 
@@ -137,6 +132,16 @@ class SidesDisagree(Finding):
 
 
 @dataclass(frozen=True)
+class SidesUnclear(Finding):
+    """The two sides differ, but no more than chance."""
+
+    severity = "bad"
+
+    def _said(self) -> str:
+        return "There are too few draws to tell whether the two sides agree. Draw more."
+
+
+@dataclass(frozen=True)
 class BurnIn(Finding):
     """The mean of a quantity drifts over all chains."""
 
@@ -171,6 +176,32 @@ class ChainsDisagree(Finding):
             f"The chains disagree: they are still in burn-in, or in different modes of the "
             f"density. Run again with {_longer(self.warmup)} and more `draws`; if they still "
             f"disagree, look at each chain by itself, or raise the `temperature`."
+        )
+
+
+@dataclass(frozen=True)
+class FarTooFewDraws(Finding):
+    """R-hat or ESS is bad, and no more than chance sets the chains apart."""
+
+    severity = "bad"
+    draws: int
+    """Draws over all chains."""
+    rhat: Extreme | None
+    """The largest R-hat; None if it isn't bad."""
+    ess: Extreme | None
+    """The smallest ESS; None if it isn't bad, or can't be told."""
+
+    def _said(self) -> str:
+        found = []
+        if self.ess is not None:
+            found.append(f"they are worth {self.ess.value:,.0f} independent ones ({self.ess.of})")
+        if self.rhat is not None:
+            found.append(f"R-hat of {self.rhat.of} is {self.rhat.value:.2f}")
+        said = ", and ".join(found) or f"there are only {self.draws}"
+        return (
+            f"The draws are far too few to rely on: {said}. Give ten times the `draws`, with more "
+            f"`thin` to keep the store small, and look again: from so few it can't be told how "
+            f"many are needed."
         )
 
 
@@ -210,16 +241,6 @@ class NearStarts(Finding):
             f"The chains are still near their starts (correlation {self.own:z.2f} with their own "
             f"start, {self.others:z.2f} with others'). Draw more."
         )
-
-
-@dataclass(frozen=True)
-class SidesUnclear(Finding):
-    """The two sides differ, but no more than chance."""
-
-    severity = "short"
-
-    def _said(self) -> str:
-        return "There are too few draws to tell whether the two sides agree. Draw more."
 
 
 @dataclass(frozen=True)
@@ -326,8 +347,6 @@ class TooFewDraws(Finding):
     """What can't be told: how many draws are effective, their errors, or whether chains agree."""
     draws: int
     """Draws per chain that should be enough."""
-    thin: int | None
-    """The `thin` to draw them with; None if it may stay."""
     resumes: bool
     """Whether a run with more draws resumes from the stored ones."""
 
@@ -337,60 +356,7 @@ class TooFewDraws(Finding):
             "errors": "for reliable error estimates",
             "agreement": "to see whether the chains agree",
         }[self.missing]
-        if self.thin is not None:
-            advice = f"A new run with `draws={self.draws}` and `thin={self.thin}`"
-        elif self.resumes:
+        advice = f"A run with `draws={self.draws}`"
+        if self.resumes:
             advice = f"The same run with `draws={self.draws}` resumes from here and"
-        else:
-            advice = f"A run with `draws={self.draws}`"
         return f"There are too few draws {what}. {advice} should be enough."
-
-
-# What speaks against resampled draws
-
-
-def _other_weights(images: bool) -> str:
-    if images:
-        return "Give a `reference` with more images, or raise the `temperature`."
-    return (
-        "Use more draws of the reference with `kernel=resample:N`, raise the `temperature`, or use "
-        "`kernel=split`."
-    )
-
-
-@dataclass(frozen=True)
-class HeavyWeights(Finding):
-    """The tail of the weights is so heavy that the largest ones are yet to come."""
-
-    severity = "bad"
-    pareto_k: float
-    largest: float
-    """The largest Pareto k with which weights can be relied on."""
-    images: bool
-    """Whether the proposals are a data set's images."""
-
-    def _said(self) -> str:
-        return (
-            f"The largest weights are yet to come (Pareto k is {self.pareto_k:.2f}, at most "
-            f"{self.largest:.2f} is reliable): neither log Z nor these draws would come out alike "
-            f"with other draws of the reference. {_other_weights(self.images)}"
-        )
-
-
-@dataclass(frozen=True)
-class FewWeights(Finding):
-    """The weights are effectively too few, however many draws are made from them."""
-
-    severity = "short"
-    proposals: int
-    effective: float
-    wanted: int
-    images: bool
-    """Whether the proposals are a data set's images."""
-
-    def _said(self) -> str:
-        return (
-            f"The {self.proposals:,} draws of the reference are worth {self.effective:,.0f} of the "
-            f"density by their weights, and {self.wanted} are needed for reliable error estimates. "
-            f"{_other_weights(self.images)}"
-        )

@@ -1,6 +1,7 @@
 """The verdict on a run: good, short or bad, why, and the numbers that it rests on.
 
-The sentences are in `sentences`, the thresholds in `diagnostics.thresholds`.
+The rule is in `rule`, its bounds in `diagnostics.thresholds`, the sentences are in `sentences` and
+`weights_sentences`.
 """
 
 import math
@@ -21,15 +22,31 @@ from ppl_cnn.inference.diagnostics.thresholds import (
     BFMI_GOOD,
     DIVERGENT_SHARE,
     ENOUGH_WEIGHTS,
+    ESS_BAD,
     ESS_DRAWS,
     ESS_GOOD,
     RHAT_GOOD,
 )
 from ppl_cnn.inference.diagnostics.verdict import sentences as say
+from ppl_cnn.inference.diagnostics.verdict.rule import (
+    BFMI,
+    DIVERGENT,
+    ESS,
+    RHAT,
+    SIDES,
+    Bounds,
+    Figure,
+    State,
+    worst,
+)
+from ppl_cnn.inference.diagnostics.verdict.weights_sentences import (
+    WEIGHTS_SUFFICE,
+    FarTooFewWeights,
+    FewWeights,
+    HeavyWeights,
+)
 from ppl_cnn.inference.diagnostics.weighing import Weighing
 from ppl_cnn.inference.importance import Weights
-
-State = Literal["good", "short", "bad"]
 
 HEADLINES: dict[State, str] = {
     "good": "Good",
@@ -67,6 +84,8 @@ class Verdict(NamedTuple):
     """Mean acceptance probability of proposals."""
     draws: int
     """Number of draws over all chains."""
+    sides: Extreme | None = None
+    """Largest R-hat of one side of the chains against the other; None if all started alike."""
     weights: Weights | None = None
     """Those of the proposals that draws were resampled from; None for draws of chains. Resampled
     draws have an ESS, and neither R-hat, E-BFMI, divergences nor acceptance."""
@@ -79,37 +98,60 @@ class Verdict(NamedTuple):
     @property
     def sentence(self) -> str:
         """What was found and what to do about it."""
-        nothing = say.NOTHING_FOUND if self.weights is None else say.WEIGHTS_SUFFICE
+        nothing = say.NOTHING_FOUND if self.weights is None else WEIGHTS_SUFFICE
         return " ".join(each.sentence for each in self.findings) or nothing
 
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """The numbers as a reader sees them, each with its own state."""
+        return _of_chains(self) if self.weights is None else _of_weights(self, self.weights)
+
     def __str__(self) -> str:
-        rows = (
-            ("largest R-hat", self.rhat, ".3f", f"at most {RHAT_GOOD} is good"),
-            ("smallest bulk ESS", self.ess_bulk, ",.0f", f"at least {ESS_GOOD} is good"),
-            ("smallest tail ESS", self.ess_tail, ",.0f", f"at least {ESS_GOOD} is good"),
-            ("smallest E-BFMI", self.bfmi, ".2f", f"at least {BFMI_GOOD} is good"),
-        )
         lines = [f"{self.headline}. {self.sentence}", ""]
-        lines += [
-            f"{label:18}{value:>10{form}}  ({of}; {note})"
-            for label, (value, of), form, note in rows
-            if of
-        ]
-        if self.weights is None:
-            lines.append(f"{'divergences':18}{self.divergences:>10,}  (of {self.draws:,} draws)")
-            lines.append(f"{'mean acceptance':18}{self.acceptance:>10.2f}")
-        else:
-            lines += _of_weights(self.weights)
+        for figure in self.figures:
+            state = "" if figure.state is None else figure.state
+            lines.append(f"{figure.name:18}{figure.text:>10}  {state:5}  ({figure.note})")
         return "\n".join(lines)
 
 
-def _of_weights(weights: Weights) -> list[str]:
-    return [
-        f"{'log Z':18}{weights.log_z.value:>10.3f}  (standard error {weights.log_z.error:.2g})",
-        f"{'ESS of the weights':18}{weights.effective:>10,.0f}  (of {len(weights.tilts):,}; "
-        f"at least {ENOUGH_WEIGHTS} is good)",
-        f"{'Pareto k':18}{weights.pareto_k:>10.2f}  (at most {weights.largest_k:.2f} is good)",
+def _of_chains(found: Verdict) -> tuple[Figure, ...]:
+    # A single chain and draws that stand still have no R-hat, which the findings say.
+    judged = Figure.judged
+    divergences = DIVERGENT.state(found.divergences / found.draws)
+    figures = [
+        judged("Largest R-hat", *found.rhat, form=".3f", bounds=RHAT, needed=False),
+        judged("Smallest bulk ESS", *found.ess_bulk, form=",.0f", bounds=ESS),
+        judged("Smallest tail ESS", *found.ess_tail, form=",.0f", bounds=ESS),
+        judged("Smallest E-BFMI", *found.bfmi, form=".2f", bounds=BFMI, needed=False),
+        Figure(
+            "Divergences",
+            f"{found.divergences:,}",
+            f"of {found.draws:,} draws; none is good, more than {DIVERGENT.bad:.0%} bad",
+            divergences,
+        ),
     ]
+    if found.sides is not None:
+        figures.append(judged("R-hat of two sides", *found.sides, form=".3f", bounds=SIDES))
+    if found.nonfinite:
+        note = f"of {found.draws:,} draws; none is good, any is bad"
+        figures.append(Figure("Not finite", f"{found.nonfinite:,}", note, "bad"))
+    figures.append(Figure("Acceptance", f"{found.acceptance:.2f}", "mean", None))
+    return tuple(figures)
+
+
+def _of_weights(found: Verdict, weights: Weights) -> tuple[Figure, ...]:
+    k = Bounds(weights.largest_k, weights.largest_k)
+    return (
+        Figure("log Z", f"{weights.log_z.value:.3f}", f"± {weights.log_z.error:.2g}", None),
+        Figure.judged("Effective draws", *found.ess_bulk, form=",.0f", bounds=ESS),
+        Figure(
+            "ESS of the weights",
+            f"{weights.effective:,.0f}",
+            f"of {len(weights.tilts):,} proposals",
+            None,
+        ),
+        Figure.judged("Pareto k", weights.pareto_k, "", form=".2f", bounds=k, needed=False),
+    )
 
 
 def judge(
@@ -127,7 +169,7 @@ def judge(
     Args:
         quantities: the result of `scalars`.
         table: the result of `summary`.
-        config: the run's settings; `warmup`, `thin` and `target_accept` make the advice concrete.
+        config: the run's settings; `warmup` and `target_accept` make the advice concrete.
         mixing: how the chains mix, with their starts and drifts.
         sides: how the two sides compare, if there are two.
         climbs: what the replicas did, if there are any.
@@ -148,18 +190,25 @@ def judge(
         nonfinite=int((~_finite(posterior)).sum()),
         acceptance=float(variable(quantities, "sample_stats/acceptance_rate").mean()),
         draws=chains * draws,
+        sides=None if sides is None else sides.rhat,
     )
     useless = _useless(found, variable(quantities, "posterior/response").values, config)
     if useless is not None:
         return found._replace(state="bad", findings=(useless,))
-    known = _of_mixing(mixing, sides)
-    faults = [each for each in known if each.severity == "bad"]
-    faults += _faults(found, quantities, faults, config)
-    if faults:
-        return found._replace(state="bad", findings=tuple(faults))
-    shortages = [*known, *(climbs.findings() if climbs is not None else ())]
-    shortages += _shortages(found, chains, draws, config, resumes)
-    return found._replace(state="short" if shortages else "good", findings=tuple(shortages))
+    findings = _of_mixing(mixing, sides)
+    findings += climbs.findings() if climbs is not None else ()
+    findings += _of_energy(found, config)
+    findings += _of_agreement(found, quantities, findings, config, resumes)
+    return _ruled(found, findings)
+
+
+def _ruled(found: Verdict, findings: Sequence[say.Finding]) -> Verdict:
+    """The verdict by the rule, with the findings that are as severe as it."""
+    of_figures = [figure.state for figure in found.figures]
+    state = worst([*of_figures, *(each.severity for each in findings)])
+    return found._replace(
+        state=state, findings=tuple(each for each in findings if each.severity == state)
+    )
 
 
 def judge_weights(
@@ -177,24 +226,11 @@ def judge_weights(
         config: the run's settings.
         resumes: whether a run with more draws resumes from these.
     """
-    nothing, weights = Extreme(math.nan, ""), weighing.weights
+    nothing = Extreme(math.nan, "")
     chains, draws = quantities["posterior/response"].shape
-    images = "images" in (config or {})
-    found: list[say.Finding] = []
-    if np.ptp(weights.tilts) == 0:
-        found.append(say.DeadUnit())
-    elif weights.pareto_k > weights.largest_k:
-        found.append(say.HeavyWeights(weights.pareto_k, weights.largest_k, images))
-    elif weighing.effective < ESS_GOOD and weights.effective < ENOUGH_WEIGHTS:
-        effective = weights.effective
-        found.append(say.FewWeights(len(weights.tilts), effective, ENOUGH_WEIGHTS, images))
-    elif weighing.effective < ESS_GOOD:
-        wanted = 1 / (1 / ESS_GOOD - 1 / weights.effective) / chains
-        found.append(say.TooFewDraws("errors", _round_up(wanted), None, resumes))
-    severities = {each.severity for each in found}
-    return Verdict(
-        state="bad" if "bad" in severities else "short" if severities else "good",
-        findings=tuple(found),
+    judged = Verdict(
+        state="good",
+        findings=(),
         rhat=nothing,
         ess_bulk=weighing.worth,
         ess_tail=weighing.worth,
@@ -203,8 +239,30 @@ def judge_weights(
         nonfinite=0,
         acceptance=math.nan,
         draws=chains * draws,
-        weights=weights,
+        weights=weighing.weights,
     )
+    images = "images" in (config or {})
+    return _ruled(judged, _of_proposals(weighing, chains, images, resumes))
+
+
+def _of_proposals(
+    weighing: Weighing, chains: int, images: bool, resumes: bool
+) -> list[say.Finding]:
+    """What the weights speak against, or the number of draws by them."""
+    weights, worth = weighing.weights, weighing.worth
+    if np.ptp(weights.tilts) == 0:
+        return [say.DeadUnit()]
+    if weights.pareto_k > weights.largest_k:
+        return [HeavyWeights(weights.pareto_k, weights.largest_k, images)]
+    if worth.value >= ESS_GOOD:
+        return []
+    if weights.effective < ENOUGH_WEIGHTS:
+        kind = FarTooFewWeights if worth.value < ESS_BAD else FewWeights
+        return [kind(len(weights.tilts), weights.effective, ENOUGH_WEIGHTS, images)]
+    if worth.value < ESS_BAD:
+        return [say.FarTooFewDraws(weighing.draws, None, worth)]
+    wanted = 1 / (1 / ESS_GOOD - 1 / weights.effective) / chains
+    return [say.TooFewDraws("errors", _round_up(wanted), resumes)]
 
 
 def _smallest_bfmi(energy: Float[np.ndarray, "chain draw"]) -> Extreme:
@@ -239,7 +297,7 @@ def _of_mixing(mixing: Mixing | None, sides: Sides | None) -> list[say.Finding]:
     found: list[say.Finding] = []
     if mixing is not None and mixing.near and mixing.end is not None:
         own, others = mixing.end.own, mixing.end.others
-        if mixing.disagree:
+        if mixing.state == "bad":
             found.append(say.SeparateSamples(mixing.chains, mixing.mixes_within, own, others))
         else:
             found.append(say.NearStarts(own, others))
@@ -248,60 +306,65 @@ def _of_mixing(mixing: Mixing | None, sides: Sides | None) -> list[say.Finding]:
     elif sides is not None and sides.state == "unclear":
         found.append(say.SidesUnclear())
     for each in mixing.trends if mixing is not None else ():
-        if each.drifts:
+        if each.state == "bad":
             found.append(say.BurnIn(each.of, *each.halves, each.errors))
             break
-        if each.worst_drifts:
+        if each.state == "short":
             found.append(say.ChainDrifts(each.of, each.worst.of, each.worst.value))
             break
     return found
 
 
-def _faults(
+def _of_energy(found: Verdict, config: Mapping[str, Any]) -> list[say.Finding]:
+    """What divergences and the energy speak against."""
+    findings: list[say.Finding] = []
+    accept = config.get("target_accept")
+    if found.divergences > DIVERGENT_SHARE * found.draws:
+        given = found.divergences, found.draws, config.get("warmup"), accept
+        findings.append(say.ManyDivergences(*given))
+    elif found.divergences:
+        findings.append(say.FewDivergences(found.divergences, found.draws, accept))
+    if found.bfmi.value < BFMI_GOOD:
+        findings.append(say.SlowEnergy())
+    return findings
+
+
+def _of_agreement(
     found: Verdict,
     quantities: xr.DataTree,
     known: Sequence[say.Finding],
     config: Mapping[str, Any],
+    resumes: bool,
 ) -> list[say.Finding]:
-    """Further reasons not to use the draws."""
-    faults: list[say.Finding] = []
-    explained = any(isinstance(each, say.SeparateSamples) for each in known)
-    if not explained and chains_disagree(quantities):
-        faults.append(say.ChainsDisagree(config.get("warmup")))
-    if found.divergences > DIVERGENT_SHARE * found.draws:
-        settings = config.get("warmup"), config.get("target_accept")
-        faults.append(say.ManyDivergences(found.divergences, found.draws, *settings))
-    return faults
+    """Whether the chains agree, and how many draws are missing."""
+    chains, draws = quantities["posterior/response"].shape
+    if any(isinstance(each, say.SeparateSamples) for each in known):
+        return []
+    if chains_disagree(quantities):
+        return [say.ChainsDisagree(config.get("warmup"))]
+    ess = min(found.ess_bulk, found.ess_tail, key=lambda each: each.value)
+    rhat = found.rhat if RHAT.state(found.rhat.value) == "bad" else None
+    few = ess if ess.value < ESS_BAD else None
+    if rhat or few or (draws < ESS_DRAWS and found.draws < ESS_BAD):
+        return [say.FarTooFewDraws(found.draws, rhat, few)]
+    findings: list[say.Finding] = [say.OneChain()] if chains == 1 else []
+    return findings + _missing(found, ess, draws, resumes)
 
 
-def _shortages(
-    found: Verdict, chains: int, draws: int, config: Mapping[str, Any], resumes: bool
-) -> list[say.Finding]:
-    """What sound draws still lack."""
-    shortages: list[say.Finding] = []
-    if found.divergences:
-        accept = config.get("target_accept")
-        shortages.append(say.FewDivergences(found.divergences, found.draws, accept))
-    if found.bfmi.value < BFMI_GOOD:
-        shortages.append(say.SlowEnergy())
-    if chains == 1:
-        shortages.append(say.OneChain())
-    ess = min(found.ess_bulk.value, found.ess_tail.value)
+def _missing(found: Verdict, ess: Extreme, draws: int, resumes: bool) -> list[say.Finding]:
+    """How many draws are missing, if any are, once they tell that."""
     unknown = draws < ESS_DRAWS
-    if unknown or ess < ESS_GOOD or found.rhat.value > RHAT_GOOD:
-        # R-hat^2 - 1 falls as 1/draws once the chains mix, and the ESS grows with them.
-        excess = (found.rhat.value**2 - 1) / (RHAT_GOOD**2 - 1)
-        factor = np.nanmax([1.5, ESS_GOOD / (found.draws if unknown else ess), excess])
-        missing: Literal["effective", "errors", "agreement"] = "agreement"
-        if unknown:
-            missing = "effective"
-        elif ess < ESS_GOOD:
-            missing = "errors"
-        wanted, most = draws * factor, max(1000, 10 * draws)
-        every = math.ceil(wanted / most)
-        thin = every * config.get("thin", 1) if every > 1 else None
-        shortages.append(say.TooFewDraws(missing, _round_up(wanted / every), thin, resumes))
-    return shortages
+    if not (unknown or ess.value < ESS_GOOD or found.rhat.value > RHAT_GOOD):
+        return []
+    # R-hat^2 - 1 falls as 1/draws once the chains mix, and the ESS grows with them.
+    excess = (found.rhat.value**2 - 1) / (RHAT_GOOD**2 - 1)
+    factor = np.nanmax([1.5, ESS_GOOD / (found.draws if unknown else ess.value), excess])
+    missing: Literal["effective", "errors", "agreement"] = "agreement"
+    if unknown:
+        missing = "effective"
+    elif ess.value < ESS_GOOD:
+        missing = "errors"
+    return [say.TooFewDraws(missing, _round_up(draws * factor), resumes)]
 
 
 def _round_up(number: float) -> int:

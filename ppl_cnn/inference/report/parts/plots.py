@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterable, Mapping
+from functools import partial
 from html import escape
 from typing import Any, NamedTuple
 
@@ -11,8 +12,16 @@ import xarray as xr
 from PIL import Image
 from tqdm import tqdm
 
+from ppl_cnn.inference.diagnostics.ranks import rank_p_values
 from ppl_cnn.inference.diagnostics.summary import by_label, quiet
-from ppl_cnn.inference.diagnostics.thresholds import BFMI_GOOD, ESS_DRAWS, ESS_GOOD, RHAT_GOOD
+from ppl_cnn.inference.diagnostics.thresholds import (
+    BFMI_GOOD,
+    ESS_DRAWS,
+    ESS_GOOD,
+    RANKS_DIFFER,
+    RHAT_GOOD,
+)
+from ppl_cnn.inference.diagnostics.verdict.rule import State
 from ppl_cnn.inference.importance import Weights
 from ppl_cnn.inference.report.frame import colours
 from ppl_cnn.inference.report.pictures.encoding import data_address
@@ -33,12 +42,13 @@ _STYLE: Any = {
 }
 
 
-def plots_html(quantities: xr.DataTree, table: pd.DataFrame) -> str:
+def plots_html(quantities: xr.DataTree, table: pd.DataFrame, state: State) -> str:
     """The plots of a run, as HTML.
 
     Args:
         quantities: `Diagnosis.quantities`.
         table: `Diagnosis.summary`.
+        state: of the run's verdict.
     """
     varying = table.index[table["sd"] > 0]
     every = xr.Dataset(
@@ -56,7 +66,8 @@ def plots_html(quantities: xr.DataTree, table: pd.DataFrame) -> str:
         }
     )
     with matplotlib.rc_context(_STYLE), quiet():
-        steps = tqdm((_traces, _ranks, _energy, _evolution), "plotting", delay=2, leave=False)
+        ranks = partial(_ranks, state=state)
+        steps = tqdm((_traces, ranks, _energy, _evolution), "plotting", delay=2, leave=False)
         parts = [step(shown) for step in steps]
         parts.append(_convergence(every))
     return _chain_legend(every.sizes["chain"]) + "".join(parts)
@@ -196,21 +207,44 @@ def _traces(shown: xr.DataTree) -> str:
     )
 
 
-def _ranks(shown: xr.DataTree) -> str:
+def _ranks(shown: xr.DataTree, state: State) -> str:
     if shown["posterior"].sizes["chain"] == 1:
         return ""
     import arviz
 
-    canvas = Canvas.by_variable(shown["posterior"].to_dataset(), _BY_CHAIN)
-    arviz.plot_rank(shown, plot_collection=canvas.collection)
+    posterior = shown["posterior"].to_dataset()
+    corrected = rank_p_values(posterior)
+    count = len(corrected)
+    canvas = Canvas.by_variable(posterior, _BY_CHAIN)
+    arviz.plot_rank(
+        shown,
+        envelope_prob=1 - RANKS_DIFFER / count,
+        visuals={"p_value_text": {"text": lambda p: f"p = {min(1.0, count * float(p)):.2g}"}},
+        plot_collection=canvas.collection,
+    )
     for axes in canvas.axes.values():
         axes.axhline(0, color=colours.PLOT_ZERO, linewidth=0.6, zorder=0)
     return canvas.html(
         "Ranks",
         "The ranks of each chain's draws among all draws, as the difference between their "
         "distribution and the uniform one. A chain that agrees with the others stays near the "
-        "middle line. p tests that all ranks are uniform; where it is small, thick points mark the "
-        "departures.",
+        "middle line. p tests that all ranks are uniform, corrected for the "
+        f"{count} quantities shown. {_marked(corrected, state)}",
+    )
+
+
+def _marked(corrected: Mapping[str, float], state: State) -> str:
+    """What the black points mean, if there are any."""
+    marked = [name for name, p in corrected.items() if p < RANKS_DIFFER]
+    if not marked:
+        return f"Black points would mark departures of p below {RANKS_DIFFER:g}; there are none."
+    names = ", ".join(marked)
+    said = f"Black points mark the departures where p is below {RANKS_DIFFER:g}: {names}."
+    if state != "good":
+        return escape(said)
+    return escape(
+        f"{said} The verdict is good all the same, as it goes by R-hat and ESS: the chains differ "
+        f"there by less than these let pass, which so many draws can show."
     )
 
 

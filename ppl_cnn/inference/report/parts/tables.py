@@ -10,6 +10,8 @@ from ppl_cnn.inference.diagnostics.mixing.two_sides import Sides
 from ppl_cnn.inference.diagnostics.replicas import Climbs
 from ppl_cnn.inference.diagnostics.summary import Extreme
 from ppl_cnn.inference.diagnostics.thresholds import NEAR, RHAT_POOR
+from ppl_cnn.inference.diagnostics.verdict.rule import RHAT, SIDES, Figure
+from ppl_cnn.inference.report.parts.verdict import marked_html
 
 _FROM = {
     "rto": "optima",
@@ -38,26 +40,28 @@ def mixing_html(mixing: Mixing, sides: Sides | None, heading: str) -> str:
         sides: `Diagnosis.sides`.
         heading: the tag of its heading.
     """
-    most = f"above {RHAT_POOR} they differ, unless by chance"
-    rows = [("R-hat of a chain's halves, largest", _rhat(mixing.within), most)]
+    halves = f"above {RHAT_POOR} they differ, unless by chance"
+    rows = [Figure("R-hat of a chain's halves, largest", _rhat(mixing.within), halves, None)]
     if mixing.chains > 1:
-        rows.append(("R-hat over chains, largest", _rhat(mixing.across), most))
+        state = RHAT.state(mixing.across.value)
+        rows.append(Figure("R-hat over chains, largest", _rhat(mixing.across), str(RHAT), state))
     if sides is not None:
-        rows.append(("R-hat over the two sides, largest", _rhat(sides.rhat), most))
+        state = SIDES.state(sides.rhat.value)
+        rows.append(
+            Figure("R-hat over the two sides, largest", _rhat(sides.rhat), str(SIDES), state)
+        )
     for when, found in (("first", mixing.begin), ("last", mixing.end)):
         if found is not None:
             said = f"{found.own:z.2f} with their own, {found.others:z.2f} with others'"
-            note = f"a difference up to {NEAR} is good"
-            rows.append((f"Correlation of the {when} draws with starts", said, note))
+            note = f"a difference up to {NEAR}, or by chance, is good"
+            name = f"Correlation of the {when} draws with starts"
+            rows.append(Figure(name, said, note, mixing.state if when == "last" else None))
     for each in mixing.trends:
         if math.isfinite(each.errors):
             said = f"{each.errors:+z.1f} over all, {each.worst.value:+z.1f} in {each.worst.of}"
-            note = "in Monte Carlo errors; more than 3 or 4 is a drift"
-            rows.append((f"Second half − first half, {each.of}", said, note))
-    body = "\n".join(
-        f'<tr><th scope="row">{name}</th><td>{said}</td><td>{note}</td></tr>'
-        for name, said, note in rows
-    )
+            note = "in Monte Carlo errors; more than 3 or 4 is a drift: bad over all, short in one"
+            rows.append(Figure(f"Second half − first half, {each.of}", said, note, each.state))
+    body = "\n".join(map(_row, rows))
     return f"""<section>
 <{heading}>Within and across starts</{heading}>
 <p>Draws may mix within each chain while the chains stay near their starts. Only chains that agree
@@ -67,6 +71,13 @@ with each other and have forgotten their starts sample the density.</p>
 </tbody></table></div>
 </section>
 """
+
+
+def _row(figure: Figure) -> str:
+    value = marked_html(figure)
+    return (
+        f'<tr><th scope="row">{figure.name}</th><td>{value}</td><td>{escape(figure.note)}</td></tr>'
+    )
 
 
 def _rhat(worst: Extreme) -> str:

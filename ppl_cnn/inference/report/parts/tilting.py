@@ -21,13 +21,14 @@ _CLASSES = 12
 
 
 def tilting_html(diagnosis: Diagnosis, heading: str) -> str:
-    """The section; empty if the run has stored no draws of the reference.
+    """The section; empty for noise of chains, and if no draws of the reference are stored.
 
     Args:
         diagnosis: the run's.
         heading: the tag of its heading.
     """
-    if diagnosis.reference is None:
+    shows = diagnosis.has_pictures or diagnosis.weighing is not None
+    if diagnosis.reference is None or not shows:
         return ""
     q, p = diagnosis.reference[:_COMPARED], spread(diagnosis.images.shown, _COMPARED)
     both = Tones.of(diagnosis).render(np.concatenate([q, p]))

@@ -27,6 +27,8 @@ _COLUMNS = 8
 """Draws of each chain in `images/draws.png`."""
 _ON_SHEET = 40
 """Draws on the sheet with which a unit's part of the page begins, if they are pictures."""
+_TOLD = 0.01
+"""The share of values beyond black and white from which on it is told."""
 _GAP = 6
 """Pixels between two images of `images/draws.png`."""
 
@@ -39,11 +41,20 @@ class Rendered(NamedTuple):
     scale: float | None = None
     """How far white is above the mean and black below it, in grey levels (0..255), where images are
     stretched about the mean; None where pixels are as they are."""
+    beyond: float = 0.0
+    """The share of values beyond black and white."""
+    undefined: float = 0.0
+    """The share of values that are not finite, which are shown as the mean."""
 
     def __str__(self) -> str:
-        if self.scale is None:
-            return "pixels are as they are, 0 to 255"
-        return f"black to white is ±{self.scale:g} grey levels about the mean"
+        said = "pixels are as they are, 0 to 255"
+        if self.scale is not None:
+            said = f"black to white is ±{self.scale:g} grey levels about the mean"
+        if self.beyond >= _TOLD:
+            said += f", and {self.beyond:.0%} of the values lie beyond"
+        if self.undefined:
+            said += f", and {self.undefined:.1%} are not finite"
+        return said
 
 
 class Tones(NamedTuple):
@@ -83,12 +94,17 @@ class Tones(NamedTuple):
                 images = images.mean(axis=-1, keepdims=True)
         if self.order == "BGR":
             images = images[..., ::-1]
-        if self.mean is not None:
-            levels = np.clip(np.nan_to_num(images), 0, 255)
-            return Rendered(levels.round().astype(np.uint8))
-        scale = _scale(images) if scale is None else scale
-        levels = np.clip(np.nan_to_num(images) / scale, -1, 1) * 127.5 + 127.5
-        return Rendered(levels.round().astype(np.uint8), scale)
+        low, high = 0.0, 255.0
+        if self.mean is None:
+            scale = _scale(images) if scale is None else scale
+            low, high = -scale, scale
+        beyond = float(np.mean((images < low) | (images > high)))
+        undefined = float(np.mean(~np.isfinite(images)))
+        clipped = np.clip(np.nan_to_num(images), low, high)
+        if self.mean is None:
+            clipped = clipped / high * 127.5 + 127.5
+        levels = clipped.round().astype(np.uint8)
+        return Rendered(levels, scale if self.mean is None else None, beyond, undefined)
 
 
 def _scale(images: Float[np.ndarray, "*images row col channel"]) -> float:
@@ -201,7 +217,7 @@ class Album(NamedTuple):
         Args:
             check: how far mean and Stein mean differ, if that is known.
         """
-        draw = Rendered(self.draws.pixels[0, -1], self.draws.scale)
+        draw = self.draws._replace(pixels=self.draws.pixels[0, -1])
         mean = _large_figure(
             self.mean, "Mean", f"E[x], over all chains; {self.mean}.{_check(check)}"
         )

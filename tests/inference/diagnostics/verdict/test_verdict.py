@@ -8,6 +8,7 @@ from ppl_cnn.errors import with_options
 from ppl_cnn.inference.diagnostics.summary import Extreme, summary
 from ppl_cnn.inference.diagnostics.thresholds import ESS_GOOD, RHAT_POOR
 from ppl_cnn.inference.diagnostics.verdict import sentences as say
+from ppl_cnn.inference.diagnostics.verdict.rule import RHAT, worst
 from ppl_cnn.inference.diagnostics.verdict.verdict import judge
 
 
@@ -55,18 +56,19 @@ def test_shifted_chains_disagree(quantities):
 
 
 def test_few_draws_of_sound_chains_are_not_called_a_disagreement(quantities):
-    found = judged(quantities(chains=8, draws=12), {"thin": 1})
+    found = judged(quantities(chains=8, draws=12))
     assert found.rhat.value > RHAT_POOR
-    assert found.state == "short"
+    assert found.state == "bad"
     (few,) = found.findings
-    assert isinstance(few, say.TooFewDraws)
-    assert f"`draws={few.draws}`" in found.sentence
+    assert isinstance(few, say.FarTooFewDraws)
+    assert few.rhat == found.rhat
+    assert f"{found.rhat.value:.2f}" in found.sentence
 
 
 def test_effective_draws_of_short_chains_are_not_told(quantities):
     # 32 chains of 9 draws: ArviZ has 616 of 288, whatever they do.
     tree = quantities(chains=32, draws=9)
-    table, found = summary(tree), judged(tree, {"thin": 1})
+    table, found = summary(tree), judge(tree, summary(tree).assign(r_hat=1.03))
     assert table[["ess_bulk", "ess_tail", "mcse_mean", "mcse_sd"]].isna().all(axis=None)
     assert table[["mean", "sd", "r_hat"]].notna().all(axis=None)
     assert np.isnan([found.ess_bulk.value, found.ess_tail.value]).all()
@@ -81,16 +83,44 @@ def test_the_draws_asked_for_would_do(quantities):
     found = judged(quantities(draws=400, phi=0.8))
     assert found.state == "short"
     (few,) = found.findings
-    assert (few.missing, few.thin) == ("errors", None)
+    assert few.missing == "errors"
     assert judged(quantities(draws=few.draws, phi=0.8)).ess_bulk.value > ESS_GOOD
 
 
-def test_very_slow_chains_are_told_to_thin(quantities):
-    tree = quantities(draws=300, phi=0.0)
-    table = summary(tree).assign(ess_bulk=5.0, r_hat=1.02)
-    found = judge(tree, table, config={"thin": 2})
-    assert found.findings == (say.TooFewDraws("errors", draws=3000, thin=16, resumes=False),)
-    assert "`draws=3000` and `thin=16`" in found.sentence
+def test_no_number_of_draws_is_promised_from_an_ess_below_50(quantities):
+    tree = quantities(draws=300)
+    found = judge(tree, summary(tree).assign(ess_bulk=5.0, r_hat=1.02))
+    assert found.state == "bad"
+    assert [type(each) for each in found.findings] == [say.FarTooFewDraws]
+    assert "`draws`" in found.sentence
+    assert "should be enough" not in found.sentence
+
+
+def test_the_verdict_is_ordered_by_severity(quantities):
+    """No table of figures has a milder verdict than one whose figures are all as good or better."""
+    tree = quantities(draws=300)
+    table = summary(tree)
+    ranks = {"good": 0, "short": 1, "bad": 2}
+    grid = [
+        (rhat, ess, ranks[judge(tree, table.assign(r_hat=rhat, ess_bulk=ess)).state])
+        for rhat in (1.002, 1.03, 1.06, 1.27, 1.67)
+        for ess in (2000.0, 380.0, 60.0, 5.0)
+    ]
+    assert {rank for _, _, rank in grid} == {0, 1, 2}
+    for rhat, ess, rank in grid:
+        assert all(rank >= r for other, e, r in grid if other <= rhat and e >= ess)
+
+
+def test_a_verdict_below_good_says_why(quantities):
+    """Whatever the figures are: each state has findings of its own severity."""
+    tree, rng = quantities(draws=120), np.random.default_rng(0)
+    table = summary(tree)
+    for _ in range(30):
+        rhat, bulk, tail = 1 + rng.exponential(0.03), *np.exp(rng.uniform(1, 8, 2))
+        found = judge(tree, table.assign(r_hat=rhat, ess_bulk=bulk, ess_tail=tail))
+        assert found.state == worst(figure.state for figure in found.figures)
+        assert {each.severity for each in found.findings} <= {found.state}
+        assert bool(found.findings) == (found.state != "good")
 
 
 def test_a_slow_energy(quantities, autoregressive):
@@ -176,6 +206,7 @@ def made(kind):
     """A finding of that kind, with a number in every field."""
     values = {
         "rhat": Extreme(1.2, "response"),
+        "ess": Extreme(5.0, "lp"),
         "strengths": (0.1, 0.2),
         "quantity": "lp",
         "chain": "chain 2",
@@ -210,5 +241,6 @@ def test_a_verdict_prints_its_sentence_and_numbers(quantities):
     said = str(found).splitlines()
     assert said[0] == f"{found.headline}. {found.sentence}"
     assert f"{found.rhat.value:.3f}" in said[2]
+    assert RHAT.state(found.rhat.value) in said[2]
     assert found.rhat.of in said[2]
     assert f"{found.ess_bulk.value:,.0f}" in said[3]

@@ -13,7 +13,7 @@ import zarr
 import ppl_cnn
 from ppl_cnn.inference.runs.store import open_draws
 from ppl_cnn.inference.sampling.keys import reference_key
-from ppl_cnn.inference.sampling.resampling.proposals import SHOWN, latents
+from ppl_cnn.inference.sampling.resampling.proposals import SHOWN, latents, prior_shape
 
 SHAPE = (6, 5, 1)
 GREY = 90.0
@@ -44,12 +44,15 @@ def page(run, parsed):
 
 def test_a_run_stores_draws_of_its_generator(run, density):
     tree = open_draws(run / "draws.zarr")
-    z = latents(density, reference_key(0), np.arange(SHOWN))
-    images = jax.vmap(density.push)(z)
-    np.testing.assert_allclose(tree["reference/image"], images, atol=1e-3)
-    noise = ppl_cnn.TiltedDensity(density.unit, ppl_cnn.WhiteNoise(10.0))
-    drawn = ppl_cnn.draw(noise, chains=1, draws=4, warmup=4, progress=False)
-    assert "reference" not in drawn.children
+    chains, draws = prior_shape(density, 4)
+    assert chains * draws >= SHOWN
+    z = latents(density, reference_key(0), np.arange(chains * draws))
+    images = tree["prior/image"].values
+    flat = images.reshape(-1, *images.shape[2:])
+    np.testing.assert_allclose(flat, jax.vmap(density.push)(z), atol=1e-3)
+    np.testing.assert_allclose(
+        tree["prior/response"].values.ravel(), jax.vmap(density.unit)(flat), rtol=1e-4, atol=1e-3
+    )
 
 
 def test_the_page_begins_with_draws_as_they_are(page, run):
@@ -66,7 +69,7 @@ def test_the_page_shows_q_beside_p(page, run):
     assert page.text.count("What the tilt changed") == 1
     assert "q, the reference generator:" in page.text
     assert "Within and across starts" in page.text
-    first = open_draws(run / "draws.zarr")["reference/image"].values[0, ..., 0] + GREY
+    first = open_draws(run / "draws.zarr")["prior/image"].values[0, 0, ..., 0] + GREY
     np.testing.assert_allclose(page.image("draw of q, 0"), first.clip(0, 255), atol=0.51)
     p = [attrs for attrs in page.all("img") if attrs["alt"].startswith("draw of p")]
     assert len(p) == 16

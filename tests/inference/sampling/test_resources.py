@@ -12,11 +12,11 @@ import ppl_cnn
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.runs.record import unit_folder
 from ppl_cnn.inference.runs.store import open_draws
-from ppl_cnn.inference.sampling import placement, side_by_side
+from ppl_cnn.inference.sampling import placement, resources
 from ppl_cnn.inference.sampling.driver import Origin, sample_to
 from ppl_cnn.inference.sampling.program import Program
+from ppl_cnn.inference.sampling.resources import group_units
 from ppl_cnn.inference.sampling.settings import Sampling
-from ppl_cnn.inference.sampling.side_by_side import group_units
 from ppl_cnn.models.density import gradient_bytes
 from ppl_cnn.models.networks.declaration import Network, Preprocessing
 from ppl_cnn.models.networks.layers import Dense
@@ -133,10 +133,10 @@ def test_groups_hold_units_of_one_layer_and_place():
 def test_groups_are_as_large_as_memory_lets_them(monkeypatch):
     densities = trained_densities("conv3:0-15")
     assert [len(group) for group in group_units(densities, Sampling())] == [16]
-    fitting = side_by_side._fitting(densities[0], Sampling())
-    monkeypatch.setattr(side_by_side, "GROUP_BYTES", side_by_side.GROUP_BYTES * 5 // fitting)
+    fitting = resources._fitting(densities[0], Sampling())
+    monkeypatch.setattr(resources, "GROUP_BYTES", resources.GROUP_BYTES * 5 // fitting)
     assert max(len(group) for group in group_units(densities, Sampling())) <= 5
-    monkeypatch.setattr(side_by_side, "GROUP_BYTES", 1)
+    monkeypatch.setattr(resources, "GROUP_BYTES", 1)
     assert [len(group) for group in group_units(densities, Sampling())] == [1] * 16
 
 
@@ -145,7 +145,7 @@ def test_a_run_goes_on_in_the_groups_that_it_began_in(tmp_path, monkeypatch):
     """Also where another machine would choose others."""
     densities, sampling = trained_densities("conv1:0-3,conv2:0-1"), Sampling(chains=1, warmup=5)
     sample_to(densities, sampling, tmp_path, draws=3, progress=False)
-    monkeypatch.setattr(side_by_side, "GROUP_BYTES", 1)
+    monkeypatch.setattr(resources, "GROUP_BYTES", 1)
     sample_to(densities, sampling, tmp_path, draws=5, progress=False)
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["config"]["side_by_side"] == [4, 2]
