@@ -170,7 +170,7 @@ def diagnose(run: xr.DataTree | str | Path, *, shown: int = 32, maps: bool = Tru
         >>> import jax.numpy as jnp, ppl_cnn
         >>> score = ppl_cnn.ScoreFunction(jnp.sum, (3, 3, 1))
         >>> density = ppl_cnn.TiltedDensity(score, ppl_cnn.WhiteNoise(1.0))
-        >>> draws = ppl_cnn.draw(density, chains=4, draws=40, warmup=60, progress=False)
+        >>> draws = ppl_cnn.draw(density, chains=4, draws=80, warmup=60, progress=False)
         >>> diagnosis = ppl_cnn.diagnose(draws, maps=False)
         >>> diagnosis.verdict.state
         'short'

@@ -21,7 +21,7 @@ class Progress:
     """
 
     def __init__(self, sampling: Sampling, *, draws: int, units: int, shown: bool) -> None:
-        self._sampling, self._units, self._begun = sampling, units, 0
+        self._sampling, self._draws, self._units, self._begun = sampling, draws, units, 0
         self._bar = tqdm(
             total=units * (sampling.warmup + draws * sampling.thin),
             unit="transition",
@@ -50,11 +50,13 @@ class Progress:
         """
         self._last, self._together = position, len(program.densities)
         self._begun += self._together
-        done = (position.warmup + position.draws * self._sampling.thin) * self._together
+        draws = min(position.draws, self._draws)
+        done = (position.warmup + draws * self._sampling.thin) * self._together
         if not self._bar.disable:
             # What an earlier run has done doesn't count for this run's rate.
             self._bar.initial += done
         self._bar.set_description(f"compiling{self._which()}", refresh=False)
+        self._bar.set_postfix_str("", refresh=False)
         self._bar.update(done)
         self._bar.refresh()
 
@@ -82,5 +84,5 @@ class Progress:
         if self._units == 1:
             return ""
         first = self._begun - self._together + 1
-        which = f"{first}-{self._begun}" if self._together > 1 else f"{first}"
-        return f", units {which} of {self._units}"
+        which = f"units {first}-{self._begun}" if self._together > 1 else f"unit {first}"
+        return f", {which} of {self._units}"

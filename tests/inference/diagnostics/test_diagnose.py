@@ -64,7 +64,7 @@ def test_it_prints_its_verdict(stored):
 
 
 def test_only_stored_runs_are_told_to_resume(tmp_path, write_run):
-    image = np.random.default_rng(0).normal(size=(4, 12, 3, 3, 1)).astype(np.float32)
+    image = np.random.default_rng(0).normal(size=(4, 120, 3, 3, 1)).astype(np.float32)
     folder = write_run(tmp_path / "run", image)
     for run, resumes in ((folder, True), (read(folder).load(), False)):
         few = diagnose(run, maps=False).verdict.findings[-1]

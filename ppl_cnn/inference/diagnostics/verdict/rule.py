@@ -19,6 +19,7 @@ from ppl_cnn.inference.diagnostics.thresholds import (
 
 type State = Literal["good", "short", "bad"]
 
+_MORE_DIGITS = 6
 _FROM_MILD: tuple[State, ...] = ("good", "short", "bad")
 
 RULE = (
@@ -63,6 +64,25 @@ class Bounds(NamedTuple):
             return "good"
         return "bad" if sign * value > sign * self.bad else "short"
 
+    def written(self, value: float, digits: int) -> str:
+        """The value with so many decimals, or with more where rounding would change its state.
+
+        Args:
+            value: the figure's; NaN if it is undefined.
+            digits: decimals, where they suffice.
+
+        Examples:
+            >>> RHAT.written(1.0034, 3), RHAT.written(1.0104, 3)
+            ('1.003', '1.0104')
+        """
+        if math.isnan(value):
+            return "–"
+        every = (f"{value:,.{digits + more}f}" for more in range(_MORE_DIGITS))
+        same = (
+            text for text in every if self.state(float(text.replace(",", ""))) == self.state(value)
+        )
+        return next(same, f"{value:,}")
+
     def __str__(self) -> str:
         good, bad = ("at most", "above") if self.upper else ("at least", "below")
         said = f"{good} {self.good:g} is good"
@@ -90,7 +110,7 @@ class Figure(NamedTuple):
 
     @classmethod
     def judged(
-        cls, name: str, value: float, of: str, *, form: str, bounds: Bounds, needed: bool = True
+        cls, name: str, value: float, of: str, *, digits: int, bounds: Bounds, needed: bool = True
     ) -> "Figure":
         """A figure with bounds.
 
@@ -98,13 +118,13 @@ class Figure(NamedTuple):
             name: what it is.
             value: NaN if it is undefined.
             of: where it was found.
-            form: how the value is formatted.
+            digits: decimals.
             bounds: its bounds.
             needed: whether it falls short where it is undefined.
         """
         undefined = math.isnan(value)
-        text = "–" if undefined else f"{value:{form}}"
         note = "; ".join(filter(None, ("undefined here" if undefined else of, str(bounds))))
+        text = bounds.written(value, digits)
         return cls(name, text, note, None if undefined and not needed else bounds.state(value))
 
 

@@ -119,10 +119,10 @@ def _of_chains(found: Verdict) -> tuple[Figure, ...]:
     judged = Figure.judged
     divergences = DIVERGENT.state(found.divergences / found.draws)
     figures = [
-        judged("Largest R-hat", *found.rhat, form=".3f", bounds=RHAT, needed=False),
-        judged("Smallest bulk ESS", *found.ess_bulk, form=",.0f", bounds=ESS),
-        judged("Smallest tail ESS", *found.ess_tail, form=",.0f", bounds=ESS),
-        judged("Smallest E-BFMI", *found.bfmi, form=".2f", bounds=BFMI, needed=False),
+        judged("Largest R-hat", *found.rhat, digits=3, bounds=RHAT, needed=False),
+        judged("Smallest bulk ESS", *found.ess_bulk, digits=0, bounds=ESS),
+        judged("Smallest tail ESS", *found.ess_tail, digits=0, bounds=ESS),
+        judged("Smallest E-BFMI", *found.bfmi, digits=2, bounds=BFMI, needed=False),
         Figure(
             "Divergences",
             f"{found.divergences:,}",
@@ -131,7 +131,7 @@ def _of_chains(found: Verdict) -> tuple[Figure, ...]:
         ),
     ]
     if found.sides is not None:
-        figures.append(judged("R-hat of two sides", *found.sides, form=".3f", bounds=SIDES))
+        figures.append(judged("R-hat of two sides", *found.sides, digits=3, bounds=SIDES))
     if found.nonfinite:
         note = f"of {found.draws:,} draws; none is good, any is bad"
         figures.append(Figure("Not finite", f"{found.nonfinite:,}", note, "bad"))
@@ -143,14 +143,14 @@ def _of_weights(found: Verdict, weights: Weights) -> tuple[Figure, ...]:
     k = Bounds(weights.largest_k, weights.largest_k)
     return (
         Figure("log Z", f"{weights.log_z.value:.3f}", f"± {weights.log_z.error:.2g}", None),
-        Figure.judged("Effective draws", *found.ess_bulk, form=",.0f", bounds=ESS),
+        Figure.judged("Effective draws", *found.ess_bulk, digits=0, bounds=ESS),
         Figure(
             "ESS of the weights",
             f"{weights.effective:,.0f}",
             f"of {len(weights.tilts):,} proposals",
             None,
         ),
-        Figure.judged("Pareto k", weights.pareto_k, "", form=".2f", bounds=k, needed=False),
+        Figure.judged("Pareto k", weights.pareto_k, "", digits=2, bounds=k, needed=False),
     )
 
 

@@ -219,11 +219,12 @@ def _ranks(shown: xr.DataTree, state: State) -> str:
     arviz.plot_rank(
         shown,
         envelope_prob=1 - RANKS_DIFFER / count,
-        visuals={"p_value_text": {"text": lambda p: f"p = {min(1.0, count * float(p)):.2g}"}},
         plot_collection=canvas.collection,
     )
-    for axes in canvas.axes.values():
+    for name, axes in canvas.axes.items():
         axes.axhline(0, color=colours.PLOT_ZERO, linewidth=0.6, zorder=0)
+        for text in axes.texts:  # ArviZ writes p as it is without the correction
+            text.set_text(f"p = {corrected[name]:.2g}")
     return canvas.html(
         "Ranks",
         "The ranks of each chain's draws among all draws, as the difference between their "

@@ -59,7 +59,7 @@ def mixing_html(mixing: Mixing, sides: Sides | None, heading: str) -> str:
     for each in mixing.trends:
         if math.isfinite(each.errors):
             said = f"{each.errors:+z.1f} over all, {each.worst.value:+z.1f} in {each.worst.of}"
-            note = "in Monte Carlo errors; more than 3 or 4 is a drift: bad over all, short in one"
+            note = "in Monte Carlo errors; 3 or 4 and more is a drift, bad over all, short in one"
             rows.append(Figure(f"Second half − first half, {each.of}", said, note, each.state))
     body = "\n".join(map(_row, rows))
     return f"""<section>
@@ -81,7 +81,7 @@ def _row(figure: Figure) -> str:
 
 
 def _rhat(worst: Extreme) -> str:
-    return "–" if math.isnan(worst.value) else f"{worst.value:.3f} ({worst.of})"
+    return "–" if math.isnan(worst.value) else f"{RHAT.written(worst.value, 3)} ({worst.of})"
 
 
 def sides_html(sides: Sides, heading: str, other: str = "rto") -> str:

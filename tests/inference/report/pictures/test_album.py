@@ -67,3 +67,15 @@ def test_a_large_sheet_of_noise_becomes_a_jpeg():
     for quality in (90, 30):
         with Image.open(io.BytesIO(jpeg(pixels, quality))) as image:
             assert image.size == (528, 528)
+
+
+def test_what_lies_beyond_the_scale_is_told():
+    images = np.zeros((1, 10, 10, 1), np.float32)
+    images[0, :2] = 9.0
+    images[0, 9, 9] = np.nan
+    noise = Tones().render(images, 5.0)
+    assert "20% of the values lie beyond" in str(noise)
+    assert "1.0% are not finite" in str(noise)
+    picture = Tones("grey", (250.0,)).render(images)
+    assert "20% of the values lie beyond" in str(picture)
+    assert "beyond" not in str(Tones().render(images[:, :9]))
