@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from ppl_cnn.errors import ArgumentError
 from ppl_cnn.options.command import run_command
 from ppl_cnn.options.densities import DensityOptions, Named
 from ppl_cnn.options.presets import FROM_PRESET, FromPreset, default_hint
@@ -97,6 +98,22 @@ class SampleOptions(DensityOptions):
     """The run's folder (default: runs/MODEL-UNIT-KERNEL). The same command resumes a run that was
     stopped."""
 
+    def check(self) -> None:
+        """Refuses what can't be sampled or reported, before the network is opened.
+
+        Raises:
+            InputError: a setting is out of range, or unknown.
+        """
+        from ppl_cnn.inference.diagnostics.thresholds import MIN_DRAWS
+        from ppl_cnn.inference.sampling.methods import parse_method
+
+        self.settings(parse_method(self.kernel or "split"))
+        if self.draws < MIN_DRAWS:
+            raise ArgumentError(
+                f"The report needs `draws={MIN_DRAWS}` or more per chain, not {self.draws}.",
+                argument="draws",
+            )
+
     @property
     def starts(self) -> str:
         """The start that --start and --two-sided name together."""
@@ -171,10 +188,9 @@ def sampled(options: SampleOptions) -> tuple[Named, Path]:
         InputError: the options can't be used, or the folder holds another run.
     """
     from ppl_cnn.inference.sampling.driver import Origin, sample_to
-    from ppl_cnn.inference.sampling.methods import method_for, parse_method
+    from ppl_cnn.inference.sampling.methods import method_for
 
-    # What is wrong with the options is said before the network is opened.
-    options.settings(parse_method(options.kernel or "split"))
+    options.check()
     named = options.named()
     method = method_for(named.densities[0], options.kernel)
     settings = options.settings(method)

@@ -202,6 +202,10 @@ def test_a_process_ends_with_a_sentence_and_exit_code_2():
         (["--unit", "conv5:1", "--model", "alexnet", "--weights", "nosuch"], ["nosuch"]),
         (["--unit", "conv5:0-1", *WHITE, "--side-by-side", "0"], ["--side-by-side", "at least 1"]),
         (["--unit", "conv5:1", "--chains", "0"], ["--chains", "at least 1"]),
+        (["--unit", "conv5:1", "--draws", "3"], ["--draws 4", "3", "report"]),
+        (["--unit", "conv5:1", "--chains", "3", "--two-sided"], ["3", "even", "--chains"]),
+        (["--unit", "class:Bag", "--preset", "vivid"], ["--preset vivid", "160", "--size 28"]),
+        (["--unit", "conv5:1", *WHITE, "--thin", "2000000000"], ["days", "--thin 2000000000"]),
     ],
 )
 def test_bad_input_gets_a_sentence_and_exit_code_2(arguments, facts, command):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from tyro.conf import arg
 
+from ppl_cnn.errors import ArgumentError
 from ppl_cnn.models.references.registry import reference_help
 from ppl_cnn.options.presets import (
     AUTO,
@@ -145,7 +146,7 @@ class DensityOptions:
         values = self.values()
         network = load(self.model, weights=self.weights)
         if values.size is not None:
-            network = network.resized(values.size)
+            network = self._resized(network, values.size)
         asked = parse_target(values.target)
         units = network.units(self.unit, self.response, asked)
         classes = [unit for unit in units if network.is_class(unit.name)]
@@ -186,6 +187,20 @@ class DensityOptions:
             has_classes=bool(classes),
             alpha=alpha,
         )
+
+    def _resized(self, network: "TrainedNetwork", size: int) -> "TrainedNetwork":
+        """The network on images of that size, which the user or the preset has given."""
+        try:
+            return network.resized(size)
+        except ArgumentError:
+            if self.size is not FROM_PRESET:
+                raise
+            raise ArgumentError(
+                f"`preset={self.preset}` shows images of {size}x{size}, which {network.name} can't "
+                f"take. Give `size={network.image_shape[0]}` beside it, or choose a network "
+                f"without dense layers, such as squeezenet1.1.",
+                argument="preset",
+            ) from None
 
     def _alpha(self, network: "TrainedNetwork", units: "Sequence[NetworkUnit]") -> dict[str, float]:
         """Class -> its stored offset; see `Named.alpha`. The classes' target is the score."""

@@ -25,7 +25,7 @@ _OF_CHAINS = (
     "sample_stats/acceptance_rate",
     "sample_stats/diverging",
 )
-_OF_RESAMPLING = ("weights/tilt", "sample_stats/proposal", "heaviest/image", "reference/image")
+_OF_RESAMPLING = ("weights/tilt", "sample_stats/proposal", "heaviest/image")
 
 
 def read(folder: Path) -> xr.DataTree:

@@ -107,13 +107,16 @@ class DrawStore:
         if start is not None:
             known["start/image"] = (("chain", *IMAGE), start)
         values = {name: array for name, (_, array) in known.items()}
+        own = dict[str, Mapping[str, range]]()
         for name, (dims, array) in known.items():
             variables[name] = dims, array.dtype
-            sizes = {**dict(zip(dims, map(range, array.shape), strict=True)), **sizes}
+            own[name] = {**dict(zip(dims, map(range, array.shape), strict=True)), **sizes}
         aside = self._path.with_name(f".{self._path.name}.partial")
         try:
             with zarr.config.set(_WRITING):
-                self._create(aside, sizes, variables, values, config)
+                self._create(
+                    aside, {**dict.fromkeys(variables, sizes), **own}, variables, values, config
+                )
             aside.rename(self._path)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
@@ -121,7 +124,7 @@ class DrawStore:
     def _create(
         self,
         path: Path,
-        sizes: Mapping[str, range],
+        sizes: Mapping[str, Mapping[str, range]],
         variables: Mapping[str, Any],
         values: Mapping[str, np.ndarray],
         config: Mapping[str, Any],
@@ -131,8 +134,8 @@ class DrawStore:
             group = root.require_group(name.partition("/")[0])
             for dim in dims:
                 if dim not in group:
-                    self._array(group, dim, (dim,), np.int64, sizes)
-            self._array(root, name, dims, kind, sizes)
+                    self._array(group, dim, (dim,), np.int64, sizes[name])
+            self._array(root, name, dims, kind, sizes[name])
         for name, known in values.items():
             cast("zarr.Array[Any]", root[name])[:] = known
         _publish(path)

@@ -24,8 +24,8 @@ from ppl_cnn.inference.sampling.progress import Progress
 from ppl_cnn.inference.sampling.resampling.run import ResamplingRun
 from ppl_cnn.inference.sampling.resampling.scorer import Density
 from ppl_cnn.inference.sampling.resampling.settings import Resampling
+from ppl_cnn.inference.sampling.resources import check_chains, check_store, group_units
 from ppl_cnn.inference.sampling.settings import Sampling, check_count
-from ppl_cnn.inference.sampling.side_by_side import group_units
 from ppl_cnn.inference.sampling.starts.registry import as_start
 from ppl_cnn.inference.sampling.starts.start import Start
 from ppl_cnn.models.density import TiltedDensity
@@ -74,14 +74,16 @@ def draw(
         progress: whether to show a bar.
 
     Returns:
-        ArviZ's tree. `posterior` has `image` (chain, draw, row, col, channel), in pixel units
-        minus the mean, and `response` (chain, draw). `sample_stats` has the kernel's statistics,
-        and `start` the images at which the chains start. If the reference is linear in z, `stein`
-        has the mean of R(grad_z f / T) over each block of draws; for white noise that is
-        (sigma^2/T) grad f. The tempered kernel adds `tempering`: `tilt` (chain, draw, rung), f/T
-        of all replicas, and `strength`, `step_size` and `angle` of each rung (block, rung).
-        Resampled draws have `proposal` and `log_weight` as `sample_stats`, and the group `weights`
-        has `tilt`, f/T of all proposals, and under a data set `label`.
+        ArviZ's tree. `prior` has draws of the reference, `image` and `response` (chain, draw), so
+        that `az.plot_prior_posterior(tree, var_names=["response"])` compares. `posterior` has
+        `image` (chain, draw, row, col, channel), in pixel units minus the mean, and `response`
+        (chain, draw). `sample_stats` has the kernel's statistics, and `start` the images at which
+        the chains start. If the reference is linear in z, `stein` has the mean of R(grad_z f / T)
+        over each block of draws; for white noise that is (sigma^2/T) grad f. The tempered kernel
+        adds `tempering`: `tilt` (chain, draw, rung), f/T of all replicas, and `strength`,
+        `step_size` and `angle` of each rung (block, rung). Resampled draws have `proposal` and
+        `log_weight` as `sample_stats`, and the group `weights` has `tilt`, f/T of all proposals,
+        and under a data set `label`.
 
     Raises:
         ArgumentError: a setting is out of range, or the kernel doesn't fit the density.
@@ -170,11 +172,13 @@ def sample_to(
     check_count("draws", draws)
     draws = whole("draws", draws)
     check_one_run(densities)
+    check_store(densities, chains=settings.chains, draws=draws, out=out)
     if isinstance(settings, Resampling):
         _resample_to(densities, settings, out, draws=draws, origin=origin, progress=progress)
         return
     recorded = None if side_by_side is not None else _recorded(out, densities)
     targets = with_latents(densities)
+    check_chains(targets, settings, draws=draws)
     groups = group_units(targets, settings, most=side_by_side, sizes=recorded)
     programs = [Program(group, settings) for group in groups]
     config = _config(densities, settings, origin.model)
@@ -234,7 +238,12 @@ def _say_found(out: Path, runs: Sequence[Group | ResamplingRun], draws: int, uni
     """Says what an earlier run has left."""
     found, wanted = sum(run.found for run in runs), draws * units
     summed = f" (summed over its {units} units)" if units > 1 else ""
-    if found >= wanted:
+    if found > wanted:
+        said = (
+            f"holds {found:,} draws per chain{summed}, more than the {wanted:,} asked for. All are "
+            f"kept, and there is nothing to sample."
+        )
+    elif found == wanted:
         said = f"holds all {found:,} draws per chain{summed}. There is nothing to sample."
     else:
         said = f"holds {found:,} of {wanted:,} draws per chain{summed}. The run resumes there."

@@ -86,8 +86,15 @@ def evidence(
         >>> abs(found.reweighted.value - 2) < 0.2
         True
     """
-    check_counts(chains=chains, particles=particles, temperatures=temperatures)
-    settings = Sampling(kernel=Tempered(rungs=rungs), chains=chains, warmup=warmup, seed=seed)
+    settings = check_settings(
+        rungs=rungs,
+        chains=chains,
+        draws=draws,
+        warmup=warmup,
+        particles=particles,
+        temperatures=temperatures,
+        seed=seed,
+    )
     origin = origin or Origin(command="ppl_cnn.evidence")
     with TemporaryDirectory() as temporary:
         folder = Path(temporary if out is None else out)
@@ -102,6 +109,34 @@ def evidence(
         )
         _write(folder, found)
     return found
+
+
+def check_settings(
+    *,
+    rungs: int,
+    chains: int,
+    draws: int,
+    warmup: int,
+    particles: int,
+    temperatures: int,
+    seed: int,
+) -> Sampling:
+    """The settings of the tempered run that `evidence` takes, unless a number can't be used.
+
+    Args:
+        rungs: see `evidence`, as for all.
+        chains: at least 4.
+        draws: at least 4.
+        warmup: at least 1.
+        particles: at least 2.
+        temperatures: at least 1.
+        seed: from 0 on.
+
+    Raises:
+        ArgumentError: a number is out of range.
+    """
+    check_counts(chains=chains, draws=draws, particles=particles, temperatures=temperatures)
+    return Sampling(kernel=Tempered(rungs=rungs), chains=chains, warmup=warmup, seed=seed)
 
 
 @in_float32

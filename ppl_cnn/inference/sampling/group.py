@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 
 from ppl_cnn.errors import InputError, RunFolderError
@@ -13,11 +12,10 @@ from ppl_cnn.inference.runs.store import IMAGE, DrawStore
 from ppl_cnn.inference.sampling.keys import reference_key
 from ppl_cnn.inference.sampling.program import Kept, Program
 from ppl_cnn.inference.sampling.progress import Progress
-from ppl_cnn.inference.sampling.resampling.proposals import SHOWN, latents
+from ppl_cnn.inference.sampling.resampling.proposals import prior_draws, prior_shape
 from ppl_cnn.inference.sampling.settings import Sampling
 from ppl_cnn.inference.sampling.state import Position, draws_before, restore_state, save_state
 from ppl_cnn.models.density import TiltedDensity
-from ppl_cnn.models.references.generator import GeneratorReference
 
 _OF_STARTS = ("annealing", "resampling", "forward_passes")
 """Fields of a unit's record that its start writes."""
@@ -44,8 +42,6 @@ class Group:
         self._stores = [
             DrawStore(each.path / "draws.zarr", program.block) for each in self._folders
         ]
-        self._of_generator: dict[tuple[range, range], np.ndarray] = {}
-        """Rows and columns of a unit's image -> a few draws of a generator there."""
 
     def _unit_folder(self, density: TiltedDensity) -> RunFolder:
         """A unit's own folder, with a record as of a run of its own; only this run resumes it."""
@@ -152,21 +148,23 @@ class Group:
                 folder.record,
                 stein=density.has_stein_mean,
                 start=start,
-                known=self._of_reference(density),
+                known=self._prior(density),
             )
             folder.update()
 
-    def _of_reference(
-        self, density: TiltedDensity
-    ) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
-        """A few images of a generator, to be seen beside the draws; none of other references."""
-        if not isinstance(density.reference, GeneratorReference):
-            return {}
-        part = density.unit.rows, density.unit.cols
-        if part not in self._of_generator:
-            z = latents(density, reference_key(self._settings.seed), np.arange(SHOWN))
-            self._of_generator[part] = np.asarray(jax.jit(density.push)(z, density.params))
-        return {"reference/image": (("sample", *IMAGE), self._of_generator[part])}
+    def _prior(self, density: TiltedDensity) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+        """Draws of the reference, to be seen beside those of the density."""
+        shape = prior_shape(density, self._settings.chains)
+        images, responses = prior_draws(
+            self._program.densities[0],
+            density.params,
+            reference_key(self._settings.seed),
+            np.arange(shape[0] * shape[1]).reshape(shape),
+        )
+        return {
+            "prior/image": (("chain", "draw", *IMAGE), np.asarray(images)),
+            "prior/response": (("chain", "draw"), np.asarray(responses)),
+        }
 
     def _write(self, before: Position, position: Position, kept: Kept) -> None:
         """Adds a block to the stores."""

@@ -42,6 +42,7 @@ class Sampling:
             check_count(name, getattr(self, name))
         check_acceptance("target_accept", self.target_accept)
         check_seed(self.seed)
+        self.start.check(self.chains)
 
     def record(self) -> dict[str, Any]:
         """The settings as the run's record has them; equal records give equal draws."""
@@ -57,13 +58,15 @@ class Sampling:
 
 
 def check_count(name: str, value: int) -> None:
-    """Refuses what is no whole number, and a count below 1.
+    """Refuses what is no whole number, a count below 1, or one that no compiled loop counts to.
 
     Raises:
         ArgumentError: with the argument's name.
     """
     if whole(name, value) < 1:
         raise ArgumentError(f"`{name}` must be at least 1, not {value}.", argument=name)
+    if value >= 2**31:
+        raise ArgumentError(f"`{name}` must be below 2^31, not {value}.", argument=name)
 
 
 def check_seed(seed: int) -> None:

@@ -17,10 +17,10 @@ from PIL import Image
 
 import ppl_cnn
 from ppl_cnn.errors import RunFolderError
-from ppl_cnn.inference.diagnostics import verdict_sentences as say
 from ppl_cnn.inference.diagnostics.diagnose import diagnose
 from ppl_cnn.inference.diagnostics.pixel_maps import stored_maps
 from ppl_cnn.inference.diagnostics.scan import read
+from ppl_cnn.inference.diagnostics.verdict import sentences as say
 from ppl_cnn.inference.report.page import render, report
 
 CHAINS, DRAWS, SHAPE = 3, 40, (6, 5, 3)

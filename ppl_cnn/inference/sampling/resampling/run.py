@@ -96,18 +96,22 @@ class UnitRun:
             )
         weights = Weights(tilts)
         heaviest = weights.heaviest(SHOWN)
-        some = np.unique(np.linspace(0, len(tilts) - 1, SHOWN).astype(np.int64))
+        rows = self._settings.chains
+        some = np.linspace(0, len(tilts) - 1, rows * math.ceil(SHOWN / rows)).astype(np.int64)
+        of_prior, prior = scorer.images(some), (rows, len(some) // rows)
+        responses = (tilts[some] * self.density.temperature).astype(np.float32)
         known: dict[str, tuple[tuple[str, ...], np.ndarray]] = {
             "weights/tilt": (("proposal",), tilts),
             "heaviest/proposal": (("rank",), heaviest),
             "heaviest/image": (("rank", *IMAGE), scorer.images(heaviest)),
-            "reference/image": (("sample", *IMAGE), scorer.images(some)),
+            "prior/image": (("chain", "draw", *IMAGE), of_prior.reshape(*prior, *unit.shape)),
+            "prior/response": (("chain", "draw"), responses.reshape(prior)),
         }
         record = self._folder.record
         if labels is not None:
             known["weights/label"] = (("proposal",), labels)
             record["labels"] = list(scorer.classes)
-        sizes = {"chain": range(self._settings.chains), "channel": range(unit.shape[2])}
+        sizes = {"chain": range(rows), "channel": range(unit.shape[2])}
         sizes |= {"row": unit.rows, "col": unit.cols}
         record |= {"forward_passes": {"sampling": len(tilts)}, "seconds": {"weighing": seconds}}
         self._folder.path.mkdir(exist_ok=True)

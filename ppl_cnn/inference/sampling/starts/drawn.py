@@ -174,15 +174,19 @@ class TwoSided(Start):
     def __str__(self) -> str:
         return f"two-sided:{self.start}"
 
-    def place(self, chains: UnitChains) -> Placed:
-        """Draws of the reference, then where the other start places its half."""
-        half, rest = divmod(len(chains.keys), 2)
-        if rest:
+    def check(self, chains: int) -> None:
+        """Refuses an odd number of chains."""
+        if chains % 2:
             raise ArgumentError(
-                f"An odd number of chains, {len(chains.keys)}, can't start on two sides. Give an "
-                f"even number of `chains`.",
+                f"An odd number of chains, {chains}, can't start on two sides. Give an even number "
+                f"of `chains`.",
                 argument="chains",
             )
+        self.start.check(chains // 2)
+
+    def place(self, chains: UnitChains) -> Placed:
+        """Draws of the reference, then where the other start places its half."""
+        half = len(chains.keys) // 2
         chains.bar.update(half)
         other = chains._replace(keys=chains.keys[half:], drawn=chains.drawn[half:])
         latents, gradients, note = self.start.place(other)

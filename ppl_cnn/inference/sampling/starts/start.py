@@ -75,6 +75,16 @@ class Start(ABC):
             InputError: the start doesn't fit the density or the number of chains.
         """
 
+    def check(self, chains: int) -> None:  # noqa: B027
+        """Refuses a number of chains that can't start this way; known before anything is done.
+
+        Args:
+            chains: of each density.
+
+        Raises:
+            ArgumentError: the number doesn't fit.
+        """
+
     def latents(
         self,
         densities: Sequence[TiltedDensity],
@@ -92,6 +102,7 @@ class Start(ABC):
         Raises:
             InputError: the start doesn't fit the densities or the number of chains.
         """
+        self.check(settings.chains)
         latents = list[Latents]()
         gradients, notes = list[int](), list[dict[str, Any]]()
         keys = chain_keys(densities, settings.seed, settings.chains)
