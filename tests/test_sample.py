@@ -156,7 +156,7 @@ def test_a_killed_run_continues_to_the_same_bits(run, tmp_path):
     out, _ = run
     again = [sys.executable, "-m", "ppl_cnn.sample", *SETTINGS, "--out", str(tmp_path / "run")]
     process = subprocess.Popen(again, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline and not (tmp_path / "run" / "state.npz").exists():
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
