@@ -80,7 +80,7 @@ LONG = {
     *("references/class_samples.py", "references/textures.py"),
     *("training/pretraining.py", "training/training_step.py"),
     *("sampling/samplers.py", "sampling/samplers_table.py", "sampling/mixing.py"),
-    *("recognition/class_images.py", "speed/leapfrog.py"),
+    *("recognition/class_images.py", "speed/leapfrog.py", "speed/side_by_side.py"),
 }
 """Toys that take ten seconds and more: they run in `make test-all`."""
 ORDER = sorted(TOYS, key=lambda name: (name == "sampling/samplers_table.py", name))

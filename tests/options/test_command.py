@@ -123,7 +123,7 @@ def signalled(then, *signals):
         for number in signals:
             assert process.stdout.readline() == "working\n"
             process.send_signal(number)
-        said = process.communicate(timeout=30)[1]
+        said = process.communicate(timeout=600)[1]
     return process.returncode, said
 
 

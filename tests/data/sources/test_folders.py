@@ -146,7 +146,7 @@ print(open_split("folder:{path}", "train", "{tmp_path / "data"}").identity)
         )
         for _ in range(2)
     ]
-    said = [run.communicate(timeout=120) for run in runs]
+    said = [run.communicate(timeout=600) for run in runs]
     assert [run.returncode for run in runs] == [0, 0], said
     assert said[0][0] == said[1][0]
     assert sorted(bool(error) for _, error in said) == [False, True]  # one has shown its bar

@@ -26,6 +26,7 @@ def several(tmp_path, write_run, noise):
     return tmp_path
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_a_page_of_several_units(several, parsed):
     page = parsed(report(several).read_text())
     assert page.text.strip().startswith("5 units of alexnet-fashion")

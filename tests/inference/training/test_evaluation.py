@@ -241,7 +241,7 @@ def test_devices_and_processes_share_the_work_and_agree(count):
         for index in range(count)
     ]
     for process in started:
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=600)
         assert process.returncode == 0
         other_alpha, result = json.loads(output.splitlines()[-1])  # gloo prints, too
         np.testing.assert_allclose(other_alpha, alpha, rtol=1e-5)

@@ -429,7 +429,7 @@ for loss in (generative_loss, discriminative_loss):
 
 def test_a_batch_over_two_devices_has_the_same_losses_and_gradients():
     done = subprocess.run(
-        [sys.executable, "-c", SHARDED], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", SHARDED], capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     generative, discriminative = (map(float, line.split()) for line in done.stdout.splitlines())

@@ -9,7 +9,7 @@ FUZZ = Path(__file__).parent / "fuzz.py"
 
 def python(*arguments):
     return subprocess.run(
-        [sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=120
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=600
     )
 
 

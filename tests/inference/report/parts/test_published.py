@@ -6,6 +6,8 @@ import pytest
 import ppl_cnn
 from ppl_cnn.inference.runs.record import published_run
 
+pytestmark = pytest.mark.usefixtures("unplotted")
+
 
 @pytest.fixture
 def run(tmp_path, write_run, noise):

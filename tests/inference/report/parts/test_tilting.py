@@ -75,6 +75,7 @@ def test_the_page_shows_q_beside_p(page, run):
     assert len(p) == 16
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_the_page_says_what_the_generator_was_trained_on(run, tmp_path):
     folder = shutil.copytree(run, tmp_path / "run")
     record = json.loads((folder / "run.json").read_text())
@@ -87,6 +88,7 @@ def test_the_page_says_what_the_generator_was_trained_on(run, tmp_path):
     )
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_a_run_from_before_has_a_page_and_resumes(run, tmp_path, density):
     folder = shutil.copytree(run, tmp_path / "run")
     shutil.rmtree(folder / "draws.zarr" / "reference")

@@ -43,6 +43,7 @@ def test_the_page_shows_the_weights_and_no_chains(resampled):
     assert (resampled / "summary.csv").exists()
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_a_run_is_shown_beside_another(resampled, tmp_path, command, refused):
     split = sampled(tmp_path / "split", warmup=30)
     done = command("ppl_cnn.report", split, "--against", resampled)
