@@ -1,5 +1,6 @@
 """The chain driver: draws block by block to a store, to the same bits after a kill."""
 
+import contextlib
 import hashlib
 import sys
 import tempfile
@@ -13,9 +14,9 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float
 
-from ppl_cnn.errors import MismatchError
+from ppl_cnn.errors import MismatchError, RunFolderError
 from ppl_cnn.inference.runs.folder import RunFolder
-from ppl_cnn.inference.runs.record import read_record
+from ppl_cnn.inference.runs.record import read_record, unit_folder
 from ppl_cnn.inference.runs.store import open_draws
 from ppl_cnn.inference.sampling.group import Group
 from ppl_cnn.inference.sampling.methods import Method, method_for, settings_for, with_latents
@@ -173,7 +174,7 @@ def sample_to(
     recorded = None if side_by_side is not None else _recorded(out, densities)
     targets = with_latents(densities)
     groups = group_units(targets, settings, most=side_by_side, sizes=recorded)
-    programs = [Program(group, settings) for group in groups]
+    programs = [Program(group, settings, _recorded_block(out, group)) for group in groups]
     config = _config(densities, settings, origin.model)
     several = len(densities) > 1
     if several:
@@ -246,6 +247,15 @@ def _recorded(out: Path, densities: Sequence[Density]) -> list[int] | None:
     config = read_record(out)["config"]
     same = config.get("units") == [str(density.unit) for density in densities]
     return config.get("side_by_side") if same else None
+
+
+def _recorded_block(out: Path, group: Sequence[TiltedDensity]) -> int | None:
+    """Draws of a block of an earlier run there, which may have been on other devices."""
+    for folder in (out / unit_folder(str(group[0].unit)), out):
+        with contextlib.suppress(RunFolderError):
+            block: int | None = read_record(folder)["config"].get("block")
+            return block
+    return None
 
 
 def _config(

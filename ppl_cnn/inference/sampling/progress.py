@@ -5,7 +5,7 @@ from typing import Self
 import numpy as np
 from tqdm import tqdm
 
-from ppl_cnn.inference.sampling.program import Kept, Program
+from ppl_cnn.inference.sampling.program import Program
 from ppl_cnn.inference.sampling.settings import Sampling
 from ppl_cnn.inference.sampling.state import Position
 
@@ -56,20 +56,19 @@ class Progress:
             self._bar.initial += done
         self._bar.update(done)
 
-    def show(self, position: Position, kept: Kept) -> None:
+    def show(self, position: Position, acceptance: np.ndarray) -> None:
         """Moves on to a new position.
 
         Args:
-            position: where the chains stand after a block.
-            kept: the block's draws.
+            position: where the chains stand after a call of the program.
+            acceptance: (chain,): mean acceptance probability since the last.
         """
         last, self._last = self._last, position
         drawn, warmed = position.draws - last.draws, position.warmup - last.warmup
-        rates = kept.transition["acceptance_rate"][:, : drawn or warmed]
-        text = f"acceptance {np.mean(rates):.2f}"
+        text = f"acceptance {np.mean(acceptance):.2f}"
         if drawn:
             seconds = position.seconds["sampling"] - last.seconds["sampling"]
-            text += f", {drawn * len(rates) / seconds:.1f} draws/s"
+            text += f", {drawn * len(acceptance) / seconds:.1f} draws/s"
         doing = "sampling" if drawn else "warmup"
         if self._units > 1:
             first = self._begun - self._together + 1
