@@ -79,4 +79,11 @@ def main(options: GeneratorOptions) -> None:
 
 
 if __name__ == "__main__":
-    run_command(GeneratorOptions, main, prog="python -m ppl_cnn.generator", description=__doc__)
+    # A step under way and its checkpoint have this long.
+    run_command(
+        GeneratorOptions,
+        main,
+        prog="python -m ppl_cnn.generator",
+        description=__doc__,
+        patience=25.0,
+    )

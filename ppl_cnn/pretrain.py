@@ -84,4 +84,11 @@ def main(options: PretrainOptions) -> None:
 
 
 if __name__ == "__main__":
-    run_command(PretrainOptions, main, prog="python -m ppl_cnn.pretrain", description=__doc__)
+    # A step under way and its checkpoint have this long.
+    run_command(
+        PretrainOptions,
+        main,
+        prog="python -m ppl_cnn.pretrain",
+        description=__doc__,
+        patience=25.0,
+    )
