@@ -328,8 +328,19 @@ class Program:
     def _adapt(self, members: Array, states: State, tuning: Tuning) -> Chains:
         """Adapts what each unit's chains share; at the end of warmup, to the averages."""
 
+        def in_order(each: Array) -> Array:
+            own = members[:, None] == jnp.arange(len(self.densities))[None, :]
+            own = own.reshape(own.shape + (1,) * (each.ndim - 1))
+            return jnp.where(own, each[:, None], 0).sum(axis=0)
+
         def pooled(each: Array) -> Array:
-            total = jax.ops.segment_sum(each, members, len(self.densities))
+            scattered = partial(jax.ops.segment_sum, num_segments=len(self.densities))
+            # A GPU's scatter would add in an order of its own at each run.
+            total = jax.lax.platform_dependent(
+                each,
+                cpu=lambda each: scattered(each, members),
+                default=in_order,
+            )
             summed: Array = jax.lax.psum(total, "chain")
             return summed / self._sampling.chains
 
