@@ -174,7 +174,7 @@ def sample_to(
     recorded = None if side_by_side is not None else _recorded(out, densities)
     targets = with_latents(densities)
     groups = group_units(targets, settings, most=side_by_side, sizes=recorded)
-    programs = [Program(group, settings, _recorded_block(out, group)) for group in groups]
+    programs = [Program(group, settings, block=_recorded_block(out, group)) for group in groups]
     config = _config(densities, settings, origin.model)
     several = len(densities) > 1
     if several:

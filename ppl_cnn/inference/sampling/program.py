@@ -75,23 +75,31 @@ class Program:
         densities: of units whose programs are equal.
         sampling: how each is sampled.
         block: largest number of draws in a block; by default as many as memory suggests here.
+        devices: what to compile for; by default this process's devices.
     """
 
     def __init__(
-        self, densities: Sequence[TiltedDensity], sampling: Sampling, block: int | None = None
+        self,
+        densities: Sequence[TiltedDensity],
+        sampling: Sampling,
+        *,
+        block: int | None = None,
+        devices: Sequence[jax.Device] | None = None,
     ) -> None:
         self.densities, self._sampling = densities, sampling
         self._density = densities[0]
         self.kernel = sampling.kernel.bind(self._density)
         """The kernel, bound to the first density; the others' weights are arguments."""
-        self.placement = Placement(densities, sampling.chains, self.kernel.replicas)
+        self.placement = Placement(
+            densities, sampling.chains, self.kernel.replicas, devices
+        )
         self.block = block or self._fitting()
         """Draws of a block."""
         self._keys = chain_keys(densities, sampling.seed, sampling.chains)
         # The kernel builds its functions when it first starts; a run that continues needs them too.
         self.chains = jax.eval_shape(self._start, self.placement.params, self._keys)
         """Shapes and types of the chains."""
-        self.room = jax.eval_shape(self._nothing, self.chains.states)
+        self.room: Kept = jax.eval_shape(self._nothing, self.chains.states)
         """Shapes and types of a block."""
         self._specs: Any = Chains._make((CHAIN, EVERYWHERE))
         self._compiled: Callable[..., tuple[Chains, Kept, Told]] | None = None
@@ -218,7 +226,7 @@ class Program:
         )
         if self._compiled is None:
             clock = time.monotonic()
-            self._compiled = self._program().lower(*arguments).compile()
+            self._compiled = self.lowered().compile()
             self._compiling += time.monotonic() - clock
         begun = time.monotonic()
         chains, kept, told = self._compiled(*arguments)
@@ -257,7 +265,9 @@ class Program:
         kept: Kept = jax.jit(empty, out_shardings=self.placement.placed(CHAIN))()
         return kept
 
-    def _program(self) -> jax.stages.Wrapped:
+    def lowered(self) -> jax.stages.Lowered:
+        """The program, to be compiled; from shapes alone."""
+        shapes, count = self.placement.shapes, jax.ShapeDtypeStruct((), np.int32)
         block = jax.shard_map(
             self._block,
             mesh=self.placement.mesh,
@@ -265,7 +275,14 @@ class Program:
             out_specs=(self._specs, CHAIN, CHAIN),
             check_vma=False,  # loops over a device's own chains mix them with replicated counters
         )
-        return jax.jit(block, donate_argnums=(1, 2))
+        return jax.jit(block, donate_argnums=(1, 2)).lower(
+            shapes(self.placement.params, self.placement.specs),
+            shapes(self.chains, self._specs),
+            shapes(self.room, CHAIN),
+            jax.ShapeDtypeStruct(self.placement.members.shape, np.int32),
+            *(count, count, count),
+            jax.ShapeDtypeStruct((), np.bool_),
+        )
 
     def _block(
         self,
