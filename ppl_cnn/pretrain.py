@@ -8,7 +8,7 @@ tensorboard/, checkpoints/ and at the end curves.png, weights.safetensors and mo
 Examples:
     python -m ppl_cnn.pretrain
     python -m ppl_cnn.pretrain --stages discriminative:12 --out runs/plain
-    python -m ppl_cnn.pretrain --config alexnet-imagenet --dry-run
+    python -m ppl_cnn.pretrain --config alexnet-imagenet --dry-run --for h100:8
 """
 
 import shlex
@@ -19,8 +19,11 @@ from typing import Annotated, Any
 
 import tyro
 
+from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.training.execution import Execution, Processes
 from ppl_cnn.inference.training.recipe import Recipe, recipe_summaries
+from ppl_cnn.machines.arithmetic import keep_programs, repeatable
+from ppl_cnn.machines.described import Machine
 from ppl_cnn.options.command import run_command
 from ppl_cnn.options.overrides import overrides_of
 
@@ -56,6 +59,10 @@ class PretrainOptions:
     """Compile the training steps for the devices here and print what they need, without training.
     The data need not be prepared. JAX_NUM_CPU_DEVICES=8 in the environment makes eight devices of a
     CPU."""
+    machine: Annotated[str | None, tyro.conf.arg(name="for", metavar="GPU")] = None
+    """With --dry-run: compile for this machine in place of the devices here: a100, h100 or h200,
+    with a number of GPUs such as h100:8, or h100:2x8 for two hosts of eight. That needs
+    ppl_cnn[cuda12], but no GPU."""
 
 
 def main(options: PretrainOptions) -> None:
@@ -64,11 +71,16 @@ def main(options: PretrainOptions) -> None:
         Recipe.read(options.config, **options.recipe),
         Execution(**options.execution),
     )
+    machine = None if options.machine is None else Machine.parse(options.machine)
     if options.dry_run:
         from ppl_cnn.inference.training.dry_run import dry_run
 
-        print(dry_run(recipe, execution))
+        print(dry_run(recipe, execution, machine))
         return
+    if machine is not None:
+        raise ArgumentError("`for` needs `dry_run`: a run takes the devices here.", argument="for")
+    if execution.deterministic:
+        repeatable()
     Processes(**options.processes).join()
     import jax
 
@@ -76,6 +88,8 @@ def main(options: PretrainOptions) -> None:
     from ppl_cnn.inference.training.monitoring.classifier import describe_error
 
     out = options.out or Path("runs") / Path(options.config).stem
+    if execution.deterministic:
+        keep_programs(out / ".programs")
     command = shlex.join(["python", "-m", "ppl_cnn.pretrain", *sys.argv[1:]])
     result = train(recipe, out=out, execution=execution, command=command)
     if jax.process_index() == 0:

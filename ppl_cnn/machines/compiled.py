@@ -18,7 +18,6 @@ _COLLECTIVES = (
     *("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute"),
     "collective-broadcast",
 )
-_CALLED = re.compile(r"(?:body|condition|to_apply|calls|branch_computations)=\{?([^,}]+(?:, %[^,}]+)*)")
 
 
 class Line(NamedTuple):
@@ -135,6 +134,50 @@ class Program:
         return +found
 
     @property
-    def memory(self) -> Any:
-        """XLA's account of the bytes on each device."""
-        return self.compiled.memory_analysis()
+    def memory(self) -> "Memory":
+        """Bytes on each device, as XLA counts them."""
+        found: Any = self.compiled.memory_analysis()
+        outputs = found.output_size_in_bytes - found.alias_size_in_bytes
+        return Memory(found.argument_size_in_bytes, found.temp_size_in_bytes, outputs)
+
+    def remarks(self) -> list[str]:
+        """What a user should know of it, in lines: collectives, order of additions, faults."""
+        lines = [f"collectives: {_counted(self.collectives)}"]
+        if self.disordered:
+            lines.append(f"adds in another order at each run: {_counted(self.disordered)}")
+        if self.tried_out:
+            lines.append(
+                f"convolutions whose kernels a GPU tries out at each start: {self.tried_out}"
+            )
+        if self.disordered or self.tried_out:
+            lines.append("so bits differ from run to run; --deterministic prevents both")
+        if self.unwanted:
+            lines.append(f"slow on a GPU: {_counted(self.unwanted)}")
+        return lines
+
+
+class Memory(NamedTuple):
+    """Bytes on a device."""
+
+    arguments: int
+    temporaries: int
+    outputs: int
+    """Results that take no argument's place."""
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(self)
+
+    def __str__(self) -> str:
+        whole, arguments, temporaries = map(size_text, (self.total, *self[:2]))
+        return f"{whole}, of which {arguments} arguments and {temporaries} temporaries"
+
+
+def size_text(count: float) -> str:
+    """Bytes as text, in MiB or GiB."""
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
+
+
+def _counted(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "none"

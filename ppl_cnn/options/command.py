@@ -63,7 +63,7 @@ def run_command(
 
 
 def flags(options_type: Any) -> set[str]:
-    """The fields that a command offers as options --FIELD: neither positional nor renamed ones.
+    """The names of a command's options: its fields, but for positional ones, as they are called.
 
     Args:
         options_type: the class of the command's options; a field that is made by another class,
@@ -75,8 +75,8 @@ def flags(options_type: Any) -> set[str]:
         made_by = [each for e in extras if (each := getattr(e, "constructor_factory", None))]
         if made_by:
             found |= flags(made_by[0]())
-        elif _POSITIONAL not in extras and all(getattr(e, "name", None) is None for e in extras):
-            found.add(name)
+        elif _POSITIONAL not in extras:
+            found.add(next((e.name for e in extras if getattr(e, "name", None)), name))
     return found
 
 

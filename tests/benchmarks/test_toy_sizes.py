@@ -23,6 +23,7 @@ WITHOUT_COMMAND = {
 WITH_TORCH = {"training/torch_step.py"}
 """Files that run under another Python."""
 TOYS = {
+    "speed/busy.py": [],
     "speed/leapfrog.py": [],
     "speed/loading.py": ["--threads", "2"],
     "speed/memory.py": [],

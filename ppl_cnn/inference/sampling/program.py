@@ -90,9 +90,7 @@ class Program:
         self._density = densities[0]
         self.kernel = sampling.kernel.bind(self._density)
         """The kernel, bound to the first density; the others' weights are arguments."""
-        self.placement = Placement(
-            densities, sampling.chains, self.kernel.replicas, devices
-        )
+        self.placement = Placement(densities, sampling.chains, self.kernel.replicas, devices)
         self.block = block or self._fitting()
         """Draws of a block."""
         self._keys = chain_keys(densities, sampling.seed, sampling.chains)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ppl_cnn.data import DATA_SETS, open_split
 from ppl_cnn.errors import InputError
@@ -21,6 +21,9 @@ from ppl_cnn.inference.training.step import (
     optimizer,
     state_shardings,
 )
+from ppl_cnn.machines.arithmetic import DETERMINISTIC_OPTION
+from ppl_cnn.machines.compiled import Program, size_text
+from ppl_cnn.machines.described import Machine
 from ppl_cnn.models.networks.catalogue import network_named
 from ppl_cnn.models.networks.declaration import IMAGE, Network
 from ppl_cnn.models.networks.slab import Slab
@@ -41,28 +44,40 @@ class Need(NamedTuple):
     """Floating-point additions and multiplications of each device."""
     seconds: float
     """Seconds that compiling took."""
+    launches: int = 0
+    """Operations that each device launches."""
+    remarks: tuple[str, ...] = ()
+    """What the program's text says of collectives and of the order of additions."""
 
     @classmethod
-    def of(cls, step: jax.stages.Wrapped, arguments: tuple[Any, ...], *, parameters: Any) -> Self:
+    def of(
+        cls,
+        step: jax.stages.Wrapped,
+        arguments: tuple[Any, ...],
+        *,
+        parameters: Any,
+        options: dict[str, bool] | None = None,
+    ) -> Self:
         """Compiles a step for shapes.
 
         Args:
             step: a jitted function of the state, images, labels and key.
             arguments: these, as shapes with their places.
             parameters: the part of the state that is the weights.
+            options: XLA's flags.
         """
         before = time.monotonic()
-        compiled = step.lower(*arguments).compile()
+        compiled = step.lower(*arguments).compile(compiler_options=options)
         seconds = time.monotonic() - before
-        memory: Any = compiled.memory_analysis()
+        program = Program(compiled)
         cost: Any = compiled.cost_analysis()
         return cls(
             sum(math.prod(weights.shape) for weights in jax.tree.leaves(parameters)),
-            memory.argument_size_in_bytes,
-            memory.temp_size_in_bytes,
-            memory.output_size_in_bytes - memory.alias_size_in_bytes,
+            *program.memory,
             cost["flops"],
             seconds,
+            program.launches(),
+            tuple(program.remarks()),
         )
 
     @property
@@ -76,24 +91,35 @@ class Need(NamedTuple):
         return self.operations / 2
 
 
-def dry_run(recipe: Recipe, execution: Execution | None = None) -> str:
-    """Compiles each stage's step for the devices here; returns what they need, in lines.
+def dry_run(
+    recipe: Recipe, execution: Execution | None = None, machine: Machine | None = None
+) -> str:
+    """Compiles each stage's step; returns what they need, in lines.
 
     Nothing is allocated or trained. A data set that isn't prepared is taken at its published size.
 
     Args:
         recipe: what would be trained.
         execution: how; by default `Execution()`.
+        machine: what to compile for; by default the devices here.
 
     Raises:
         UnknownNameError: the recipe names an unknown network or data set.
         MismatchError: network, data, batch and devices don't fit each other.
+        InputError: programs for the machine can't be compiled here.
     """
     execution = execution or Execution()
     network = network_named(recipe.network)
     images, classes = _size(recipe, execution.data_dir)
-    check_fit(recipe, network, images=images, classes=classes, accumulate=execution.accumulate)
-    devices = jax.devices()
+    devices = jax.devices() if machine is None else machine.devices()
+    check_fit(
+        recipe,
+        network,
+        images=images,
+        classes=classes,
+        accumulate=execution.accumulate,
+        devices=len(devices),
+    )
     epoch = images // recipe.batch_size
     lines = [
         f"{network.name} on {recipe.data}: {images:,} images in {classes:,} classes, "
@@ -108,6 +134,8 @@ def dry_run(recipe: Recipe, execution: Execution | None = None) -> str:
             steps=length,
             accumulate=execution.accumulate,
             shard_params=execution.shard_params,
+            mesh=data_mesh(devices),
+            options={DETERMINISTIC_OPTION: True} if machine and execution.deterministic else None,
         )
         operations += length * need.multiplications * len(devices)
         steps += length
@@ -121,6 +149,8 @@ def dry_run(recipe: Recipe, execution: Execution | None = None) -> str:
             f"  multiplications per step: {need.multiplications * len(devices):.4g}; "
             f"{declared(network) * recipe.batch_size:.4g} for the declared layers alone, "
             f"forward and back",
+            f"  operations launched per step: {need.launches}",
+            *(f"  {remark}" for remark in need.remarks if machine is not None),
             f"  compiled in {need.seconds:.1f} s",
         ]
     lines.append(f"in all: {steps:,} steps, {operations:.3g} multiplications")
@@ -135,6 +165,8 @@ def compiled_need(
     steps: int,
     accumulate: int = 1,
     shard_params: bool = False,
+    mesh: Mesh | None = None,
+    options: dict[str, bool] | None = None,
 ) -> Need:
     """Compiles a stage's step for all devices, from shapes alone.
 
@@ -145,8 +177,10 @@ def compiled_need(
         steps: the stage's length in updates.
         accumulate: groups that each device's part of a batch is cut into.
         shard_params: whether weights and momentum are cut into parts over the devices.
+        mesh: the devices; by default all of JAX's.
+        options: XLA's flags.
     """
-    mesh = data_mesh()
+    mesh = mesh or data_mesh()
     rows = NamedSharding(mesh, PartitionSpec("data"))
     rule, key = optimizer(recipe, stage, steps), jax.random.key(recipe.seed)
     shape = jax.eval_shape(lambda: initial_state(network, recipe, rule=rule, key=key))
@@ -168,7 +202,8 @@ def compiled_need(
         accumulate=accumulate,
         places=places,
     )
-    need = Need.of(step, (state, images, labels, key), parameters=state.params)
+    arguments = state, images, labels, key
+    need = Need.of(step, arguments, parameters=state.params, options=options)
     return need._replace(operations=need.operations * accumulate)  # XLA counts a loop's body once
 
 
@@ -197,8 +232,3 @@ def _size(recipe: Recipe, data_dir: str | None) -> tuple[int, int]:
             raise
         return published.images["train"], published.classes
     return len(data), len(data.classes)
-
-
-def size_text(count: float) -> str:
-    """Bytes as text, in MiB or GiB."""
-    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

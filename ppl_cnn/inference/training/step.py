@@ -72,7 +72,13 @@ class StepInfo(NamedTuple):
 
 
 def check_fit(
-    recipe: Recipe, network: Network, *, images: int, classes: int, accumulate: int
+    recipe: Recipe,
+    network: Network,
+    *,
+    images: int,
+    classes: int,
+    accumulate: int,
+    devices: int | None = None,
 ) -> None:
     """Checks that network, data set, batch and devices fit each other.
 
@@ -82,6 +88,7 @@ def check_fit(
         images: number of training images.
         classes: number of classes of the data set.
         accumulate: groups that each device's part of a batch is cut into.
+        devices: their number; by default that of all of JAX's.
 
     Raises:
         MismatchError: they don't.
@@ -97,7 +104,7 @@ def check_fit(
             f"`batch_size={recipe.batch_size}` is larger than the {images} training images of "
             f"{recipe.data}. Give a smaller one."
         )
-    devices = jax.device_count()
+    devices = devices or jax.device_count()
     if recipe.batch_size % (devices * accumulate):
         raise MismatchError(
             f"`batch_size={recipe.batch_size}` can't be divided evenly among {devices} device(s) "
