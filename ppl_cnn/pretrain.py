@@ -62,7 +62,7 @@ class PretrainOptions:
     machine: Annotated[str | None, tyro.conf.arg(name="for", metavar="GPU")] = None
     """With --dry-run: compile for this machine in place of the devices here: a100, h100 or h200,
     with a number of GPUs such as h100:8, or h100:2x8 for two hosts of eight. That needs
-    ppl_cnn[cuda12], but no GPU."""
+    ppl_cnn[cuda-compile], but no GPU."""
 
 
 def main(options: PretrainOptions) -> None:

@@ -109,7 +109,7 @@ class SampleOptions(DensityOptions):
     """Compile the programs and print what they need, without sampling."""
     machine: Annotated[str | None, tyro.conf.arg(name="for", metavar="GPU")] = None
     """With --dry-run: compile for this machine in place of the devices here: a100, h100 or h200,
-    with a number of GPUs such as h100:8. That needs ppl_cnn[cuda12], but no GPU."""
+    with a number of GPUs such as h100:8. That needs ppl_cnn[cuda-compile], but no GPU."""
 
     @property
     def starts(self) -> str:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 
@@ -41,19 +41,32 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Program:
-    """A compiled program.
+    """A compiled program."""
 
-    Args:
-        compiled: what `jax.jit(...).lower(...).compile()` returns.
-    """
+    text: str
+    """XLA's, after all its passes."""
+    memory: "Memory"
+    platform: str
+    """Its devices', such as cpu or gpu."""
 
-    compiled: jax.stages.Compiled
+    @classmethod
+    def of(cls, compiled: jax.stages.Compiled, platform: str) -> Self:
+        """Reads a program.
+
+        Args:
+            compiled: what `jax.jit(...).lower(...).compile()` returns.
+            platform: of its devices.
+        """
+        found: Any = compiled.memory_analysis()
+        outputs = found.output_size_in_bytes - found.alias_size_in_bytes
+        memory = Memory(found.argument_size_in_bytes, found.temp_size_in_bytes, outputs)
+        return cls(compiled.as_text() or "", memory, platform)
 
     @cached_property
     def computations(self) -> Mapping[str, list[Line]]:
         """Name -> operations in order. A fusion's own operations are a computation, too."""
         found, name = dict[str, list[Line]](), ""
-        for line in (self.compiled.as_text() or "").splitlines():
+        for line in self.text.splitlines():
             if head := re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{\s*$", line):
                 name = "ENTRY" if head[1] else head[2]
                 found[name] = []
@@ -133,16 +146,11 @@ class Program:
             )
         return +found
 
-    @property
-    def memory(self) -> "Memory":
-        """Bytes on each device, as XLA counts them."""
-        found: Any = self.compiled.memory_analysis()
-        outputs = found.output_size_in_bytes - found.alias_size_in_bytes
-        return Memory(found.argument_size_in_bytes, found.temp_size_in_bytes, outputs)
-
     def remarks(self) -> list[str]:
         """What a user should know of it, in lines: collectives, order of additions, faults."""
         lines = [f"collectives: {_counted(self.collectives)}"]
+        if self.platform == "cpu":  # which adds in one order, and has one kernel for all
+            return lines
         if self.disordered:
             lines.append(f"adds in another order at each run: {_counted(self.disordered)}")
         if self.tried_out:

@@ -71,7 +71,8 @@ def _described(
 ) -> list[str]:
     """What a group's program needs."""
     before = time.monotonic()
-    compiled = Compiled(program.lowered().compile(compiler_options=options))
+    platform = program.placement.mesh.devices.flat[0].platform
+    compiled = Compiled.of(program.lowered().compile(compiler_options=options), platform)
     seconds = time.monotonic() - before
     return [
         f"{', '.join(str(density.unit) for density in group)}:",

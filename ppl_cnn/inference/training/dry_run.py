@@ -41,7 +41,7 @@ class Need(NamedTuple):
     outputs: int
     """Bytes on each device for results that don't take an argument's place."""
     operations: float
-    """Floating-point additions and multiplications of each device."""
+    """Floating-point additions and multiplications of each device; NaN for described devices."""
     seconds: float
     """Seconds that compiling took."""
     launches: int = 0
@@ -56,6 +56,7 @@ class Need(NamedTuple):
         arguments: tuple[Any, ...],
         *,
         parameters: Any,
+        platform: str = "cpu",
         options: dict[str, bool] | None = None,
     ) -> Self:
         """Compiles a step for shapes.
@@ -64,17 +65,18 @@ class Need(NamedTuple):
             step: a jitted function of the state, images, labels and key.
             arguments: these, as shapes with their places.
             parameters: the part of the state that is the weights.
+            platform: what is compiled for.
             options: XLA's flags.
         """
         before = time.monotonic()
         compiled = step.lower(*arguments).compile(compiler_options=options)
         seconds = time.monotonic() - before
-        program = Program(compiled)
+        program = Program.of(compiled, platform)
         cost: Any = compiled.cost_analysis()
         return cls(
             sum(math.prod(weights.shape) for weights in jax.tree.leaves(parameters)),
             *program.memory,
-            cost["flops"],
+            cost["flops"] if cost else math.nan,
             seconds,
             program.launches(),
             tuple(program.remarks()),
@@ -125,7 +127,7 @@ def dry_run(
         f"{network.name} on {recipe.data}: {images:,} images in {classes:,} classes, "
         f"{epoch:,} steps an epoch; {len(devices)} x {devices[0].device_kind}",
     ]
-    operations, steps = 0.0, 0
+    work, steps = 0.0, 0
     for stage, length in zip(recipe.parsed_stages, recipe.stage_steps(epoch), strict=True):
         need = compiled_need(
             network,
@@ -137,24 +139,30 @@ def dry_run(
             mesh=data_mesh(devices),
             options={DETERMINISTIC_OPTION: True} if machine and execution.deterministic else None,
         )
-        operations += length * need.multiplications * len(devices)
+        work += length * need.multiplications * len(devices)
         steps += length
         if len(lines) == 1:
             lines.append(f"{need.parameters:,} parameters, {size_text(4 * need.parameters)}")
-        lines += [
-            f"{stage.objective}, {length:,} steps of {recipe.batch_size} images:",
-            f"  memory per device: {size_text(need.memory)}, of which "
-            f"{size_text(need.arguments)} weights, optimizer and images, "
-            f"{size_text(need.temporaries)} temporaries",
-            f"  multiplications per step: {need.multiplications * len(devices):.4g}; "
-            f"{declared(network) * recipe.batch_size:.4g} for the declared layers alone, "
-            f"forward and back",
-            f"  operations launched per step: {need.launches}",
-            *(f"  {remark}" for remark in need.remarks if machine is not None),
-            f"  compiled in {need.seconds:.1f} s",
-        ]
-    lines.append(f"in all: {steps:,} steps, {operations:.3g} multiplications")
+        lines.append(f"{stage.objective}, {length:,} steps of {recipe.batch_size} images:")
+        lines += _described(need, declared(network) * recipe.batch_size, len(devices))
+    in_all = "" if math.isnan(work) else f", {work:.3g} multiplications"
+    lines.append(f"in all: {steps:,} steps{in_all}")
     return "\n".join(lines)
+
+
+def _described(need: Need, layers: float, devices: int) -> list[str]:
+    """What a stage's step needs, in lines; `layers` are the declared layers' multiplications."""
+    work = need.multiplications * devices
+    counted = "" if math.isnan(work) else f"{work:.4g}; "
+    return [
+        f"  memory per device: {size_text(need.memory)}, of which {size_text(need.arguments)} "
+        f"weights, optimizer and images, {size_text(need.temporaries)} temporaries",
+        f"  multiplications per step: {counted}{layers:.4g} for the declared layers alone, "
+        f"forward and back",
+        f"  operations launched per step: {need.launches}",
+        *(f"  {remark}" for remark in need.remarks),
+        f"  compiled in {need.seconds:.1f} s",
+    ]
 
 
 def compiled_need(
@@ -203,7 +211,8 @@ def compiled_need(
         places=places,
     )
     arguments = state, images, labels, key
-    need = Need.of(step, arguments, parameters=state.params, options=options)
+    platform = mesh.devices.flat[0].platform
+    need = Need.of(step, arguments, parameters=state.params, platform=platform, options=options)
     return need._replace(operations=need.operations * accumulate)  # XLA counts a loop's body once
 
 

@@ -63,4 +63,6 @@ def _need(job: Job, stage: str) -> Need:
     images = jax.ShapeDtypeStruct((n, *job.sizes.image_shape), jnp.uint8, sharding=rows)
     labels = jax.ShapeDtypeStruct((n,), jnp.int32, sharding=rows)
     step = jitted_steps(job.sizes, job.rules, stage=stage, mesh=mesh)[False]
-    return Need.of(step, (state, images, labels, key), parameters=state.params)
+    platform = mesh.devices.flat[0].platform
+    arguments = state, images, labels, key
+    return Need.of(step, arguments, parameters=state.params, platform=platform)
