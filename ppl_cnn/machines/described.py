@@ -144,6 +144,7 @@ class Machine:
         except (RuntimeError, NotImplementedError) as error:
             raise InputError(
                 f"Programs for a GPU are compiled by JAX's CUDA plugin, which can't be used here "
-                f"({str(error).splitlines()[0][:80]}). Install ppl_cnn[cuda-compile]; it needs no GPU."
+                f"({str(error).splitlines()[0][:80]}). "
+                "Install ppl_cnn[cuda-compile]; it needs no GPU."
             ) from None
         return list(described.devices)
