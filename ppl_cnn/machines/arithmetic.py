@@ -9,8 +9,10 @@ type Precision = Literal["default", "high", "highest"]
 """How exact products of matrices and convolutions are. default: as fast as the device can, on GPUs
 since the A100 with 10 bits of mantissa (TF32); highest: in float32; high: between the two."""
 
-DETERMINISTIC_OPTION = "xla_gpu_deterministic_ops"
-"""The option by which XLA adds in one order on a GPU, and tries no kernels out."""
+IN_ORDER = "xla_gpu_exclude_nondeterministic_ops"
+"""The option by which XLA adds in one order on a GPU."""
+DETERMINISTIC = "xla_gpu_deterministic_ops"
+"""The option by which it also tries no kernels out; that can't be compiled without a GPU."""
 
 
 def products(precision: Precision, platform: str | None = None) -> AbstractContextManager[object]:
@@ -34,9 +36,7 @@ def repeatable() -> None:
 
     Call it before JAX is used.
     """
-    os.environ["XLA_FLAGS"] = (
-        f"{os.environ.get('XLA_FLAGS', '')} --{DETERMINISTIC_OPTION}=true".strip()
-    )
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{DETERMINISTIC}=true".strip()
 
 
 def keep_programs(folder: Path) -> None:

@@ -146,19 +146,23 @@ class Program:
             )
         return +found
 
-    def remarks(self) -> list[str]:
-        """What a user should know of it, in lines: collectives, order of additions, faults."""
+    def remarks(self, *, in_order: bool = False) -> list[str]:
+        """What a user should know of it, in lines: collectives, order of additions, faults.
+
+        Args:
+            in_order: whether it was compiled by the option `IN_ORDER`.
+        """
         lines = [f"collectives: {_counted(self.collectives)}"]
         if self.platform == "cpu":  # which adds in one order, and has one kernel for all
             return lines
+        differing = []
         if self.disordered:
-            lines.append(f"adds in another order at each run: {_counted(self.disordered)}")
-        if self.tried_out:
-            lines.append(
-                f"convolutions whose kernels a GPU tries out at each start: {self.tried_out}"
-            )
-        if self.disordered or self.tried_out:
-            lines.append("so bits differ from run to run; --deterministic prevents both")
+            differing.append(f"{_counted(self.disordered)} that add in no fixed order")
+        if self.tried_out and not in_order:
+            differing.append(f"{self.tried_out} convolutions whose kernels are chosen by trying")
+        whole = "nothing" if not differing else " and ".join(differing)
+        advice = " (--deterministic prevents it)" if differing and not in_order else ""
+        lines.append(f"what differs from run to run: {whole}{advice}")
         if self.unwanted:
             lines.append(f"slow on a GPU: {_counted(self.unwanted)}")
         return lines

@@ -35,7 +35,7 @@ def short_product(a, b):
 
 
 def _backward(operands, g):
-    a, b = operands
+    _, b = operands
     return (short(b) @ short(g) if b.ndim == 2 else short(b) * short(g)), jnp.zeros_like(b)
 
 

@@ -48,7 +48,7 @@ def test_a_gpus_program_is_read():
     assert program.tried_out == 1
     assert program.unwanted == {"float64": 1, "convolution of a gradient with zeros between": 1}
     said = "\n".join(program.remarks())
-    for fact in ("1 all-reduce", "1 scatter", "tries out", "--deterministic", "slow", "float64"):
+    for fact in ("1 all-reduce", "1 scatter", "by trying", "--deterministic", "slow", "float64"):
         assert fact in said
     assert "scatter" not in "\n".join(Program(GPU_TEXT, NONE, "cpu").remarks())
 
