@@ -51,14 +51,19 @@ TOY = Sizes(ALEXNET_FASHION, "conv2:3", chains=2, warmup=2, draws=20)
 
 
 class Disk:
-    """Delays what is written."""
+    """Delays what is written.
 
-    def __init__(self) -> None:
-        self.written = 0
+    Args:
+        speed: bytes a second; None doesn't delay.
+    """
+
+    def __init__(self, speed: float | None) -> None:
+        self.written, self._speed = 0, speed
 
     def write(self, count: int) -> None:
         self.written += count
-        time.sleep(count / DISK)
+        if self._speed:
+            time.sleep(count / self._speed)
 
     def store(self, original):
         def write(store, draws, blocks, variables):
@@ -75,34 +80,43 @@ class Disk:
         return save
 
 
-def main():
-    sizes = TOY if command_line(__doc__).parse_args().toy else FULL
+def measured(sizes: Sizes, disk: float | None) -> dict[str, float | int | str]:
+    """The figures of a run.
+
+    Args:
+        sizes: of what.
+        disk: bytes a second; None for the disk that is there.
+    """
     # Short trajectories, so that there is much to write for a second of drawing.
     sampling = Sampling(kernel=HMC(trajectory_length=0.1), chains=sizes.chains, warmup=sizes.warmup)
     density = TiltedDensity(CNN.random(sizes.network).unit(sizes.unit), WhiteNoise(10.0))
-    program, disk = Program([density], sampling), Disk()
+    program, slow = Program([density], sampling), Disk(disk)
     with ExitStack() as context:
         out = Path(context.enter_context(tempfile.TemporaryDirectory()))
         patch = mock.patch.object
-        context.enter_context(patch(DrawStore, "write", disk.store(DrawStore.write)))
-        context.enter_context(patch(group, "save_state", disk.state(group.save_state)))
+        context.enter_context(patch(DrawStore, "write", slow.store(DrawStore.write)))
+        context.enter_context(patch(group, "save_state", slow.state(group.save_state)))
         folder = context.enter_context(RunFolder.claim(out / "run", {}, "busy"))
         run = group.Group(folder, program, sampling, None)
         bar = context.enter_context(Progress(sampling, draws=sizes.draws, units=1, shown=False))
         run.sample(2, bar)
-        drawn, disk.written = folder.record["seconds"]["sampling"], 0
+        drawn, slow.written = folder.record["seconds"]["sampling"], 0
         began = time.monotonic()
         run.sample(sizes.draws, bar)
-        seconds = time.monotonic() - began
+        took = time.monotonic() - began
         drawn = folder.record["seconds"]["sampling"] - drawn
-    say(
-        model=sizes.network.name,
-        unit=sizes.unit,
-        chains=sizes.chains,
-        share=round(drawn / seconds, 4),
-        draws_per_second=round(sizes.chains * (sizes.draws - 2) / seconds, 2),
-        megabytes_per_second=round(disk.written / 1e6 / seconds, 2),
-    )
+    return {
+        "model": sizes.network.name,
+        "unit": sizes.unit,
+        "chains": sizes.chains,
+        "share": round(drawn / took, 4),
+        "draws_per_second": round(sizes.chains * (sizes.draws - 2) / took, 2),
+        "megabytes_per_second": round(slow.written / 1e6 / took, 2),
+    }
+
+
+def main():
+    say(**measured(TOY if command_line(__doc__).parse_args().toy else FULL, DISK))
 
 
 if __name__ == "__main__":
