@@ -12,7 +12,7 @@ VENV := .venv-$(shell $(PYTHON) -c 'import sys; print("{}.{}".format(*sys.versio
 endif
 BIN := $(VENV)/bin
 
-.PHONY: help demo test tests test-quick test-all lint format environment system-packages clean
+.PHONY: help demo test tests test-quick test-all test-cuda-compile lint format environment system-packages clean
 
 help:  ## What the targets do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -53,6 +53,9 @@ test-quick: $(VENV)/installed  ## A part of the tests, 2 minutes; with PYTHON=py
 
 test-all: lint  ## The tests and the long proofs, 37 minutes on two cores
 	$(PYTEST) -m "long or not long"
+
+test-cuda-compile: $(VENV)/installed  ## Compiles the programs for H100 and H200, without a GPU; needs EXTRAS=dev,cuda-compile
+	$(BIN)/python -m pytest -m "long or not long" tests/machines
 
 format: $(VENV)/installed  ## Formats the code
 	$(BIN)/ruff format .

@@ -11,7 +11,7 @@ Examples:
     python -m ppl_cnn.pretrain --data folder:PATH
     python -m ppl_cnn.pretrain --network mine:factory --data folder:PATH
     python -m ppl_cnn.pretrain --stages discriminative:12 --out runs/plain
-    python -m ppl_cnn.pretrain --config alexnet-imagenet --dry-run
+    python -m ppl_cnn.pretrain --config alexnet-imagenet --dry-run --for h100:8
 """
 
 import shlex
@@ -22,8 +22,11 @@ from typing import Annotated, Any
 
 import tyro
 
+from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.training.execution import Execution, Processes
 from ppl_cnn.inference.training.recipe import Recipe, recipe_summaries
+from ppl_cnn.machines.arithmetic import keep_programs, repeatable
+from ppl_cnn.machines.described import Machine
 from ppl_cnn.options.command import run_command
 from ppl_cnn.options.overrides import overrides_of
 from ppl_cnn.user_modules import names_an_object
@@ -60,6 +63,10 @@ class PretrainOptions:
     """Compile the training steps for the devices here and print what they need, without training.
     The data need not be prepared. JAX_NUM_CPU_DEVICES=8 in the environment makes eight devices of a
     CPU."""
+    machine: Annotated[str | None, tyro.conf.arg(name="for", metavar="GPU")] = None
+    """With --dry-run: compile for this machine in place of the devices here: a100, h100 or h200,
+    with a number of GPUs such as h100:8, or h100:2x8 for two hosts of eight. That needs
+    ppl_cnn[cuda-compile], but no GPU."""
 
 
 def main(options: PretrainOptions) -> None:
@@ -68,11 +75,16 @@ def main(options: PretrainOptions) -> None:
         Recipe.read(options.config, **options.recipe),
         Execution(**options.execution),
     )
+    machine = None if options.machine is None else Machine.parse(options.machine)
     if options.dry_run:
         from ppl_cnn.inference.training.dry_run import dry_run
 
-        print(dry_run(recipe, execution))
+        print(dry_run(recipe, execution, machine))
         return
+    if machine is not None:
+        raise ArgumentError("`for` needs `dry_run`: a run takes the devices here.", argument="for")
+    if execution.deterministic:
+        repeatable()
     Processes(**options.processes).join()
     import jax
 
@@ -80,6 +92,8 @@ def main(options: PretrainOptions) -> None:
     from ppl_cnn.inference.training.monitoring.classifier import describe_error
 
     out = options.out or Path("runs") / Path(options.config).stem
+    if execution.deterministic:
+        keep_programs(out / ".programs")
     command = shlex.join(["python", "-m", "ppl_cnn.pretrain", *sys.argv[1:]])
     result = train(recipe, out=out, execution=execution, command=command)
     if jax.process_index() == 0:
@@ -90,4 +104,11 @@ def main(options: PretrainOptions) -> None:
 
 
 if __name__ == "__main__":
-    run_command(PretrainOptions, main, prog="python -m ppl_cnn.pretrain", description=__doc__)
+    # A step under way and its checkpoint have this long.
+    run_command(
+        PretrainOptions,
+        main,
+        prog="python -m ppl_cnn.pretrain",
+        description=__doc__,
+        patience=25.0,
+    )

@@ -27,10 +27,10 @@ INFERENCE = {
     "inference/kernels": set(),
     "inference/runs": set(),
     "inference/sampling": ALL_MODELS
-    | {"data", "inference/importance", "inference/kernels", "inference/runs"},
+    | {"data", "inference/importance", "inference/kernels", "inference/runs", "machines"},
     "inference/diagnostics": {"inference/importance", "inference/runs"},
     "inference/report": {"inference/diagnostics", "inference/importance", "inference/runs"},
-    "inference/training": ALL_MODELS | {"data", "data/sources", "inference/runs"},
+    "inference/training": ALL_MODELS | {"data", "data/sources", "inference/runs", "machines"},
 }
 # Builders in sources/ read the catalogue, and what opens and prepares data calls the builders; no
 # two modules import each other.
@@ -51,7 +51,7 @@ INNER = {
 }
 """A room within a room -> what it may import of that room, besides itself."""
 MOST_FILES = 14
-MAY_IMPORT = {**MODELS, **INFERENCE, **DATA, **OPTIONS}
+MAY_IMPORT = {"machines": set(), **MODELS, **INFERENCE, **DATA, **OPTIONS}
 """Room -> the rooms that it may import from, besides the ground and itself. Commands may import
 from all of them."""
 

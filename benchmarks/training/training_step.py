@@ -90,11 +90,10 @@ TOY = Sizes(
 class Steps:
     """Training steps on one batch."""
 
-    def __init__(self, network, batch, objective="generative", accumulate=1):
+    def __init__(self, network, batch, objective="generative", accumulate=1, dtype="float32"):
         self.network = network
-        self.recipe = replace(
-            Recipe.read("lenet"), stages=f"{objective}:1000steps", batch_size=batch
-        )
+        stages = f"{objective}:1000steps"
+        self.recipe = replace(Recipe.read("lenet"), stages=stages, batch_size=batch, dtype=dtype)
         (stage,) = self.recipe.parsed_stages
         rule, mesh = optimizer(self.recipe, stage, 1000), data_mesh()
         key = jax.random.key(0)

@@ -12,7 +12,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 WITHOUT_COMMAND = {
-    *("common.py", "recognition/arms.py", "recognition/findings.py", "recognition/judge.py"),
+    *(
+        "common.py",
+        "gpu_parts.py",
+        "recognition/arms.py",
+        "recognition/findings.py",
+        "recognition/judge.py",
+    ),
     *("sampling/digits.py", "sampling/kernels.py", "sampling/mixing_table.py"),
     *("sampling/two_sided.py", "references/chains.py", "references/ten_classes.py"),
     *("references/judge.py", "references/langevin.py", "references/likeness.py"),
@@ -23,6 +29,8 @@ WITHOUT_COMMAND = {
 WITH_TORCH = {"training/torch_step.py"}
 """Files that run under another Python."""
 TOYS = {
+    "gpu_check.py": ["--out", "{out}/gpu_check"],
+    "speed/busy.py": [],
     "speed/leapfrog.py": [],
     "speed/loading.py": ["--threads", "2"],
     "speed/memory.py": [],
@@ -77,6 +85,7 @@ def module_of(name):
 
 
 LONG = {
+    "gpu_check.py",
     *("references/class_samples.py", "references/textures.py"),
     *("training/pretraining.py", "training/training_step.py"),
     *("sampling/samplers.py", "sampling/samplers_table.py", "sampling/mixing.py"),
@@ -99,6 +108,8 @@ def test_a_toy_runs(name, out, command, monkeypatch):
     for file in FILES.get(name, ()):
         assert (out / file).stat().st_size > 100
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    if name == "gpu_check.py":
+        assert lines[-1]["part"] == "verdict"
     if name.startswith("speed/"):
         assert lines
         found = [pair for line in lines for pair in line.items() if isinstance(pair[1], float)]

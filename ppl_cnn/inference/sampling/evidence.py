@@ -26,6 +26,7 @@ from ppl_cnn.inference.sampling.log_z import (
 from ppl_cnn.inference.sampling.resampling.proposals import Pictures
 from ppl_cnn.inference.sampling.resampling.scorer import Scorer
 from ppl_cnn.inference.sampling.settings import Sampling
+from ppl_cnn.machines.arithmetic import products
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.empirical_density import EmpiricalDensity
 from ppl_cnn.numeric import in_float32
@@ -96,7 +97,7 @@ def evidence(
         seed=seed,
     )
     origin = origin or Origin(command="ppl_cnn.evidence")
-    with TemporaryDirectory() as temporary:
+    with TemporaryDirectory() as temporary, products("highest"):
         folder = Path(temporary if out is None else out)
         sample_to(densities, settings, folder, draws=draws, origin=origin, progress=progress)
         found = log_z_of_run(
@@ -177,7 +178,8 @@ def evidence_of_images(
         alike.setdefault(density.unit.program, []).append(density)
     found = dict[str, MeanWeight]()
     for group in alike.values():
-        scored = Scorer(group, Pictures(group[0])).weighed(progress=progress)
+        with products("highest"):
+            scored = Scorer(group, Pictures(group[0])).weighed(progress=progress)
         for density, tilts in zip(group, scored.tilts.astype(np.float64), strict=True):
             found[str(density.unit)] = MeanWeight(*mean_weight(tilts), len(tilts))
     found = {str(density.unit): found[str(density.unit)] for density in densities}

@@ -4,7 +4,7 @@ from typing import Self
 
 import numpy as np
 
-from ppl_cnn.inference.sampling.program import Kept, Program
+from ppl_cnn.inference.sampling.program import Program
 from ppl_cnn.inference.sampling.settings import Sampling
 from ppl_cnn.inference.sampling.state import Position
 from ppl_cnn.progress import Bar
@@ -60,20 +60,19 @@ class Progress:
         self._bar.update(done)
         self._bar.refresh()
 
-    def show(self, position: Position, kept: Kept) -> None:
+    def show(self, position: Position, acceptance: np.ndarray) -> None:
         """Moves on to a new position.
 
         Args:
-            position: where the chains stand after a block.
-            kept: the block's draws.
+            position: where the chains stand after a call of the program.
+            acceptance: (chain,): mean acceptance probability since the last.
         """
         last, self._last = self._last, position
         drawn, warmed = position.draws - last.draws, position.warmup - last.warmup
-        rates = kept.transition["acceptance_rate"][:, : drawn or warmed]
-        text = f"acceptance {np.mean(rates):.2f}"
+        text = f"acceptance {np.mean(acceptance):.2f}"
         if drawn:
             seconds = position.seconds["sampling"] - last.seconds["sampling"]
-            text += f", {drawn * len(rates) / seconds:.1f} draws/s"
+            text += f", {drawn * len(acceptance) / seconds:.1f} draws/s"
         doing = "sampling" if drawn else "warmup"
         self._bar.set_description(f"{doing}{self._which()}", refresh=False)
         self._bar.set_postfix_str(text, refresh=False)

@@ -42,6 +42,9 @@ class Execution:
     the memory of 256, for a third more multiplications."""
     shard_params: bool = False
     """Shards weights and momentum over the devices instead of replicating them."""
+    deterministic: bool = False
+    """On a GPU, compute to the same bits at each run, which takes longer; CPUs do so in any case.
+    Compiled programs are kept in the run's folder."""
     data_dir: str | None = None
     """Folder of the prepared data sets; by default TFDS's own."""
 

@@ -84,7 +84,7 @@ def generative_loss(
     log_Z = jax.nn.logsumexp(F, axis=0) - jnp.log(F.shape[0])
     if bank is not None:
         log_Z = _with_bank(F, bank)
-    return jnp.mean(log_Z[labels] - _own_scores(F, labels))
+    return jnp.mean(_of_labels(log_Z, labels) - _own_scores(F, labels))
 
 
 def generative_bound(
@@ -181,7 +181,23 @@ def hybrid_loss(
 
 
 def _own_scores(F: Float[Array, "n c"], labels: Int[Array, " n"]) -> Float[Array, " n"]:
-    return jnp.take_along_axis(F, labels[:, None], axis=1)[:, 0]
+    """F[i, labels[i]] for each i."""
+
+    def gathered(F: Array) -> Array:
+        return jnp.take_along_axis(F, labels[:, None], axis=1)[:, 0]
+
+    def summed(F: Array) -> Array:
+        own = labels[:, None] == jnp.arange(F.shape[1])[None, :]
+        return jnp.where(own, F, 0.0).sum(axis=1)
+
+    # The gradient of the first is a scatter, which a GPU adds up in an order of its own.
+    scores: Array = jax.lax.platform_dependent(F, cpu=gathered, default=summed)
+    return scores
+
+
+def _of_labels(values: Float[Array, " c"], labels: Int[Array, " n"]) -> Float[Array, " n"]:
+    """values[labels[i]] for each i."""
+    return _own_scores(jnp.broadcast_to(values[None, :], (len(labels), len(values))), labels)
 
 
 def class_ess(F: Float[Array, "n c"]) -> Float[Array, " c"]:

@@ -83,7 +83,9 @@ class StepInfo(NamedTuple):
     """Norms of what was added to the weights."""
 
 
-def check_fit(recipe: Recipe, *, images: int, classes: int, accumulate: int) -> None:
+def check_fit(
+    recipe: Recipe, *, images: int, classes: int, accumulate: int, devices: int | None = None
+) -> None:
     """Checks that data set, batch and devices fit each other.
 
     Args:
@@ -91,6 +93,7 @@ def check_fit(recipe: Recipe, *, images: int, classes: int, accumulate: int) -> 
         images: number of training images.
         classes: number of classes of the data set.
         accumulate: groups that each device's part of a batch is cut into.
+        devices: their number; by default that of all of JAX's.
 
     Raises:
         MismatchError: they don't.
@@ -105,7 +108,7 @@ def check_fit(recipe: Recipe, *, images: int, classes: int, accumulate: int) -> 
             f"`batch_size={recipe.batch_size}` is larger than the {images} training images of "
             f"{recipe.data}. Give a smaller one."
         )
-    devices = jax.device_count()
+    devices = devices or jax.device_count()
     if recipe.batch_size % (devices * accumulate):
         raise MismatchError(
             f"`batch_size={recipe.batch_size}` can't be divided evenly among {devices} device(s) "

@@ -205,6 +205,7 @@ def test_a_run_killed_anywhere_is_continued_to_the_same_bits(tmp_path, monkeypat
     sample_to([density], sampling, tmp_path / "whole", draws=150, progress=False)
     whole = open_draws(tmp_path / "whole" / "draws.zarr").load()
     group = sys.modules["ppl_cnn.inference.sampling.group"]
+    monkeypatch.setattr(group, "SAVE_SECONDS", 0.0)
     writes = [(group.DrawStore, "write"), (group, "save_state"), (group.RunFolder, "update")]
     for stop in (2, 7, 8, 9):
         out = tmp_path / f"killed{stop}"

@@ -41,11 +41,12 @@ import os, pathlib, signal, sys
 import jax
 jax.config.update("jax_compilation_cache_dir", sys.argv[1])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-from ppl_cnn.inference.sampling import program
+from ppl_cnn.inference.sampling import group, program
 from ppl_cnn.inference.sampling.settings import Sampling
 from ppl_cnn.inference.sampling.driver import sample_to
 import ppl_cnn
 program.LONGEST_BLOCK = 10
+group.SAVE_SECONDS = 0
 unit, side, out, *moments = sys.argv[2:]
 
 def run(left):
@@ -90,6 +91,7 @@ def _short_blocks_compiled_once(compiled):
         jax.config.update(name, value)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ppl_cnn.inference.sampling.program.LONGEST_BLOCK", BLOCK)
+        patch.setattr("ppl_cnn.inference.sampling.group.SAVE_SECONDS", 0.0)
         yield
     for name, value in before.items():
         jax.config.update(name, value)
@@ -424,8 +426,9 @@ def test_a_run_told_to_stop_says_that_it_can_be_resumed(refused, tmp_path):
     assert process.returncode == 143
     assert said.splitlines()[-1].startswith("Stopped")
     assert "Traceback" not in said
-    draws = open_draws(run / "draws.zarr")["posterior"].sizes["draw"]
+    draws = draws_before(run / "state.npz")  # a part of them in a block that isn't whole yet
     again = [*line, "--draws", str(draws)]
     done = subprocess.run(again, capture_output=True, text=True, check=True)
     assert f"{run} holds " in done.stderr
     assert done.stdout == f"{run / 'report.html'}\n"
+    assert open_draws(run / "draws.zarr")["posterior"].sizes["draw"] == draws

@@ -15,12 +15,13 @@ from ppl_cnn.inference.sampling.annealing import PARTICLES, anneal, find_schedul
 from ppl_cnn.inference.sampling.starts.optimum import STEPS, randomize_then_optimize
 from ppl_cnn.inference.sampling.starts.start import (
     ChainSettings,
+    Latents,
     Placed,
     Start,
     Started,
     UnitChains,
 )
-from ppl_cnn.models.density import TiltedDensity
+from ppl_cnn.models.density import DensityParams, TiltedDensity
 from ppl_cnn.numeric import plain_fields
 
 
@@ -72,15 +73,28 @@ class Rto(Start):
 
     def place(self, chains: UnitChains) -> Placed:
         """An optimum for each chain."""
+        at, count = (chains.compiled, chains.density.params), len(chains.drawn)
+        if jax.default_backend() != "cpu":  # one chain alone leaves a GPU idle
+            optima = _optima(*at, chains.drawn, steps=self.steps)
+            chains.bar.update(count)
+            return optima, self.steps * count, {}
         found = []
         for noise in chains.drawn:
-            at = chains.compiled, chains.density.params, noise
-            found.append(_optimum(*at, steps=self.steps).block_until_ready())
+            found.append(_optimum(*at, noise, steps=self.steps).block_until_ready())
             chains.bar.update(1)
-        return jnp.stack(found), self.steps * len(found), {}
+        return jnp.stack(found), self.steps * count, {}
 
 
 _optimum = jax.jit(randomize_then_optimize, static_argnums=0, static_argnames="steps")
+
+
+@partial(jax.jit, static_argnums=0, static_argnames="steps")
+def _optima(
+    density: TiltedDensity, params: DensityParams, noise: Latents, *, steps: int
+) -> Latents:
+    search = partial(randomize_then_optimize, density, params, steps=steps)
+    found: Latents = jax.vmap(search)(noise)
+    return found
 
 
 @dataclass(frozen=True)
