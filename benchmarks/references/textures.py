@@ -23,6 +23,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
@@ -62,7 +63,7 @@ class Sizes:
     test: int
     draws: int
     layers: tuple[str, ...]
-    stages: dict[str, str]
+    stages: dict[str, Any]
 
 
 FULL = Sizes(400, 250, 10_000, LAYERS, {"autoencoder": "15", "flow": "25", "adversarial": "6"})

@@ -10,8 +10,8 @@ from ppl_cnn.inference.sampling.methods import with_latents
 from ppl_cnn.inference.sampling.program import Program
 from ppl_cnn.inference.sampling.resampling.scorer import Density
 from ppl_cnn.inference.sampling.resampling.settings import Resampling
+from ppl_cnn.inference.sampling.resources import group_units
 from ppl_cnn.inference.sampling.settings import Sampling
-from ppl_cnn.inference.sampling.side_by_side import group_units
 from ppl_cnn.machines.arithmetic import IN_ORDER, Precision, products
 from ppl_cnn.machines.compiled import Program as Compiled
 from ppl_cnn.machines.described import Machine
