@@ -9,11 +9,11 @@ import pytest
 
 from ppl_cnn.inference.report.generator_page import generator_page
 from ppl_cnn.inference.training.execution import Execution
-from ppl_cnn.inference.training.generators import loop
 from ppl_cnn.inference.training.generators.dry_run import dry_run
 from ppl_cnn.inference.training.generators.figures import Judge
-from ppl_cnn.inference.training.generators.loop import Training, train_generator
+from ppl_cnn.inference.training.generators.loop import train_generator
 from ppl_cnn.inference.training.generators.recipe import GeneratorRecipe
+from ppl_cnn.inference.training.session import Session
 from ppl_cnn.models.generators.loading import load_generator
 
 RECIPE = GeneratorRecipe(
@@ -78,20 +78,20 @@ def test_its_page_shows_draws_and_their_nearest_images(whole):
 )
 def test_a_stopped_run_resumes_to_the_same_bits(whole, tmp_path, monkeypatch, stop):
     out, execution = tmp_path / "run", Execution(checkpoint_every=1, evaluate_every=0)
-    save = Training._save
+    save = Session.save
 
     class StoppedError(Exception):
         pass
 
-    def stopping(self, number):
-        save(self, number)
-        if number == stop:
+    def stopping(self):
+        save(self)
+        if self.number == stop:
             raise StoppedError
 
-    monkeypatch.setattr(loop.Training, "_save", stopping)
+    monkeypatch.setattr(Session, "save", stopping)
     with pytest.raises(StoppedError):
         train_generator(RECIPE, out=out, execution=execution)
-    monkeypatch.setattr(loop.Training, "_save", save)
+    monkeypatch.setattr(Session, "save", save)
     train_generator(RECIPE, out=out, execution=execution)
     assert (out / "weights.safetensors").read_bytes() == (
         whole / "weights.safetensors"
