@@ -2,7 +2,8 @@
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -146,7 +147,8 @@ class DensityOptions:
         values = self.values()
         network = load(self.model, weights=self.weights)
         if values.size is not None:
-            network = self._resized(network, values.size)
+            with self._preset_named(network):
+                network = network.resized(values.size)
         asked = parse_target(values.target)
         units = network.units(self.unit, self.response, asked)
         classes = [unit for unit in units if network.is_class(unit.name)]
@@ -188,17 +190,19 @@ class DensityOptions:
             alpha=alpha,
         )
 
-    def _resized(self, network: "TrainedNetwork", size: int) -> "TrainedNetwork":
-        """The network on images of that size, which the user or the preset has given."""
+    @contextmanager
+    def _preset_named(self, network: "TrainedNetwork") -> Iterator[None]:
+        """Says that the preset doesn't fit, where it and not the user has given the size."""
         try:
-            return network.resized(size)
+            yield
         except ArgumentError:
             if self.size is not FROM_PRESET:
                 raise
+            size, own = self.values().size, network.image_shape[0]
             raise ArgumentError(
                 f"`preset={self.preset}` shows images of {size}x{size}, which {network.name} can't "
-                f"take. Give `size={network.image_shape[0]}` beside it, or choose a network "
-                f"without dense layers, such as squeezenet1.1.",
+                f"take. Give `size={own}` beside it, or choose a network without dense layers, "
+                f"such as squeezenet1.1.",
                 argument="preset",
             ) from None
 

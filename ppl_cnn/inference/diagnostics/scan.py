@@ -52,7 +52,7 @@ def read(folder: Path) -> xr.DataTree:
 
 def missing_variable(tree: xr.DataTree) -> str | None:
     """The first variable that a diagnosis needs and `tree` lacks, as `group/name`, or None."""
-    own = _OF_RESAMPLING if "weights" in tree.children else _OF_CHAINS
+    own: tuple[str, ...] = _OF_RESAMPLING if "weights" in tree.children else _OF_CHAINS
     for name in (*_NEEDED, *own):
         group, _, leaf = name.partition("/")
         if group not in tree.children or leaf not in tree.children[group].dataset:

@@ -172,14 +172,14 @@ def test_a_young_run_has_a_page(tmp_path, write_run, noise, parsed):
     text = parsed(report(folder).read_text()).text
     assert text.strip().startswith("f")
     assert "2 chains × 12 draws of 500" in text
-    assert "Not enough yet" in text
+    assert "far too few" in text
 
 
 @pytest.mark.parametrize(
     ("image", "values", "words"),
     [
-        (lambda noise: noise(1, 30), {}, say.OneChain().sentence.split("(")[0]),
-        (lambda noise: noise(2, 4, (1, 1, 2)), {}, "too few draws"),
+        (lambda noise: noise(1, 150), {}, say.OneChain().sentence.split("(")[0]),
+        (lambda noise: noise(2, 4, (1, 1, 2)), {}, "draws are far too few"),
         (lambda noise: noise(2, 30), {"response": np.ones((2, 30))}, "the unit is dead"),
         (
             lambda noise: np.repeat(noise(2, 1), 30, axis=1),

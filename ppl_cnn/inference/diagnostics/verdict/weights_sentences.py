@@ -1,6 +1,7 @@
 """What can speak against resampled draws, and the sentences that say so."""
 
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 from ppl_cnn.inference.diagnostics.verdict.sentences import Finding
 
@@ -42,7 +43,7 @@ class HeavyWeights(Finding):
 class FewWeights(Finding):
     """The weights are effectively too few, however many draws are made from them."""
 
-    severity = "short"
+    severity: ClassVar[Literal["short", "bad"]] = "short"
     proposals: int
     effective: float
     wanted: int

@@ -244,8 +244,8 @@ def _marked(corrected: Mapping[str, float], state: State) -> str:
     if state != "good":
         return escape(said)
     return escape(
-        f"{said} The verdict is good all the same, as it goes by R-hat and ESS: the chains differ "
-        f"there by less than these let pass, which so many draws can show."
+        f"{said} The verdict is good all the same: it goes by R-hat and ESS, and by R-hat the "
+        f"difference is small. The test sees smaller ones the more draws there are."
     )
 
 
