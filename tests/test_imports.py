@@ -30,7 +30,8 @@ INFERENCE = {
     | {"data", "inference/importance", "inference/kernels", "inference/runs", "machines"},
     "inference/diagnostics": {"inference/importance", "inference/runs"},
     "inference/report": {"inference/diagnostics", "inference/importance", "inference/runs"},
-    "inference/training": ALL_MODELS | {"data", "data/sources", "inference/runs", "machines"},
+    "inference/training": ALL_MODELS
+    | {"data", "data/sources", "inference/importance", "inference/runs", "machines"},
 }
 # Builders in sources/ read the catalogue, and what opens and prepares data calls the builders; no
 # two modules import each other.

@@ -9,6 +9,7 @@ import pytest
 
 from ppl_cnn.inference.report.generator_page import generator_page
 from ppl_cnn.inference.training.execution import Execution
+from ppl_cnn.inference.training.generators import loop
 from ppl_cnn.inference.training.generators.dry_run import dry_run
 from ppl_cnn.inference.training.generators.figures import Judge
 from ppl_cnn.inference.training.generators.loop import train_generator
