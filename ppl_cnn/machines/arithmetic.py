@@ -28,7 +28,8 @@ def products(precision: Precision, platform: str | None = None) -> AbstractConte
 
     if (platform or jax.default_backend()) == "cpu":
         return nullcontext()
-    return jax.default_matmul_precision(precision)
+    context: AbstractContextManager[object] = jax.default_matmul_precision(precision)
+    return context
 
 
 def repeatable() -> None:
