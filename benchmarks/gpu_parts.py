@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks.common import command_line, say, seconds, write_photographs
 
@@ -46,24 +47,21 @@ def accuracy(out, *, toy):
     import jax
     import numpy as np
 
-    from ppl_cnn.machines.arithmetic import products
+    from ppl_cnn.machines.arithmetic import Precision, products
 
     tilted = density(toy=toy)
     z = jax.random.normal(jax.random.key(0), (4, *tilted.latent_shape))
+    places: dict[str, tuple[Any, Precision]] = {
+        "cpu": (jax.devices("cpu")[0], "highest"),
+        "default": (jax.devices()[0], "default"),
+        "highest": (jax.devices()[0], "highest"),
+    }
     found = {}
-    for name, device in (
-        ("cpu", jax.devices("cpu")[0]),
-        *[(p, jax.devices()[0]) for p in ("default", "highest")],
-    ):
-        with (
-            jax.default_device(device),
-            products("highest" if name == "cpu" else name, device.platform),
-        ):
+    for name, (device, precision) in places.items():
+        with jax.default_device(device), products(precision, device.platform):
             gradient = jax.jit(jax.vmap(jax.value_and_grad(tilted.tilt), in_axes=(0, None)))
-            params = jax.device_put(tilted.params, device)
-            found[name] = [
-                np.asarray(x, np.float64) for x in gradient(jax.device_put(z, device), params)
-            ]
+            arguments = jax.device_put((z, tilted.params), device)
+            found[name] = [np.asarray(each, np.float64) for each in gradient(*arguments)]
     value, slope = found["cpu"]
     for name, most in (("default", 0.1), ("highest", 1e-3)):
         error = float(np.linalg.norm(found[name][1] - slope) / np.linalg.norm(slope))
@@ -94,6 +92,8 @@ for count in draws:
 
 def bits(out, *, toy):
     """The same run twice, and in two sittings: by default, and with --deterministic."""
+    import numpy as np
+
     from ppl_cnn.inference.runs.store import open_draws
 
     for deterministic in (False, True):
@@ -103,7 +103,7 @@ def bits(out, *, toy):
                 run = Path(folder) / name
                 arguments = [str(deterministic), str(toy), str(run), *draws]
                 subprocess.run([sys.executable, "-c", DRAW, *arguments], check=True)
-                images = open_draws(run / "draws.zarr")["posterior/image"].values
+                images = np.asarray(open_draws(run / "draws.zarr")["posterior/image"])
                 found.append(hashlib.sha256(images.tobytes()).hexdigest()[:12])
         repeats, resumes = found[0] == found[1], found[0] == found[2]
         promised = deterministic or toy

@@ -27,6 +27,7 @@ from ppl_cnn.inference.training.execution import Execution, Processes
 from ppl_cnn.inference.training.recipe import Recipe, recipe_summaries
 from ppl_cnn.machines.arithmetic import keep_programs, repeatable
 from ppl_cnn.machines.described import Machine
+from ppl_cnn.machines.profile import traced
 from ppl_cnn.options.command import run_command
 from ppl_cnn.options.overrides import overrides_of
 from ppl_cnn.user_modules import names_an_object
@@ -63,6 +64,9 @@ class PretrainOptions:
     """Compile the training steps for the devices here and print what they need, without training.
     The data need not be prepared. JAX_NUM_CPU_DEVICES=8 in the environment makes eight devices of a
     CPU."""
+    profile: bool = False
+    """Trace what devices and host do, into the run's folder profile/, for TensorBoard, XProf or
+    Perfetto. The trace of a long run is large: give few steps, as by --stages discriminative:20steps."""
     machine: Annotated[str | None, tyro.conf.arg(name="for", metavar="GPU")] = None
     """With --dry-run: compile for this machine in place of the devices here: a100, h100 or h200,
     with a number of GPUs such as h100:8, or h100:2x8 for two hosts of eight. That needs
@@ -95,7 +99,8 @@ def main(options: PretrainOptions) -> None:
     if execution.deterministic:
         keep_programs(out / ".programs")
     command = shlex.join(["python", "-m", "ppl_cnn.pretrain", *sys.argv[1:]])
-    result = train(recipe, out=out, execution=execution, command=command)
+    with traced(out / "profile" if options.profile else None):
+        result = train(recipe, out=out, execution=execution, command=command)
     if jax.process_index() == 0:
         own = names_an_object(recipe.network)
         model = f"{recipe.network} --weights {out}" if own else f"{out}"

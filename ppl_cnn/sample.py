@@ -105,6 +105,9 @@ class SampleOptions(DensityOptions):
     deterministic: bool = False
     """On a GPU, compute to the same bits at each run, which takes longer; CPUs do so in any case.
     Compiled programs are kept in the run's folder."""
+    profile: bool = False
+    """Trace what devices and host do, into the run's folder profile/, for TensorBoard, XProf or
+    Perfetto. The trace of a long run is large: give few --draws."""
     dry_run: bool = False
     """Compile the programs and print what they need, without sampling."""
     machine: Annotated[str | None, tyro.conf.arg(name="for", metavar="GPU")] = None
@@ -237,6 +240,7 @@ def sampled(options: SampleOptions) -> tuple[Named, Path]:
     from ppl_cnn.inference.sampling.driver import Origin, sample_to
     from ppl_cnn.inference.sampling.methods import method_for
     from ppl_cnn.machines.arithmetic import keep_programs
+    from ppl_cnn.machines.profile import traced
 
     options.check()
     named = options.named()
@@ -247,15 +251,16 @@ def sampled(options: SampleOptions) -> tuple[Named, Path]:
     command = shlex.join(["python", "-m", "ppl_cnn.sample", *sys.argv[1:]])
     if options.deterministic:
         keep_programs(out / ".programs")
-    sample_to(
-        named.densities,
-        settings,
-        out,
-        draws=options.draws,
-        precision=options.precision,
-        origin=Origin(options.model, named.description, command),
-        side_by_side=options.side_by_side,
-    )
+    with traced(out / "profile" if options.profile else None):
+        sample_to(
+            named.densities,
+            settings,
+            out,
+            draws=options.draws,
+            precision=options.precision,
+            origin=Origin(options.model, named.description, command),
+            side_by_side=options.side_by_side,
+        )
     if named.fitted is not None:
         named.fitted.save(out / "spectral.json")
     return named, out

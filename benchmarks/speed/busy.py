@@ -15,7 +15,7 @@ import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest import mock
 
 import ppl_cnn.inference.sampling.group as group
@@ -26,6 +26,7 @@ from ppl_cnn.inference.runs.store import DrawStore
 from ppl_cnn.inference.sampling.program import Program
 from ppl_cnn.inference.sampling.progress import Progress
 from ppl_cnn.inference.sampling.settings import Sampling
+from ppl_cnn.inference.sampling.state import save_state
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.networks.catalogue import ALEXNET, ALEXNET_FASHION
 from ppl_cnn.models.networks.declaration import Network
@@ -80,7 +81,7 @@ class Disk:
         return save
 
 
-def measured(sizes: Sizes, disk: float | None) -> dict[str, float | int | str]:
+def measured(sizes: Sizes, disk: float | None) -> dict[str, Any]:
     """The figures of a run.
 
     Args:
@@ -95,7 +96,7 @@ def measured(sizes: Sizes, disk: float | None) -> dict[str, float | int | str]:
         out = Path(context.enter_context(tempfile.TemporaryDirectory()))
         patch = mock.patch.object
         context.enter_context(patch(DrawStore, "write", slow.store(DrawStore.write)))
-        context.enter_context(patch(group, "save_state", slow.state(group.save_state)))
+        context.enter_context(patch(group, "save_state", slow.state(save_state)))
         folder = context.enter_context(RunFolder.claim(out / "run", {}, "busy"))
         run = group.Group(folder, program, sampling, None)
         bar = context.enter_context(Progress(sampling, draws=sizes.draws, units=1, shown=False))

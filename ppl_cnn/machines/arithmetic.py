@@ -9,10 +9,9 @@ type Precision = Literal["default", "high", "highest"]
 """How exact products of matrices and convolutions are. default: as fast as the device can, on GPUs
 since the A100 with 10 bits of mantissa (TF32); highest: in float32; high: between the two."""
 
-IN_ORDER = "xla_gpu_exclude_nondeterministic_ops"
-"""The option by which XLA adds in one order on a GPU."""
-DETERMINISTIC = "xla_gpu_deterministic_ops"
-"""The option by which it also tries no kernels out; that can't be compiled without a GPU."""
+DETERMINISTIC = {"xla_gpu_deterministic_ops": True, "xla_gpu_enable_triton_gemm": False}
+"""XLA's options by which a GPU adds in one order and tries no kernels out. Triton's products can't
+be compiled with the first where there is no GPU; cuBLAS's can."""
 
 
 def products(precision: Precision, platform: str | None = None) -> AbstractContextManager[object]:
@@ -28,7 +27,8 @@ def products(precision: Precision, platform: str | None = None) -> AbstractConte
 
     if (platform or jax.default_backend()) == "cpu":
         return nullcontext()
-    return jax.default_matmul_precision(precision)
+    context: AbstractContextManager[object] = jax.default_matmul_precision(precision)
+    return context
 
 
 def repeatable() -> None:
@@ -36,7 +36,8 @@ def repeatable() -> None:
 
     Call it before JAX is used.
     """
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{DETERMINISTIC}=true".strip()
+    flags = [f"--{name}={str(value).lower()}" for name, value in DETERMINISTIC.items()]
+    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags]).strip()
 
 
 def keep_programs(folder: Path) -> None:

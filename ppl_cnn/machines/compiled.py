@@ -146,11 +146,11 @@ class Program:
             )
         return +found
 
-    def remarks(self, *, in_order: bool = False) -> list[str]:
+    def remarks(self, *, deterministic: bool = False) -> list[str]:
         """What a user should know of it, in lines: collectives, order of additions, faults.
 
         Args:
-            in_order: whether it was compiled by the option `IN_ORDER`.
+            deterministic: whether it was compiled by the options `arithmetic.DETERMINISTIC`.
         """
         lines = [f"collectives: {_counted(self.collectives)}"]
         if self.platform == "cpu":  # which adds in one order, and has one kernel for all
@@ -158,10 +158,10 @@ class Program:
         differing = []
         if self.disordered:
             differing.append(f"{_counted(self.disordered)} that add in no fixed order")
-        if self.tried_out and not in_order:
+        if self.tried_out and not deterministic:
             differing.append(f"{self.tried_out} convolutions whose kernels are chosen by trying")
         whole = "nothing" if not differing else " and ".join(differing)
-        advice = " (--deterministic prevents it)" if differing and not in_order else ""
+        advice = " (--deterministic prevents it)" if differing and not deterministic else ""
         lines.append(f"what differs from run to run: {whole}{advice}")
         if self.unwanted:
             lines.append(f"slow on a GPU: {_counted(self.unwanted)}")

@@ -5,7 +5,7 @@ nothing is known of its speed or of the kernels that a GPU chooses by trying the
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ppl_cnn.errors import ArgumentError, InputError
@@ -57,7 +57,18 @@ device_description_str: "{self.name}"
 """
 
 
-_HOPPER = {"capability": (9, 0), "cores": 132, "fpus": 128, "shared": 233472}
+_H100 = GPU(
+    "NVIDIA H100 80GB HBM3",
+    capability=(9, 0),
+    cores=132,
+    fpus=128,
+    shared=233472,
+    shared_optin=232448,
+    memory=84_929_347_584,
+    bandwidth=3_352_320_000_000,
+    cache=52_428_800,
+    clock=1.98,
+)
 GPUS = {
     "a100": GPU(
         "NVIDIA A100-SXM4-80GB",
@@ -71,23 +82,13 @@ GPUS = {
         cache=41_943_040,
         clock=1.41,
     ),
-    "h100": GPU(
-        "NVIDIA H100 80GB HBM3",
-        **_HOPPER,
-        shared_optin=232448,
-        memory=84_929_347_584,
-        bandwidth=3_352_320_000_000,
-        cache=52_428_800,
-        clock=1.98,
-    ),
-    "h200": GPU(
-        "NVIDIA H200",
-        **_HOPPER,
-        shared_optin=232448,
+    "h100": _H100,
+    "h200": replace(
+        _H100,
+        name="NVIDIA H200",
         memory=150_754_820_096,
         bandwidth=4_800_000_000_000,
         cache=62_914_560,
-        clock=1.98,
     ),
 }
 """Name -> GPU."""

@@ -10,7 +10,7 @@ from ppl_cnn.inference.sampling.settings import Sampling
 from ppl_cnn.inference.training.dry_run import dry_run
 from ppl_cnn.inference.training.execution import Execution
 from ppl_cnn.inference.training.recipe import Recipe
-from ppl_cnn.machines.arithmetic import IN_ORDER, products
+from ppl_cnn.machines.arithmetic import DETERMINISTIC, products
 from ppl_cnn.machines.compiled import Program as Compiled
 from ppl_cnn.machines.described import Machine
 from ppl_cnn.models.networks.catalogue import ALEXNET
@@ -31,7 +31,7 @@ def compiled(chains, machine="h200", deterministic=False):
     devices = Machine.parse(machine).devices()
     with products("highest", "gpu"):
         lowered = Program([density], Sampling(chains=chains), devices=devices).lowered()
-    options = {IN_ORDER: True} if deterministic else {}
+    options = DETERMINISTIC if deterministic else {}
     return Compiled.of(lowered.compile(compiler_options=options), "gpu")
 
 

@@ -12,7 +12,7 @@ from ppl_cnn.inference.sampling.resampling.scorer import Density
 from ppl_cnn.inference.sampling.resampling.settings import Resampling
 from ppl_cnn.inference.sampling.resources import group_units
 from ppl_cnn.inference.sampling.settings import Sampling
-from ppl_cnn.machines.arithmetic import IN_ORDER, Precision, products
+from ppl_cnn.machines.arithmetic import DETERMINISTIC, Precision, products
 from ppl_cnn.machines.compiled import Program as Compiled
 from ppl_cnn.machines.described import Machine
 from ppl_cnn.models.density import TiltedDensity
@@ -52,7 +52,7 @@ def dry_run(
             argument="for",
         )
     devices = None if machine is None else machine.devices()
-    options = {IN_ORDER: True} if deterministic else {}
+    options = DETERMINISTIC if deterministic else {}
     lines = [f"{settings.kernel}, {settings.chains} chains of each unit; {machine or _here()}"]
     with products(precision, None if machine is None else "cuda"):
         for group in group_units(with_latents(densities), settings, most=side_by_side):
@@ -82,7 +82,7 @@ def _described(
                 f"memory per device: {compiled.memory}",
                 f"a block: {program.block} draws per chain",
                 f"operations in the innermost loop: {compiled.launches(compiled.innermost)}",
-                *compiled.remarks(in_order=bool(options)),
+                *compiled.remarks(deterministic=bool(options)),
                 f"compiled in {seconds:.1f} s",
             )
         ),

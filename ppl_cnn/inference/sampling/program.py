@@ -99,6 +99,8 @@ class Program:
         """Shapes and types of the chains."""
         self.room: Kept = jax.eval_shape(self._nothing, self.chains.states)
         """Shapes and types of a block."""
+        empty = partial(jax.tree.map, lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self.room)
+        self._empty = jax.jit(empty, out_shardings=self.placement.placed(CHAIN))
         self._specs: Any = Chains._make((CHAIN, EVERYWHERE))
         self._compiled: Callable[..., tuple[Chains, Kept, Told]] | None = None
         self._compiling = 0.0
@@ -216,7 +218,7 @@ class Program:
         block = self.block if warming else self.block - position.written % self.block
         left = self._sampling.warmup - position.warmup if warming else draws - position.draws
         count = min(left, block - first, max(1, (most or self._most) // thin))
-        room = self._room() if position.block is None else position.block
+        room = self._empty() if position.block is None else position.block
         arguments = (
             *(self.placement.params, position.chains, room, self.placement.members),
             *map(np.int32, (first, count, thin)),
@@ -256,12 +258,6 @@ class Program:
         evaluated = (steps.sum(axis=1) + before.gradients[phase]).tolist()
         gradients = {**before.gradients, phase: evaluated}
         return replace(call.position, gradients=gradients, seconds=seconds)
-
-    def _room(self) -> Kept:
-        """An empty block, on the devices."""
-        empty = partial(jax.tree.map, lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self.room)
-        kept: Kept = jax.jit(empty, out_shardings=self.placement.placed(CHAIN))()
-        return kept
 
     def lowered(self) -> jax.stages.Lowered:
         """The program, to be compiled; from shapes alone."""

@@ -23,7 +23,7 @@ from ppl_cnn.inference.training.step import (
     optimizer,
     state_shardings,
 )
-from ppl_cnn.machines.arithmetic import IN_ORDER
+from ppl_cnn.machines.arithmetic import DETERMINISTIC
 from ppl_cnn.machines.compiled import Program, size_text
 from ppl_cnn.machines.described import Machine
 
@@ -78,7 +78,7 @@ class Need(NamedTuple):
             cost["flops"] if cost else math.nan,
             seconds,
             program.launches(),
-            tuple(program.remarks(in_order=bool(options))),
+            tuple(program.remarks(deterministic=bool(options))),
         )
 
     @property
@@ -135,7 +135,7 @@ def dry_run(
             accumulate=execution.accumulate,
             shard_params=execution.shard_params,
             mesh=data_mesh(devices),
-            options={IN_ORDER: True} if machine and execution.deterministic else None,
+            options=DETERMINISTIC if machine and execution.deterministic else None,
         )
         work += length * need.multiplications * len(devices)
         steps += length

@@ -17,6 +17,7 @@ from ppl_cnn.inference.runs.store import open_draws
 from ppl_cnn.inference.sampling.driver import sample_to
 from ppl_cnn.inference.sampling.program import Program
 from ppl_cnn.inference.sampling.settings import Sampling
+from ppl_cnn.inference.sampling.state import restore_state, save_state
 
 SIGMA, TEMPERATURE = 3.0, 0.5
 # NumPyro's are proved quickly in one closed form, and at length in all.
@@ -230,6 +231,34 @@ def test_a_run_killed_anywhere_is_continued_to_the_same_bits(tmp_path, monkeypat
         again = open_draws(out / "draws.zarr").load()
         for group in ("posterior", "sample_stats", "stein"):
             xr.testing.assert_identical(again[group].to_dataset(), whole[group].to_dataset())
+
+
+@pytest.mark.parametrize("seconds", [1e-9, 1e9])
+def test_how_a_run_is_cut_into_calls_changes_no_bit(seconds, tmp_path, monkeypatch):
+    """And a state that was saved within a block goes on to the same bits, Stein means included."""
+    density, sampling = linear_density(), Sampling(chains=2, warmup=20, thin=2)
+    program = sys.modules["ppl_cnn.inference.sampling.program"]
+    monkeypatch.setattr(program, "LONGEST_BLOCK", 20)
+    sample_to([density], sampling, tmp_path / "usual", draws=60, progress=False)
+    monkeypatch.setattr(program, "CALL_SECONDS", seconds)
+    sample_to([density], sampling, tmp_path / "cut", draws=60, progress=False)
+    usual, cut = (open_draws(tmp_path / name / "draws.zarr").load() for name in ("usual", "cut"))
+    for group in ("posterior", "sample_stats", "stein"):
+        xr.testing.assert_identical(usual[group].to_dataset(), cut[group].to_dataset())
+
+
+def test_a_state_within_a_block_is_resumed_and_its_draws_are_written(tmp_path):
+    program = Program([linear_density()], Sampling(chains=2, warmup=4))
+    position, path = program.begin(), tmp_path / "state.npz"
+    while position.draws < 7:
+        call = program.call(position, 50)
+        position = program.ended(call, position)
+    save_state(position.copied(), path)
+    found = restore_state(path, program.chains, program.room, program.place)
+    assert (found.draws, found.written, found.filled) == (position.draws, 0, position.draws)
+    calls = [program.call(each, 50) for each in (position, found)]
+    for one, other in zip(*(jax.tree.leaves(call.kept) for call in calls), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_blocks_stay_small_whatever_the_image():

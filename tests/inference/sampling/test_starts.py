@@ -388,3 +388,14 @@ def test_draw_takes_images():
     draws = ppl_cnn.draw(density, chains=2, draws=4, warmup=5, start=images, progress=False)
     np.testing.assert_allclose(draws["start/image"].values, images, atol=1e-4)
     assert draws.attrs["config"]["init"] == str(Images(images))
+
+
+def test_a_gpu_finds_all_optima_at_once_and_they_are_those_found_one_by_one(monkeypatch):
+    unit = ppl_cnn.load("alexnet-fashion").unit("conv1:5")
+    density = ppl_cnn.TiltedDensity(unit, ppl_cnn.WhiteNoise(10.0))
+    settings = Sampling(chains=3, start=Rto(20))
+    alone = settings.start.latents([density], settings, progress=False)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    together = settings.start.latents([density], settings, progress=False)
+    np.testing.assert_allclose(together.latents, alone.latents, atol=1e-4)
+    assert together.gradients == alone.gradients == [60]
