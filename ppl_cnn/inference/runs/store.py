@@ -148,11 +148,11 @@ class DrawStore:
         kind: Any,
         sizes: Mapping[str, range],
     ) -> None:
-        chunks = {"draw": self._block, "block": 1}
+        growing = {"draw": self._block, "block": 1}
         array = group.create_array(
             name,
             shape=tuple(len(sizes.get(dim, ())) for dim in dims),
-            chunks=tuple(chunks.get(dim) or len(sizes[dim]) for dim in dims),
+            chunks=tuple(len(sizes[dim]) if dim in sizes else growing[dim] for dim in dims),
             dtype=np.dtype(kind),
             dimension_names=dims,
             fill_value=np.dtype(kind).type(kind is np.bool_),

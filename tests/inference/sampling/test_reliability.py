@@ -217,8 +217,8 @@ def test_a_full_disk_costs_nothing(kind, undisturbed):
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("needs the right to mount")
     try:
-        # Room for some blocks: a run of one unit takes about 100 pages at 40 draws.
-        (disk / "other").write_bytes(bytes(2**21 - (80 if kind == "single" else 150) * 4096))
+        # Room for some blocks: a run of one unit takes about 120 pages at 40 draws.
+        (disk / "other").write_bytes(bytes(2**21 - (100 if kind == "single" else 190) * 4096))
         with pytest.raises(OSError, match="No space left"):
             go(disk / "run", kind)
         assert_whole_blocks(disk / "run", undisturbed(kind))
