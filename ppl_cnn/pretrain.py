@@ -62,7 +62,8 @@ class PretrainOptions:
     CPU."""
     profile: bool = False
     """Trace what devices and host do, into the run's folder profile/, for TensorBoard, XProf or
-    Perfetto. The trace of a long run is large: give few steps, as by --stages discriminative:20steps."""
+    Perfetto. The trace of a long run is large: give few steps, such as --stages
+    discriminative:20steps."""
     machine: Annotated[str | None, tyro.conf.arg(name="for", metavar="GPU")] = None
     """With --dry-run: compile for this machine in place of the devices here: a100, h100 or h200,
     with a number of GPUs such as h100:8, or h100:2x8 for two hosts of eight. That needs
