@@ -384,5 +384,5 @@ def _wait(arrays: Any) -> None:
     """Waits until arrays are there. Ctrl-C and SIGTERM get through, as they don't inside JAX."""
     begun = time.monotonic()
     while not all(leaf.is_ready() for leaf in jax.tree.leaves(arrays)):
-        time.sleep(min(0.01, (time.monotonic() - begun) / 20))
+        time.sleep(min(0.002, (time.monotonic() - begun) / 50))
     jax.block_until_ready(arrays)

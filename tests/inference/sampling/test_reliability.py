@@ -411,7 +411,7 @@ def test_a_run_told_to_stop_says_that_it_can_be_resumed(refused, tmp_path):
     command = [sys.executable, "-m", "ppl_cnn.sample", "--unit", "conv1:0", "--chains", "2"]
     command += ["--draws", "1000000", "--warmup", "10", "--temperature", "0.1", "--out", str(run)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 400
         while time.monotonic() < deadline and not draws_before(run / "state.npz"):
             time.sleep(0.05)
         with refused("Another run", run, kind=RunFolderError):
