@@ -240,7 +240,9 @@ class Training:
                 jax.block_until_ready(before)
                 before = info.loss
                 self.metrics.add(number, plan.stage, info)
-                if number % self.execution.checkpoint_every == 0 or stopping():
+                due = number % self.execution.checkpoint_every == 0
+                due = due and self.checkpoints.is_due(self.execution.checkpoint_seconds)
+                if due or stopping():
                     self._save(number)
                 if stopping():
                     self.checkpoints.wait()
