@@ -8,6 +8,7 @@ Its fields, as JSON:
     versions      Python and the packages that determine the numbers
     draws         wanted per chain
     network, preprocessing, classes, recipe       what else describes a sampling run
+    device, precision       what it was last computed on, and how exactly products are there
     gradients, seconds    spent so far on start, warmup and sampling
     annealing     how the chains' starts were annealed, if they were
     data, sessions        the data and the starts of a training run

@@ -99,23 +99,26 @@ class Group:
                 whole = position.closed()
                 writer.ask(partial(self._write, position, whole, position.block))
                 writer.ask(partial(self._save, whole))
-            saved = time.monotonic()
-            next_ = self._call(position, draws)
-            while next_ is not None:
-                call = next_
-                ends = call.position.draws >= draws
-                due = ends or time.monotonic() - saved >= SAVE_SECONDS
-                saved = time.monotonic() if due else saved
-                # The next call uses these chains up.
-                copy = call.position.copied() if due else None
-                next_ = self._call(call.position, draws)
-                before, position = position, program.ended(call, position)
-                if call.closes:
-                    writer.ask(partial(self._write, before, position, call.kept))
-                if copy is not None:
-                    at = replace(position, chains=copy.chains, block=copy.block)
-                    writer.ask(partial(self._save, at))
-                bar.show(position, np.asarray(call.told.acceptance))
+            self._draw(position, draws, writer, bar)
+
+    def _draw(self, position: Position, draws: int, writer: Writer, bar: Progress) -> None:
+        """Moves on from a position, with a call on the devices while the last is looked at."""
+        saved = time.monotonic()
+        following = self._call(position, draws)
+        while following is not None:
+            call = following
+            due = call.position.draws >= draws or time.monotonic() - saved >= SAVE_SECONDS
+            saved = time.monotonic() if due else saved
+            # The next call uses these chains up.
+            copy = call.position.copied() if due else None
+            following = self._call(call.position, draws)
+            before, position = position, self._program.ended(call, position)
+            if call.closes:
+                writer.ask(partial(self._write, before, position, call.kept))
+            if copy is not None:
+                at = replace(position, chains=copy.chains, block=copy.block)
+                writer.ask(partial(self._save, at))
+            bar.show(position, np.asarray(call.told.acceptance))
 
     def _call(self, position: Position, draws: int) -> Call | None:
         """The next call of the program; None where all draws are made."""

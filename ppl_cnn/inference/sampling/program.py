@@ -330,11 +330,15 @@ class Program:
         kept = kept._replace(
             stein=density.push(kept.total / end, params), ladder=kernel.ladder(chains.states)
         )
+        return chains, kept, self._told(kept, first, end)
+
+    def _told(self, kept: Kept, first: Array, end: Array) -> Told:
+        """What the host is told of the draws from `first` to `end` in a block."""
         places = jnp.arange(self.block)
         new = (places >= first) & (places < end)
         steps = jnp.where(new, kept.transition["n_steps"], 0).sum(axis=1)
         rates = jnp.where(new, kept.transition["acceptance_rate"], 0.0).sum(axis=1)
-        return chains, kept, Told(steps, rates / count)
+        return Told(steps, rates / (end - first))
 
     def _adapt(self, members: Array, states: State, tuning: Tuning) -> Chains:
         """Adapts what each unit's chains share; at the end of warmup, to the averages."""
@@ -384,5 +388,5 @@ def _wait(arrays: Any) -> None:
     """Waits until arrays are there. Ctrl-C and SIGTERM get through, as they don't inside JAX."""
     begun = time.monotonic()
     while not all(leaf.is_ready() for leaf in jax.tree.leaves(arrays)):
-        time.sleep(min(0.01, (time.monotonic() - begun) / 20))
+        time.sleep(min(0.002, (time.monotonic() - begun) / 50))
     jax.block_until_ready(arrays)

@@ -3,12 +3,14 @@
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import numpy as np
 from jaxtyping import Array
 
 from ppl_cnn.inference.training.placement import BatchesAhead
@@ -42,7 +44,7 @@ class Checkpoints:
 
         self.best: tuple[int, float] | None = None
         """Step and test error of the checkpoint with the least test error."""
-        self._args, self._keep = ocp.args, keep
+        self._args, self._keep, self._begun = ocp.args, keep, time.monotonic()
         options = ocp.CheckpointManagerOptions(preservation_policy=self)
         self._manager = ocp.CheckpointManager(
             folder.absolute(), options=options, item_names=("state", "place")
@@ -59,6 +61,19 @@ class Checkpoints:
         best = self.best and self.best[0]
         return [index >= latest or point.step == best for index, point in enumerate(checkpoints)]
 
+    def is_due(self, seconds: float) -> bool:
+        """Whether the last checkpoint was begun so long ago; all processes get one answer.
+
+        Args:
+            seconds: how long; 0 is always over.
+        """
+        over = time.monotonic() - self._begun >= seconds
+        if seconds and jax.process_count() > 1:
+            from jax.experimental.multihost_utils import broadcast_one_to_all
+
+            over = bool(broadcast_one_to_all(np.bool_(over)))
+        return over
+
     def save(self, step: int, state: State, loader: BatchesAhead) -> None:
         """Starts to write a checkpoint, unless the latest is that step's.
 
@@ -71,6 +86,7 @@ class Checkpoints:
         """
         if self._manager.latest_step() == step:
             return
+        self._begun = time.monotonic()
         args = self._args.Composite(
             state=self._args.StandardSave(state._asdict()),
             place=self._args.JsonSave({"loader": loader.state, "best": self.best}),

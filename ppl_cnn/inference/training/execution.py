@@ -30,6 +30,9 @@ class Execution:
 
     checkpoint_every: int = 200
     """Steps between two checkpoints, at least 1: the most work that a kill can cost."""
+    checkpoint_seconds: float = 0.0
+    """Seconds between two checkpoints at least, for steps so short that checkpoints would take more
+    time than they; a kill then costs that much."""
     evaluate_every: int = 1
     """Epochs between two tests within a stage; 0 tests at the stage's end only."""
     keep: int = 2
@@ -52,6 +55,7 @@ class Execution:
         plain_fields(self)
         for name, least in (
             ("checkpoint_every", 1),
+            ("checkpoint_seconds", 0),
             ("evaluate_every", 0),
             ("keep", 1),
             ("accumulate", 1),

@@ -99,7 +99,9 @@ class Session[S: State]:
             jax.block_until_ready(self._before)
             self._before = report
             self.metrics.add(self.number, stage, report)
-            if self.number % self.execution.checkpoint_every == 0 or stopping():
+            due = self.number % self.execution.checkpoint_every == 0
+            due = due and self.checkpoints.is_due(self.execution.checkpoint_seconds)
+            if due or stopping():
                 self.save()
             if stopping():
                 self.checkpoints.wait()

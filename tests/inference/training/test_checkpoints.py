@@ -1,5 +1,6 @@
 import os
 import signal
+import time
 
 import jax.numpy as jnp
 import numpy as np
@@ -56,6 +57,17 @@ def test_the_last_ones_and_the_best_are_kept_also_by_a_later_session(tmp_path):
     checkpoints.save(8, state_of(9), others)  # a second time, nothing happens
     checkpoints.close()
     assert steps(tmp_path) == [7, 8]
+
+
+def test_a_checkpoint_is_due_again_when_its_time_has_passed(tmp_path):
+    checkpoints, batches = Checkpoints(tmp_path, keep=1), loader()
+    assert checkpoints.is_due(0.0)
+    assert not checkpoints.is_due(60.0)
+    time.sleep(0.3)
+    assert checkpoints.is_due(0.2)
+    checkpoints.save(1, state_of(1), batches)
+    assert not checkpoints.is_due(60.0)
+    checkpoints.close()
 
 
 def test_where_nothing_was_saved_the_state_is_the_given_one(tmp_path):

@@ -10,7 +10,10 @@ from ppl_cnn.inference.training.execution import Execution, Processes
 
 @pytest.mark.parametrize(
     ("argument", "value", "least"),
-    [("keep", 0, 1), ("checkpoint_every", 0, 1), ("evaluate_every", -1, 0), ("accumulate", 0, 1)],
+    [
+        *(("keep", 0, 1), ("checkpoint_every", 0, 1), ("checkpoint_seconds", -1.0, 0)),
+        *(("evaluate_every", -1, 0), ("accumulate", 0, 1)),
+    ],
 )
 def test_values_out_of_range_are_refused(argument, value, least, refused):
     with refused(f"`{argument}`", f"{least}", f"{value}", kind=ArgumentError, argument=argument):
