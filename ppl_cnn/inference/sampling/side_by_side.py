@@ -4,12 +4,15 @@ import math
 from collections.abc import Hashable, Sequence
 from itertools import islice
 
+import jax
+
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.sampling.settings import Sampling
 from ppl_cnn.models.density import TiltedDensity, gradient_bytes
 
 GROUP_BYTES = 4 * 2**30
-"""Memory for a group: what its gradient needs at once, its chains' states and a block of draws."""
+"""Memory for a group: what its gradient needs at once, its chains' states and a block of draws. A
+device that has memory of its own gives half of that, if it is more."""
 _STATE = 8
 """Arrays of an image's size that a chain's kernel and block hold, at least."""
 
@@ -29,7 +32,7 @@ def group_units(
     Args:
         densities: a run's.
         settings: how each is sampled.
-        most: units in a group; by default as many as fit into `GROUP_BYTES`.
+        most: units in a group; by default as many as memory suggests (`GROUP_BYTES`).
         sizes: the groups' sizes, where an earlier run of these densities has recorded them.
 
     Raises:
@@ -56,6 +59,8 @@ def group_units(
 
 
 def _fitting(density: TiltedDensity, settings: Sampling) -> int:
-    """How many units like this one fit into `GROUP_BYTES`, at least 1."""
+    """How many units like this one fit into a group's memory, at least 1."""
+    own = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", 0) // 2
     chain = gradient_bytes(density) + _STATE * 4 * math.prod(density.latent_shape)
-    return max(1, GROUP_BYTES // (settings.chains * settings.kernel.replicas * chain))
+    unit = settings.chains * settings.kernel.replicas * chain
+    return max(1, max(GROUP_BYTES, own) // unit)
