@@ -83,7 +83,8 @@ class SampleOptions(DensityOptions):
     target_accept: float = 0.8
     """Mean acceptance probability that the step size is adapted to."""
     side_by_side: int | None = None
-    """Largest number of units sampled in one batch; by default as many as fit into about 4 GB."""
+    """Largest number of units sampled in one batch; by default as many as fit into about 4 GB, or
+    into half of a GPU's memory."""
     seed: int = 0
     """The same seed gives the same bits."""
     beside: Annotated[

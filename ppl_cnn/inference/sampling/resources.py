@@ -18,7 +18,8 @@ from ppl_cnn.inference.sampling.settings import Sampling
 from ppl_cnn.models.density import TiltedDensity, gradient_bytes
 
 GROUP_BYTES = 4 * 2**30
-"""Memory for a group: what its gradient needs at once, its chains' states and a block of draws."""
+"""Memory for a group: what its gradient needs at once, its chains' states and a block of draws. A
+device that has memory of its own gives half of that, if it is more."""
 _STATE = 8
 """Arrays of an image's size that a chain's kernel and block hold, at least."""
 _COMPRESSED = 0.5
@@ -43,7 +44,7 @@ def group_units(
     Args:
         densities: a run's.
         settings: how each is sampled.
-        most: units in a group; by default as many as fit into `GROUP_BYTES`.
+        most: units in a group; by default as many as memory suggests (`GROUP_BYTES`).
         sizes: the groups' sizes, where an earlier run of these densities has recorded them.
 
     Raises:
@@ -70,9 +71,11 @@ def group_units(
 
 
 def _fitting(density: TiltedDensity, settings: Sampling) -> int:
-    """How many units like this one fit into `GROUP_BYTES`, at least 1."""
+    """How many units like this one fit into a group's memory, at least 1."""
+    own = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", 0) // 2
     chain = gradient_bytes(density) + _STATE * 4 * math.prod(density.latent_shape)
-    return max(1, GROUP_BYTES // (settings.chains * settings.kernel.replicas * chain))
+    unit = settings.chains * settings.kernel.replicas * chain
+    return max(1, max(GROUP_BYTES, own) // unit)
 
 
 def check_store(densities: Sequence[Density], *, chains: int, draws: int, out: Path) -> None:
