@@ -8,20 +8,15 @@ These fields are read (BVLC/caffe, src/caffe/proto/caffe.proto) and all others s
     BlobProto          num, channels, height, width = 1 ... 4 (deprecated), data = 5 (float),
                        shape = 7 (BlobShape), double_data = 8
     BlobShape          dim = 1
-
-Source of the wire format: protobuf.dev/programming-guides/encoding.
 """
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 
 from ppl_cnn.models.formats.errors import ContentError
 from ppl_cnn.models.formats.names import shown
-
-FIELDS = 500_000
-"""Largest number of fields; published files have some thousands, as numbers are packed."""
+from ppl_cnn.models.formats.protobuf import Message
 
 _LAYERS = {2: (4, 6), 100: (1, 7)}
 """Field of a layer in NetParameter -> the layer's fields of name and blobs."""
@@ -34,7 +29,7 @@ def read_caffemodel(content: bytes) -> dict[str, np.ndarray]:
         ContentError: the content is damaged, a blob's numbers do not fit its shape, or two layers
             with blobs have one name.
     """
-    message = Message()
+    message = Message("caffemodel")
     tensors: dict[str, np.ndarray] = {}
     for number, layer in message.fields(memoryview(content)):
         if number not in _LAYERS or not isinstance(layer, memoryview):
@@ -52,58 +47,6 @@ def read_caffemodel(content: bytes) -> dict[str, np.ndarray]:
                 raise ContentError(f"has two layers with blobs named {shown(name)}.")
             tensors[key] = blob
     return tensors
-
-
-class Message:
-    """Reads the fields of a message and of the messages in it, at most `FIELDS` in all."""
-
-    def __init__(self) -> None:
-        self.left = FIELDS
-        """The number of fields that may still be read."""
-
-    def fields(self, part: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-        """The number and value of each field of a message: an integer, or the value's bytes.
-
-        Args:
-            part: the bytes of the message.
-
-        Raises:
-            ContentError: the message is damaged, or `FIELDS` fields have been read.
-        """
-        at = 0
-        while at < len(part):
-            self.left -= 1
-            if self.left < 0:
-                raise ContentError(f"has more than {FIELDS:,} fields.")
-            tag, at = _varint(part, at)
-            size = 0
-            match tag & 7:
-                case 0:
-                    value, at = _varint(part, at)
-                    yield tag >> 3, value
-                    continue
-                case 1:
-                    size = 8
-                case 2:
-                    size, at = _varint(part, at)
-                case 5:
-                    size = 4
-                case _:
-                    raise ContentError("is not an intact caffemodel: a field has an unknown type.")
-            if at + size > len(part):
-                raise ContentError("is not an intact caffemodel: it is cut short or damaged.")
-            yield tag >> 3, part[at : at + size]
-            at += size
-
-
-def _varint(part: memoryview, at: int) -> tuple[int, int]:
-    """The integer at a position (7 bits a byte, lowest first), and the position after it."""
-    value = 0
-    for index, byte in enumerate(part[at : at + 10]):
-        value |= (byte & 0x7F) << (7 * index)
-        if byte < 0x80:
-            return value, at + index + 1
-    raise ContentError("is not an intact caffemodel: it is cut short or damaged.")
 
 
 def _blob(message: Message, part: memoryview) -> np.ndarray:
@@ -137,8 +80,5 @@ def _shape(message: Message, part: memoryview) -> list[int]:
         if number == 1 and isinstance(value, int):
             sizes.append(value)
         elif number == 1 and isinstance(value, memoryview):
-            at = 0
-            while at < len(value):
-                size, at = _varint(value, at)
-                sizes.append(size)
+            sizes += message.numbers(value)
     return sizes

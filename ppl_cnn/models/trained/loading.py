@@ -25,7 +25,7 @@ from ppl_cnn.models.trained.suited_target import last_objective
 from ppl_cnn.models.trained.user_networks import load_module
 
 
-def load(model: str | Path, *, weights: str | Path | None = None) -> CNN | ModuleNetwork:
+def load(model: str | Path, weights: str | Path | None = None) -> CNN | ModuleNetwork:
     """Opens a network with weights.
 
     Args:
