@@ -18,6 +18,9 @@ from ppl_cnn.models.networks.graph import Params
 from ppl_cnn.models.trained.cnn import CNN
 from ppl_cnn.models.trained.importing import params_from
 
+ONNX_FILE = "network.onnx"
+"""The file of a folder whose network was imported from ONNX; its weights are in it."""
+
 EMBEDDED = Path(__file__).parents[1] / "embedded"
 """The folder of the networks that come with the package; each has a folder in it."""
 
@@ -90,7 +93,21 @@ def declaration_of(description: Mapping[str, Any], folder: Path) -> Network:
         raise FileError(
             f"{path} names the unknown network {name!r}. Known: {', '.join(NETWORKS)}.", path=path
         )
-    channels = NETWORKS[name].image_shape[-1]
+    preprocessing = preprocessing_of(description, NETWORKS[name].image_shape[-1], path)
+    return replace(NETWORKS[name], preprocessing=preprocessing)
+
+
+def preprocessing_of(description: Mapping[str, Any], channels: int, path: Path) -> Preprocessing:
+    """The preprocessing that a model's description gives.
+
+    Args:
+        description: from `read_description`.
+        channels: the channels of the network's image.
+        path: the description's file, for error messages.
+
+    Raises:
+        FileError: the preprocessing is none of such images.
+    """
     orders = ("grey",) if channels == 1 else ("RGB", "BGR")
     given = description["preprocessing"]
     given = given if isinstance(given, dict) else {}
@@ -109,8 +126,7 @@ def declaration_of(description: Mapping[str, Any], folder: Path) -> Network:
             path=path,
         )
     means, scales = tuple(mean.tolist()), tuple(scale.tolist())
-    preprocessing = Preprocessing(means, scales, given["order"], short_side=side)
-    return replace(NETWORKS[name], preprocessing=preprocessing)
+    return Preprocessing(means, scales, given["order"], short_side=side)
 
 
 def numbers(value: Any) -> np.ndarray:
@@ -152,11 +168,26 @@ def save(folder: Path, cnn: CNN, description: Mapping[str, Any]) -> None:
         for layer, weights in cnn.arrays().items()
         for name, array in weights.items()
     }
+    write_aside(folder / "weights.safetensors", safetensors.numpy.save(tensors))
+    describe(folder, cnn, description)
+
+
+def save_onnx(folder: Path, cnn: CNN, description: Mapping[str, Any], content: bytes) -> None:
+    """Writes the folder of a network from an ONNX file; the arguments are those of `save`.
+
+    Args:
+        content: the file's content.
+    """
+    write_aside(folder / ONNX_FILE, content)
+    describe(folder, cnn, description)
+
+
+def describe(folder: Path, cnn: CNN, description: Mapping[str, Any]) -> None:
+    """Writes a model's `model.json`; the arguments are those of `save`."""
     own = {
         "network": cnn.name,
         "preprocessing": asdict(cnn.preprocessing),
         "classes": list(cnn.classes),
         "alpha": np.asarray(cnn.alpha[...]).tolist(),
     }
-    write_aside(folder / "weights.safetensors", safetensors.numpy.save(tensors))
     write_aside(folder / "model.json", json.dumps({**description, **own}, indent=2).encode())
