@@ -9,6 +9,7 @@ hours are spent on dead ones.
 Examples:
     python -m ppl_cnn.units --model alexnet
     python -m ppl_cnn.units --model mine:factory
+    python -m ppl_cnn.units --model resnet50.onnx
     python -m ppl_cnn.units --layer conv5 --data fashion-embedded
 """
 
@@ -35,10 +36,12 @@ class UnitsOptions:
 
     model: str = "alexnet-fashion"
     """An embedded network; the folder of a run of `python -m ppl_cnn.pretrain` or of an import; the
-    name of a declared network, with or without weights; or package.module:factory for a network
-    of your own."""
+    name of a declared network, with or without weights; an ONNX file; or package.module:factory
+    for a network of your own."""
     weights: str | None = None
     """A file of weights for a network's name, or "auto" to fetch its published ones."""
+    pixels: str | None = None
+    """What an ONNX file's first layer sees of pixels, such as torchvision; only --data needs it."""
     layer: str | None = None
     """The only layer to list; with --data, each of its channels gets a line."""
     data: str | None = None
@@ -68,6 +71,8 @@ def main(options: UnitsOptions) -> None:
     rows, cols, channels = network.image_shape
     print(f"{network.name}, images of {rows} x {cols} x {channels}")
     print(layers_table(layers, shares))
+    for note in _notes(trained):
+        print(f"\n{note}")
     print("\nmultiplications: of one channel's whole map, and of the unit at its centre")
     if shares is not None:
         print(f"non-zero: a channel's share over images and places of {options.data}")
@@ -83,7 +88,10 @@ def _trained(options: UnitsOptions) -> "TrainedNetwork | None":
 
     has_weights = options.weights is not None or options.model in embedded_names()
     if has_weights or options.model not in NETWORKS:
-        return load(options.model, weights=options.weights)
+        # The units don't depend on what is done to pixels, but responses to images do.
+        is_listing = options.data is None and options.model.lower().endswith(".onnx")
+        pixels = options.pixels or ("raw" if is_listing else None)
+        return load(options.model, options.weights, pixels=pixels)
     if options.data is not None:
         raise ArgumentError(
             f"{options.model} comes without weights, which `data` needs. Give a file of them as "
@@ -91,6 +99,20 @@ def _trained(options: UnitsOptions) -> "TrainedNetwork | None":
             argument="weights",
         )
     return None
+
+
+def _notes(trained: "TrainedNetwork | None") -> list[str]:
+    """What there is to know of an ONNX file's scores."""
+    from ppl_cnn.models.trained.onnx_network import OnnxNetwork
+
+    if not isinstance(trained, OnnxNetwork):
+        return []
+    notes = []
+    if trained.head is not None:
+        notes.append(f"scores: before the {trained.head} at the file's end, so they are logits")
+    if trained.declaration.end is not None:
+        notes.append(trained.declaration.end)
+    return notes
 
 
 def _images(

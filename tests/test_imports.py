@@ -14,11 +14,12 @@ GROUND = {"cores", "errors", "files", "numeric", "progress", "user_modules"}
 MODELS = {
     "models/formats": set(),
     "models/networks": set(),
+    "models/onnx": {"models/formats", "models/networks"},
     "models/units": {"models/networks"},
     "models/generators": {"models/formats", "models/networks"},
     "models/references": {"models/networks", "models/generators", "data"},
     "models/density": {"models/networks", "models/units", "models/references"},
-    "models/trained": {"models/formats", "models/networks", "models/units"},
+    "models/trained": {"models/formats", "models/networks", "models/onnx", "models/units"},
 }
 MODELS["models/empirical_density"] = set(MODELS) - {"models/formats"}
 ALL_MODELS = set(MODELS)

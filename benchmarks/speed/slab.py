@@ -20,8 +20,9 @@ import numpy as np
 from benchmarks.common import command_line, in_turn, say, seconds, spread
 from ppl_cnn.models.networks.catalogue import ALEXNET, ALEXNET_FASHION, CAFFENET, VGG16
 from ppl_cnn.models.networks.forward import scaled
-from ppl_cnn.models.networks.graph import positions, shapes
+from ppl_cnn.models.networks.graph import shapes
 from ppl_cnn.models.networks.slab import Slab
+from ppl_cnn.models.networks.window import positions
 from ppl_cnn.models.trained.cnn import CNN
 
 FULL = [

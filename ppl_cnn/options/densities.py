@@ -69,11 +69,16 @@ class DensityOptions:
     ppl_cnn.units` lists the units of a network."""
     model: str = "alexnet-fashion"
     """An embedded network; the folder of a run of `python -m ppl_cnn.pretrain` or of an import; the
-    name of a declared network, with --weights; or package.module:factory for your own Flax NNX
-    network."""
+    name of a declared network, with --weights; an ONNX file, with --pixels; or
+    package.module:factory for your own Flax NNX network."""
     weights: str | None = None
     """A file of weights (safetensors, PyTorch, Caffe, npz, pickled arrays), or auto to fetch the
     network's published weights."""
+    pixels: str | None = None
+    """What an ONNX file's first layer sees of pixels: torchvision, caffe, keras-tf, inception, raw,
+    or "mean=M,M,M scale=S,S,S order=RGB" for (pixels - M) * S of pixels from 0 to 255."""
+    classes: str | None = None
+    """The names of an ONNX file's classes: imagenet, or a text file with a name a line."""
     response: Literal["pre", "post"] = "pre"
     """The unit's response before or after the nonlinearity that follows its layer."""
     preset: Annotated[Literal["published", "vivid"] | None, arg(aliases=["--recipe"])] = None
@@ -145,7 +150,7 @@ class DensityOptions:
         from ppl_cnn.models.units.views import averaged
 
         values = self.values()
-        network = load(self.model, weights=self.weights)
+        network = load(self.model, self.weights, pixels=self.pixels, classes=self.classes)
         if values.size is not None:
             with self._preset_named(network):
                 network = network.resized(values.size)
@@ -241,7 +246,14 @@ class DensityOptions:
             target: the target in force, as in `Named`.
         """
         preset = self.preset or ""
-        parts = [Path(self.model).name, self.unit, self.response, target, preset, method]
+        parts = [
+            Path(self.model).name.removesuffix(".onnx"),
+            self.unit,
+            self.response,
+            target,
+            preset,
+            method,
+        ]
         usual = (DensityOptions.response, PRESETS["published"].target, "")
         name = "-".join(part for part in parts if part not in usual)
         return Path("runs") / re.sub(r"[^\w.,@-]+", "-", name)[:100]

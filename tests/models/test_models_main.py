@@ -94,7 +94,7 @@ def test_what_cannot_be_converted_leaves_no_folder(weights, tmp_path, refused):
     (tmp_path / "three").write_text("a\nb\nc\n")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    given = ImportOptions(str(weights), "lenet", tmp_path / "out")
+    given = ImportOptions(str(weights), network="lenet", out=tmp_path / "out")
     three, full, none = (tmp_path / name for name in ("three", "full", "none"))
     for changes, kind, words in (
         ({"network": "resnet"}, UnknownNameError, ("'resnet'", "lenet")),
@@ -102,9 +102,9 @@ def test_what_cannot_be_converted_leaves_no_folder(weights, tmp_path, refused):
         ({"file": "auto"}, UnknownNameError, ("lenet", "alexnet")),
         ({"out": full}, FileError, (full, "`out`")),
         ({"out": three}, FileError, (three, "`out`")),
-        ({"classes": three}, MismatchError, (three, "10 classes", "not 3")),
-        ({"classes": none}, FileError, (none,)),
-        ({"classes": weights}, FileError, (weights, "UTF-8")),
+        ({"classes": str(three)}, MismatchError, (three, "10 classes", "not 3")),
+        ({"classes": str(none)}, FileError, (none,)),
+        ({"classes": str(weights)}, FileError, (weights, "UTF-8")),
     ):
         with refused(*words, kind=kind):
             import_weights(replace(given, **changes))

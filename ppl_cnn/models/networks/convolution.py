@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from ppl_cnn.models.networks import depthwise
 from ppl_cnn.models.networks.multilinear import Form, derivative
 
 type Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -34,7 +35,8 @@ def convolve(
     kernel, or as a matrix product: XLA's CPU backend runs the transposed convolution that autodiff
     would emit 14 to 20 times slower inside a loop than outside one (jax-ml/jax#12868), and
     samplers live in loops. The gradient for the kernel is matrix products there, for the same
-    reason. Elsewhere both are what autodiff emits: GPUs have kernels of their own for it.
+    reason, and depthwise convolutions are sums of shifted products. Elsewhere all are what autodiff
+    emits: GPUs have kernels of their own for it.
 
     Args:
         x: images or feature maps.
@@ -71,7 +73,18 @@ class _Convolution(Form):
         """The gradient for x (0) or the kernel (1), or the convolution itself (2)."""
         return (self._for_image, self._for_kernel, self._convolved)[slot](*operands)
 
+    @property
+    def _is_depthwise(self) -> bool:
+        """Whether each output channel reads one input channel."""
+        return self.groups == self.image[3] > 1
+
     def _convolved(self, x: Array, kernel: Array) -> Array:
+        if self._is_depthwise:
+            own = partial(depthwise.convolved, self.stride, self.padding, self.dilation)
+            return cast(Array, lax.platform_dependent(x, kernel, cpu=own, default=self._correlated))
+        return self._correlated(x, kernel)
+
+    def _correlated(self, x: Array, kernel: Array) -> Array:
         return lax.conv_general_dilated(
             x,
             kernel,
@@ -85,20 +98,25 @@ class _Convolution(Form):
     def _for_image(self, kernel: Array, g: Array) -> Array:
         def autodiff(kernel: Array, g: Array) -> Array:
             image = jax.ShapeDtypeStruct(self.image, g.dtype)
-            convolved = partial(self._convolved, kernel=kernel)
+            convolved = partial(self._correlated, kernel=kernel)
             return cast(Array, jax.linear_transpose(convolved, image)(g)[0])
 
-        return cast(
-            Array, lax.platform_dependent(kernel, g, cpu=self._correlated, default=autodiff)
-        )
+        own = self._on_cpu
+        if self._is_depthwise:
+            own = partial(depthwise.for_image, self.image, self.stride, self.padding, self.dilation)
+        return cast(Array, lax.platform_dependent(kernel, g, cpu=own, default=autodiff))
 
-    def _correlated(self, kernel: Array, g: Array) -> Array:
+    def _on_cpu(self, kernel: Array, g: Array) -> Array:
+        """The gradient for x without a transposed convolution."""
         places, inputs = g.shape[1] * g.shape[2], self.image[1] * self.image[2]
         # A correlation multiplies once an input and a product once an output, of which slabs have
         # far fewer; at AlexNet's conv3 behind a unit of conv5, 25 for 49, that takes half the time.
         simple = self.stride == self.dilation == (1, 1) and self.groups == 1
         if simple and inputs > 1.3 * places:
             return _spread(g, kernel, self.padding, self.image)
+        return self._flipped(kernel, g)
+
+    def _flipped(self, kernel: Array, g: Array) -> Array:
         return _correlate(
             g, kernel, self.stride, self.padding, self.dilation, self.groups, self.image
         )
@@ -106,8 +124,13 @@ class _Convolution(Form):
     def _for_kernel(self, x: Array, g: Array) -> Array:
         def autodiff(x: Array, g: Array) -> Array:
             kernel = jax.ShapeDtypeStruct(self.window, x.dtype)
-            return cast(Array, jax.linear_transpose(partial(self._convolved, x), kernel)(g)[0])
+            return cast(Array, jax.linear_transpose(partial(self._correlated, x), kernel)(g)[0])
 
+        if self._is_depthwise:
+            own = partial(
+                depthwise.for_kernel, self.window, self.stride, self.padding, self.dilation
+            )
+            return cast(Array, lax.platform_dependent(x, g, cpu=own, default=autodiff))
         if self.dilation != (1, 1) or self.groups > 1:
             return autodiff(x, g)
         products = partial(_kernel_products, self.window, self.stride, self.padding)

@@ -1,6 +1,7 @@
 """A network as data: its preprocessing and a small graph of named layers."""
 
 from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import cached_property
 from typing import Self
 
 from ppl_cnn.errors import MismatchError, UnknownNameError, unknown
@@ -76,6 +77,11 @@ class Network:
     """Whether its images have another size than those it was declared for."""
     classes: str | None = None
     """The data set of its classes, or None; "imagenet" is ILSVRC 2012 in its order."""
+    with_units: tuple[str, ...] = field(default=(), repr=False)
+    """The layers whose channels are units; by default the convolutions and dense layers."""
+    end: str | None = None
+    """Why the scores can't be computed and the last layer isn't that of the classes, as a sentence;
+    None for a network with scores."""
 
     def __post_init__(self) -> None:
         plain_fields(self)
@@ -117,6 +123,19 @@ class Network:
             replace(layer, channels=count) if layer is last else layer for layer in self.layers
         )
         return replace(self, layers=layers, classes=None)
+
+    @property
+    def scores(self) -> str | None:
+        """The name of the layer that gives the scores; None if they can't be computed."""
+        return self.layers[-1].name if self.end is None else None
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        # Hundreds of layers are hashed once, not wherever something is looked up by the network.
+        return hash((self.name, self.image_shape, self.preprocessing, self.layers))
 
     def layer(self, name: str) -> Layer:
         """The layer of that name.

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from ppl_cnn.errors import MismatchError
 from ppl_cnn.models.networks.declaration import Network, Preprocessing
 from ppl_cnn.models.networks.graph import Params, input_shape
 from ppl_cnn.models.networks.layers import Dropout
@@ -25,7 +26,12 @@ def scores(
         params: all weights of the network.
         x: images in pixel units (0..255) minus the mean.
         keep: the values that dropout keeps in training (see `dropout_masks`); None otherwise.
+
+    Raises:
+        MismatchError: the network's scores can't be computed.
     """
+    if network.end is not None:
+        raise MismatchError(network.end)
     whole = Slab.whole(network)
     return whole.respond(params, scaled(network.preprocessing, whole.crop(x)), keep)
 

@@ -6,12 +6,11 @@ from functools import cache
 
 from ppl_cnn.errors import MismatchError
 from ppl_cnn.models.networks.declaration import IMAGE, Network
-from ppl_cnn.models.networks.layers import Layer, Shape, Weights
+from ppl_cnn.models.networks.layers import Layer, Weights
+from ppl_cnn.models.networks.window import Shape
 
 type Params = Mapping[str, Weights]
 """Layer name -> weight name -> array, for a network."""
-type Region = tuple[range, range]
-"""The rows and columns of a rectangle in a response; a vector has one position."""
 
 
 @cache
@@ -46,13 +45,13 @@ def input_shape(network: Network, layer: Layer) -> Shape:
 
 def _read_shape(known: Mapping[str, Shape], network: Network, layer: Layer) -> Shape:
     read = [known[name] for name in sources(network)[layer.name]]
-    places = {shape[:-1] for shape in read}
-    if len(places) > 1:
+    joined = layer.joined_shape(read)
+    if joined is None:
         raise MismatchError(
             f"{layer.name} of {network.name} reads maps of different sizes: "
             f"{', '.join(map(str, read))}."
         )
-    return (*places.pop(), sum(shape[-1] for shape in read))
+    return joined
 
 
 def weight_shapes(network: Network) -> dict[str, dict[str, Shape]]:
@@ -66,8 +65,3 @@ def weight_shapes(network: Network) -> dict[str, dict[str, Shape]]:
 def kernel_size(network: Network, layer: Layer) -> int:
     """The number of a layer's weights without its biases; each is used once at every position."""
     return math.prod(layer.weight_shapes(input_shape(network, layer)).get("kernel", (0,)))
-
-
-def positions(shape: Shape) -> Region:
-    """The rows and columns of a whole response; a vector has one position."""
-    return (range(shape[0]), range(shape[1])) if len(shape) == 3 else (range(1), range(1))

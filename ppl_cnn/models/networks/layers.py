@@ -6,60 +6,34 @@ shape, which input positions an output position reads, and how it is computed.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import partial, reduce
 from typing import override
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array
 
 from ppl_cnn.models.networks.convolution import Padding, convolve
+from ppl_cnn.models.networks.window import (
+    Pair,
+    Region,
+    Shape,
+    Window,
+    map_size,
+    pair,
+    positions,
+    windows_of,
+)
 
-type Shape = tuple[int, ...]
-"""The shape of a response without the batch: (row, col, channel) or (channel,)."""
 type Weights = Mapping[str, Array]
 """Weight name -> array, for one layer."""
 
-
-@dataclass(frozen=True)
-class Window:
-    """The input positions that an output position reads, along rows and along columns alike.
-
-    Output o reads inputs o*stride - padding ... o*stride - padding + kernel - 1. With `ceil`,
-    as in Caffe's pooling, a last window may hang over the end of the map.
-    """
-
-    kernel: int = 1
-    stride: int = 1
-    padding: int = 0
-    ceil: bool = False
-
-    def map_size(self, shape: Shape) -> tuple[int, int]:
-        """The rows and columns of the response to a (row, col, channel) input."""
-        return self.outputs(shape[0]), self.outputs(shape[1])
-
-    def outputs(self, size: int) -> int:
-        """The number of output positions along an axis of `size` input positions."""
-        room = size + 2 * self.padding - self.kernel
-        if not self.ceil:
-            return room // self.stride + 1
-        count = -(-room // self.stride) + 1
-        # Caffe drops a last window that would start outside the map and its padding.
-        return count - ((count - 1) * self.stride >= size + self.padding)
-
-    def inputs(self, outputs: range, size: int) -> tuple[range, tuple[int, int]]:
-        """The inputs that a range of outputs reads.
-
-        Returns:
-            The positions inside the map, and how many lie before and after it.
-        """
-        start = outputs.start * self.stride - self.padding
-        stop = (outputs.stop - 1) * self.stride - self.padding + self.kernel
-        inside = range(max(start, 0), min(stop, size))
-        return inside, (inside.start - start, stop - inside.stop)
+_FEW_GROUPS = 16
+"""The groups up to which each has a convolution of its own."""
 
 
 @dataclass(frozen=True)
@@ -68,20 +42,33 @@ class Layer(ABC):
 
     name: str
     after: tuple[str, ...] = field(default=(), kw_only=True)
-    """The layers whose responses it reads, side by side along the channels.
+    """The layers whose responses it reads; most layers read them side by side along the channels.
 
     By default it reads the layer declared before it, or the image.
     """
 
     @property
-    def window(self) -> Window:
-        """The input positions that each output position reads."""
-        return Window()
+    def windows(self) -> tuple[Window, Window]:
+        """The input positions that each output position reads, along rows and along columns."""
+        return Window(), Window()
+
+    @property
+    def reads_all(self) -> bool:
+        """Whether each position of its response reads all positions of its input."""
+        return False
 
     @property
     def channelwise(self) -> bool:
-        """Whether each channel of its response reads only the same channel of its input."""
+        """Whether each channel of its response reads only the same channel of its input.
+
+        The last axis of such a layer's weights is that of the channels.
+        """
         return True
+
+    @property
+    def is_nonlinearity(self) -> bool:
+        """Whether its response is the one after the nonlinearity of the layer that it reads."""
+        return False
 
     def weight_shapes(self, shape: Shape) -> dict[str, Shape]:
         """Weight name -> shape, for inputs of `shape` without the batch; {} without weights."""
@@ -89,7 +76,38 @@ class Layer(ABC):
 
     def response_shape(self, shape: Shape) -> Shape:
         """The shape of its response to an input of `shape`, both without the batch."""
-        return (*self.window.map_size(shape), shape[-1]) if len(shape) == 3 else shape
+        return (*map_size(self.windows, shape), shape[-1]) if len(shape) == 3 else shape
+
+    def joined_shape(self, shapes: Sequence[Shape]) -> Shape | None:
+        """The shape of what it reads, of responses of these shapes; None if they don't fit."""
+        if len({shape[:-1] for shape in shapes}) > 1:
+            return None
+        return (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
+
+    def behind(
+        self, region: Region, shape: Shape, read: Sequence[Shape]
+    ) -> tuple[tuple[Region, ...], Padding]:
+        """The rectangles that a rectangle of its response reads, and how much lies off the maps.
+
+        Args:
+            region: the rectangle.
+            shape: the shape of its response without the batch.
+            read: the shapes of the responses that it reads.
+        """
+        if self.reads_all or len(shape) != 3:
+            return tuple(map(positions, read)), ((0, 0), (0, 0))
+        (rows, above_below), (cols, left_right) = (
+            window.inputs(outputs, size)
+            for window, outputs, size in zip(self.windows, region, read[0], strict=False)
+        )
+        return ((rows, cols),) * len(read), (above_below, left_right)
+
+    def respond(
+        self, weights: Weights, read: Sequence[Array], padding: Padding, keep: Array | None
+    ) -> Array:
+        """The response to a batch of each response that it reads; see `apply`."""
+        x = read[0] if len(read) == 1 else jnp.concatenate(read, axis=-1)
+        return self.apply(weights, x, padding, keep)
 
     @abstractmethod
     def apply(self, weights: Weights, x: Array, padding: Padding, keep: Array | None) -> Array:
@@ -105,18 +123,23 @@ class Layer(ABC):
 
 @dataclass(frozen=True)
 class Conv(Layer):
-    """A convolution with bias; `groups` splits input and output channels, as in AlexNet."""
+    """A convolution with bias; `groups` splits input and output channels, as in AlexNet.
+
+    Kernel, stride and dilation are numbers, or pairs for rows and columns. The padding is a number,
+    or pairs (above, below), (left, right).
+    """
 
     channels: int
-    kernel: int
-    stride: int = 1
-    padding: int = 0
+    kernel: Pair
+    stride: Pair = 1
+    padding: int | Padding = 0
     groups: int = 1
+    dilation: Pair = field(default=1, kw_only=True)
 
     @property
     @override
-    def window(self) -> Window:
-        return Window(self.kernel, self.stride, self.padding)
+    def windows(self) -> tuple[Window, Window]:
+        return windows_of(self.kernel, self.stride, self.padding, dilation=self.dilation)
 
     @property
     @override
@@ -125,28 +148,28 @@ class Conv(Layer):
 
     @override
     def weight_shapes(self, shape: Shape) -> dict[str, Shape]:
-        k = self.kernel
         return {
-            "kernel": (k, k, shape[-1] // self.groups, self.channels),
+            "kernel": (*pair(self.kernel), shape[-1] // self.groups, self.channels),
             "bias": (self.channels,),
         }
 
     @override
     def response_shape(self, shape: Shape) -> Shape:
-        return (*self.window.map_size(shape), self.channels)
+        return (*map_size(self.windows, shape), self.channels)
 
     @override
     def apply(self, weights: Weights, x: Array, padding: Padding, keep: Array | None) -> Array:
+        own = partial(convolve, stride=self.stride, padding=padding, dilation=pair(self.dilation))
+        kernel, bias = weights["kernel"], weights["bias"][None, None, None, :]
+        if self.groups > _FEW_GROUPS or kernel.shape[2] < self.groups:
+            return own(x, kernel, groups=self.groups) + bias
         # One convolution per group: XLA's CPU backend needs 2.5 times as long for grouped ones.
         parts = zip(
             jnp.split(x, self.groups, axis=-1),
-            jnp.split(weights["kernel"], self.groups, axis=-1),
+            jnp.split(kernel, self.groups, axis=-1),
             strict=True,
         )
-        maps = [
-            convolve(part, kernel, stride=self.stride, padding=padding) for part, kernel in parts
-        ]
-        return jnp.concatenate(maps, axis=-1) + weights["bias"][None, None, None, :]
+        return jnp.concatenate([own(*part) for part in parts], axis=-1) + bias
 
 
 @dataclass(frozen=True)
@@ -154,6 +177,11 @@ class Dense(Layer):
     """A fully connected layer with bias; a map is flattened in the order (row, col, channel)."""
 
     channels: int
+
+    @property
+    @override
+    def reads_all(self) -> bool:
+        return True
 
     @property
     @override
@@ -178,6 +206,11 @@ class Dense(Layer):
 class ReLU(Layer):
     """The nonlinearity max(x, 0)."""
 
+    @property
+    @override
+    def is_nonlinearity(self) -> bool:
+        return True
+
     @override
     def apply(self, weights: Weights, x: Array, padding: Padding, keep: Array | None) -> Array:
         return jax.nn.relu(x)
@@ -187,15 +220,18 @@ class ReLU(Layer):
 class MaxPool(Layer):
     """The largest value in each window; positions off the map count as -infinity."""
 
-    kernel: int
-    stride: int
-    padding: int = 0
+    kernel: Pair
+    stride: Pair
+    padding: int | Padding = 0
     ceil: bool = False
+    dilation: Pair = field(default=1, kw_only=True)
 
     @property
     @override
-    def window(self) -> Window:
-        return Window(self.kernel, self.stride, self.padding, self.ceil)
+    def windows(self) -> tuple[Window, Window]:
+        return windows_of(
+            self.kernel, self.stride, self.padding, ceil=self.ceil, dilation=self.dilation
+        )
 
     @override
     def apply(self, weights: Weights, x: Array, padding: Padding, keep: Array | None) -> Array:
@@ -203,13 +239,54 @@ class MaxPool(Layer):
         # times faster than that of a reduce_window (measured at 55x55x96, in and out of loops).
         lowest = jnp.asarray(-jnp.inf, x.dtype)
         x = lax.pad(x, lowest, [(0, 0, 0), *((*p, 0) for p in padding), (0, 0, 0)])
-        for axis in (1, 2):
-            last = x.shape[axis] - self.kernel
-            shifts = [
-                lax.slice_in_dim(x, i, i + last + 1, self.stride, axis) for i in range(self.kernel)
-            ]
-            x = reduce(jnp.maximum, shifts)
+        for axis, window in enumerate(self.windows, 1):
+            x = reduce(jnp.maximum, shifts(x, window, axis))
         return x
+
+
+@dataclass(frozen=True)
+class AveragePool(Layer):
+    """The mean of each window; `counts_padding` tells whether zeros off the map count too.
+
+    A last window that hangs over the padding, as `ceil` allows, never counts what is beyond it.
+    """
+
+    kernel: Pair
+    stride: Pair
+    padding: int | Padding = 0
+    ceil: bool = False
+    counts_padding: bool = True
+
+    @property
+    @override
+    def windows(self) -> tuple[Window, Window]:
+        return windows_of(self.kernel, self.stride, self.padding, ceil=self.ceil)
+
+    @override
+    def apply(self, weights: Weights, x: Array, padding: Padding, keep: Array | None) -> Array:
+        x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+        for axis, (window, (before, after)) in enumerate(
+            zip(self.windows, padding, strict=True), 1
+        ):
+            counted = np.ones(x.shape[axis])
+            uncounted = after - window.end if self.counts_padding else after
+            counted[len(counted) - max(uncounted, 0) :] = 0
+            counted[: 0 if self.counts_padding else before] = 0
+            share = 1 / sum(shifts(counted, window, 0))
+            total = reduce(jnp.add, shifts(x, window, axis))
+            others = [each for each in range(4) if each != axis]
+            x = total * jnp.expand_dims(jnp.asarray(share, x.dtype), others)
+        return x
+
+
+def shifts[A: (Array, np.ndarray)](x: A, window: Window, axis: int) -> list[A]:
+    """What each place of the windows along an axis reads, from the first place to the last."""
+    stop = x.shape[axis] - window.reach + 1
+    found = []
+    for start in range(0, window.reach, window.dilation):
+        places = [slice(None)] * axis + [slice(start, start + stop, window.stride)]
+        found.append(x[tuple(places)])
+    return found
 
 
 @dataclass(frozen=True)
@@ -267,12 +344,42 @@ class Concat(Layer):
 
 @dataclass(frozen=True)
 class GlobalMean(Layer):
-    """Global average pooling: each channel's mean over its map."""
+    """Global average pooling: each channel's mean over its map.
+
+    With `is_map` the response is a map of one place, otherwise a vector.
+    """
+
+    is_map: bool = False
+
+    @property
+    @override
+    def reads_all(self) -> bool:
+        return True
 
     @override
     def response_shape(self, shape: Shape) -> Shape:
-        return shape[-1:]
+        return (1, 1, shape[-1]) if self.is_map else shape[-1:]
 
     @override
     def apply(self, weights: Weights, x: Array, padding: Padding, keep: Array | None) -> Array:
-        return jnp.mean(x, axis=(1, 2))
+        return jnp.mean(x, axis=(1, 2), keepdims=self.is_map)
+
+
+@dataclass(frozen=True)
+class BatchNorm(Layer):
+    """Batch normalization with the averages of training: each channel x becomes scale*x + shift.
+
+    With gamma, beta, mean and variance, scale = gamma / sqrt(variance + epsilon) and shift =
+    beta - mean * scale.
+
+    Source: Ioffe, Szegedy, Batch normalization, ICML 2015.
+    """
+
+    @override
+    def weight_shapes(self, shape: Shape) -> dict[str, Shape]:
+        return {"scale": shape[-1:], "shift": shape[-1:]}
+
+    @override
+    def apply(self, weights: Weights, x: Array, padding: Padding, keep: Array | None) -> Array:
+        ones = (1,) * (x.ndim - 1)
+        return x * weights["scale"].reshape(*ones, -1) + weights["shift"].reshape(*ones, -1)

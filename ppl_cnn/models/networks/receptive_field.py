@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ppl_cnn.models.networks.graph import Region
+from ppl_cnn.models.networks.window import Region
 
 type Images = Float[Array, "n row col channel"]
 type Weights = dict[str, Array]

@@ -5,21 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ppl_cnn.models.networks.convolution import Padding
 from ppl_cnn.models.networks.declaration import IMAGE, Network
-from ppl_cnn.models.networks.graph import (
-    Params,
-    Region,
-    input_shape,
-    kernel_size,
-    positions,
-    shapes,
-    sources,
-)
+from ppl_cnn.models.networks.graph import Params, kernel_size, shapes, sources
 from ppl_cnn.models.networks.layers import Layer
+from ppl_cnn.models.networks.window import Region, positions
 
 type Masks = Mapping[str, Array]
 """Name of a dropout layer -> which values it keeps of each image."""
@@ -42,7 +34,7 @@ class Step(NamedTuple):
 
     layer: Layer
     readings: tuple[Reading, ...]
-    """The parts of responses that it reads, concatenated along the channels."""
+    """The parts of responses that it reads."""
     padding: Padding
     """The positions that it would read off the map, where the whole network pads."""
     multiplications: int
@@ -69,19 +61,19 @@ class Slab:
         """The slab behind the positions `rows` x `cols` of the response of layer `name`."""
         target = network.layer(name)
         regions: dict[str, Region] = {name: (rows, cols)}
-        reads: dict[Layer, tuple[Region, Padding]] = {}
+        reads: dict[str, tuple[Layer, tuple[Region, ...], Padding]] = {}
         for layer in reversed(network.layers[: network.layers.index(target) + 1]):
             if layer.name not in regions:
                 continue
-            region, padding = _behind(network, layer, *regions[layer.name])
-            reads[layer] = region, padding
-            for source in sources(network)[layer.name]:
+            behind, padding = _behind(network, layer, regions[layer.name])
+            reads[layer.name] = layer, behind, padding
+            for source, region in zip(sources(network)[layer.name], behind, strict=True):
                 regions[source] = _hull(regions[source], region) if source in regions else region
         steps = []
-        for layer, (region, padding) in reversed(reads.items()):
+        for layer, behind, padding in reversed(reads.values()):
             readings = [
                 Reading(source, *map(_within, region, regions[source]))
-                for source in sources(network)[layer.name]
+                for source, region in zip(sources(network)[layer.name], behind, strict=True)
             ]
             count = math.prod(map(len, regions[layer.name])) * kernel_size(network, layer)
             steps.append(Step(layer, tuple(readings), padding, count))
@@ -122,20 +114,17 @@ class Slab:
         responses = {IMAGE: x}
         for layer, readings, padding, _ in self.steps:
             parts = [reading.of(responses[reading.name]) for reading in readings]
-            read = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
             kept = None if keep is None else keep.get(layer.name)
-            responses[layer.name] = layer.apply(params.get(layer.name, {}), read, padding, kept)
+            weights = params.get(layer.name, {})
+            responses[layer.name] = layer.respond(weights, parts, padding, kept)
         return responses
 
 
-def _behind(network: Network, layer: Layer, rows: range, cols: range) -> tuple[Region, Padding]:
-    """The rectangle that a rectangle of a layer's response reads, and how much lies off the map."""
-    before = input_shape(network, layer)
-    if len(shapes(network)[layer.name]) < 3:
-        return positions(before), ((0, 0), (0, 0))
-    rows, above_below = layer.window.inputs(rows, before[0])
-    cols, left_right = layer.window.inputs(cols, before[1])
-    return (rows, cols), (above_below, left_right)
+def _behind(network: Network, layer: Layer, region: Region) -> tuple[tuple[Region, ...], Padding]:
+    """The rectangles that a rectangle of a layer's response reads, and how much is off the maps."""
+    known = shapes(network)
+    read = [known[name] for name in sources(network)[layer.name]]
+    return layer.behind(region, known[layer.name], read)
 
 
 def _hull(one: Region, other: Region) -> Region:

@@ -15,7 +15,7 @@ from ppl_cnn.models.networks.declaration import Network, Preprocessing
 from ppl_cnn.models.networks.forward import scores
 from ppl_cnn.models.networks.graph import Params, shapes, weight_shapes
 from ppl_cnn.models.networks.initialization import he_normal
-from ppl_cnn.models.networks.layers import Shape
+from ppl_cnn.models.networks.window import Shape
 from ppl_cnn.models.trained.suited_target import suited_target
 from ppl_cnn.models.units.activity import activity
 from ppl_cnn.models.units.listing import LayerUnits, unit_layers
@@ -228,7 +228,7 @@ class CNN(nnx.Module):
 
     def is_class(self, unit: UnitName) -> bool:
         """Whether a unit is a class, a channel of the last layer."""
-        return unit.layer == self.declaration.layers[-1].name
+        return unit.layer == self.declaration.scores
 
     def class_of(self, unit: UnitName) -> str | None:
         """The name of the class that a unit is; None for a filter or a class without a name."""

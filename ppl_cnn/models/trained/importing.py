@@ -13,7 +13,7 @@ from ppl_cnn.errors import FileError, MismatchError
 from ppl_cnn.models.formats.names import listed, shown
 from ppl_cnn.models.networks.declaration import Network
 from ppl_cnn.models.networks.graph import Params, input_shape, weight_shapes
-from ppl_cnn.models.networks.layers import Shape
+from ppl_cnn.models.networks.window import Shape
 
 _BESIDE = re.compile(
     r"(.*\.)?(total_ops|total_params|(\w*normali[sz]\w*|\w*preprocess\w*)\.(mean|std)"

@@ -1,13 +1,14 @@
 """The door to networks with weights: `load`."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ppl_cnn.errors import ArgumentError, FileError
 from ppl_cnn.models.formats.weights_file import open_weights
 from ppl_cnn.models.networks.catalogue import network_named
-from ppl_cnn.models.networks.class_names import class_names
-from ppl_cnn.models.networks.declaration import Network
+from ppl_cnn.models.networks.declaration import Network, Preprocessing
 from ppl_cnn.models.networks.graph import shapes
 from ppl_cnn.models.trained.checkpoints.caffe_networks import check_network, check_pixels
 from ppl_cnn.models.trained.checkpoints.entries import entry_of
@@ -15,17 +16,21 @@ from ppl_cnn.models.trained.checkpoints.reparametrized import folded
 from ppl_cnn.models.trained.cnn import CNN
 from ppl_cnn.models.trained.importing import as_wide_as, names_in_files, params_from
 from ppl_cnn.models.trained.model_folder import (
+    ONNX_FILE,
     Labels,
     declaration_of,
     model_folder,
+    preprocessing_of,
     read_description,
     read_weights,
 )
 from ppl_cnn.models.trained.module_network import ModuleNetwork
+from ppl_cnn.models.trained.onnx_network import SUFFIX, OnnxNetwork, open_onnx
 from ppl_cnn.models.trained.pixels import parse_pixels
 from ppl_cnn.models.trained.published import fetch
 from ppl_cnn.models.trained.suited_target import last_objective
 from ppl_cnn.models.trained.user_networks import load_module
+from ppl_cnn.models.units.class_names import class_names, named_classes
 from ppl_cnn.numeric import in_float32
 
 
@@ -35,7 +40,8 @@ def load(
     weights: str | Path | None = None,
     *,
     entry: str | None = None,
-    pixels: str | None = None,
+    pixels: Preprocessing | str | None = None,
+    classes: str | None = None,
 ) -> CNN | ModuleNetwork:
     """Opens a network with weights.
 
@@ -44,6 +50,7 @@ def load(
             - the name of a network that comes with the package, such as "alexnet-fashion";
             - the folder of a run of `python -m ppl_cnn.pretrain` or of an import;
             - the name of a declared network, such as "squeezenet1.1", together with `weights`;
+            - an ONNX file, "resnet50.onnx", together with `pixels`;
             - "package.module:factory", a function that makes a network of yours (see
               `ppl_cnn.models.trained.user_networks.load_module`).
         weights: a file of weights (PyTorch, Caffe, safetensors, npy, npz or pickled arrays, or the
@@ -54,16 +61,20 @@ def load(
         entry: where the file holds the network more than once, the one to take, such as
             "model_ema". By default it is the weights themselves, not their average; the log says
             so.
-        pixels: what the weights' network sees of pixels, where that differs from the declaration:
-            "torchvision", "caffe" or others (see `ppl_cnn.models.trained.pixels.parse_pixels`).
+        pixels: what the network sees of pixels: "torchvision", "caffe" or others (see
+            `ppl_cnn.models.trained.pixels.parse_pixels`). An ONNX file needs it; a file of weights
+            does where that differs from the declaration.
+        classes: the names of the scores of an ONNX file or a file of weights: "imagenet", or a text
+            file with a name a line.
 
     Returns:
         The network; `CNN` and `ModuleNetwork` share the interface `TrainedNetwork`.
 
     Raises:
         UnknownNameError: there is no such model.
-        ArgumentError: the declared network needs `weights`, your factory fails, the file has no
-            such entry, or `entry` or `pixels` is given without a file that it is about.
+        ArgumentError: the declared network needs `weights` or an ONNX file `pixels`, your factory
+            fails, the file has no such entry, or an argument is given without a file that it is
+            about.
         FileError: a file is missing or damaged, or can't be fetched.
         MismatchError: the weights don't fit the network.
 
@@ -75,22 +86,29 @@ def load(
         >>> net.class_of(net.unit("class:Bag").name)
         'Bag'
     """
-    _check_given(weights, entry=entry, pixels=pixels)
+    if Path(model).suffix.lower() == SUFFIX:
+        _refuse_given(f"{model} has its own", weights=weights, entry=entry)
+        return open_onnx(Path(model), pixels=pixels, classes=classes)
+    if weights is None:
+        about = f"{model} has no file of `weights` here that it could be about"
+        _refuse_given(about, entry=entry, pixels=pixels, classes=classes)
     if ":" in str(model) and not Path(model).is_dir():
-        _check_given(None, pixels=pixels)
+        _refuse_given("a network of yours says that itself", pixels=pixels, classes=classes)
         return load_module(str(model), weights, entry=entry)
     if weights is not None:
         network = network_named(str(model))
         # All published weights are of classifiers that were trained by their logistic loss.
         objective = "discriminative" if str(weights) == "auto" else None
         path = weights_file(network, weights)
-        return read_published(path, network, objective, entry=entry, pixels=pixels)
+        return read_published(path, network, objective, entry=entry, pixels=pixels, classes=classes)
     folder = model_folder(model)
     description = read_description(folder)
+    if (folder / ONNX_FILE).is_file():
+        return _imported_onnx(folder, description)
     network, params = read_weights(
         folder / "weights.safetensors", declaration_of(description, folder)
     )
-    labels = Labels.of(description, shapes(network)[network.layers[-1].name][-1], folder)
+    labels = Labels.of(description, _count(network), folder)
     reference = description.get("reference")
     if not isinstance(reference, str | None):
         path = folder / "model.json"
@@ -105,6 +123,17 @@ def load(
     )
 
 
+def _imported_onnx(folder: Path, description: Mapping[str, Any]) -> OnnxNetwork:
+    """The network of an ONNX file that was imported to a folder."""
+    given = description["preprocessing"]
+    mean = given.get("mean") if isinstance(given, dict) else None
+    channels = len(mean) if isinstance(mean, list) else 0
+    preprocessing = preprocessing_of(description, channels, folder)
+    network = open_onnx(folder / ONNX_FILE, pixels=preprocessing, name=str(description["network"]))
+    network.classes = Labels.of(description, network.alpha.shape[0], folder).classes
+    return network
+
+
 @in_float32
 def read_published(
     path: Path,
@@ -112,7 +141,8 @@ def read_published(
     objective: str | None = None,
     *,
     entry: str | None = None,
-    pixels: str | None = None,
+    pixels: Preprocessing | str | None = None,
+    classes: str | None = None,
 ) -> CNN:
     """A declared network with the weights of a file, and with its classes' names.
 
@@ -124,6 +154,7 @@ def read_published(
         objective: what the network's training minimised; None if it is unknown.
         entry: the entry of the file that holds the weights, if there are several; see `load`.
         pixels: what the network sees of pixels; None for what is declared.
+        classes: the names of its scores, as in `load`; None for those that are declared.
 
     Raises:
         InputError: the file can't be read (see `read_tensors`), or holds other weights.
@@ -138,24 +169,30 @@ def read_published(
     params = params_from(tensors, network, path)
     if pixels is None:
         check_pixels(layers, network, path)
-    return CNN(network, params, classes=class_names(network), objective=objective)
+    names = class_names(network) if classes is None else named_classes(classes, _count(network))
+    return CNN(network, params, classes=names, objective=objective)
 
 
-def _seeing(network: Network, pixels: str) -> Network:
+def _count(network: Network) -> int:
+    """The number of a network's scores."""
+    return shapes(network)[network.layers[-1].name][-1]
+
+
+def _seeing(network: Network, pixels: Preprocessing | str) -> Network:
     """The network with these pixels, of photographs scaled as for the declared ones."""
+    if isinstance(pixels, Preprocessing):
+        return replace(network, preprocessing=pixels)
     seen = parse_pixels(pixels, channels=network.image_shape[-1])
     side = network.preprocessing.short_side
     return replace(network, preprocessing=replace(seen, short_side=side))
 
 
-def _check_given(weights: str | Path | None, **arguments: str | None) -> None:
-    """Refuses arguments that are about a file of weights where there is none."""
+def _refuse_given(reason: str, **arguments: object) -> None:
+    """Refuses arguments that aren't None, for a reason that is a clause."""
     for name, value in arguments.items():
-        if weights is None and value is not None:
+        if value is not None:
             raise ArgumentError(
-                f"`{name}={value}` is about a file of `weights` for a declared network. Give one, "
-                f"or leave `{name}` out.",
-                argument=name,
+                f"`{name}={value}` can't be used: {reason}. Leave it out.", argument=name
             )
 
 

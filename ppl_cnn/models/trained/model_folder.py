@@ -21,6 +21,9 @@ from ppl_cnn.models.trained.importing import as_wide_as, params_from
 from ppl_cnn.models.trained.module_network import ModuleNetwork
 from ppl_cnn.user_modules import names_an_object
 
+ONNX_FILE = "network.onnx"
+"""The file of a folder whose network was imported from ONNX; its weights are in it."""
+
 EMBEDDED = Path(__file__).parents[1] / "embedded"
 """The folder of the networks that come with the package; each has a folder in it."""
 
@@ -214,12 +217,36 @@ def save(
         name: what the network is called there, such as "package.module:factory"; by default its
             own name.
     """
-    tensors = {name: np.asarray(array) for name, array in network.tensors().items()}
+    tensors = {key: np.asarray(array) for key, array in network.tensors().items()}
+    write_aside(folder / "weights.safetensors", safetensors.numpy.save(tensors))
+    describe(folder, network, description, name=name)
+
+
+def save_onnx(folder: Path, cnn: CNN, description: Mapping[str, Any], *, content: bytes) -> None:
+    """Writes the folder of a network from an ONNX file; the other arguments are those of `save`.
+
+    Args:
+        folder: an existing folder.
+        cnn: the network.
+        description: what else `model.json` holds.
+        content: the file's content.
+    """
+    write_aside(folder / ONNX_FILE, content)
+    describe(folder, cnn, description)
+
+
+def describe(
+    folder: Path,
+    network: CNN | ModuleNetwork,
+    description: Mapping[str, Any],
+    *,
+    name: str | None = None,
+) -> None:
+    """Writes a model's `model.json`; the arguments are those of `save`."""
     own = {
         "network": name or network.name,
         "preprocessing": asdict(network.preprocessing),
         "classes": list(network.classes),
         "alpha": np.asarray(network.alpha[...]).tolist(),
     }
-    write_aside(folder / "weights.safetensors", safetensors.numpy.save(tensors))
     write_aside(folder / "model.json", json.dumps({**description, **own}, indent=2).encode())

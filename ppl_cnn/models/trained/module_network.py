@@ -14,9 +14,8 @@ from jaxtyping import Array, Float, UInt8
 from ppl_cnn.errors import ArgumentError, MismatchError, printable
 from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.networks.forward import scaled
-from ppl_cnn.models.networks.graph import Region
-from ppl_cnn.models.networks.layers import Shape
 from ppl_cnn.models.networks.receptive_field import Images, Weights, receptive_fields
+from ppl_cnn.models.networks.window import Region, Shape
 from ppl_cnn.models.trained.captured import (
     OUTPUT,
     CapturedModule,

@@ -4,9 +4,10 @@ from functools import cache
 from typing import NamedTuple
 
 from ppl_cnn.models.networks.declaration import IMAGE, Network
-from ppl_cnn.models.networks.graph import positions, shapes, sources
-from ppl_cnn.models.networks.layers import Conv, Dense, Layer, ReLU
+from ppl_cnn.models.networks.graph import shapes, sources
+from ppl_cnn.models.networks.layers import BatchNorm, Conv, Dense, Layer
 from ppl_cnn.models.networks.slab import Slab
+from ppl_cnn.models.networks.window import Window, positions
 
 
 def channels_step(slab: Slab) -> int | None:
@@ -27,9 +28,11 @@ class LayerUnits(NamedTuple):
     places: tuple[int, int] | None
     """The rows and columns of its map; None for a dense layer."""
     stride: int | None
-    """The image pixels from one place to the next; None for a dense layer."""
+    """The image pixels from one place to the next; None for a dense layer, and where rows and
+    columns differ in it."""
     receptive_field: tuple[int, int]
-    """The rows and columns of pixels that a unit would read in a large enough image."""
+    """The rows and columns of pixels that a unit would read in a large enough image; those of the
+    image behind a layer that reads all of a map."""
     image: tuple[int, int]
     """The rows and columns of the image of the unit at the map's centre."""
     whole_multiplications: int | None
@@ -38,35 +41,79 @@ class LayerUnits(NamedTuple):
     """The multiplications for the unit at the map's centre; None if they are unknown."""
 
 
+class _View(NamedTuple):
+    """How positions of a response lie in the image, along the rows or the columns."""
+
+    field: int
+    """The pixels that a position would read in a large enough image."""
+    stride: int
+
+    def through(self, window: Window) -> "_View":
+        """The view of a response whose positions read that window of this one."""
+        return _View(self.field + (window.reach - 1) * self.stride, self.stride * window.stride)
+
+
 @cache
 def unit_layers(network: Network) -> tuple[LayerUnits, ...]:
     """The layers whose channels are units, in the network's order; the last has the classes."""
-    fields, strides = {IMAGE: 1}, {IMAGE: 1}
+    views = {IMAGE: (_View(1, 1), _View(1, 1))}
     found = []
     for layer in network.layers:
-        read, window = sources(network)[layer.name], layer.window
-        stride = max(strides[name] for name in read)
-        fields[layer.name] = max(fields[name] for name in read) + (window.kernel - 1) * stride
-        strides[layer.name] = stride * window.stride
-        if isinstance(layer, Conv | Dense) or layer is network.layers[-1]:
-            found.append(_layer_units(network, layer, fields[layer.name], strides[layer.name]))
+        read = [views[name] for name in sources(network)[layer.name]]
+        if layer.reads_all:
+            rows, cols = (_View(size, 1) for size in network.image_shape[:2])
+        else:
+            rows, cols = (
+                _View(max(each.field for each in axis), max(each.stride for each in axis)).through(
+                    window
+                )
+                for axis, window in zip(zip(*read, strict=True), layer.windows, strict=True)
+            )
+        views[layer.name] = rows, cols
+        if layer.name in names_with_units(network):
+            found.append(_layer_units(network, layer, views[layer.name]))
     return tuple(found)
 
 
 @cache
+def names_with_units(network: Network) -> tuple[str, ...]:
+    """The names of the layers whose channels are units, in the network's order."""
+    return tuple(
+        layer.name
+        for layer in network.layers
+        if layer is network.layers[-1]
+        or (
+            layer.name in network.with_units
+            if network.with_units
+            else isinstance(layer, Conv | Dense)
+        )
+    )
+
+
+@cache
 def nonlinearities(network: Network) -> dict[str, str]:
-    """Layer with units -> the ReLU that reads that layer alone; layers without one are left out."""
-    relus = [layer.name for layer in network.layers if isinstance(layer, ReLU)]
-    after = {sources(network)[relu]: relu for relu in reversed(relus)}
-    return {
-        layer.name: after[(layer.name,)] for layer in unit_layers(network) if (layer.name,) in after
-    }
+    """Layer with units -> the nonlinearity that reads it, at once or after a normalization.
+
+    Each reads nothing else. Layers without one are left out, as are nonlinearities.
+    """
+    alone = [
+        (read[0], network.layer(name))
+        for name, read in reversed(sources(network).items())
+        if len(read) == 1
+    ]
+    after = {source: layer.name for source, layer in alone if layer.is_nonlinearity}
+    normalized = {source: layer.name for source, layer in alone if isinstance(layer, BatchNorm)}
+    found = {}
+    for name in names_with_units(network):
+        if by := after.get(name) or after.get(normalized.get(name, "")):
+            found[name] = by
+    return found
 
 
-def _layer_units(network: Network, layer: Layer, field_size: int, stride: int) -> LayerUnits:
+def _layer_units(network: Network, layer: Layer, view: tuple[_View, _View]) -> LayerUnits:
     shape = shapes(network)[layer.name]
     every = Slab.of(network, layer.name, *positions(shape))
-    if len(shape) == 1:
+    if len(shape) != 3:
         image = network.image_shape[:2]
         return LayerUnits(
             layer.name, shape[-1], None, None, image, image, *[_one_channel(every, shape[-1])] * 2
@@ -77,8 +124,8 @@ def _layer_units(network: Network, layer: Layer, field_size: int, stride: int) -
         layer.name,
         shape[-1],
         (shape[0], shape[1]),
-        stride,
-        (field_size, field_size),
+        view[0].stride if view[0].stride == view[1].stride else None,
+        (view[0].field, view[1].field),
         (len(slab.rows), len(slab.cols)),
         _one_channel(every, shape[-1]),
         _one_channel(slab, shape[-1]),

@@ -3,10 +3,11 @@
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from ppl_cnn.errors import ArgumentError, MismatchError, UnknownNameError, unknown
-from ppl_cnn.models.networks.layers import Shape
+from ppl_cnn.models.networks.window import Shape
 
 type Place = tuple[int, int] | Literal["mean"] | None
 """(row, col) on a layer's map, the mean over the map, or None for a layer without one."""
@@ -14,6 +15,8 @@ type Place = tuple[int, int] | Literal["mean"] | None
 _LAYER = r"(?P<layer>[\w.-]+(?:/[\w.-]+)*)"
 _CHANNELS = r"(?P<first>\d{1,9})(?:-(?P<last>\d{1,9}))?"
 _PLACE = r"(?:@(?:(?P<mean>mean)|(?P<row>\d{1,9}),(?P<col>\d{1,9})))?"
+_MANY = 30
+"""The layers from which on an error names only those that are spelt similarly."""
 _ITEM = re.compile(rf"{_LAYER}:{_CHANNELS}{_PLACE}(?=,|\Z)", re.ASCII)
 
 
@@ -32,7 +35,12 @@ class UnitName(NamedTuple):
 
 
 def parse_units(
-    text: str, layers: Mapping[str, Shape], classes: Sequence[str] = ()
+    text: str,
+    layers: Mapping[str, Shape],
+    classes: Sequence[str] = (),
+    *,
+    aliases: Mapping[str, str] = MappingProxyType({}),
+    end: str | None = None,
 ) -> list[UnitName]:
     """The units that a text names, each once.
 
@@ -44,6 +52,9 @@ def parse_units(
         layers: layer name -> shape of its response, for the layers that have units; the last
             has the classes.
         classes: the names of the classes, or ().
+        aliases: other name of a layer -> its name. Dots and slashes of a name may be written as
+            underscores.
+        end: why the network has no classes, as a sentence; None if the last layer has them.
 
     Returns:
         The names in the order of the text, with the centre filled in as a place.
@@ -60,8 +71,11 @@ def parse_units(
     """
     last = list(layers)[-1]
     found: dict[UnitName, None] = {}
-    for layer, channels, place in _items(text, classes, last):
-        for name in _checked(last if layer == "class" else layer, channels, place, layers):
+    for written, channels, place in _items(text, classes, last):
+        if written == "class" and end is not None:
+            raise MismatchError(end)
+        layer = last if written == "class" else _layer_named(written, layers, aliases)
+        for name in _checked(layer, channels, place, layers):
             if name in found:
                 raise ArgumentError(
                     f"{text!r} names {name} twice. Name each unit once.", argument="unit"
@@ -176,12 +190,25 @@ def _class_at(text: str, at: int, classes: Sequence[str]) -> tuple[str, int]:
     )
 
 
+def _layer_named(written: str, layers: Mapping[str, Shape], aliases: Mapping[str, str]) -> str:
+    """The name of the layer that is written so, or with underscores for dots and slashes."""
+    if written in layers:
+        return written
+    known = {alias: name for alias, name in aliases.items() if name in layers}
+    known |= {name: name for name in layers}
+    if written in known:
+        return known[written]
+    meant = {layer for name, layer in known.items() if re.sub(r"[./-]", "_", name) == written}
+    if len(meant) == 1:
+        return meant.pop()
+    near = difflib.get_close_matches(written, known, 8, 0.5)
+    raise unknown("layer", written, layers if len(layers) < _MANY else near or [*layers][:8])
+
+
 def _checked(
     layer: str, channels: range, place: Place, layers: Mapping[str, Shape]
 ) -> Iterator[UnitName]:
     """The names of the units, if the layer has such channels and such a place."""
-    if layer not in layers:
-        raise unknown("layer", layer, layers)
     shape = layers[layer]
     if channels[-1] >= shape[-1]:
         raise MismatchError(f"{layer} has the channels 0 to {shape[-1] - 1}, not {channels[-1]}.")

@@ -6,16 +6,18 @@ from itertools import groupby
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
 from ppl_cnn.errors import ArgumentError, MismatchError
 from ppl_cnn.models.networks.declaration import Network, Preprocessing
 from ppl_cnn.models.networks.forward import scaled
-from ppl_cnn.models.networks.graph import Params, positions, shapes
-from ppl_cnn.models.networks.layers import Conv, Dense, Layer, Weights
+from ppl_cnn.models.networks.graph import Params, shapes
+from ppl_cnn.models.networks.layers import Conv, Dense, Weights
 from ppl_cnn.models.networks.slab import Slab
-from ppl_cnn.models.units.listing import channels_step, nonlinearities, unit_layers
+from ppl_cnn.models.networks.window import positions
+from ppl_cnn.models.units.listing import channels_step, names_with_units, nonlinearities
 from ppl_cnn.models.units.names import UnitName, parse_units
 from ppl_cnn.models.units.score_function import Image
 from ppl_cnn.models.units.targets import Logit, Target, TargetChoice, parse_target, settled
@@ -165,13 +167,13 @@ def find_units(
             f"`response` must be pre or post, not {response!r}.", argument="response"
         )
     target, suited = parse_target(target), suited or Logit()
-    layers = {layer.name: shapes(network)[layer.name] for layer in unit_layers(network)}
-    names = parse_units(text, layers, classes)
+    layers = {name: shapes(network)[name] for name in names_with_units(network)}
+    names = parse_units(text, layers, classes, aliases=dict(network.aliases), end=network.end)
     found: dict[UnitName, Unit] = {}
     together = sorted(names, key=lambda name: (name.layer, str(name.place)))
     for (layer, _), group in groupby(together, key=lambda name: (name.layer, name.place)):
         members = list(group)
-        own_target = settled(target, suited=suited, is_class=layer == network.layers[-1].name)
+        own_target = settled(target, suited=suited, is_class=layer == network.scores)
         slab, weights, channels = _computed(network, params, alpha, members, response, own_target)
         for name in members:
             own = {"unit": {"channel": jnp.asarray(channels.index(name.channel), jnp.int32)}}
@@ -208,10 +210,10 @@ def _computed(
     }
     if not target.compares_classes:
         return _narrowed(slab, needed, [name.channel for name in names])
-    if layer != network.layers[-1].name or shape[-1] == 1:  # a softmax of one score is 1
+    if layer != network.scores or shape[-1] == 1:  # a softmax of one score is 1
         raise no_probabilities(layer, network.name, target, network.layers[-1].name)
-    last = next(reversed(needed))
-    if alpha is not None:
+    if alpha is not None and np.any(alpha):
+        last = next(reversed(needed))
         needed[last] = {**needed[last], "bias": needed[last]["bias"] + alpha}
     return slab, needed, range(shape[-1])
 
@@ -232,17 +234,27 @@ def _narrowed(
     if at is None:
         return slab, params, range(max(channels) + 1)
     step = slab.steps[at]
-    before = params[step.layer.name]
-    layer, weights = _with_channels(step.layer, before, channels)
-    share = step.multiplications // before["bias"].size * len(channels)
+    if not isinstance(step.layer, Conv | Dense):
+        return slab, params, range(max(channels) + 1)
+    count = step.layer.channels
+    layer, weights = _with_channels(step.layer, params[step.layer.name], channels)
+    share = step.multiplications // count * len(channels)
     narrow = step._replace(layer=layer, multiplications=share)
     steps = (*slab.steps[:at], narrow, *slab.steps[at + 1 :])
-    return replace(slab, steps=steps), {**params, layer.name: weights}, channels
+    later = {
+        after.layer.name: {
+            name: array[..., jnp.asarray(channels)] if array.shape[-1] == count else array
+            for name, array in params[after.layer.name].items()
+        }
+        for after in slab.steps[at + 1 :]
+        if after.layer.name in params
+    }
+    return replace(slab, steps=steps), {**params, layer.name: weights, **later}, channels
 
 
 def _with_channels(
-    layer: Layer, weights: Weights, channels: Sequence[int]
-) -> tuple[Layer, Weights]:
+    layer: Conv | Dense, weights: Weights, channels: Sequence[int]
+) -> tuple[Conv | Dense, Weights]:
     """The layer with those channels alone.
 
     Channels of a grouped convolution then read all groups, with zeros for those of others.
@@ -254,7 +266,6 @@ def _with_channels(
             columns = [_ungrouped(layer, kernel[..., i], c) for i, c in enumerate(channels)]
             kernel = jnp.stack(columns, axis=-1)
         return replace(layer, channels=len(channels), groups=1), {"kernel": kernel, "bias": bias}
-    assert isinstance(layer, Dense)
     return replace(layer, channels=len(channels)), {"kernel": kernel, "bias": bias}
 
 

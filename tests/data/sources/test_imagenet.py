@@ -49,7 +49,7 @@ def originals(tmp_path, photograph, monkeypatch):
 
 def test_classes_are_in_the_order_of_their_ids_and_called_as_networks_call_them():
     from ppl_cnn.models.networks.catalogue import network_named
-    from ppl_cnn.models.networks.class_names import class_names
+    from ppl_cnn.models.units.class_names import class_names
 
     ids = wordnet_ids()
     assert (len({*ids}), list(ids)) == (1000, sorted(ids))

@@ -15,9 +15,9 @@ from ppl_cnn.models.networks.catalogue import (
     VGG16_CAFFE,
     ZFNET,
 )
-from ppl_cnn.models.networks.class_names import class_names
 from ppl_cnn.models.networks.declaration import Network
 from ppl_cnn.models.networks.graph import shapes, weight_shapes
+from ppl_cnn.models.units.class_names import class_names
 
 
 def parameters(network: Network) -> int:

@@ -72,6 +72,39 @@ def test_value_and_both_gradients_are_those_of_the_library(size, window, stride,
         assert_float_equal(actual, expected)
 
 
+def library_depthwise(x, kernel, *, stride, padding, dilation):
+    return lax.conv_general_dilated(
+        *(x, kernel, stride, padding),
+        rhs_dilation=dilation,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[3],
+    )
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(
+    ("size", "window", "stride", "padding", "dilation"),
+    [
+        ((7, 6), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1)),
+        ((9, 8), (3, 5), (2, 1), ((0, 2), (2, 1)), (1, 1)),
+        ((9, 8), (3, 2), (1, 3), ((2, 0), (0, 0)), (2, 3)),
+        ((5, 5), (5, 5), (1, 1), ((0, 0), (0, 0)), (1, 1)),  # one position
+        ((8, 8), (1, 1), (3, 3), ((0, 0), (0, 0)), (1, 1)),  # rows in between are not read
+    ],
+)
+def test_depthwise_value_and_gradients_are_those_of_the_library(
+    times, size, window, stride, padding, dilation
+):
+    settings = {"stride": stride, "padding": padding, "dilation": dilation}
+    x, kernel = normal(0, 2, *size, 4), normal(1, *window, 1, 4 * times)
+    theirs, pull = jax.vjp(partial(library_depthwise, **settings), x, kernel)
+    ours, own_pull = jax.vjp(partial(convolve, groups=4, **settings), x, kernel)
+    assert_float_equal(ours, theirs)
+    g = normal(2, *theirs.shape)
+    for actual, expected in zip(own_pull(g), pull(g), strict=True):
+        assert_float_equal(actual, expected)
+
+
 def energy(function, x, kernel):
     """A scalar whose gradient changes with x."""
     return jnp.sum(jnp.sin(function(x[None], kernel, stride=2, padding=((1, 0), (2, 1)))))

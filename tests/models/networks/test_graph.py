@@ -22,7 +22,7 @@ from ppl_cnn.models.networks.catalogue import (
 )
 from ppl_cnn.models.networks.declaration import IMAGE, Network, Preprocessing
 from ppl_cnn.models.networks.forward import dropout_masks, scores
-from ppl_cnn.models.networks.graph import input_shape, positions, shapes, sources
+from ppl_cnn.models.networks.graph import input_shape, shapes, sources
 from ppl_cnn.models.networks.initialization import he_normal
 from ppl_cnn.models.networks.layers import (
     LRN,
@@ -35,6 +35,7 @@ from ppl_cnn.models.networks.layers import (
     ReLU,
 )
 from ppl_cnn.models.networks.slab import Slab
+from ppl_cnn.models.networks.window import positions
 
 # Not all is read: conv1 leaves a row over at the bottom, pool1 one of conv1's, pool2 hangs over.
 UNEVEN = Network(

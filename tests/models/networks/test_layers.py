@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ppl_cnn.models.networks.layers import LRN, Conv, Dense, Dropout, Layer, MaxPool, ReLU, Window
+from ppl_cnn.models.networks.layers import LRN, Conv, Dense, Dropout, Layer, MaxPool, ReLU
+from ppl_cnn.models.networks.window import Window, map_size
 
 NO_PADDING = ((0, 0), (0, 0))
 
@@ -37,7 +38,9 @@ def test_every_layer_keeps_the_protocol_and_the_shape_it_announces(layer):
     assert isinstance(layer, Layer)
     shape = (8, 7, 4)
     weights = {name: normal(1, *size) for name, size in layer.weight_shapes(shape).items()}
-    response = layer.apply(weights, normal(0, 2, *shape), whole_padding(layer.window, shape), None)
+    response = layer.apply(
+        weights, normal(0, 2, *shape), whole_padding(layer.windows[0], shape), None
+    )
     assert response.shape == (2, *layer.response_shape(shape))
     assert response.dtype == np.float32
 
@@ -163,7 +166,7 @@ def test_dense_reads_a_map_by_row_then_column_then_channel():
 
 def loop_max_pool(x, layer: MaxPool):
     x = np.asarray(x)
-    rows, cols = layer.window.map_size(x.shape[1:])
+    rows, cols = map_size(layer.windows, x.shape[1:])
     response = np.zeros((len(x), rows, cols, x.shape[-1]))
     for row in range(rows):
         for col in range(cols):
@@ -189,7 +192,7 @@ POOLS = [
 @pytest.mark.parametrize(("layer", "size"), POOLS)
 def test_max_pool_is_the_written_out_one(layer, size):
     x = normal(0, 2, *size, 3) - 10  # all negative: a zero from padding would win
-    response = layer.apply({}, x, whole_padding(layer.window, size), None)
+    response = layer.apply({}, x, whole_padding(layer.windows[0], size), None)
     np.testing.assert_array_equal(response, loop_max_pool(x, layer))
 
 
@@ -206,7 +209,7 @@ def test_max_pools_gradient_is_the_finite_difference(layer, size):
     count = size[0] * size[1]
     x = np.random.default_rng(0).permutation(count).reshape(1, *size, 1)
     x = jnp.asarray(x, jnp.float32)
-    padding = whole_padding(layer.window, size)
+    padding = whole_padding(layer.windows[0], size)
     places = layer.apply({}, x, padding, None).shape
     weight = normal(1, *places)
 

@@ -47,7 +47,7 @@ class Rebuilt(nnx.Module):
             elif isinstance(layer, Dense):
                 x = getattr(self, layer.name)(x.reshape(len(x), -1))
             else:
-                x = layer.apply({}, x, beyond(layer.window, x.shape[1:3]), None)
+                x = layer.apply({}, x, beyond(layer.windows[0], x.shape[1:3]), None)
         return x
 
 

@@ -74,7 +74,9 @@ def whole_responses(network, params, image):
     for layer in network.layers:
         read = [responses[name] for name in sources(network)[layer.name]]
         x = read[0] if len(read) == 1 else jnp.concatenate(read, axis=-1)
-        off = [layer.window.inputs(range(layer.window.outputs(n)), n)[1] for n in x.shape[1:3]]
+        off = [
+            layer.windows[0].inputs(range(layer.windows[0].outputs(n)), n)[1] for n in x.shape[1:3]
+        ]
         padding = tuple(off) if x.ndim == 4 else ((0, 0), (0, 0))
         responses[layer.name] = layer.apply(params.get(layer.name, {}), x, padding, None)
     return {layer.name: responses[layer.name][0] for layer in unit_layers(network)}

@@ -5,8 +5,8 @@ import pytest
 import ppl_cnn
 from ppl_cnn.errors import UnknownNameError
 from ppl_cnn.models.networks.catalogue import LENET, NETWORKS, SQUEEZENET
-from ppl_cnn.models.networks.class_names import class_names
 from ppl_cnn.models.networks.graph import shapes, weight_shapes
+from ppl_cnn.models.units.class_names import class_names
 from ppl_cnn.models.units.names import parse_units
 
 
