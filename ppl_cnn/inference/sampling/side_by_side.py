@@ -60,7 +60,7 @@ def group_units(
 
 def _fitting(density: TiltedDensity, settings: Sampling) -> int:
     """How many units like this one fit into a group's memory, at least 1."""
-    own = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", 0) // 2
+    own = int((jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", 0)) // 2
     chain = gradient_bytes(density) + _STATE * 4 * math.prod(density.latent_shape)
-    unit = settings.chains * settings.kernel.replicas * chain
+    unit: int = settings.chains * settings.kernel.replicas * chain
     return max(1, max(GROUP_BYTES, own) // unit)
