@@ -180,7 +180,8 @@ def test_gradients_are_those_of_differences(net):
     with jax.enable_x64(True):
         params = jax.tree.map(lambda array: array.astype(jnp.float64), net.params)
         x, step = (jnp.asarray(normal(seed, 1, 17, 16, 3), jnp.float64) for seed in (3, 4))
-        score = jax.jit(lambda x: scores(net.network, params, x)[0, 2])
+        respond = Slab.whole(net.network).respond  # `scores` takes images as float32
+        score = jax.jit(lambda x: respond(params, x)[0, 2])
         slope = jnp.sum(jax.grad(score)(x) * step)
         difference = (score(x + 1e-6 * step) - score(x - 1e-6 * step)) / 2e-6
     np.testing.assert_allclose(slope, difference, rtol=1e-6)
