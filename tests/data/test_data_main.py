@@ -107,6 +107,7 @@ def test_help_teaches_and_imports_nothing_heavy():
 def test_bad_input_is_one_line_and_exit_code_2(originals, tmp_path, data):
     (tmp_path / "file").touch()
     (originals / "t10k-labels-idx1-ubyte.gz").write_bytes(b"cut short")
+    (tmp_path / "empty").mkdir()
     needed = "four idx .gz files of Fashion-MNIST"
     for arguments, facts in (
         (["fashion-mnist"], ("'fashion-mnist'", "fashion-embedded")),
@@ -119,7 +120,7 @@ def test_bad_input_is_one_line_and_exit_code_2(originals, tmp_path, data):
         (["fashion_mnist", f"--manual-dir={originals}"], ("t10k-labels-idx1-ubyte.gz", "gzip")),
         (["folder:nowhere"], ("'nowhere'",)),
         (["mnist"], ("mnist", "MNIST's four idx files")),
-        (["mnist", f"--manual-dir={tmp_path}"], (tmp_path, "MNIST's four idx files")),
+        (["mnist", f"--manual-dir={tmp_path / 'empty'}"], ("empty", "MNIST's four idx files")),
         (["fashion-embedded", f"--manual-dir={tmp_path}"], ("ubyte.gz is missing", needed)),
     ):
         data_dir = [] if "--data-dir" in arguments[-1] else [f"--data-dir={tmp_path / 'data'}"]

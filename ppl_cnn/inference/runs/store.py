@@ -234,6 +234,7 @@ def open_draws(path: Path) -> xr.DataTree:
         )
     try:
         tree = xr.open_datatree(cast(Any, _on_disk(path)), engine="zarr", consolidated=True)
+        tree.encoding["source"] = str(path)  # as xarray says it of a path
         lost = _lost(path)
     except DAMAGE:
         tree = xr.DataTree()

@@ -431,4 +431,5 @@ def test_a_run_told_to_stop_says_that_it_can_be_resumed(refused, tmp_path):
     done = subprocess.run(again, capture_output=True, text=True, check=True)
     assert f"{run} holds " in done.stderr
     assert done.stdout == f"{run / 'report.html'}\n"
-    assert open_draws(run / "draws.zarr")["posterior"].sizes["draw"] == draws
+    # What was written after the last state stays.
+    assert open_draws(run / "draws.zarr")["posterior"].sizes["draw"] >= draws
