@@ -121,7 +121,7 @@ def test_bad_input_is_one_line_and_exit_code_2(originals, tmp_path, data):
         (["folder:nowhere"], ("'nowhere'",)),
         (["mnist"], ("mnist", "MNIST's four idx files")),
         (["mnist", f"--manual-dir={tmp_path / 'empty'}"], ("empty", "MNIST's four idx files")),
-        (["fashion-embedded", f"--manual-dir={tmp_path / 'empty'}"], ("is missing", needed)),
+        (["fashion-embedded", f"--manual-dir={tmp_path / 'empty'}"], ("empty", needed)),
     ):
         data_dir = [] if "--data-dir" in arguments[-1] else [f"--data-dir={tmp_path / 'data'}"]
         run = data("prepare", *arguments, *data_dir)
