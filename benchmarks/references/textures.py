@@ -265,7 +265,7 @@ def main():
         for line in list(measured(study, name)):
             add_line(results, line)
             say(**line)
-    (study.folder / "table.md").write_text(table(read_lines(results)))
+    (study.folder / "table.md").write_text(table(read_lines(results)), "utf-8")
     picture(study)
 
 

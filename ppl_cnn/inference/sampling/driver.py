@@ -309,6 +309,8 @@ def _recorded(out: Path, densities: Sequence[Density]) -> list[int] | None:
 def _recorded_block(out: Path, group: Sequence[TiltedDensity]) -> int | None:
     """Draws of a block of an earlier run there, which may have been on other devices."""
     for folder in (out / unit_folder(str(group[0].unit)), out):
+        if not (folder / "run.json").exists():
+            continue
         with contextlib.suppress(RunFolderError):
             block: int | None = read_record(folder)["config"].get("block")
             return block

@@ -89,10 +89,10 @@ def train(
     """
     out, execution = Path(out), execution or Execution()
     job = Job.prepare(recipe, execution)
-    if jax.process_index() == 0:
-        print(job.train.summary(), file=sys.stderr)
     config = {"kind": "training", **asdict(recipe), **job.network.identity}
     with RunFolder.claim(out, config, command, writer=jax.process_index() == 0) as folder:
+        if jax.process_index() == 0:
+            print(job.train.summary(), file=sys.stderr)
         if (out / "model.json").is_file():
             return cast(dict[str, Any], json.loads((out / "model.json").read_text("utf-8")))
         with Training.begun(job, execution, out) as training:

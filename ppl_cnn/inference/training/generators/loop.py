@@ -82,10 +82,10 @@ def train_generator(
     """
     out, execution = Path(out), execution or Execution()
     job = Job.prepare(recipe, execution, judge)
-    if jax.process_index() == 0:
-        print(job.images.summary(), file=sys.stderr)
     config = {"kind": "generator", **recipe.record()}
     with RunFolder.claim(out, config, command, writer=jax.process_index() == 0) as folder:
+        if jax.process_index() == 0:
+            print(job.images.summary(), file=sys.stderr)
         if (out / "generator.json").is_file():
             return cast(dict[str, Any], json.loads((out / "generator.json").read_text("utf-8")))
         with Training.begun(job, execution, out) as training:
