@@ -39,6 +39,11 @@ class UnitsOptions:
     of your own."""
     weights: str | None = None
     """A file of weights for a network's name, or "auto" to fetch its published ones."""
+    pixels: str | None = None
+    """What the network of --weights sees of pixels, if not what the declared one does, such as
+    torchvision or caffe; only --data needs it."""
+    entry: str | None = None
+    """The key of the weights, such as model_ema, in a file of --weights that has several."""
     layer: str | None = None
     """The only layer to list; with --data, each of its channels gets a line."""
     data: str | None = None
@@ -81,9 +86,10 @@ def _trained(options: UnitsOptions) -> "TrainedNetwork | None":
     from ppl_cnn.models.trained.loading import load
     from ppl_cnn.models.trained.model_folder import embedded_names
 
-    has_weights = options.weights is not None or options.model in embedded_names()
+    about_weights = (options.weights, options.pixels, options.entry)
+    has_weights = any(about_weights) or options.model in embedded_names()
     if has_weights or options.model not in NETWORKS:
-        return load(options.model, weights=options.weights)
+        return load(options.model, options.weights, entry=options.entry, pixels=options.pixels)
     if options.data is not None:
         raise ArgumentError(
             f"{options.model} comes without weights, which `data` needs. Give a file of them as "

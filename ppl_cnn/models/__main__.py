@@ -94,7 +94,7 @@ def import_weights(options: ImportOptions) -> None:
 def _read_names(path: Path, count: int) -> tuple[str, ...]:
     """The lines of a file of `count` names."""
     try:
-        names = tuple(line.strip() for line in path.read_text("utf-8").splitlines())
+        names = tuple(line.strip() for line in path.read_text("utf-8-sig").splitlines())
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it isn't UTF-8 text"
         raise FileError(

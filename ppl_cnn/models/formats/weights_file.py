@@ -37,9 +37,9 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     """All tensors of a weights file by their names in it, without a leading "module.".
 
     The content tells the format: safetensors, PyTorch (zip or legacy), caffemodel, npy, npz, a
-    pickle of NumPy arrays or PyTorch's tensors, or the index of a file in several parts (`model.safetensors.index.json`)
-    that lie beside it. Half precision becomes float32; other types stay. Code in the file is never
-    run, and the file's size bounds memory and time.
+    pickle of NumPy arrays or PyTorch's tensors, or the index of a file in several parts that lie
+    beside it (`model.safetensors.index.json`). Half precision becomes float32; other types stay.
+    Code in the file is never run, and the file's size bounds memory and time.
 
     Args:
         path: the file.
