@@ -78,7 +78,7 @@ def main(options: EvidenceOptions) -> None:
     options.print_values(named.choices)
     out = options.out or options.folder("evidence", named.target)
     command = shlex.join(["python", "-m", "ppl_cnn.evidence", *sys.argv[1:]])
-    origin = Origin(options.model, named.description, command)
+    origin = Origin(options.model_in_record, named.description, command)
     images = [each for each in named.densities if isinstance(each, EmpiricalDensity)]
     found: dict[str, LogZ] | dict[str, MeanWeight]
     if images:

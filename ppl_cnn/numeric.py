@@ -78,3 +78,15 @@ def whole(name: str, value: Any) -> int:
         raise ArgumentError(
             f"`{name}` must be a whole number, not {value!r}.", argument=name
         ) from None
+
+
+def real(name: str, value: Any) -> float:
+    """A real number, of any library.
+
+    Raises:
+        ArgumentError: it is none, such as "2" or 1j; `name` is the argument's name.
+    """
+    number = plain(value)
+    if not isinstance(number, int | float):
+        raise ArgumentError(f"`{name}` must be a number, not {value!r}.", argument=name)
+    return number

@@ -174,6 +174,8 @@ class SampleOptions(DensityOptions):
             unit=self.unit,
             model=self.model,
             weights=self.weights,
+            pixels=self.pixels,
+            entry=self.entry,
             response=self.response,
             preset="published",
             chains=self.chains,
@@ -259,7 +261,7 @@ def sampled(options: SampleOptions) -> tuple[Named, Path]:
             out,
             draws=options.draws,
             precision=options.precision,
-            origin=Origin(options.model, named.description, command),
+            origin=Origin(options.model_in_record, named.description, command),
             side_by_side=options.side_by_side,
         )
     if named.fitted is not None:

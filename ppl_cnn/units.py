@@ -41,7 +41,10 @@ class UnitsOptions:
     weights: str | None = None
     """A file of weights for a network's name, or "auto" to fetch its published ones."""
     pixels: str | None = None
-    """What an ONNX file's first layer sees of pixels, such as torchvision; only --data needs it."""
+    """What the network sees of pixels, such as torchvision or caffe. An ONNX file needs it with
+    --data; --weights do if it isn't what the declared network sees."""
+    entry: str | None = None
+    """The key of the weights, such as model_ema, in a file of --weights that has several."""
     layer: str | None = None
     """The only layer to list; with --data, each of its channels gets a line."""
     data: str | None = None
@@ -86,12 +89,13 @@ def _trained(options: UnitsOptions) -> "TrainedNetwork | None":
     from ppl_cnn.models.trained.loading import load
     from ppl_cnn.models.trained.model_folder import embedded_names
 
-    has_weights = options.weights is not None or options.model in embedded_names()
+    about_weights = (options.weights, options.pixels, options.entry)
+    has_weights = any(about_weights) or options.model in embedded_names()
     if has_weights or options.model not in NETWORKS:
         # The units don't depend on what is done to pixels, but responses to images do.
         is_listing = options.data is None and options.model.lower().endswith(".onnx")
         pixels = options.pixels or ("raw" if is_listing else None)
-        return load(options.model, options.weights, pixels=pixels)
+        return load(options.model, options.weights, entry=options.entry, pixels=pixels)
     if options.data is not None:
         raise ArgumentError(
             f"{options.model} comes without weights, which `data` needs. Give a file of them as "

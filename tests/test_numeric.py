@@ -56,6 +56,33 @@ FOREIGN = [
 ]
 
 
+KERNELS = [
+    (ppl_cnn.Split, "step_size", 0.25),
+    (ppl_cnn.Split, "angle", 0.5),
+    (ppl_cnn.ISIR, "fresh", 8),
+    (ppl_cnn.Tempered, "rungs", 4),
+    (ppl_cnn.HMC, "trajectory_length", 0.5),
+    (ppl_cnn.NUTS, "max_tree_depth", 3),
+]
+
+
+@pytest.mark.parametrize(("kernel", "name", "value"), KERNELS)
+def test_kernels_take_scalars_of_numpy_and_jax(kernel, name, value, refused, as_in_a_program):
+    text = str(kernel(**{name: value}))
+    for of in (np.asarray, np.float64 if isinstance(value, float) else np.int64, jnp.asarray):
+        assert str(kernel(**{name: of(value)})) == text
+    for wrong in (str(value), np.asarray([value]), None, -1):
+        with refused(f"`{name}`", kind=ArgumentError, argument=name):
+            kernel(**{name: wrong})
+
+
+@pytest.mark.parametrize("wrong", [2.5, "4", None])
+@pytest.mark.parametrize("name", ["rungs", "chains", "draws", "particles", "temperatures", "seed"])
+def test_numbers_of_evidence_are_whole(name, wrong, refused, as_in_a_program):
+    with refused(f"`{name}`", kind=ArgumentError, argument=name):
+        ppl_cnn.evidence([], **{name: wrong})
+
+
 @pytest.mark.parametrize("make", FOREIGN)
 def test_settings_take_scalars_of_numpy_and_jax(make, as_in_a_program):
     made = make()

@@ -29,7 +29,7 @@ class ImportOptions:
     """Converts a file of weights to a model's folder.
 
     Formats: PyTorch's .pth and .pt, .caffemodel, .safetensors (and the index of its parts), .npy,
-    .npz and pickled NumPy arrays. Code in a file is never run.
+    .npz and pickled arrays or tensors. Code in a file is never run.
     """
 
     file: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE")]

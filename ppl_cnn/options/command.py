@@ -17,7 +17,7 @@ import tyro
 from ppl_cnn.errors import InputError, one_line, printable, with_options
 from ppl_cnn.options.main import running_as
 from ppl_cnn.options.stopping import SAYINGS, Terminated, leave, stopping
-from ppl_cnn.options.terminal import speak_any_text
+from ppl_cnn.options.terminal import flushing, speak_any_text
 
 
 def run_command(
@@ -32,8 +32,8 @@ def run_command(
     """Parses the command line, runs an action on its options and exits.
 
     The process exits with 0, with 2 after one sentence on stderr if the input can't be used or a
-    file can't be written, with 130 if it was interrupted (Ctrl-C), or with 143 if it was told to
-    stop (SIGTERM).
+    file can't be written, with 130 if it was interrupted (Ctrl-C), with 141 and no word if what
+    reads its output has ended, or with 143 if it was told to stop (SIGTERM).
 
     Args:
         options_type: a dataclass, or a union of dataclasses for subcommands.
@@ -48,11 +48,13 @@ def run_command(
     for kind in _dataclasses_of(options_type):
         _join_help_lines(kind)
     given = {} if defaults is None else {"default": defaults}
-    options = tyro.cli(
-        options_type, prog=running_as.get() or prog, description=description, **given
-    )
+    with flushing():
+        options = tyro.cli(
+            options_type, prog=running_as.get() or prog, description=description, **given
+        )
     # The failure is printed only here, where its frames are gone and their progress bars closed.
-    failure = _failure(action, options, patience)
+    with flushing():
+        failure = _failure(action, options, patience)
     if failure is not None and failure.code > 128:
         leave(signal.Signals(failure.code - 128))
     if failure is not None:

@@ -72,13 +72,17 @@ class DensityOptions:
     name of a declared network, with --weights; an ONNX file, with --pixels; or
     package.module:factory for your own Flax NNX network."""
     weights: str | None = None
-    """A file of weights (safetensors, PyTorch, Caffe, npz, pickled arrays), or auto to fetch the
+    """A file of weights (safetensors, PyTorch, Caffe, npy, npz, pickles), or auto to fetch the
     network's published weights."""
     pixels: str | None = None
-    """What an ONNX file's first layer sees of pixels: torchvision, caffe, keras-tf, inception, raw,
-    or "mean=M,M,M scale=S,S,S order=RGB" for (pixels - M) * S of pixels from 0 to 255."""
+    """What the network sees of pixels: torchvision, caffe, keras-tf, inception, raw, or
+    "mean=M,M,M scale=S,S,S order=RGB" for (pixels - mean) * scale of pixels from 0 to 255. An ONNX
+    file needs it; --weights do if it isn't what the declared network sees."""
     classes: str | None = None
-    """The names of an ONNX file's classes: imagenet, or a text file with a name a line."""
+    """The names of the classes of an ONNX file or of --weights: imagenet, or a text file with a
+    name a line."""
+    entry: str | None = None
+    """The key of the weights, such as model_ema, in a file of --weights that has several."""
     response: Literal["pre", "post"] = "pre"
     """The unit's response before or after the nonlinearity that follows its layer."""
     preset: Annotated[Literal["published", "vivid"] | None, arg(aliases=["--recipe"])] = None
@@ -127,6 +131,11 @@ class DensityOptions:
     ] = FROM_PRESET
     """T. 1 is the published model; a lower T is a stronger tilt."""
 
+    @property
+    def model_in_record(self) -> str:
+        """What a run's record calls the network; with other pixels it is another one."""
+        return self.model if self.pixels is None else f"{self.model} (pixels {self.pixels})"
+
     def values(self) -> Preset:
         """The values in force of the options that a preset sets."""
         return resolved(self.preset, {name: getattr(self, name) for name in self._preset_options()})
@@ -150,7 +159,9 @@ class DensityOptions:
         from ppl_cnn.models.units.views import averaged
 
         values = self.values()
-        network = load(self.model, self.weights, pixels=self.pixels, classes=self.classes)
+        network = load(
+            self.model, self.weights, entry=self.entry, pixels=self.pixels, classes=self.classes
+        )
         if values.size is not None:
             with self._preset_named(network):
                 network = network.resized(values.size)

@@ -7,7 +7,7 @@ import sys
 from contextvars import ContextVar
 from importlib.resources import files
 
-from ppl_cnn.options.terminal import speak_any_text
+from ppl_cnn.options.terminal import flushing, speak_any_text
 
 SCRIPT = "ppl-cnn"
 running_as: ContextVar[str | None] = ContextVar("running_as", default=None)
@@ -25,7 +25,8 @@ def main() -> None:
     speak_any_text()
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
-        print(_help())
+        with flushing():
+            print(_help())
         return
     if name not in COMMANDS:
         close = difflib.get_close_matches(name, COMMANDS, n=1)

@@ -92,6 +92,41 @@ def torch_legacy(torch_record, torch_dict):
 
 
 @pytest.fixture
+def torch_pickle(torch_dict):
+    """A function of arrays to the pickle that Python's `pickle.dump` writes of them as tensors.
+
+    The storage of the first array may be read several times.
+    """
+
+    def storage(array, times):
+        name, memory = STORAGES[array.dtype.str], array.ravel(order="K")
+        place = _text("storage") + f"ctorch\n{name}Storage\n".encode() + _text("0") + _text("cpu")
+        whole = b"\x80\x02(" + place + _numbers(array.size)[1:-1] + b"NtQ."
+        head = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19." + b"\x80\x02M\xe9\x03." + b"\x80\x02}."
+        keys = b"\x80\x02](" + _text("0") + b"e."
+        inner = head + whole + keys + struct.pack("<q", array.size) + memory.tobytes()
+        read = b"ctorch.storage\n_load_from_bytes\n("
+        first = read + b"B" + struct.pack("<I", len(inner)) + inner + b"q\x00tR"
+        return first + (b"0" + read + b"h\x00tR") * (times - 1)
+
+    def record(array, times):
+        steps = [step // array.itemsize for step in array.strides]
+        return (
+            b"ctorch._utils\n_rebuild_tensor_v2\n("
+            + storage(array, times)
+            + b"K\x00"
+            + _numbers(*array.shape)
+            + _numbers(*steps)
+            + b"\x89}tR"
+        )
+
+    def content(arrays, times=1):
+        return torch_dict({name: record(array, times) for name, array in arrays.items()})
+
+    return content
+
+
+@pytest.fixture
 def caffe_field():
     """A function of a number and an integer or bytes to a field of Protocol Buffers."""
 

@@ -36,7 +36,9 @@ def weights(tmp_path, random_params):
 
 @pytest.mark.parametrize("names", [(), tuple("abcdefghij")])
 def test_a_file_becomes_a_folder_that_load_opens(weights, names, tmp_path, random_params, models):
-    (tmp_path / "names").write_text("".join(f"{name}\n" for name in names))
+    # As Notepad saves it.
+    text = "".join(f"{name}\n" for name in names)
+    (tmp_path / "names").write_text(text, encoding="utf-8-sig")
     options = ["--classes", tmp_path / "names"] if names else []
     out = tmp_path / "runs" / "lenet"
     run = models("import", weights, "--as", "lenet", "--out", out, *options)

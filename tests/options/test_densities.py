@@ -4,13 +4,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 import tyro
 
-from ppl_cnn import Averaged, Band, Bounded, Spectral
+from ppl_cnn import Averaged, Band, Bounded, Preprocessing, Spectral
 from ppl_cnn.evidence import EvidenceOptions
 from ppl_cnn.inference.kernels.registry import KERNELS
 from ppl_cnn.inference.runs.store import open_draws
+from ppl_cnn.models.networks.catalogue import LENET
+from ppl_cnn.models.networks.graph import weight_shapes
 from ppl_cnn.models.trained.model_folder import embedded_names
 from ppl_cnn.options.densities import DensityOptions
 from ppl_cnn.options.presets import PRESETS
@@ -98,6 +102,28 @@ def test_the_target_of_classes_goes_by_the_networks_training(given, targets, sai
     # The run's folder is named as when the target in force is given.
     folder = options.folder("split", named.target)
     assert ("log-prob" in str(folder)) == ("log-prob" in targets)
+
+
+def test_pixels_and_the_entry_of_a_checkpoint_reach_the_network(tmp_path):
+    """Also that of the published setting beside the run."""
+    np.savez(
+        tmp_path / "both.npz",
+        **{
+            f"{entry}.{layer}.{key}": np.full(shape, value, np.float32)
+            for entry, value in (("model", 1), ("model_ema", 2))
+            for layer, weights in weight_shapes(LENET).items()
+            for key, shape in weights.items()
+        },
+    )
+    given = ["--model", "lenet", "--weights", str(tmp_path / "both.npz"), "--unit", "conv1:0"]
+    pixels = "mean=72 scale=1/64 order=grey"
+    options = parsed(*given, "--pixels", pixels, "--entry", "model_ema")
+    for each in (options, options.published(tmp_path)):
+        unit = each.named().densities[0].unit
+        assert unit.preprocessing == Preprocessing((72.0,), (1 / 64,), "grey")
+        assert {float(np.max(leaf)) for leaf in jax.tree.leaves(unit.params)} <= {0.0, 2.0}
+        assert each.model_in_record == f"lenet (pixels {pixels})"
+    assert parsed(*given).model_in_record == "lenet"
 
 
 def test_a_record_has_the_target_in_force():

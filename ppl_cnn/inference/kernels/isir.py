@@ -13,10 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.kernels.adaptation import Tuned
 from ppl_cnn.inference.kernels.chain_state import ChainState, first_chain
-from ppl_cnn.inference.kernels.kernel import Statistic, parsed_count
+from ppl_cnn.inference.kernels.kernel import Statistic, at_least_one, parsed_count
 from ppl_cnn.inference.kernels.tilt_kernel import TiltKernel
 from ppl_cnn.inference.kernels.trajectory import (
     FIRST_ANGLE,
@@ -75,9 +74,7 @@ class ISIR(TiltKernel[ChainState]):
         self, tilt: Tilt | None = None, *, fresh: int = FRESH, target_accept_prob: float = 0.8
     ) -> None:
         super().__init__(tilt, target_accept_prob=target_accept_prob)
-        if fresh < 1:
-            raise ArgumentError(f"`fresh` must be at least 1, not {fresh}.", argument="fresh")
-        self._fresh = fresh
+        self._fresh = at_least_one("fresh", fresh)
 
     @classmethod
     def parse(cls, value: str) -> Self:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.kernels.adaptation import Feedback, Tuned
+from ppl_cnn.numeric import real, whole
 
 type State = PyTree
 """A kernel's state, of one chain or of several with a leading axis. Only the kernel reads it."""
@@ -246,24 +247,40 @@ def parsed_count(name: str, value: str, *, what: str, letter: str) -> int:
     return int(value)
 
 
-def check_positive(name: str, value: float) -> None:
-    """Refuses a setting that is not a positive finite number.
+def positive(name: str, value: float) -> float:
+    """A setting that must be a positive finite number, of any library.
 
     Raises:
         ArgumentError: with the setting's name.
     """
-    if not 0 < value < float("inf"):
+    number = real(name, value)
+    if not 0 < number < float("inf"):
         raise ArgumentError(f"`{name}` must be positive and finite, not {value}.", argument=name)
+    return number
 
 
-def check_acceptance(name: str, value: float) -> None:
-    """Refuses an acceptance probability that is not between 0 and 1.
+def acceptance(name: str, value: float) -> float:
+    """A setting that must be an acceptance probability between 0 and 1, of any library.
 
     Raises:
         ArgumentError: with the argument's name.
     """
-    if not 0 < value < 1:
+    number = real(name, value)
+    if not 0 < number < 1:
         raise ArgumentError(f"`{name}` must be between 0 and 1, not {value}.", argument=name)
+    return number
+
+
+def at_least_one(name: str, value: int) -> int:
+    """A setting that must be a whole number from 1 on, of any library.
+
+    Raises:
+        ArgumentError: with the argument's name.
+    """
+    number = whole(name, value)
+    if number < 1:
+        raise ArgumentError(f"`{name}` must be at least 1, not {value}.", argument=name)
+    return number
 
 
 def zeros_of(transition: Transition) -> Transition:

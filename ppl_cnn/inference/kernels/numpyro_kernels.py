@@ -25,8 +25,9 @@ from ppl_cnn.inference.kernels.kernel import (
     Statistic,
     Target,
     Transition,
-    check_acceptance,
-    check_positive,
+    acceptance,
+    at_least_one,
+    positive,
     reported,
     with_settings,
 )
@@ -79,8 +80,7 @@ class _OfNumPyro(Kernel):
     """NumPyro's kernel, once there is a target."""
 
     def __init__(self, target_accept_prob: float) -> None:
-        check_acceptance("target_accept_prob", target_accept_prob)
-        self.target_accept_prob = target_accept_prob
+        self.target_accept_prob = acceptance("target_accept_prob", target_accept_prob)
 
     @abstractmethod
     def _made(self, **common: Any) -> MCMCKernel:
@@ -171,8 +171,7 @@ class HMC(_OfNumPyro):
         self, *, trajectory_length: float = QUARTER, target_accept_prob: float = 0.8
     ) -> None:
         super().__init__(target_accept_prob)
-        check_positive("trajectory_length", trajectory_length)
-        self._length = trajectory_length
+        self._length = positive("trajectory_length", trajectory_length)
 
     def __str__(self) -> str:
         """`hmc`, with the settings that are not the defaults."""
@@ -202,12 +201,7 @@ class NUTS(_OfNumPyro):
 
     def __init__(self, *, max_tree_depth: int = DEEPEST, target_accept_prob: float = 0.8) -> None:
         super().__init__(target_accept_prob)
-        if max_tree_depth < 1:
-            raise ArgumentError(
-                f"`max_tree_depth` must be at least 1, not {max_tree_depth}.",
-                argument="max_tree_depth",
-            )
-        self._deepest = max_tree_depth
+        self._deepest = at_least_one("max_tree_depth", max_tree_depth)
 
     def __str__(self) -> str:
         """`nuts`, with the settings that are not the defaults."""

@@ -6,7 +6,7 @@ from jaxtyping import Array
 
 from ppl_cnn.inference.kernels.adaptation import Tuned
 from ppl_cnn.inference.kernels.chain_state import ChainState, first_chain
-from ppl_cnn.inference.kernels.kernel import check_positive, with_settings
+from ppl_cnn.inference.kernels.kernel import positive, with_settings
 from ppl_cnn.inference.kernels.tilt_kernel import TiltKernel
 from ppl_cnn.inference.kernels.trajectory import (
     FIRST_ANGLE,
@@ -61,9 +61,8 @@ class Split(TiltKernel[ChainState]):
         angle: float = FIRST_ANGLE,
     ) -> None:
         super().__init__(tilt, target_accept_prob=target_accept_prob)
-        check_positive("step_size", step_size)
-        check_positive("angle", angle)
-        self._step_size, self._angle = step_size, angle
+        self._step_size = positive("step_size", step_size)
+        self._angle = positive("angle", angle)
 
     def __str__(self) -> str:
         """`split`, with the settings that are not the defaults."""

@@ -15,10 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.kernels.adaptation import Tuned
 from ppl_cnn.inference.kernels.chain_state import ChainState, first_chain
-from ppl_cnn.inference.kernels.kernel import Ladder, Statistic, Transition, parsed_count
+from ppl_cnn.inference.kernels.kernel import (
+    Ladder,
+    Statistic,
+    Transition,
+    at_least_one,
+    parsed_count,
+)
 from ppl_cnn.inference.kernels.tilt_kernel import TiltKernel
 from ppl_cnn.inference.kernels.trajectory import (
     FIRST_ANGLE,
@@ -150,9 +155,7 @@ class Tempered(TiltKernel[TemperedState]):
         self, tilt: Tilt | None = None, *, rungs: int = RUNGS, target_accept_prob: float = 0.8
     ) -> None:
         super().__init__(tilt, target_accept_prob=target_accept_prob)
-        if rungs < 1:
-            raise ArgumentError(f"`rungs` must be at least 1, not {rungs}.", argument="rungs")
-        self._rungs = rungs
+        self._rungs = at_least_one("rungs", rungs)
 
     @classmethod
     def parse(cls, value: str) -> Self:

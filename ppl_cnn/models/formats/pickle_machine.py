@@ -101,17 +101,21 @@ class Encode:
     """The stand-in for `_codecs.encode`, by which Python 3 writes bytes in protocol 2."""
 
 
+def _refused(_: object) -> object:
+    raise ContentError("refers to objects outside the file.")
+
+
 class Machine:
     """Follows the instructions of one pickle or several.
 
     Args:
         stands: "module name" of a Python object -> its stand-in, a function of ours or a value; all
             other objects become placeholders.
-        persistent: a function from a persistent id to its object.
+        persistent: a function from a persistent id to its object; by default there are none.
     """
 
     def __init__(
-        self, stands: Mapping[str, object], persistent: Callable[[object], object]
+        self, stands: Mapping[str, object], persistent: Callable[[object], object] = _refused
     ) -> None:
         self.stands = stands
         self.persistent = persistent

@@ -1,17 +1,18 @@
-"""Readers of PyTorch's two formats, without PyTorch.
+"""Readers of PyTorch's two formats, and of pickles of its tensors, without PyTorch.
 
 The source of the formats is torch/serialization.py of PyTorch 2.13. A zip file (since 1.6) has a
 pickle `data.pkl`, in which the persistent id ("storage", type, key, device, count) stands for the
 numbers in the member `data/key`. A legacy file has five pickles one after another: a magic number,
 a version, the writer's machine, the object, and the keys of its storages. The storages follow in
-the order of the keys, each as its count (int64) and its numbers.
+the order of the keys, each as its count (int64) and its numbers. Python's own `pickle.dump` writes
+each storage as the bytes of a legacy file that holds it alone.
 """
 
 import io
 import math
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import ml_dtypes
@@ -142,6 +143,39 @@ def read_legacy(content: bytes) -> dict[str, np.ndarray]:
     Raises:
         ContentError: the content is damaged, or contains no tensors by names.
     """
+    value, parts = _legacy(content)
+    return named(value, _arrays(lambda key: parts.get(key, memoryview(b""))))
+
+
+def read_pickle(content: bytes | memoryview) -> dict[str, np.ndarray]:
+    """The tensors and NumPy arrays of a plain pickle by name, as `pickle.dump` writes a state dict.
+
+    Raises:
+        ContentError: the pickle is damaged, or contains no tensors by names.
+    """
+    parts: dict[str, memoryview] = {}
+    readable = len(content)
+
+    def storage_of(*arguments: object) -> Storage:
+        nonlocal readable
+        match arguments:
+            case (bytes(inner),) if LEGACY in inner[:15] and len(inner) <= readable:
+                # The bytes are in the file once, but it may have them read any number of times.
+                readable -= len(inner)
+                storage, own = _legacy(inner)
+                if isinstance(storage, Storage) and storage.key in own:
+                    key = str(len(parts))
+                    parts[key] = own[storage.key]
+                    return replace(storage, key=key)
+        raise ContentError("contains a damaged PyTorch storage.")
+
+    stands = {**_STANDS, "torch.storage _load_from_bytes": storage_of}
+    value = Machine(stands).load(io.BytesIO(content))
+    return named(value, _arrays(parts.__getitem__))
+
+
+def _legacy(content: bytes) -> tuple[object, dict[str, memoryview]]:
+    """The object of a legacy file's content, and the bytes of its storages by their keys."""
     file = io.BytesIO(content)
     storages: dict[str, Storage] = {}
     magic, version, _, value, keys = (_load(file, storages) for _ in range(5))
@@ -152,7 +186,7 @@ def read_legacy(content: bytes) -> dict[str, np.ndarray]:
         if not isinstance(key, str) or key not in storages:
             raise ContentError("contains a storage that no tensor uses.")
         parts[key] = _stored(file, content, storages[key].dtype.itemsize)
-    return named(value, _arrays(lambda key: parts.get(key, memoryview(b""))))
+    return value, parts
 
 
 def _stored(file: io.BytesIO, content: bytes, itemsize: int) -> memoryview:

@@ -15,8 +15,7 @@ from ppl_cnn.models.formats.caffe import CaffeLayer, read_caffemodel
 from ppl_cnn.models.formats.errors import ContentError
 from ppl_cnn.models.formats.foreign import beginning, foreign, foreign_archive
 from ppl_cnn.models.formats.names import shown
-from ppl_cnn.models.formats.numpy_pickles import arrays_of
-from ppl_cnn.models.formats.torch_files import LEGACY, read_legacy, read_zip
+from ppl_cnn.models.formats.torch_files import LEGACY, read_legacy, read_pickle, read_zip
 
 GROWTH = 64
 """Largest ratio of the tensors' size to the file's; compressed, half-precision and overlapping
@@ -38,9 +37,9 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     """All tensors of a weights file by their names in it, without a leading "module.".
 
     The content tells the format: safetensors, PyTorch (zip or legacy), caffemodel, npy, npz, a
-    pickle of NumPy arrays, or the index of a file in several parts (`model.safetensors.index.json`)
-    that lie beside it. Half precision becomes float32; other types stay. Code in the file is never
-    run, and the file's size bounds memory and time.
+    pickle of NumPy arrays or PyTorch's tensors, or the index of a file in several parts that lie
+    beside it (`model.safetensors.index.json`). Half precision becomes float32; other types stay.
+    Code in the file is never run, and the file's size bounds memory and time.
 
     Args:
         path: the file.
@@ -166,7 +165,7 @@ def _read(content: bytes) -> WeightsFile:
     if content[:1] == b"\x80":
         if LEGACY in content[:15]:
             return WeightsFile(read_legacy(content))
-        return WeightsFile(with_our_names(arrays_of(content)))
+        return WeightsFile(with_our_names(read_pickle(content)))
     if content[:6] == b"\x93NUMPY":
         return WeightsFile(read_npy(content))
     if content[257:262] == b"ustar":

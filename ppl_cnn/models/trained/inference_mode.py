@@ -1,7 +1,7 @@
-"""Inference mode: how a module is called so that an image's scores are its own, and the check."""
+"""What is checked of a module when it is opened: that scores are each image's own, and logits."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -41,28 +41,29 @@ def inference_arguments(module: object) -> dict[str, bool]:
     }
 
 
-def check_images_are_apart(
+def check_responses(
     respond: Callable[[Weights, Images], Mapping[str, Array]],
     weights: Weights,
     *,
     image_shape: tuple[int, int, int],
-    layers: Mapping[str, object],
+    layers: Sequence[str],
     name: str,
 ) -> None:
-    """Refuses a network whose responses to an image depend on the other images of its batch.
+    """Refuses a network that isn't in inference mode, or whose scores are probabilities.
 
     An image is put into two batches, at another place and beside another image. Statistics of
-    the batch and noise that is drawn for it give it other responses there.
+    the batch and noise that is drawn for it give it other responses there. Scores that are
+    positive and sum to one for every image are taken for a softmax's.
 
     Args:
         respond: the responses to a batch of images in pixel units minus the mean.
         weights: the weights to pass to it.
         image_shape: (row, col, channel).
-        layers: the names of the layers to compare.
+        layers: the names of the layers to compare; the last has the scores.
         name: the network's name, for the error.
 
     Raises:
-        MismatchError: with the layer that responds otherwise.
+        MismatchError: with the layer that responds otherwise, or the word for such scores.
     """
     random = np.random.default_rng(0)
     image, beside, other = (
@@ -82,3 +83,9 @@ def check_images_are_apart(
                 f"running averages and no dropout, for example by a parameter `train=False` of its "
                 f"call."
             )
+    scores = np.concatenate([before[layers[-1]], after[layers[-1]]]).astype(np.float64)
+    if scores.shape[1] > 1 and (scores >= 0).all() and np.allclose(scores.sum(1), 1, 0, _TOLERANCE):
+        raise MismatchError(
+            f"{name} returns probabilities: its {scores.shape[1]} scores are positive and sum to "
+            f"1. Let it return the logits, which are what its softmax is taken of."
+        )

@@ -24,7 +24,7 @@ from ppl_cnn.models.trained.captured import (
     unbridged,
 )
 from ppl_cnn.models.trained.cnn import preprocess
-from ppl_cnn.models.trained.inference_mode import check_images_are_apart
+from ppl_cnn.models.trained.inference_mode import check_responses
 from ppl_cnn.models.trained.module_unit import ModuleUnit
 from ppl_cnn.models.trained.suited_target import suited_target
 from ppl_cnn.models.units.listing import LayerUnits
@@ -70,7 +70,8 @@ class ModuleNetwork:
     Raises:
         ArgumentError: the module can't be called on such images, or returns no scores; or the
             image's shape is none.
-        MismatchError: preprocessing or classes don't fit the module.
+        MismatchError: preprocessing or classes don't fit the module, it isn't in inference mode,
+            or it returns probabilities in place of logits.
 
     Examples:
         >>> import jax.numpy as jnp, ppl_cnn
@@ -110,11 +111,11 @@ class ModuleNetwork:
         self._module, self.weights = CapturedModule.of(module)
         self.keys = named_leaves(self._module.keys)[0].keys()
         self.layers = self._find_layers()
-        check_images_are_apart(
+        check_responses(
             self._responses,
             self.weights,
             image_shape=self.image_shape,
-            layers=self.layers,
+            layers=[*self.layers],
             name=self.name,
         )
         self.classes = tuple(map(printable, classes))

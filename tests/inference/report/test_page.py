@@ -3,6 +3,7 @@ import csv
 import hashlib
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -128,6 +129,12 @@ def test_files_beside_the_page(run):
 def test_names_are_escaped(page):
     assert "<i>" not in page.source.replace('<i class="plot"', "")
     assert "<i>&5:1 of alexnet-fashion" in page.text
+
+
+def test_names_of_folders_need_not_be_utf_8(tmp_path, write_run, noise, parsed):
+    folder = tmp_path / os.fsdecode(b"caf\xe9 #1, 50%")
+    write_run(folder, noise(2, 8, SHAPE), config={"model": f"runs/{folder.name}"})
+    assert "caf\\udce9 #1, 50%" in parsed(report(folder).read_text("utf-8")).source
 
 
 def test_the_cost_is_told(run, page):

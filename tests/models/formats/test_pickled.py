@@ -52,6 +52,29 @@ def test_names_of_numpy_1_and_2_are_known():
     np.testing.assert_array_equal(tensors_of(content.replace(new, old))["a"], KERNEL)
 
 
+def test_tensors_that_pythons_pickle_wrote(torch_pickle):
+    """As `pickle.dump(module.state_dict(), file)` does, each with a storage of its own."""
+    arrays = {"conv1.weight": KERNEL, "conv1.bias": BIAS, "turned": KERNEL[0, 0].T}
+    found = tensors_of(torch_pickle(arrays))
+    assert set(found) == set(arrays)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array)
+        assert found[name].dtype == array.dtype
+
+
+def test_a_storage_in_a_pickle_is_read_once(torch_pickle, unreadable):
+    content = torch_pickle({"a": np.zeros(30_000, np.float32)}, times=50)
+    with unreadable("damaged PyTorch storage"):
+        tensors_of(content)
+
+
+def test_a_pickle_of_tensors_that_is_cut_short_is_refused(torch_pickle, unreadable):
+    content = torch_pickle({"a": BIAS})
+    for cut in (content.replace(b"cpu", b"cpv", 1)[:-40], content.replace(b"\x19.", b"\x18.")):
+        with unreadable():
+            tensors_of(cut)
+
+
 def test_arrays_that_python_2_wrote():
     content = pickle.dumps({"a": BIAS}, 3)
     for data in (b"b", BIAS.tobytes()):

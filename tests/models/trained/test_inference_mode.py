@@ -189,3 +189,17 @@ def test_a_linen_module_opens_through_the_bridge(make, prefix, images):
 
 def test_a_bridged_module_is_named_after_the_linen_module():
     assert ModuleNetwork(bridged(), SHAPE).name == "InLinen"
+
+
+class WithSoftmax(nnx.Module):
+    def __init__(self, dtype):
+        self.out = nnx.Linear(3, 4, dtype=dtype, rngs=nnx.Rngs(0))
+
+    def __call__(self, x):
+        return jax.nn.softmax(self.out(x.mean((1, 2))))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_probabilities_in_place_of_logits_are_refused(dtype, refused):
+    with refused("WithSoftmax returns probabilities", "logits", kind=MismatchError):
+        ModuleNetwork(WithSoftmax(dtype), SHAPE)

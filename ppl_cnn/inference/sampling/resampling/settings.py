@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Self
 
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.sampling.settings import check_count, check_seed
-from ppl_cnn.numeric import plain_fields
+from ppl_cnn.numeric import plain_fields, whole
 
 PROPOSALS = 10_000
 """Draws of the reference, unless a number is given."""
@@ -40,7 +40,7 @@ class Resample:
 
     def __post_init__(self) -> None:
         plain_fields(self)
-        if not 2 <= self.proposals <= MOST_PROPOSALS:
+        if not 2 <= whole("proposals", self.proposals) <= MOST_PROPOSALS:
             raise ArgumentError(
                 f"`kernel=resample` needs 2 to {MOST_PROPOSALS} draws of the reference, not "
                 f"{self.proposals}.",

@@ -22,7 +22,7 @@ from ppl_cnn.inference.sampling.starts.start import (
     UnitChains,
 )
 from ppl_cnn.models.density import DensityParams, TiltedDensity
-from ppl_cnn.numeric import plain_fields
+from ppl_cnn.numeric import plain_fields, whole
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Rto(Start):
 
     def __post_init__(self) -> None:
         plain_fields(self)
-        if self.steps < 1:
+        if whole("steps", self.steps) < 1:
             raise ArgumentError(f"`steps` must be at least 1, not {self.steps}.", argument="steps")
 
     def __str__(self) -> str:
@@ -116,7 +116,7 @@ class Annealed(Start):
 
     def __post_init__(self) -> None:
         plain_fields(self)
-        if self.particles < 2:
+        if whole("particles", self.particles) < 2:
             raise ArgumentError(
                 f"`particles` must be at least 2, not {self.particles}.", argument="particles"
             )

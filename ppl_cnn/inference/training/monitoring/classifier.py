@@ -72,17 +72,21 @@ def describe_error(result: Mapping[str, float]) -> str:
     def percent(key: str) -> str:
         return f"{100 * result[key]:.2f}"
 
+    def top5(views: str = "") -> str:
+        if f"{views}top5_error" not in result:
+            return ""
+        error, spread = percent(f"{views}top5_error"), percent(f"{views}top5_standard_error")
+        return f", top-5 {error} ± {spread} %"
+
     views = ""
     if "ten_views_test_error" in result:
         views = (
             f"; by ten views {percent('ten_views_test_error')} ± "
-            f"{percent('ten_views_standard_error')} %, top-5 {percent('ten_views_top5_error')} ± "
-            f"{percent('ten_views_top5_standard_error')} %"
+            f"{percent('ten_views_standard_error')} %{top5('ten_views_')}"
         )
     return (
         f"test error {percent('test_error')} ± {percent('standard_error')} % "
-        f"({percent('test_error_without_alpha')} % without alpha), "
-        f"top-5 {percent('top5_error')} ± {percent('top5_standard_error')} %, "
+        f"({percent('test_error_without_alpha')} % without alpha){top5()}, "
         f"calibration error {percent('calibration_error')} % "
         f"({percent('calibration_error_without_alpha')} % without alpha){views}"
     )

@@ -215,6 +215,11 @@ def test_results_in_words():
         "test error 25.00 ± 1.00 % (50.00 % without alpha), top-5 2.00 ± 0.30 %, "
         "calibration error 5.00 % (10.00 % without alpha)"
     )
+    few = {key: value for key, value in RESULT.items() if not key.startswith("top5")}
+    assert describe_error(few) == (
+        "test error 25.00 ± 1.00 % (50.00 % without alpha), "
+        "calibration error 5.00 % (10.00 % without alpha)"
+    )
 
 
 # What a step reports.
