@@ -12,7 +12,7 @@ VENV := .venv-$(shell $(PYTHON) -c 'import sys; print("{}.{}".format(*sys.versio
 endif
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-quick test-all lint format environment system-packages clean
+.PHONY: help demo test tests test-quick test-all test-cuda-compile lint format environment system-packages clean
 
 help:  ## What the targets do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -34,11 +34,14 @@ lint: $(VENV)/installed  ## Formatting, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Files in their own order, the notebook first: xdist would put those of few tests last, and these
-# are the longest.
+# Files in the order of conftest.py: xdist would put those of few tests last, and these are the longest.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-test: lint  ## Lint, types, tests and the notebook, 15 minutes on two cores
+# Types are checked beside the tests, which leaves a core idle for the shorter time.
+test: $(VENV)/installed  ## Lint, types, tests and the notebook, 15 minutes on two cores
+	@$(MAKE) --no-print-directory --jobs=2 lint tests
+
+tests: $(VENV)/installed
 	$(PYTEST)
 
 # Each room's tests that take little: what another Python or other versions would break shows here.
@@ -50,6 +53,9 @@ test-quick: $(VENV)/installed  ## A part of the tests, 2 minutes; with PYTHON=py
 
 test-all: lint  ## The tests and the long proofs, 37 minutes on two cores
 	$(PYTEST) -m "long or not long"
+
+test-cuda-compile: $(VENV)/installed  ## Compiles the programs for H100 and H200, without a GPU; needs EXTRAS=dev,cuda-compile
+	$(BIN)/python -m pytest -m "long or not long" tests/machines
 
 format: $(VENV)/installed  ## Formats the code
 	$(BIN)/ruff format .

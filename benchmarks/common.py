@@ -77,7 +77,9 @@ def squeezenet(size: int | None = None, *, toy: bool = False) -> CNN:
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The JSON objects of a file, one a line; none if there is no file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return (
+        [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    )
 
 
 def missing[T](path: Path, wanted: Iterable[T], key: Callable[[dict[str, Any]], T]) -> list[T]:
@@ -94,7 +96,7 @@ def missing[T](path: Path, wanted: Iterable[T], key: Callable[[dict[str, Any]], 
 
 def add_line(path: Path, line: dict[str, Any]) -> None:
     """Adds a JSON object to a file."""
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
 

@@ -5,6 +5,7 @@ names a function's arguments in backticks, alone (`draws`) or with a value (`dra
 prints them as its options (`--draws`, `--draws 2000`).
 """
 
+import os
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -117,3 +118,23 @@ def one_line(error: Exception) -> str:
     """An exception's type and the first line of its text, for the end of a sentence."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0]}".rstrip(".: ")
+
+
+def shown(path: str | Path) -> str:
+    """A path as text on one line: what can't be printed, or isn't UTF-8, is escaped.
+
+    Examples:
+        >>> shown("two\\nlines")
+        'two\\\\nlines'
+    """
+    return printable(os.fsencode(path).decode("utf-8", "backslashreplace"))
+
+
+def printable(text: str) -> str:
+    """A text on one line: line breaks, control characters and bytes that aren't UTF-8 are escaped.
+
+    Examples:
+        >>> printable("dog\\ncat")
+        'dog\\\\ncat'
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

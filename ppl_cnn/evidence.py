@@ -48,6 +48,24 @@ class EvidenceOptions(DensityOptions):
     out: Path | None = None
     """The run's folder (default: runs/MODEL-UNIT-evidence)."""
 
+    def check(self) -> None:
+        """Refuses numbers that can't be used, before the network is opened.
+
+        Raises:
+            ArgumentError: one is out of range.
+        """
+        from ppl_cnn.inference.sampling.evidence import check_settings
+
+        check_settings(
+            rungs=self.rungs,
+            chains=self.chains,
+            draws=self.draws,
+            warmup=self.warmup,
+            particles=self.particles,
+            temperatures=self.temperatures,
+            seed=self.seed,
+        )
+
 
 def main(options: EvidenceOptions) -> None:
     """Estimates and prints a table."""
@@ -55,6 +73,7 @@ def main(options: EvidenceOptions) -> None:
     from ppl_cnn.inference.sampling.evidence import evidence, evidence_of_images
     from ppl_cnn.models.empirical_density import EmpiricalDensity
 
+    options.check()
     named = options.named()
     options.print_values(named.choices)
     out = options.out or options.folder("evidence", named.target)

@@ -19,6 +19,7 @@ import tyro
 
 from ppl_cnn.inference.training.execution import Execution, Processes
 from ppl_cnn.inference.training.generators.recipe import GeneratorRecipe
+from ppl_cnn.machines.arithmetic import keep_programs, repeatable
 from ppl_cnn.options.command import run_command
 from ppl_cnn.options.overrides import overrides_of
 
@@ -60,6 +61,8 @@ def main(options: GeneratorOptions) -> None:
 
         print(dry_run(recipe, execution))
         return
+    if execution.deterministic:
+        repeatable()
     Processes(**options.processes).join()
     import jax
 
@@ -68,6 +71,8 @@ def main(options: GeneratorOptions) -> None:
 
     name = recipe.data.removeprefix("folder:").rstrip("/").rpartition("/")[2]
     out = options.out or Path("runs") / f"generator-{name}"
+    if execution.deterministic:
+        keep_programs(out / ".programs")
     command = shlex.join(["python", "-m", "ppl_cnn.generator", *sys.argv[1:]])
     judge = Judge.named(options.judge, recipe.data)
     train_generator(recipe, out=out, execution=execution, judge=judge, command=command)
@@ -79,4 +84,11 @@ def main(options: GeneratorOptions) -> None:
 
 
 if __name__ == "__main__":
-    run_command(GeneratorOptions, main, prog="python -m ppl_cnn.generator", description=__doc__)
+    # A step under way and its checkpoint have this long.
+    run_command(
+        GeneratorOptions,
+        main,
+        prog="python -m ppl_cnn.generator",
+        description=__doc__,
+        patience=25.0,
+    )

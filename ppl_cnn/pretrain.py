@@ -3,12 +3,15 @@
 The generative gradient is a softmax over the batch for each class; the discriminative gradient is a
 softmax over the classes for each image. The run's folder gets run.json, metrics.jsonl,
 tensorboard/, checkpoints/ and at the end curves.png, weights.safetensors and model.json, which
-`python -m ppl_cnn.sample --model` opens.
+`python -m ppl_cnn.sample --model` opens. The network's last layer has as many channels as the data
+has classes.
 
 Examples:
     python -m ppl_cnn.pretrain
+    python -m ppl_cnn.pretrain --data folder:PATH
+    python -m ppl_cnn.pretrain --network mine:factory --data folder:PATH
     python -m ppl_cnn.pretrain --stages discriminative:12 --out runs/plain
-    python -m ppl_cnn.pretrain --config alexnet-imagenet --dry-run
+    python -m ppl_cnn.pretrain --config alexnet-imagenet --dry-run --for h100:8
 """
 
 import shlex
@@ -19,10 +22,14 @@ from typing import Annotated, Any
 
 import tyro
 
+from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.training.execution import Execution, Processes
 from ppl_cnn.inference.training.recipe import Recipe, recipe_summaries
+from ppl_cnn.machines.arithmetic import keep_programs, repeatable
+from ppl_cnn.machines.described import Machine
 from ppl_cnn.options.command import run_command
 from ppl_cnn.options.overrides import overrides_of
+from ppl_cnn.user_modules import names_an_object
 
 _RECIPES = " ".join(f"{name}: {summary}." for name, summary in recipe_summaries().items())
 
@@ -56,6 +63,10 @@ class PretrainOptions:
     """Compile the training steps for the devices here and print what they need, without training.
     The data need not be prepared. JAX_NUM_CPU_DEVICES=8 in the environment makes eight devices of a
     CPU."""
+    machine: Annotated[str | None, tyro.conf.arg(name="for", metavar="GPU")] = None
+    """With --dry-run: compile for this machine in place of the devices here: a100, h100 or h200,
+    with a number of GPUs such as h100:8, or h100:2x8 for two hosts of eight. That needs
+    ppl_cnn[cuda-compile], but no GPU."""
 
 
 def main(options: PretrainOptions) -> None:
@@ -64,11 +75,16 @@ def main(options: PretrainOptions) -> None:
         Recipe.read(options.config, **options.recipe),
         Execution(**options.execution),
     )
+    machine = None if options.machine is None else Machine.parse(options.machine)
     if options.dry_run:
         from ppl_cnn.inference.training.dry_run import dry_run
 
-        print(dry_run(recipe, execution))
+        print(dry_run(recipe, execution, machine))
         return
+    if machine is not None:
+        raise ArgumentError("`for` needs `dry_run`: a run takes the devices here.", argument="for")
+    if execution.deterministic:
+        repeatable()
     Processes(**options.processes).join()
     import jax
 
@@ -76,12 +92,23 @@ def main(options: PretrainOptions) -> None:
     from ppl_cnn.inference.training.monitoring.classifier import describe_error
 
     out = options.out or Path("runs") / Path(options.config).stem
+    if execution.deterministic:
+        keep_programs(out / ".programs")
     command = shlex.join(["python", "-m", "ppl_cnn.pretrain", *sys.argv[1:]])
     result = train(recipe, out=out, execution=execution, command=command)
     if jax.process_index() == 0:
+        own = names_an_object(recipe.network)
+        model = f"{recipe.network} --weights {out}" if own else f"{out}"
         print(f"{recipe.network} on {recipe.data}: {describe_error(result)}")
-        print(f"python -m ppl_cnn.sample --model {out} --unit ...    samples its units")
+        print(f"python -m ppl_cnn.sample --model {model} --unit ...    samples its units")
 
 
 if __name__ == "__main__":
-    run_command(PretrainOptions, main, prog="python -m ppl_cnn.pretrain", description=__doc__)
+    # A step under way and its checkpoint have this long.
+    run_command(
+        PretrainOptions,
+        main,
+        prog="python -m ppl_cnn.pretrain",
+        description=__doc__,
+        patience=25.0,
+    )

@@ -12,6 +12,7 @@ Examples:
     python -m ppl_cnn.sample --model alexnet --weights bvlc_alexnet.caffemodel --unit class:goldfish
     python -m ppl_cnn.sample --model squeezenet1.1 --weights auto --unit class:banana --preset vivid
     python -m ppl_cnn.sample --unit class:Bag --reference data:fashion-embedded
+    python -m ppl_cnn.sample --unit conv5:12 --chains 64 --dry-run --for h200
 """
 
 import shlex
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from ppl_cnn.errors import ArgumentError
 from ppl_cnn.options.command import run_command
 from ppl_cnn.options.densities import DensityOptions, Named
 from ppl_cnn.options.presets import FROM_PRESET, FromPreset, default_hint
@@ -96,6 +98,34 @@ class SampleOptions(DensityOptions):
     out: Path | None = None
     """The run's folder (default: runs/MODEL-UNIT-KERNEL). The same command resumes a run that was
     stopped."""
+    precision: Literal["default", "high", "highest"] = "highest"
+    """How exact products are on devices that have less than float32's. highest: float32. default:
+    as fast as the device can, on GPUs TF32, which lowers acceptance at low temperatures. high:
+    between the two."""
+    deterministic: bool = False
+    """On a GPU, compute to the same bits at each run, which takes longer; CPUs do so in any case.
+    Compiled programs are kept in the run's folder."""
+    dry_run: bool = False
+    """Compile the programs and print what they need, without sampling."""
+    machine: Annotated[str | None, tyro.conf.arg(name="for", metavar="GPU")] = None
+    """With --dry-run: compile for this machine in place of the devices here: a100, h100 or h200,
+    with a number of GPUs such as h100:8. That needs ppl_cnn[cuda-compile], but no GPU."""
+
+    def check(self) -> None:
+        """Refuses what can't be sampled or reported, before the network is opened.
+
+        Raises:
+            InputError: a setting is out of range, or unknown.
+        """
+        from ppl_cnn.inference.diagnostics.thresholds import MIN_DRAWS
+        from ppl_cnn.inference.sampling.methods import parse_method
+
+        self.settings(parse_method(self.kernel or "split"))
+        if self.draws < MIN_DRAWS:
+            raise ArgumentError(
+                f"The report needs `draws={MIN_DRAWS}` or more per chain, not {self.draws}.",
+                argument="draws",
+            )
 
     @property
     def starts(self) -> str:
@@ -150,18 +180,52 @@ class SampleOptions(DensityOptions):
             side_by_side=self.side_by_side,
             seed=self.seed,
             out=out / PUBLISHED,
+            precision=self.precision,
+            deterministic=self.deterministic,
         )
 
 
 def main(options: SampleOptions) -> None:
     """Samples, also what is to be seen beside it, writes the report and prints its path."""
     from ppl_cnn.inference.report.page import report
+    from ppl_cnn.machines.arithmetic import repeatable
 
+    if options.deterministic:
+        repeatable()
+    if options.dry_run:
+        print(needed(options))
+        return
+    if options.machine is not None:
+        raise ArgumentError("`for` needs `dry_run`: a run takes the devices here.", argument="for")
     named, out = sampled(options)
     usual = "published" if named.is_own and not named.has_classes else "none"
     if (options.beside or usual) == "published":
         sampled(options.published(out))
     print(report(out))
+
+
+def needed(options: SampleOptions) -> str:
+    """What sampling would need, in lines.
+
+    Raises:
+        InputError: the options can't be used.
+    """
+    from ppl_cnn.inference.sampling.dry_run import dry_run
+    from ppl_cnn.inference.sampling.methods import method_for
+    from ppl_cnn.machines.described import Machine
+
+    machine = None if options.machine is None else Machine.parse(options.machine)
+    named = options.named()
+    settings = options.settings(method_for(named.densities[0], options.kernel))
+    options.print_values(named.choices)
+    return dry_run(
+        named.densities,
+        settings,
+        machine=machine,
+        precision=options.precision,
+        side_by_side=options.side_by_side,
+        deterministic=options.deterministic,
+    )
 
 
 def sampled(options: SampleOptions) -> tuple[Named, Path]:
@@ -171,21 +235,24 @@ def sampled(options: SampleOptions) -> tuple[Named, Path]:
         InputError: the options can't be used, or the folder holds another run.
     """
     from ppl_cnn.inference.sampling.driver import Origin, sample_to
-    from ppl_cnn.inference.sampling.methods import method_for, parse_method
+    from ppl_cnn.inference.sampling.methods import method_for
+    from ppl_cnn.machines.arithmetic import keep_programs
 
-    # What is wrong with the options is said before the network is opened.
-    options.settings(parse_method(options.kernel or "split"))
+    options.check()
     named = options.named()
     method = method_for(named.densities[0], options.kernel)
     settings = options.settings(method)
     options.print_values(named.choices)
     out = options.out or options.folder(str(method), named.target)
     command = shlex.join(["python", "-m", "ppl_cnn.sample", *sys.argv[1:]])
+    if options.deterministic:
+        keep_programs(out / ".programs")
     sample_to(
         named.densities,
         settings,
         out,
         draws=options.draws,
+        precision=options.precision,
         origin=Origin(options.model, named.description, command),
         side_by_side=options.side_by_side,
     )

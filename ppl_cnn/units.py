@@ -97,17 +97,16 @@ def _images(
     options: UnitsOptions, data: str, network: "TrainedNetwork"
 ) -> "Iterator[Float[Array, '_ row col channel']]":
     """Batches of the first training images of a data set, as the network sees them."""
-    from tqdm import tqdm
-
     from ppl_cnn.data import batches, open_split
     from ppl_cnn.models.trained.cnn import preprocess
+    from ppl_cnn.progress import Bar
 
     if options.images < 1:
         raise ArgumentError(f"`images` must be positive, not {options.images}.", argument="images")
     split = open_split(data, "train", options.data_dir)
     count = min(options.images, len(split))
     size = max(1, _BATCH_VALUES // math.prod(network.image_shape))
-    bar = tqdm(range(0, count, size), "responses", unit="batch", delay=2, leave=False)
+    bar = Bar(range(0, count, size), "responses", unit="batch", delay=2, leave=False)
     seen = batches(
         split,
         size,

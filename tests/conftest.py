@@ -32,10 +32,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 hypothesis.settings.register_profile("undated", deadline=None)
 hypothesis.settings.load_profile("undated")
 
-# Workers, runs in processes of their own and the next session need not compile what one has.
+# Workers, runs in processes of their own and the next session need not compile what one has. Small
+# programs count: a file of tests may have a thousand, each 15 ms to compile and 4 to read.
 PROGRAMS = {
     "jax_compilation_cache_dir": str(Path(__file__).parents[1] / ".pytest_cache" / "programs"),
-    "jax_persistent_cache_min_compile_time_secs": 0.2,
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
 }
 for name, value in PROGRAMS.items():
     jax.config.update(name, value)
@@ -54,10 +55,27 @@ OPTIMIZED = ("test_agreement.py", "test_driver.py", "test_cnn.py", "test_pretrai
 OPTIMIZED += ("test_stein.py", "test_tempered.py")
 
 
+def quick(config: pytest.Config) -> bool:
+    """Whether the long proofs are left out."""
+    return config.option.markexpr == "not long"
+
+
+SMALL_FILES = ("data", "models", "options")
+"""Rooms whose files take little time each."""
+
+
+def pytest_collection_modifyitems(items):
+    """Small files come last, so that the workers, which take files in turn, end together."""
+    items.sort(key=lambda item: not {*SMALL_FILES}.isdisjoint(item.path.parts))
+
+
+def pytest_configure(config):
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(quick(config)))  # the notebook's
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _effort_of_compiling(request):
-    quick = request.config.option.markexpr == "not long"
-    least = quick and Path(request.path).name not in OPTIMIZED
+    least = quick(request.config) and Path(request.path).name not in OPTIMIZED
     if least != jax.config.read("jax_disable_most_optimizations"):
         jax.config.update("jax_disable_most_optimizations", least)
         jax.clear_caches()  # Programs are not kept by effort, and their last bits depend on it.
@@ -87,6 +105,13 @@ def types_unchecked():
 
 
 @pytest.fixture
+def as_in_a_program():
+    """Types are not checked in the test."""
+    with types_unchecked():
+        yield
+
+
+@pytest.fixture
 def command(monkeypatch, capsys):
     """A function that runs `python -m MODULE ARGUMENTS` in this process, which starts in no time.
 
@@ -108,6 +133,12 @@ def command(monkeypatch, capsys):
         return CompletedProcess(sys.argv, code or 0, said.out, said.err)
 
     return run
+
+
+@pytest.fixture
+def unplotted(monkeypatch):
+    """Pages without ArviZ's plots, which take most of a page's time."""
+    monkeypatch.setattr("ppl_cnn.inference.report.section.plots_html", lambda *given: "")
 
 
 @pytest.fixture

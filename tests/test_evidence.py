@@ -14,22 +14,30 @@ def evidence(command):
     return partial(command, "ppl_cnn.evidence")
 
 
-@pytest.mark.parametrize("classes", [2, pytest.param(10, marks=pytest.mark.long)])
-def test_it_prints_a_table_and_writes_it(classes, tmp_path, evidence):
+CLASSES = [f"fc8:{number}" for number in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("text", "units"),
+    [
+        ("conv1:0-1", ["conv1:0@14,14", "conv1:1@14,14"]),
+        pytest.param("fc8:0-9", CLASSES, marks=pytest.mark.long),
+    ],
+)
+def test_it_prints_a_table_and_writes_it(text, units, tmp_path, evidence):
     out = tmp_path / "run"
     few = ("--particles", "8", "--temperatures", "5")
     white = ("--reference", "white:10")
-    units = f"fc8:0-{classes - 1}"
-    done = evidence("--unit", units, *white, *SETTINGS, *few, "--out", str(out))
+    done = evidence("--unit", text, *white, *SETTINGS, *few, "--out", str(out))
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[-1] == str(out / "evidence.json")
     record = json.loads((out / "evidence.json").read_text())
-    assert list(record) == [f"fc8:{number}" for number in range(classes)]
-    value = record["fc8:1"]["thermodynamic integration"]["value"]
-    assert any(line.startswith("fc8:1") and f"{value:.4f}" in line for line in lines)
+    assert list(record) == units
+    value = record[units[1]]["thermodynamic integration"]["value"]
+    assert any(line.startswith(units[1]) and f"{value:.4f}" in line for line in lines)
     # The offsets need all classes' log Z.
-    assert any(line.startswith("Ankle boot") for line in lines) == (classes == 10)
+    assert any(line.startswith("Ankle boot") for line in lines) == (units == CLASSES)
 
 
 def test_bad_settings_end_with_a_sentence(tmp_path, evidence):
@@ -53,7 +61,7 @@ def test_under_images_it_is_their_mean_beside_the_stored_alpha(tmp_path, evidenc
     done = evidence(*given, "--out", str(out))
     assert done.returncode == 0, done.stderr
     record = json.loads((out / "evidence.json").read_text())
-    assert list(record) == [f"fc8:{number}" for number in range(10)]
+    assert list(record) == CLASSES
     found = record["fc8:9"]["mean over images"]
     assert found["images"] == 200
     assert found["error"] > 0

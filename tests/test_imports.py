@@ -10,7 +10,7 @@ import ppl_cnn
 
 PACKAGE = Path(ppl_cnn.__file__).parent
 
-GROUND = {"cores", "errors", "files", "user_modules"}
+GROUND = {"cores", "errors", "files", "numeric", "progress", "user_modules"}
 MODELS = {
     "models/formats": set(),
     "models/networks": set(),
@@ -27,10 +27,11 @@ INFERENCE = {
     "inference/kernels": set(),
     "inference/runs": set(),
     "inference/sampling": ALL_MODELS
-    | {"data", "inference/importance", "inference/kernels", "inference/runs"},
+    | {"data", "inference/importance", "inference/kernels", "inference/runs", "machines"},
     "inference/diagnostics": {"inference/importance", "inference/runs"},
     "inference/report": {"inference/diagnostics", "inference/importance", "inference/runs"},
-    "inference/training": ALL_MODELS | {"data", "data/sources", "inference/runs"},
+    "inference/training": ALL_MODELS
+    | {"data", "data/sources", "inference/importance", "inference/runs", "machines"},
 }
 # Builders in sources/ read the catalogue, and what opens and prepares data calls the builders; no
 # two modules import each other.
@@ -41,7 +42,17 @@ OPTIONS = {
         *("models/trained", "models/units"),
     },
 }
-MAY_IMPORT = {**MODELS, **INFERENCE, **DATA, **OPTIONS}
+_DIAGNOSTICS, _REPORT = "inference/diagnostics", "inference/report"
+INNER = {
+    f"{_DIAGNOSTICS}/mixing": {_DIAGNOSTICS},
+    f"{_DIAGNOSTICS}/verdict": {_DIAGNOSTICS, f"{_DIAGNOSTICS}/mixing"},
+    f"{_REPORT}/frame": set(),
+    f"{_REPORT}/pictures": set(),
+    f"{_REPORT}/parts": {f"{_REPORT}/frame", f"{_REPORT}/pictures"},
+}
+"""A room within a room -> what it may import of that room, besides itself."""
+MOST_FILES = 14
+MAY_IMPORT = {"machines": set(), **MODELS, **INFERENCE, **DATA, **OPTIONS}
 """Room -> the rooms that it may import from, besides the ground and itself. Commands may import
 from all of them."""
 
@@ -78,6 +89,27 @@ def test_imports_run_one_way(room):
         for other in imported(file):
             allowed = {room, *GROUND, *MAY_IMPORT[room]}
             assert room_of(other) in allowed, f"{module} imports {other}"
+
+
+def inner_room_of(module: str) -> str:
+    """`inference/report/parts` for ppl_cnn.inference.report.parts and its modules."""
+    path = module.split(".")[1:]
+    return "/".join(path if PACKAGE.joinpath(*path).is_dir() else path[:-1])
+
+
+@pytest.mark.parametrize("room", INNER)
+def test_imports_within_a_room_run_one_way(room):
+    outer = room.rpartition("/")[0]
+    files = {module: file for module, file in FILES.items() if inner_room_of(module) == room}
+    assert files, f"there is no room {room}"
+    for module, file in files.items():
+        of_outer = {inner_room_of(other) for other in imported(file) if room_of(other) == outer}
+        assert of_outer <= {room, *INNER[room]}, module
+
+
+@pytest.mark.parametrize("room", sorted({file.parent for file in FILES.values()}))
+def test_a_room_can_be_taken_in_at_a_glance(room):
+    assert sum(each.is_file() for each in room.iterdir()) <= MOST_FILES
 
 
 @pytest.mark.parametrize("name", sorted(GROUND))

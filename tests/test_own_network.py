@@ -1,8 +1,6 @@
 """A network of one's own, from the command to its draws."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +21,14 @@ def there(command, monkeypatch):
     return command
 
 
-def test_its_unit_is_sampled_by_the_command(tmp_path):
+@pytest.mark.usefixtures("unplotted")
+def test_its_unit_is_sampled_by_the_command(there, tmp_path):
     out = tmp_path / "run"
     settings = ("--chains", "2", "--draws", "20", "--warmup", "20", "--out", str(out))
     model = ("--model", "own_network:ready", "--unit", "blocks.1.conv:3@0,7")
-    line = [sys.executable, "-m", "ppl_cnn.sample", *model, *settings]
-    done = subprocess.run(line, cwd=EXAMPLE, capture_output=True, text=True)
+    done = there("ppl_cnn.sample", *model, *settings)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [str(out / "report.html")]
-    assert "Warning" not in done.stderr
     record = json.loads((out / "run.json").read_text())
     assert record["config"]["model"] == "own_network:ready"
     assert record["config"]["unit"] == "blocks.1.conv:3@0,7"

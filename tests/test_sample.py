@@ -17,7 +17,7 @@ from ppl_cnn.inference.runs.store import open_draws
 from ppl_cnn.models.trained.model_folder import EMBEDDED
 
 WHITE = ("--reference", "white:10")
-SETTINGS = (*WHITE, "--unit", "conv3:5", "--chains", "2", "--draws", "120", "--warmup", "60")
+SETTINGS = (*WHITE, "--unit", "conv2:5", "--chains", "2", "--draws", "120", "--warmup", "60")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_nothing_but_progress_is_said(run):
 def test_the_record_follows_arvizs_schema(run):
     out, _ = run
     tree = xr.open_datatree(out / "draws.zarr", engine="zarr")
-    unit = ppl_cnn.load("alexnet-fashion").unit("conv3:5")
+    unit = ppl_cnn.load("alexnet-fashion").unit("conv2:5")
     assert tree["posterior/image"].dims == ("chain", "draw", "row", "col", "channel")
     assert tree["posterior/image"].shape == (2, 120, *unit.shape)
     assert tree["posterior/response"].shape == (2, 120)
@@ -65,14 +65,14 @@ def test_the_record_follows_arvizs_schema(run):
         *("lp", "energy", "acceptance_rate", "diverging", "n_steps", "step_size")
     }
     config = tree.attrs["config"]
-    assert config["unit"] == "conv3:5@3,3"
+    assert config["unit"] == "conv2:5@7,7"
     assert config["reference"] == "white:10"
     assert config["temperature"] == 1.0
     assert "jax" in tree.attrs["versions"]
     record = json.loads((out / "run.json").read_text())
     assert record["config"] == config
     assert record["command"].startswith(
-        "python -m ppl_cnn.sample --reference white:10 --unit conv3:5"
+        "python -m ppl_cnn.sample --reference white:10 --unit conv2:5"
     )
     assert record["gradients"]["sampling"] == int(tree["sample_stats/n_steps"].sum())
 
@@ -116,6 +116,7 @@ def own_reference(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_filters_under_the_networks_own_reference_have_the_published_setting_beside(
     own_reference, tmp_path, command
 ):
@@ -144,7 +145,7 @@ def test_filters_under_the_networks_own_reference_have_the_published_setting_bes
 def test_the_responses_are_the_networks(run):
     out, _ = run
     tree = open_draws(out / "draws.zarr")
-    unit = ppl_cnn.load("alexnet-fashion").unit("conv3:5")
+    unit = ppl_cnn.load("alexnet-fashion").unit("conv2:5")
     for draw in (0, 57, 119):
         image = jnp.asarray(tree["posterior/image"][1, draw].values)
         score = float(unit.score(unit.params, image))
@@ -155,7 +156,7 @@ def test_a_killed_run_continues_to_the_same_bits(run, tmp_path):
     out, _ = run
     again = [sys.executable, "-m", "ppl_cnn.sample", *SETTINGS, "--out", str(tmp_path / "run")]
     process = subprocess.Popen(again, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline and not (tmp_path / "run" / "state.npz").exists():
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
@@ -202,6 +203,10 @@ def test_a_process_ends_with_a_sentence_and_exit_code_2():
         (["--unit", "conv5:1", "--model", "alexnet", "--weights", "nosuch"], ["nosuch"]),
         (["--unit", "conv5:0-1", *WHITE, "--side-by-side", "0"], ["--side-by-side", "at least 1"]),
         (["--unit", "conv5:1", "--chains", "0"], ["--chains", "at least 1"]),
+        (["--unit", "conv5:1", "--draws", "3"], ["--draws 4", "3", "report"]),
+        (["--unit", "conv5:1", "--chains", "3", "--two-sided"], ["3", "even", "--chains"]),
+        (["--unit", "class:Bag", "--preset", "vivid"], ["--preset vivid", "160", "--size 28"]),
+        (["--unit", "conv5:1", *WHITE, "--thin", "2000000000"], ["days", "--thin 2000000000"]),
     ],
 )
 def test_bad_input_gets_a_sentence_and_exit_code_2(arguments, facts, command):

@@ -74,9 +74,9 @@ class Bench:
         self.folder, self.sizes = folder, TOY if toy else FULL
         (folder / "images").mkdir(parents=True, exist_ok=True)
         wanted, path = json.loads(json.dumps(settings(self.sizes))), folder / "settings.json"
-        if path.exists() and json.loads(path.read_text()) != wanted:
+        if path.exists() and json.loads(path.read_text("utf-8")) != wanted:
             sys.exit(f"{folder} holds images of other settings. Give another folder.")
-        path.write_text(json.dumps(wanted, indent=2))
+        path.write_text(json.dumps(wanted, indent=2), "utf-8")
         self.network = squeezenet(toy=toy)
         self._made = {}
 

@@ -140,7 +140,7 @@ def report(folder, *, toy=False):
     found = Findings.of(folder, toy=toy)
     rows = [f"Of 20 photographs the judge knows {first}, and {five} among five.", *table(found)]
     rows += ["", *differences(found)]
-    (folder / "table.md").write_text("\n".join(rows) + "\n")
+    (folder / "table.md").write_text("\n".join(rows) + "\n", "utf-8")
     print("\n".join(rows))
     draw_grid(folder / "grid.png", found)
 

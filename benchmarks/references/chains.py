@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.common import in_turn, seconds
-from benchmarks.references.clothes import CLASSES
 from benchmarks.references.likeness import MOST, as_seen
 from benchmarks.references.study import Study
+from benchmarks.references.ten_classes import CLASSES
 from benchmarks.sampling.two_sided import Kept, from_two_sides
+from ppl_cnn.inference.diagnostics.mixing.two_sides import two_sides
 from ppl_cnn.inference.diagnostics.summary import quiet
-from ppl_cnn.inference.diagnostics.two_sides import two_sides
 from ppl_cnn.inference.sampling.starts.optimum import STEPS
 from ppl_cnn.models.density import TiltedDensity
 

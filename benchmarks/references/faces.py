@@ -307,7 +307,7 @@ def main():
         for line in list(parts[part](folder, sizes, toy=options.toy)):
             add_line(results, line)
             say(**line)
-    (folder / "table.md").write_text(table(read_lines(results)))
+    (folder / "table.md").write_text(table(read_lines(results)), "utf-8")
     if all((folder / f"{name}.npy").exists() for name in PICTURED):
         picture(folder)
 

@@ -1,8 +1,8 @@
-"""A residual network of our own that judges class samples of networks trained on Fashion-MNIST.
+"""A residual network of our own that judges class samples of networks trained on grey images.
 
 It shares neither architecture nor training images with what it judges: the sampled networks are
 LeNets and an AlexNet, trained as they are without normalisation and residuals, and it sees
-`clothes.JUDGE` alone.
+the part `judge` of a `DataSet` alone.
 """
 
 import sys
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.references.clothes import CLASSES
+from benchmarks.references.ten_classes import CLASSES
 from ppl_cnn.inference.training.generators.figures import Looked
 from ppl_cnn.models.generators.layers import (
     conv,
@@ -31,16 +31,17 @@ _BATCH = 128
 _LOOK = 100
 
 
-def judge(path, training, *, epochs):
+def judge(path, training, *, epochs, mirrored):
     """A function of images (n, 28, 28, 1), pixels 0..255, to what the judge sees in them.
 
     Args:
         path: the file of its weights; it is trained if there is none.
         training: the images that it is trained on.
         epochs: how often it sees each of them.
+        mirrored: whether it sees half of them mirrored.
     """
     if not path.exists():
-        _train(path, training, epochs)
+        _train(path, training, epochs, mirrored)
     with np.load(path) as file:
         leaves = [jnp.asarray(file[name]) for name in file.files]
     params = jax.tree.unflatten(jax.tree.structure(_first_weights(jax.random.key(0))), leaves)
@@ -100,7 +101,7 @@ def _packed(x):
     return squares.transpose(0, 1, 3, 2, 4, 5).reshape(n, rows // 2, cols // 2, 4 * channels)
 
 
-def _train(path, training, epochs):
+def _train(path, training, epochs, mirrored):
     batch = min(_BATCH, len(training.labels))
     per_epoch = len(training.labels) // batch
     params = _first_weights(jax.random.key(1))
@@ -121,8 +122,8 @@ def _train(path, training, epochs):
         order = rng.permutation(len(training.labels))[: per_epoch * batch]
         for chosen in order.reshape(per_epoch, batch):
             images = training.images[chosen]
-            mirrored = rng.random(batch) < 0.5
-            images[mirrored] = images[mirrored, :, ::-1]
+            turned = (rng.random(batch) < 0.5) & mirrored
+            images[turned] = images[turned, :, ::-1]
             params, state = step(params, state, images, training.labels[chosen])
         print(f"judge: epoch {epoch + 1} of {epochs}", file=sys.stderr, flush=True)
     np.savez(path, *(np.asarray(leaf) for leaf in jax.tree.leaves(params)))

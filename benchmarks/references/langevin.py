@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.references.clothes import CLASSES
 from benchmarks.references.likeness import MOST, as_seen
 from benchmarks.references.study import Study
+from benchmarks.references.ten_classes import CLASSES
 
 STEP, NOISE = 1.0, 0.01
 

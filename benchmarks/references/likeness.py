@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from benchmarks.references.clothes import CLASSES
+from benchmarks.references.ten_classes import CLASSES
 from ppl_cnn.inference.training.generators.figures import frechet_distance, precision_recall
 
 MOST = 1000
@@ -15,7 +15,7 @@ class Real:
 
     Args:
         look: the judge.
-        images: `Clothes`, none of which the judge was trained on.
+        images: `Labelled`, none of which the judge was trained on.
     """
 
     def __init__(self, look, images):

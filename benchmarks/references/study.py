@@ -5,17 +5,9 @@ from functools import cache, cached_property
 from pathlib import Path
 
 import ppl_cnn
-from benchmarks.references.clothes import (
-    COMPARED,
-    GENERATOR,
-    JUDGE,
-    NETWORKS,
-    UNSEEN,
-    clothes,
-    empirical,
-)
 from benchmarks.references.judge import judge
 from benchmarks.references.likeness import MOST, Real
+from benchmarks.references.ten_classes import DataSet
 from ppl_cnn.inference.training.execution import Execution
 from ppl_cnn.inference.training.loop import train
 from ppl_cnn.inference.training.recipe import Recipe
@@ -23,14 +15,14 @@ from ppl_cnn.models.networks.catalogue import LENET
 from ppl_cnn.models.references.parsing import parse_reference
 from ppl_cnn.models.trained.cnn import CNN
 
-STAGES = {
-    "generative": "generative:8",
-    "hybrid": "hybrid:0.5:8",
-    "discriminative": "discriminative:8",
+OBJECTIVES = {
+    "generative": "generative",
+    "hybrid": "hybrid:0.5",
+    "discriminative": "discriminative",
 }
-"""LeNet by its name here -> its stages of training, epochs."""
-EPOCHS = 6
-"""The judge's."""
+"""LeNet by its name here -> what its training minimises."""
+EPOCHS, JUDGE_EPOCHS = 8, 6
+"""Of the LeNets, and of the judge, on Fashion-MNIST."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,27 +31,30 @@ class Study:
 
     Args:
         folder: gets the judge, the networks and the results.
+        data: the data set.
         generator: the text of a generator, as after "generator:".
         toy: everything is small, and networks are a layer or two of random weights.
     """
 
     folder: Path
+    data: DataSet
     generator: str
     toy: bool
-
-    def clothes(self, part):
-        """A part of Fashion-MNIST."""
-        return clothes(part, toy=self.toy)
 
     @cached_property
     def real(self):
         """The real images, with the judge that looks at samples."""
         path = self.folder / "judge.npz"
-        look = judge(path, self.clothes(JUDGE), epochs=1 if self.toy else EPOCHS)
-        return Real(look, self.clothes(COMPARED))
+        look = judge(
+            path,
+            self.data.read(self.data.judge),
+            epochs=1 if self.toy else round(JUDGE_EPOCHS * self.data.epochs),
+            mirrored=self.data.mirrored,
+        )
+        return Real(look, self.data.read(self.data.compared))
 
     def units(self, name, target):
-        """The ten classes of a network, by one of `STAGES` or the name of an embedded one."""
+        """The ten classes of a network, by one of `OBJECTIVES` or the name of an embedded one."""
         network = _network(self, name)
         return network.units(f"{network.declaration.layers[-1].name}:0-9", target=target)
 
@@ -72,15 +67,15 @@ class Study:
         if name == "generator":
             return parse_reference(f"generator:{self.generator}")
         if name == "data":
-            return parse_reference(empirical(UNSEEN, toy=self.toy))
+            return parse_reference(self.data.empirical(self.data.unseen))
         if name == "gaussian":
-            images = self.clothes(GENERATOR).images
+            images = self.data.read(self.data.generator).images
             return ppl_cnn.Bounded(ppl_cnn.Gaussian.fit(images, self.folder / "gaussian.npz"))
         return parse_reference(name)
 
     def real_line(self):
         """The figures of real images that nothing here is trained on: what samples can reach."""
-        unseen = self.clothes(UNSEEN)
+        unseen = self.data.read(self.data.unseen)
         samples = [unseen.of_class(number)[:MOST] for number in range(10)]
         error = self.real.look(unseen.images).logits.argmax(axis=1) != unseen.labels
         return {"error": float(error.mean()), **self.real.of_classes(samples)}
@@ -91,10 +86,13 @@ def _network(study, name):
     """A network with its weights; a LeNet is trained if the study's folder lacks it."""
     if study.toy:
         return CNN.random(replace(LENET, layers=(*LENET.layers[:2], LENET.layers[-1])))
-    if name not in STAGES:
+    if name not in OBJECTIVES:
         return ppl_cnn.load(name)
     folder = study.folder / "networks" / name
     if not (folder / "weights.safetensors").exists():
-        recipe = Recipe.read("lenet", data="fashion_mnist", train=NETWORKS, stages=STAGES[name])
+        stages = f"{OBJECTIVES[name]}:{round(EPOCHS * study.data.epochs)}"
+        recipe = Recipe.read(
+            "lenet", data=study.data.name, train=study.data.networks, stages=stages
+        )
         train(recipe, out=folder, execution=Execution())
     return ppl_cnn.load(folder)

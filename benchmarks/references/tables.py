@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from benchmarks.references.clothes import CLASSES, UNSEEN
+from benchmarks.references.ten_classes import CLASSES
 from ppl_cnn.inference.diagnostics.thresholds import RHAT_POOR
 from ppl_cnn.inference.sampling.resampling.run import FEWEST_EFFECTIVE
 
@@ -108,7 +108,7 @@ def picture(study, names, draws=12, scale=2):
         return
     with np.load(found[0]) as file:
         samples = file["images"]
-    unseen, rng = study.clothes(UNSEEN), np.random.default_rng(0)
+    unseen, rng = study.data.read(study.data.unseen), np.random.default_rng(0)
     rows = []
     for number in range(CLASSES):
         kinds = samples[number], unseen.of_class(number)

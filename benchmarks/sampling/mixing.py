@@ -14,7 +14,7 @@ same 8,000 digits, whatever their classes.
 The folder gets lines.jsonl, a JSON object for each case, and for every case the pictures' draws;
 cases that are there are not run again. Then table.md and mixing.png are made from them.
 
-    rhat: of one side against the other (`ppl_cnn.inference.diagnostics.two_sides`), for each
+    rhat: of one side against the other (`ppl_cnn.inference.diagnostics.mixing.two_sides`), for each
         class the largest of response and 50 projections of the image
     recognised: the share of draws to which the judge gives their class, for each chain
     named: the share to which the sampled network itself does
@@ -40,7 +40,7 @@ from benchmarks.common import add_line, command_line, read_lines, real, say
 from benchmarks.sampling.digits import CLASSES, digits, judge, toy_digits
 from benchmarks.sampling.mixing_table import picture, table
 from benchmarks.sampling.two_sided import from_two_sides
-from ppl_cnn.inference.diagnostics.two_sides import two_sides
+from ppl_cnn.inference.diagnostics.mixing.two_sides import two_sides
 from ppl_cnn.inference.sampling.starts.optimum import STEPS as ASCENT
 from ppl_cnn.models.density import DensityParams, TiltedDensity
 from ppl_cnn.models.networks.catalogue import LENET_ADVERTORCH
@@ -231,7 +231,7 @@ def main():
         add_line(record, line)
         say(**line)
     if shown := [line for case in cases if (line := case.found(read_lines(record)))]:
-        (folder / "table.md").write_text(table(shown))
+        (folder / "table.md").write_text(table(shown), "utf-8")
         picture(folder, shown)
 
 

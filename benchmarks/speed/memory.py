@@ -60,7 +60,7 @@ def main():
             position, kept = program.advance(before, 10**6)
             if count := position.draws - before.draws:
                 variables = kept.variables(count, types)
-                store.write(before.draws, before.blocks, variables)
+                store.write(before.written, before.blocks, variables)
             save_state(position, Path(folder) / "state.npz")
             resident[position.blocks] = psutil.Process().memory_info().rss / 2**20
     say(

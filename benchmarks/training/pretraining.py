@@ -178,7 +178,7 @@ def curves(out: Path, runs: list[Run], axes: Axes) -> None:
         each = []
         for run in runs:
             if run.arm == arm:
-                lines = (out / run.folder / "metrics.jsonl").read_text().splitlines()
+                lines = (out / run.folder / "metrics.jsonl").read_text("utf-8").splitlines()
                 tests = [line for line in map(json.loads, lines) if "test_error" in line]
                 each.append({line["step"]: 100 * line["test_error"] for line in tests})
         steps = sorted(set.intersection(*(set(one) for one in each)))
@@ -257,7 +257,7 @@ def main(options: Experiment) -> None:
                 texts[-1] += "\n" + variants_table(errors, results)
             experiments.append(runs)
             print(texts[-1], flush=True)
-            (options.out / "table.md").write_text("\n".join(texts))
+            (options.out / "table.md").write_text("\n".join(texts), "utf-8")
             draw(options.out, experiments)
 
 

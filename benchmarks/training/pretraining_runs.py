@@ -26,7 +26,7 @@ BASELINE, PRETRAINED = "discriminative", "generative, then discriminative"
 VARIANTS: dict[str, Callable[[float], dict[str, Any]]] = {
     "batch of 256": lambda rate: {"batch_size": 256},
     "bank of 512 rows": lambda rate: {"reference_bank": 512},
-    "ended by ESS under 5 %": lambda rate: {"switch": "ess:0.05"},
+    "ended by ESS near separation's": lambda rate: {"switch": "ess:1.5"},
     "generative rate a third": lambda rate: {
         "stages": f"generative:64%@{rate / 3:.4g},discriminative:36%"
     },
@@ -134,7 +134,7 @@ def trained(out: Path, run: Run) -> dict[str, float]:
     if not (described.is_file() or diverged.is_file()):
         folder.parent.mkdir(parents=True, exist_ok=True)
         recipe = folder.with_suffix(folder.suffix + ".toml")
-        recipe.write_text(run.recipe())
+        recipe.write_text(run.recipe(), "utf-8")
         one_thread = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
         environment = {
             # Arms and seeds differ in data and rates, but hardly in programs.
@@ -152,7 +152,9 @@ def trained(out: Path, run: Run) -> dict[str, float]:
             if not has_diverged(folder):
                 raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
             diverged.touch()
-    return {"test_error": math.nan} if diverged.is_file() else json.loads(described.read_text())
+    return (
+        {"test_error": math.nan} if diverged.is_file() else json.loads(described.read_text("utf-8"))
+    )
 
 
 def has_diverged(folder: Path) -> bool:

@@ -34,6 +34,7 @@ import numpy as np
 
 from benchmarks.common import command_line, in_turn, say, spread, write_photographs
 from ppl_cnn.data import open_split, training_batches
+from ppl_cnn.inference.training.networks.declared import DeclaredTrainable
 from ppl_cnn.inference.training.placement import BatchesAhead, data_mesh, put
 from ppl_cnn.inference.training.recipe import Recipe
 from ppl_cnn.inference.training.step import initial_state, jitted_step, optimizer, state_shardings
@@ -89,15 +90,15 @@ TOY = Sizes(
 class Steps:
     """Training steps on one batch."""
 
-    def __init__(self, network, batch, objective="generative", accumulate=1):
+    def __init__(self, network, batch, objective="generative", accumulate=1, dtype="float32"):
         self.network = network
-        self.recipe = replace(
-            Recipe.read("lenet"), stages=f"{objective}:1000steps", batch_size=batch
-        )
+        stages = f"{objective}:1000steps"
+        self.recipe = replace(Recipe.read("lenet"), stages=stages, batch_size=batch, dtype=dtype)
         (stage,) = self.recipe.parsed_stages
         rule, mesh = optimizer(self.recipe, stage, 1000), data_mesh()
         key = jax.random.key(0)
-        state = initial_state(network, self.recipe, rule=rule, key=key)
+        trainable = DeclaredTrainable(network)
+        state = initial_state(trainable, self.recipe, rule=rule, key=key)
         places = state_shardings(state, mesh, False)
         self.state = put(state, places)
         share = batch // jax.process_count()
@@ -107,7 +108,7 @@ class Steps:
         loader = BatchesAhead(_Same({"image": images, "label": labels}), mesh)
         self.arguments = (*next(loader), key)
         self.program = jitted_step(
-            network,
+            trainable,
             self.recipe,
             stage=stage,
             rule=rule,

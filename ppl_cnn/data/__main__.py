@@ -6,8 +6,18 @@ from typing import Annotated
 
 import tyro
 
-from ppl_cnn.data.catalogue import DATA_SETS, FOLDER, Prepared, data_root, prepare_command, prepared
+from ppl_cnn.data.catalogue import (
+    DATA_SETS,
+    FOLDER,
+    Prepared,
+    class_line,
+    data_root,
+    prepare_command,
+    prepared,
+)
 from ppl_cnn.data.sources.folders import all_prepared
+from ppl_cnn.data.sources.wordnet import readable
+from ppl_cnn.errors import shown
 from ppl_cnn.options.command import run_command
 
 DESCRIPTION = """Data sets for training and evaluation.
@@ -20,7 +30,8 @@ files:
   python -m ppl_cnn.data prepare imagenet2012 --manual-dir DIR --short-side 256
 
 Class folders of images, PATH/train/CLASS/... and PATH/val/CLASS/..., or PATH/CLASS/..., are
-prepared at their first use: --data folder:PATH.
+prepared at their first use: --data folder:PATH. A copy holds the files' own bytes, so it is as
+large as they are.
 
 Without a subcommand, the command lists the data sets.
 """
@@ -79,7 +90,7 @@ def main(config: Prepare | List) -> None:
 
 
 def prepare(config: Prepare) -> None:
-    """Prepares the data set, and prints its sizes and its folder.
+    """Prepares the data set, and prints its sizes, folder and classes, and what was left out.
 
     Raises:
         InputError: see `ppl_cnn.data.preparing.prepare`.
@@ -91,9 +102,12 @@ def prepare(config: Prepare) -> None:
     )
     name, folder = done.data_set
     if done.images is None:
-        print(f"{name} is there already. To prepare it again, delete {folder}")
-        return
-    print(f"{name}: {done.images} in {folder}")
+        print(f"{shown(name)} is there already. To prepare it again, delete {folder}")
+    else:
+        print(f"{shown(name)}: {done.images} in {folder}")
+    print(class_line(readable(done.data_set.classes())))
+    for line in done.account:
+        print(line)
     if done.left_out:
         print(f"left out as damaged ({len(done.left_out)}):")
         for image, fault in done.left_out.items():
@@ -118,7 +132,7 @@ def show(config: List) -> None:
 
 def _line(each: Prepared) -> str:
     sizes = " + ".join(f"{count:,} {split}" for split, count in each.counts().items())
-    return f"  --data {each.name}: {sizes} in {each.folder}"
+    return f"  --data {shown(each.name)}: {sizes} in {each.folder}"
 
 
 if __name__ == "__main__":

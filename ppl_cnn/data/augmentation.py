@@ -6,7 +6,6 @@ interruption change a bit.
 """
 
 import math
-import struct
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -17,7 +16,7 @@ from jaxtyping import Float, UInt8
 from ppl_cnn.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from ppl_cnn.data.image_files import OpenedImage
 
 Shape = tuple[int, int, int]
 """(row, col, channel) of one view."""
@@ -37,9 +36,6 @@ DRAFT = 2
 """A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if that keeps this many times the wanted pixels
 per side. On six landscapes with short sides of 1,000 and 1,500, seen at 224 pixels, this changed a
 pixel by 0.2 grey levels on average (with 1 instead of 2 by 0.4 to 0.8)."""
-
-DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error)
-"""Exceptions that Pillow raises on damaged files."""
 
 COLOUR_DEVIATION = 0.1
 """Standard deviation of the colour noise along each component, in units of its eigenvalue."""
@@ -114,8 +110,8 @@ class CentreView:
     """The length in pixels that the image's short side is scaled to before the cut; None takes the
     least that fills the shape."""
 
-    def __call__(self, image: "Image.Image", position: int) -> UInt8[np.ndarray, "row col channel"]:
-        """The view of an image, pixels 0..255; raises one of `DAMAGE` if the image is damaged."""
+    def __call__(self, image: "OpenedImage", position: int) -> UInt8[np.ndarray, "row col channel"]:
+        """The view of an image, pixels 0..255; raises an `ImageError` if it is damaged."""
         short_side = self.short_side or min(self.shape[:2])
         window = placed(image.size, self.shape, short_side, across=0.5, down=0.5)
         return look(image, window, self.shape)
@@ -137,9 +133,9 @@ class TenViews:
         return (10, *self.image_shape)
 
     def __call__(
-        self, image: "Image.Image", position: int
+        self, image: "OpenedImage", position: int
     ) -> UInt8[np.ndarray, "view row col channel"]:
-        """The views of an image, pixels 0..255; raises one of `DAMAGE` if the image is damaged."""
+        """The views of an image, pixels 0..255; raises an `ImageError` if it is damaged."""
         short_side = self.short_side or margin_side(self.image_shape)
         places = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.5, 0.5))
         windows = [
@@ -167,8 +163,8 @@ class RandomView:
     """The length in pixels that the image's short side is scaled to before a "crop" (None: 8/7 of
     the shape's short side) or before the centre is cut (None: the least that fills the shape)."""
 
-    def __call__(self, image: "Image.Image", position: int) -> UInt8[np.ndarray, "row col channel"]:
-        """The view of an image, pixels 0..255; raises one of `DAMAGE` if the image is damaged."""
+    def __call__(self, image: "OpenedImage", position: int) -> UInt8[np.ndarray, "row col channel"]:
+        """The view of an image, pixels 0..255; raises an `ImageError` if it is damaged."""
         random = np.random.default_rng((self.seed, self.epoch, position))
         pixels = self._cropped(image, position, random)
         if self.augmentation.flip and random.random() < 0.5:
@@ -179,7 +175,7 @@ class RandomView:
         return pixels
 
     def _cropped(
-        self, image: "Image.Image", position: int, random: np.random.Generator
+        self, image: "OpenedImage", position: int, random: np.random.Generator
     ) -> UInt8[np.ndarray, "row col channel"]:
         if self.augmentation.crop is None:
             return CentreView(self.shape, self.short_side)(image, position)
@@ -245,7 +241,7 @@ def resized(size: tuple[int, int], shape: Shape, random: np.random.Generator) ->
 
 
 def look(
-    image: "Image.Image", window: Window, shape: Shape
+    image: "OpenedImage", window: Window, shape: Shape
 ) -> UInt8[np.ndarray, "row col channel"]:
     """A window of an image scaled to a shape: RGB, or grey (ITU-R 601 luma) for one channel.
 
@@ -260,20 +256,16 @@ def look(
 
 
 def look_at_all(
-    image: "Image.Image", windows: Sequence[Window], shape: Shape
+    image: "OpenedImage", windows: Sequence[Window], shape: Shape
 ) -> UInt8[np.ndarray, "view row col channel"]:
     """Several windows of an image that is decoded once, each as `look` gives it."""
     from PIL import Image
 
     rows, cols, channels = shape
-    mode = "L" if channels == 1 else "RGB"
     width, height = image.size
     coarse = min(min((w.right - w.left) / cols, (w.bottom - w.top) / rows) for w in windows) / DRAFT
-    if coarse >= 1:
-        image.draft(mode, (math.ceil(width / coarse), math.ceil(height / coarse)))
-    if image.mode == "P":  # its transparency may be of a kind that only RGBA has
-        image = image.convert("RGBA")
-    pixels = image if image.mode == mode else image.convert(mode)
+    least = (math.ceil(width / coarse), math.ceil(height / coarse)) if coarse >= 1 else None
+    pixels = image.decoded(channels, least)
     across, down = pixels.width / width, pixels.height / height
     views = np.empty((len(windows), *shape), np.uint8)
     for view, window in zip(views, windows, strict=True):

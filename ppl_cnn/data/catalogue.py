@@ -7,7 +7,7 @@ NAME/VARIANT names one, and NAME alone the one that is prepared. Importing this 
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +20,8 @@ FOLDER = "folder:"
 """Prefix of the name of a tree of class folders; the tree's path follows."""
 DAMAGED_SHARE = 0.001
 """Largest share of a split's images that may be damaged."""
+FIRST_NAMES = 5
+"""Names of classes that `class_line` shows."""
 
 _FASHION_FOLDER = "/usr/share/datasets/fashion-mnist"
 _FASHION_FILES = (
@@ -128,8 +130,24 @@ class Prepared(NamedTuple):
 
     def counts(self) -> dict[str, int]:
         """Number of stored images by split."""
-        splits = json.loads((self.folder / "dataset_info.json").read_text())["splits"]
+        splits = json.loads((self.folder / "dataset_info.json").read_text("utf-8"))["splits"]
         return {each["name"]: sum(map(int, each["shardLengths"])) for each in splits}
+
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the labels."""
+        return tuple((self.folder / "label.labels.txt").read_text("utf-8").splitlines())
+
+
+def class_line(classes: Sequence[str]) -> str:
+    """The number of classes and the first names.
+
+    Examples:
+        >>> class_line(["cat", "dog"])
+        '2 classes: cat, dog'
+    """
+    more = ", ..." if len(classes) > FIRST_NAMES else ""
+    plural = "es" if len(classes) != 1 else ""
+    return f"{len(classes):,} class{plural}: {', '.join(classes[:FIRST_NAMES])}{more}"
 
 
 def data_root(data_dir: str | Path | None) -> Path:

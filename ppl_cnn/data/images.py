@@ -5,7 +5,6 @@ record for 256 of them. So grain shuffles and batches positions (see `ppl_cnn.da
 one call of `Images.read` reads and decodes their records.
 """
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypedDict
@@ -13,12 +12,12 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, TypedDict
 import numpy as np
 from jaxtyping import Int32, Integer, UInt8
 
-from ppl_cnn.data.augmentation import DAMAGE, View
+from ppl_cnn.data.augmentation import View
 from ppl_cnn.data.catalogue import DAMAGED_SHARE
 from ppl_cnn.errors import ArgumentError, FileError
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from ppl_cnn.data.image_files import OpenedImage
 
 StoredShape = tuple[int | None, int | None, int]
 """(row, col, channel) of stored images; None where it varies."""
@@ -126,22 +125,23 @@ class Images:
 
     def _seen(self, place: int, record: bytes, view: Any) -> tuple[np.ndarray, int]:
         """The view of the image at this place, or of the next intact one, and its label."""
-        from PIL import Image
+        from ppl_cnn.data.image_files import ImageError, open_image
 
         stored_at = place
         while True:
             # TFDS's own parser takes three times as long for the same two fields.
             fields = self._parse(record).features.feature
             try:
-                with Image.open(io.BytesIO(fields["image"].bytes_list.value[0])) as image:
+                with open_image(fields["image"].bytes_list.value[0]) as image:
                     return view(image, place), fields["label"].int64_list.value[0]
-            except DAMAGE as error:
-                self._note_damage(stored_at, str(error))
+            except ImageError as fault:
+                self._note_damage(stored_at, str(fault))
             stored_at = (stored_at + 1) % len(self)
             (record,) = self.records([stored_at])
 
-    def _whole(self, image: "Image.Image", place: int) -> UInt8[np.ndarray, "row col channel"]:
-        return np.asarray(image).reshape(self._fixed_shape())
+    def _whole(self, image: "OpenedImage", place: int) -> UInt8[np.ndarray, "row col channel"]:
+        shape = self._fixed_shape()
+        return np.asarray(image.decoded(shape[-1])).reshape(shape)
 
     def _fixed_shape(self) -> tuple[int, int, int]:
         rows, cols, channels = self.image_shape

@@ -6,13 +6,14 @@ import importlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ppl_cnn.data.catalogue import DATA_SETS, FOLDER, KNOWN, VERSION, Prepared, data_root
 from ppl_cnn.data.sources.folders import Tree, all_prepared, prepared_tree
-from ppl_cnn.errors import ArgumentError, FileError, unknown
+from ppl_cnn.data.walk import EXAMPLES
+from ppl_cnn.errors import ArgumentError, FileError, shown, unknown
 
 
 class Preparation(NamedTuple):
@@ -24,6 +25,8 @@ class Preparation(NamedTuple):
     """The numbers of images written, in words; None if the data set was there already."""
     left_out: Mapping[str, str]
     """Damaged images that were left out, each with its fault."""
+    account: tuple[str, ...] = ()
+    """Lines on what lies in class folders and was not taken, and why."""
 
 
 def prepare(
@@ -85,7 +88,7 @@ def prepare_tree(
     """Writes the images of class folders, unless that has been done since the tree last changed.
 
     Args:
-        path: the folder; see `ppl_cnn.data.sources.folders` for its layout.
+        path: the folder; see `ppl_cnn.data.sources.layouts` for its layout.
         data_dir: the folder to write to; see `prepare`.
         short_side: the length in pixels that longer short sides are scaled down to.
 
@@ -95,16 +98,18 @@ def prepare_tree(
     tree = Tree.read(path)
     there = prepared_tree(tree, data_dir)
     if there is not None:
-        return Preparation(there, None, {})
+        return Preparation(there, None, {}, tree.account())
     from ppl_cnn.data.sources.trees import FolderImages
 
     name = f"{FOLDER}{tree.path}"
     for other in all_prepared(data_dir):
         # Another process may have prepared this very tree by now.
         if other.name == name and not other.folder.parent.name.startswith(tree.variant):
-            print(f"{name} has changed since {other.folder} was made of it.", file=sys.stderr)
+            changed = f"{shown(name)} has changed since {shown(other.folder)} was made of it."
+            print(changed, file=sys.stderr)
     variant = FolderImages.variant(tree, short_side)
-    return _write(name, FolderImages, variant, data_root(data_dir), tree.path)
+    done = _write(name, FolderImages, variant, data_root(data_dir), tree.path)
+    return done._replace(account=(*tree.account(), *done.account))
 
 
 def _write(name: str, builder_class: Any, variant: Any, root: Path, originals: Path) -> Preparation:
@@ -113,21 +118,14 @@ def _write(name: str, builder_class: Any, variant: Any, root: Path, originals: P
     from absl import logging
 
     folder = root / builder_class.name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise FileError(
-            f"Cannot write to {root} ({error.strerror}). Give another folder as `data_dir`.",
-            path=root,
-        ) from error
+    _make_writable(folder, root)
     # TFDS announces a download and shows bars without an end; the builder shows its own.
     tfds.disable_progress_bar()
     logging.set_verbosity(logging.ERROR)  # it warns of every config that isn't in its list
     with (
         _alone(folder),
         tempfile.TemporaryDirectory() as downloads,
-        open(os.devnull, "w") as nowhere,
+        open(os.devnull, "w", encoding="utf-8", errors="replace") as nowhere,
         contextlib.redirect_stdout(nowhere),
     ):
         build = builder_class(data_dir=root, config=variant)
@@ -139,13 +137,36 @@ def _write(name: str, builder_class: Any, variant: Any, root: Path, originals: P
             download_config=tfds.download.DownloadConfig(manual_dir=originals),
         )
     sizes = (f"{info.num_examples:,} {split}" for split, info in build.info.splits.items())
-    left_out = (build.info.metadata or {}).get("left_out", {})
-    return Preparation(done, f"{' + '.join(sizes)} images", left_out)
+    about = build.info.metadata or {}
+    account = _animations(about.get("first_frames", ()))
+    return Preparation(done, f"{' + '.join(sizes)} images", about.get("left_out", {}), account)
+
+
+def _make_writable(folder: Path, root: Path) -> None:
+    """Makes a folder below the data directory, and tries to write to it."""
+    try:
+        os.fsencode(root).decode()  # array_record takes no other paths
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except (OSError, UnicodeDecodeError) as error:
+        fault = error.strerror if isinstance(error, OSError) else "the path is not UTF-8"
+        raise FileError(
+            f"Cannot write to {shown(root)} ({fault}). Give another folder as `data_dir`.",
+            path=root,
+        ) from error
+
+
+def _animations(names: Sequence[str]) -> tuple[str, ...]:
+    """A line on animations and files of several pages, whose first frame was taken."""
+    if not names:
+        return ()
+    more = ", ..." if len(names) > EXAMPLES else ""
+    return (f"took the first frame of {len(names):,}: {', '.join(names[:EXAMPLES])}{more}",)
 
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Holds a lock on the folder, so that one process at a time writes to it."""
-    with open(folder / ".lock", "w") as lock:
+    with open(folder / ".lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

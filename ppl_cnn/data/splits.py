@@ -1,11 +1,12 @@
 """Opening one split of a prepared data set."""
 
+import sys
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
-from ppl_cnn.data.catalogue import FOLDER, find
+from ppl_cnn.data.catalogue import FOLDER, class_line, find
 from ppl_cnn.data.images import Images, StoredShape
-from ppl_cnn.errors import UnknownNameError
+from ppl_cnn.errors import UnknownNameError, shown
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ class ImageSplit:
     def __len__(self) -> int:
         return len(self.source)
 
+    def summary(self) -> str:
+        """A line with the number of images and of classes, and the first classes' names."""
+        count = f"{len(self):,} images of {self.split}"
+        return f"{shown(self.name)}: {count} in {class_line(self.classes)}"
+
     def damage(self) -> str:
         """A sentence about the damaged images that this process has read so far, or ""."""
         if not self.source.damaged:
@@ -56,7 +62,8 @@ def open_split(name: str, split: str, data_dir: str | Path | None = None) -> Ima
     Args:
         name: one of `ppl_cnn.data.NAMES`, NAME/VARIANT, or folder:PATH for class folders of
             images, which are prepared at their first use.
-        split: `train` or `test`, or a part in TFDS's notation, such as `train[:50000]`.
+        split: `train` or `test`, or a part in TFDS's notation, such as `train[:50000]`; also
+            `validation` of class folders that have all three.
         data_dir: the folder of prepared data sets, by default $TFDS_DATA_DIR or
             ~/tensorflow_datasets; data sets that the package ships are read from the package.
 
@@ -74,7 +81,11 @@ def open_split(name: str, split: str, data_dir: str | Path | None = None) -> Ima
     if name.startswith(FOLDER):
         from ppl_cnn.data.preparing import prepare
 
-        name, folder = prepare(name, data_dir).data_set
+        done = prepare(name, data_dir)
+        name, folder = done.data_set
+        if done.images is not None:  # at first use
+            for line in done.account:
+                print(f"{shown(name)}: {line}", file=sys.stderr)
     else:
         name, folder = find(name, data_dir)
     import tensorflow_datasets as tfds

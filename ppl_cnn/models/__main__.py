@@ -16,6 +16,7 @@ DESCRIPTION = """Imports published weights.
 A file of weights is converted once, to a folder that the other commands open as --model:
 
   python -m ppl_cnn.models import bvlc_alexnet.caffemodel --as alexnet --out runs/alexnet
+  python -m ppl_cnn.models import vgg16.caffemodel --as vgg16 --pixels caffe --out runs/vgg16
   python -m ppl_cnn.models import auto --as alexnet-torchvision --out runs/alexnet-torchvision
   python -m ppl_cnn.units --model runs/alexnet
 """
@@ -25,8 +26,8 @@ A file of weights is converted once, to a folder that the other commands open as
 class ImportOptions:
     """Converts a file of weights to a model's folder.
 
-    Formats: PyTorch's .pth and .pt, .caffemodel, .safetensors, .npz and pickled NumPy arrays. Code
-    in a file is never run.
+    Formats: PyTorch's .pth and .pt, .caffemodel, .safetensors (and the index of its parts), .npy,
+    .npz and pickled NumPy arrays. Code in a file is never run.
     """
 
     file: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE")]
@@ -40,6 +41,18 @@ class ImportOptions:
         tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: the network's)"),
     ] = None
     """A text file of the classes' names, one a line. ImageNet networks know theirs."""
+    pixels: Annotated[
+        str | None,
+        tyro.conf.arg(metavar="PIXELS", help_behavior_hint="(default: the network's)"),
+    ] = None
+    """What the weights' network sees of pixels, if not what the declared one does: torchvision,
+    caffe, keras-tf, inception, raw, or "mean=M,M,M scale=S,S,S order=RGB" for (pixels - mean) *
+    scale of pixels from 0 to 255."""
+    entry: Annotated[
+        str | None, tyro.conf.arg(metavar="KEY", help_behavior_hint="(default: the weights)")
+    ] = None
+    """The key of the weights, such as model_ema, in a checkpoint that has several. By default it is
+    the weights themselves, not their average; a line says what else there is."""
 
 
 def import_weights(options: ImportOptions) -> None:
@@ -49,6 +62,7 @@ def import_weights(options: ImportOptions) -> None:
         FileError: a file can't be read, or the folder isn't empty.
         MismatchError: the weights or the names don't fit the network.
         UnknownNameError: there is no such network, or no published weights of it.
+        ArgumentError: the pixels aren't known, or the file has no such entry.
     """
     from ppl_cnn.models.networks.catalogue import network_named
     from ppl_cnn.models.networks.graph import shapes
@@ -61,9 +75,9 @@ def import_weights(options: ImportOptions) -> None:
             f"{options.out} exists and isn't an empty folder. Give another `out`.", path=options.out
         )
     path = weights_file(network, options.file)
-    cnn = read_published(path, network)
+    cnn = read_published(path, network, entry=options.entry, pixels=options.pixels)
     if options.classes is not None:
-        count = shapes(network)[network.layers[-1].name][-1]
+        count = shapes(cnn.declaration)[network.layers[-1].name][-1]
         cnn.classes = _read_names(options.classes, count)
     options.out.mkdir(parents=True, exist_ok=True)
     with open(path, "rb") as file:

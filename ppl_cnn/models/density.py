@@ -15,6 +15,7 @@ from ppl_cnn.errors import ArgumentError, MismatchError
 from ppl_cnn.models.networks.graph import Params
 from ppl_cnn.models.references.reference import Reference
 from ppl_cnn.models.units.score_function import Scored
+from ppl_cnn.numeric import plain_fields
 
 
 class DensityParams(NamedTuple):
@@ -68,6 +69,7 @@ class TiltedDensity:
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         if not 0 < self.temperature < float("inf"):
             raise ArgumentError(
                 f"`temperature` must be positive and finite, not {self.temperature}.",

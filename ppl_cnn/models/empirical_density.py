@@ -10,6 +10,7 @@ from ppl_cnn.models.density import DensityParams
 from ppl_cnn.models.references.empirical import Empirical
 from ppl_cnn.models.trained.cnn import preprocess
 from ppl_cnn.models.units.score_function import Scored
+from ppl_cnn.numeric import plain_fields
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class EmpiricalDensity:
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         if not 0 < self.temperature < float("inf"):
             raise ArgumentError(
                 f"`temperature` must be positive and finite, not {self.temperature}.",

@@ -4,22 +4,20 @@ import atexit
 import contextlib
 import dataclasses
 import logging
+import os
 import signal
 import sys
 import types
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Callable
 from typing import Any, NamedTuple, cast, get_args, get_type_hints
 
 import docstring_parser
 import tyro
 
-from ppl_cnn.errors import InputError, with_options
+from ppl_cnn.errors import InputError, one_line, printable, with_options
 from ppl_cnn.options.main import running_as
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM. It is a KeyboardInterrupt, since libraries let that through."""
+from ppl_cnn.options.stopping import SAYINGS, Terminated, leave, stopping
+from ppl_cnn.options.terminal import speak_any_text
 
 
 def run_command(
@@ -29,6 +27,7 @@ def run_command(
     prog: str,
     description: str | None,
     defaults: Any = None,
+    patience: float = 6.0,
 ) -> None:
     """Parses the command line, runs an action on its options and exits.
 
@@ -42,7 +41,10 @@ def run_command(
         prog: how the command is called, for the usage line.
         description: what `--help` prints first, usually the module's docstring.
         defaults: an `options_type` with the options' defaults, by default its own.
+        patience: seconds after a signal in which the action may end in order; then the process ends
+            all the same. Schedulers kill after 10 at the least, and most after 30.
     """
+    speak_any_text()
     for kind in _dataclasses_of(options_type):
         _join_help_lines(kind)
     given = {} if defaults is None else {"default": defaults}
@@ -50,7 +52,9 @@ def run_command(
         options_type, prog=running_as.get() or prog, description=description, **given
     )
     # The failure is printed only here, where its frames are gone and their progress bars closed.
-    failure = _failure(action, options)
+    failure = _failure(action, options, patience)
+    if failure is not None and failure.code > 128:
+        leave(signal.Signals(failure.code - 128))
     if failure is not None:
         # Zarr's event loop would complain of a write that was cut off, and at the exit the writes
         # that waited for that one.
@@ -62,7 +66,7 @@ def run_command(
 
 
 def flags(options_type: Any) -> set[str]:
-    """The fields that a command offers as options --FIELD: neither positional nor renamed ones.
+    """The names of a command's options: its fields, but for positional ones, as they are called.
 
     Args:
         options_type: the class of the command's options; a field that is made by another class,
@@ -74,8 +78,8 @@ def flags(options_type: Any) -> set[str]:
         made_by = [each for e in extras if (each := getattr(e, "constructor_factory", None))]
         if made_by:
             found |= flags(made_by[0]())
-        elif _POSITIONAL not in extras and all(getattr(e, "name", None) is None for e in extras):
-            found.add(name)
+        elif _POSITIONAL not in extras:
+            found.add(next((e.name for e in extras if getattr(e, "name", None)), name))
     return found
 
 
@@ -87,13 +91,14 @@ class _Failure(NamedTuple):
     message: str
 
 
-def _failure(action: Callable[[Any], None], options: Any) -> _Failure | None:
+def _failure(action: Callable[[Any], None], options: Any, patience: float) -> _Failure | None:
     """Runs the action; how it failed, if it did."""
     try:
-        with _stopping():
+        with stopping(patience):
+            _check_platform()
             action(options)
     except InputError as error:
-        return _Failure(2, f"error: {with_options(str(error), flags(type(options)))}")
+        return _Failure(2, f"error: {printable(with_options(str(error), flags(type(options))))}")
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         return _Failure(
@@ -101,27 +106,28 @@ def _failure(action: Callable[[Any], None], options: Any) -> _Failure | None:
             f"error: {error.strerror or error}{where}. Existing output is intact. "
             f"Fix the problem and rerun the same command to resume.",
         )
-    except _Terminated:
-        return _Failure(128 + signal.SIGTERM, "\nStopped. The same command resumes the run.")
+    except Terminated:
+        return _Failure(128 + signal.SIGTERM, SAYINGS[signal.SIGTERM])
     except KeyboardInterrupt:
-        return _Failure(128 + signal.SIGINT, "\nInterrupted. The same command resumes the run.")
+        return _Failure(128 + signal.SIGINT, SAYINGS[signal.SIGINT])
     return None
 
 
-@contextlib.contextmanager
-def _stopping() -> Iterator[None]:
-    """Lets SIGTERM raise in the main thread, between two steps of Python; the next one kills."""
+def _check_platform() -> None:
+    """Refuses a platform that the user asks JAX for and that isn't there."""
+    name = os.environ.get("JAX_PLATFORMS", "")
+    if name in ("", "cpu"):
+        return
+    import jax
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        raise _Terminated
-
-    before = signal.signal(signal.SIGTERM, stop)
     try:
-        yield
-    finally:
-        if signal.getsignal(signal.SIGTERM) is stop:
-            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        jax.devices()
+    except Exception as error:  # RuntimeError or AssertionError, by the platform
+        raise InputError(
+            f"JAX_PLATFORMS={name} asks for a platform that JAX can't use here "
+            f"({one_line(error)}). Install what it needs, such as ppl_cnn[cuda12], or set "
+            f"JAX_PLATFORMS=cpu."
+        ) from error
 
 
 def _dataclasses_of(options_type: Any) -> list[Any]:

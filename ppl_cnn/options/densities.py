@@ -2,7 +2,8 @@
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from tyro.conf import arg
 
+from ppl_cnn.errors import ArgumentError
 from ppl_cnn.models.references.registry import reference_help
 from ppl_cnn.options.presets import (
     AUTO,
@@ -62,8 +64,9 @@ class DensityOptions:
     unit: str
     """One or more units, separated by commas. layer:channel is a filter at the centre of its map,
     layer:channel@row,col at another place, layer:channel@mean its mean over the map; class:NAME or
-    class:INDEX is a class. FIRST-LAST stands for all channels between. The image is the unit's
-    receptive field. `python -m ppl_cnn.units` lists the units of a network."""
+    class:INDEX is a class. A number that is one class's name and another's index is refused.
+    FIRST-LAST stands for all channels between. The image is the unit's receptive field. `python -m
+    ppl_cnn.units` lists the units of a network."""
     model: str = "alexnet-fashion"
     """An embedded network; the folder of a run of `python -m ppl_cnn.pretrain` or of an import; the
     name of a declared network, with --weights; or package.module:factory for your own Flax NNX
@@ -144,7 +147,8 @@ class DensityOptions:
         values = self.values()
         network = load(self.model, weights=self.weights)
         if values.size is not None:
-            network = network.resized(values.size)
+            with self._preset_named(network):
+                network = network.resized(values.size)
         asked = parse_target(values.target)
         units = network.units(self.unit, self.response, asked)
         classes = [unit for unit in units if network.is_class(unit.name)]
@@ -185,6 +189,22 @@ class DensityOptions:
             has_classes=bool(classes),
             alpha=alpha,
         )
+
+    @contextmanager
+    def _preset_named(self, network: "TrainedNetwork") -> Iterator[None]:
+        """Says that the preset doesn't fit, where it and not the user has given the size."""
+        try:
+            yield
+        except ArgumentError:
+            if self.size is not FROM_PRESET:
+                raise
+            size, own = self.values().size, network.image_shape[0]
+            raise ArgumentError(
+                f"`preset={self.preset}` shows images of {size}x{size}, which {network.name} can't "
+                f"take. Give `size={own}` beside it, or choose a network without dense layers, "
+                f"such as squeezenet1.1.",
+                argument="preset",
+            ) from None
 
     def _alpha(self, network: "TrainedNetwork", units: "Sequence[NetworkUnit]") -> dict[str, float]:
         """Class -> its stored offset; see `Named.alpha`. The classes' target is the score."""

@@ -7,6 +7,8 @@ import sys
 from contextvars import ContextVar
 from importlib.resources import files
 
+from ppl_cnn.options.terminal import speak_any_text
+
 SCRIPT = "ppl-cnn"
 running_as: ContextVar[str | None] = ContextVar("running_as", default=None)
 """The command as the script was called, such as "ppl-cnn sample"; None under `python -m`."""
@@ -20,6 +22,7 @@ def main() -> None:
 
     The process exits with the command's code, or with 2 if there is no such command.
     """
+    speak_any_text()
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         print(_help())

@@ -12,9 +12,15 @@ import pytest
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 WITHOUT_COMMAND = {
-    *("common.py", "recognition/arms.py", "recognition/findings.py", "recognition/judge.py"),
+    *(
+        "common.py",
+        "gpu_parts.py",
+        "recognition/arms.py",
+        "recognition/findings.py",
+        "recognition/judge.py",
+    ),
     *("sampling/digits.py", "sampling/kernels.py", "sampling/mixing_table.py"),
-    *("sampling/two_sided.py", "references/chains.py", "references/clothes.py"),
+    *("sampling/two_sided.py", "references/chains.py", "references/ten_classes.py"),
     *("references/judge.py", "references/langevin.py", "references/likeness.py"),
     *("references/study.py", "references/tables.py", "references/weighing.py"),
     "training/pretraining_runs.py",
@@ -23,6 +29,8 @@ WITHOUT_COMMAND = {
 WITH_TORCH = {"training/torch_step.py"}
 """Files that run under another Python."""
 TOYS = {
+    "gpu_check.py": ["--out", "{out}/gpu_check"],
+    "speed/busy.py": [],
     "speed/leapfrog.py": [],
     "speed/loading.py": ["--threads", "2"],
     "speed/memory.py": [],
@@ -42,6 +50,7 @@ TOYS = {
     ],
     "references/class_samples.py": ["{out}/references"],
     "references/faces.py": ["{out}/faces", "32-log-prob", "limits"],
+    "references/textures.py": ["{out}/textures"],
     "training/pretraining.py": ["--out", "{out}/pretraining"],
     "training/training_step.py": [],
 }
@@ -52,6 +61,7 @@ FILES = {
     "recognition/class_images.py": ("images/table.md", "images/grid.png"),
     "references/class_samples.py": ("references/toy/tables.md", "references/toy/class_samples.png"),
     "references/faces.py": ("faces/table.md", "faces/faces.png"),
+    "references/textures.py": ("textures/table.md", "textures/textures.png"),
     "training/pretraining.py": ("pretraining/table.md", "pretraining/curves.png"),
 }
 """Benchmark -> the files that it must have written."""
@@ -75,9 +85,11 @@ def module_of(name):
 
 
 LONG = {
-    *("references/class_samples.py", "training/pretraining.py", "training/training_step.py"),
+    "gpu_check.py",
+    *("references/class_samples.py", "references/textures.py"),
+    *("training/pretraining.py", "training/training_step.py"),
     *("sampling/samplers.py", "sampling/samplers_table.py", "sampling/mixing.py"),
-    *("recognition/class_images.py", "speed/leapfrog.py"),
+    *("recognition/class_images.py", "speed/leapfrog.py", "speed/side_by_side.py"),
 }
 """Toys that take ten seconds and more: they run in `make test-all`."""
 ORDER = sorted(TOYS, key=lambda name: (name == "sampling/samplers_table.py", name))
@@ -96,6 +108,8 @@ def test_a_toy_runs(name, out, command, monkeypatch):
     for file in FILES.get(name, ()):
         assert (out / file).stat().st_size > 100
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    if name == "gpu_check.py":
+        assert lines[-1]["part"] == "verdict"
     if name.startswith("speed/"):
         assert lines
         found = [pair for line in lines for pair in line.items() if isinstance(pair[1], float)]

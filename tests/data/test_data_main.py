@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ppl_cnn.data import open_split
 
@@ -33,11 +34,11 @@ def test_prepares_once_and_leaves_it_then(originals, tmp_path, data):
     first, second = data(*arguments), data(*arguments)
     folder = data_dir / "fashion_mnist_idx" / "1.0.0"
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
-    assert first.stdout == f"fashion_mnist: 20 train + 10 test images in {folder}\n"
+    classes = "10 classes: T-shirt/top, Trouser, Pullover, Dress, Coat, ...\n"
+    assert first.stdout == f"fashion_mnist: 20 train + 10 test images in {folder}\n{classes}"
     assert "20/20" in first.stderr  # the progress bar
-    assert (
-        second.stdout == f"fashion_mnist is there already. To prepare it again, delete {folder}\n"
-    )
+    there = f"fashion_mnist is there already. To prepare it again, delete {folder}\n"
+    assert second.stdout == there + classes
     assert [entry.name for entry in data_dir.iterdir()] == ["fashion_mnist_idx"]
     assert len(open_split("fashion_mnist", "train", str(data_dir))) == 20
 
@@ -60,20 +61,26 @@ def test_class_folders_are_prepared_and_what_is_damaged_is_told(tree, photograph
     for index in range(1_100):
         (path / "train" / "dog" / f"tiny{index}.jpg").write_bytes(photograph(8, 8))
     (path / "train" / "dog" / "tiny7.jpg").write_bytes(b"no image")
+    (path / "train" / "dog" / ".DS_Store").touch()
+    frames = [Image.new("L", (9, 9), level) for level in (0, 9)]
+    frames[0].save(path / "train" / "cat" / "moves.gif", save_all=True, append_images=frames[1:])
     data_dir = f"--data-dir={tmp_path / 'data'}"
     run = data("prepare", f"folder:{path}", "--short-side", "32", data_dir)
     assert run.returncode == 0, run.stderr
-    first, second, third = run.stdout.splitlines()
-    assert first.startswith(f"folder:{path}: 1,103 train + 1 test images in {tmp_path / 'data'}")
+    first, classes, hidden, moving, second, third = run.stdout.splitlines()
+    assert classes == "2 classes: cat, dog"
+    assert hidden == "left out 1 hidden: train/dog/.DS_Store"
+    assert moving == "took the first frame of 1: train/cat/moves.gif"
+    assert first.startswith(f"folder:{path}: 1,104 train + 1 test images in {tmp_path / 'data'}")
     assert second == "left out as damaged (1):"
-    assert third.startswith("  train/dog/tiny7.jpg: cannot identify image file")
-    assert f"--data folder:{path}: 1,103 train + 1 test in " in data("list", data_dir).stdout
+    assert third.startswith("  train/dog/tiny7.jpg: no intact image")
+    assert f"--data folder:{path}: 1,104 train + 1 test in " in data("list", data_dir).stdout
 
 
 def test_help_teaches_and_imports_nothing_heavy():
     line = [sys.executable, "-m", "ppl_cnn.data"]
     overview, details = (
-        subprocess.run([*line, *more, "--help"], capture_output=True, text=True, timeout=60)
+        subprocess.run([*line, *more, "--help"], capture_output=True, text=True, timeout=600)
         for more in ([], ["prepare"])
     )
     assert (overview.returncode, details.returncode) == (0, 0)
@@ -91,7 +98,9 @@ def test_help_teaches_and_imports_nothing_heavy():
         "import sys, ppl_cnn.data.__main__;"
         "sys.exit(str({'grain', 'jax', 'tensorflow_datasets'} & set(sys.modules) or ''))"
     )
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=600
+    )
     assert not run.stderr.strip()
 
 

@@ -68,6 +68,13 @@ def test_damaged_files(tmp_path, spoil, refused):
         list(batches(open_split("fashion_mnist", "test", str(tmp_path)), 100))
 
 
+def test_the_summary_has_the_number_of_classes_and_the_first_names():
+    assert open_split("fashion-embedded", "test[:9]").summary() == (
+        "fashion-embedded: 9 images of test[:9] in 10 classes: T-shirt/top, Trouser, Pullover,"
+        " Dress, Coat, ..."
+    )
+
+
 def test_reading_imports_no_tensorflow_and_importing_nothing_heavy(tmp_path):
     # Whoever has installed TensorFlow to prepare ImageNet must not pay for it when training.
     (tmp_path / "tensorflow").mkdir()
@@ -82,7 +89,9 @@ assert not heavy, heavy
 batch = next(training_batches(open_split("fashion-embedded", "train"), 8, seed=0))
 assert batch["image"].shape == (8, 28, 28, 1)
 """
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=600
+    )
     assert (run.returncode, run.stderr) == (0, "")
 
 

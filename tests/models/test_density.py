@@ -59,7 +59,7 @@ REFERENCES = [
 
 
 @pytest.mark.parametrize("reference", REFERENCES, ids=str)
-@pytest.mark.parametrize("shape", [SHAPE, (3, 2, 3)])
+@pytest.mark.parametrize("shape", [(3, 2, 3), pytest.param(SHAPE, marks=pytest.mark.long)])
 def test_the_potential_is_the_whitened_models_up_to_the_normals_constant(reference, shape):
     response = ScoreFunction(lambda x: jnp.sum(jnp.sin(x / 30)), shape, mean=(100.0,) * shape[2])
     density = TiltedDensity(response, reference, temperature=2.0)

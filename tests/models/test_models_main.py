@@ -12,6 +12,7 @@ import ppl_cnn
 from ppl_cnn.errors import FileError, InputError, MismatchError, UnknownNameError
 from ppl_cnn.models.__main__ import ImportOptions, import_weights
 from ppl_cnn.models.networks.catalogue import LENET
+from ppl_cnn.models.networks.declaration import Preprocessing
 
 
 @pytest.fixture
@@ -56,6 +57,30 @@ def test_a_file_becomes_a_folder_that_load_opens(weights, names, tmp_path, rando
     assert set(description["versions"]) == {"ppl_cnn", "jax", "numpy"}
 
 
+def test_pixels_and_the_entry_of_a_checkpoint_are_the_users_to_say(
+    weights, tmp_path, models, random_params
+):
+    with np.load(weights) as arrays:
+        plain = dict(arrays)
+    both = tmp_path / "both.npz"
+    average = {f"model_ema.{name}": 2 * array for name, array in plain.items()}
+    np.savez(both, **average, **{f"model.{name}": array for name, array in plain.items()})
+    pixels = ["--pixels", "mean=72 scale=1/64 order=grey"]
+    for entry, factor in (([], 1), (["--entry", "model_ema"], 2)):
+        out = tmp_path / f"out-{factor}"
+        run = models("import", both, "--as", "lenet", "--out", out, *pixels, *entry)
+        assert run.returncode == 0
+        cnn = ppl_cnn.load(out)
+        assert cnn.preprocessing == Preprocessing((72.0,), (1 / 64,), "grey")
+        kernel = np.asarray(random_params(LENET)["conv1"]["kernel"])
+        np.testing.assert_array_equal(cnn.arrays()["conv1"]["kernel"], factor * kernel)
+    run = models("import", both, "--as", "lenet", "--out", tmp_path / "no", "--pixels", "imagenet")
+    assert run.returncode == 2
+    for word in ("--pixels imagenet", "torchvision", "keras-tf", "mean="):
+        assert word in run.stderr
+    assert not (tmp_path / "no").exists()
+
+
 def test_bad_input_is_one_sentence_and_exit_code_2(weights, tmp_path, models):
     run = models("import", weights, "--as", "alexnet", "--out", tmp_path / "out")
     assert run.returncode == 2
@@ -89,16 +114,18 @@ def test_what_cannot_be_converted_leaves_no_folder(weights, tmp_path, refused):
 def test_help_teaches_and_imports_nothing_heavy():
     line = [sys.executable, "-m", "ppl_cnn.models"]
     overview, details = (
-        subprocess.run([*line, *more, "--help"], capture_output=True, text=True, timeout=60)
+        subprocess.run([*line, *more, "--help"], capture_output=True, text=True, timeout=600)
         for more in ([], ["import"])
     )
     assert (overview.returncode, details.returncode) == (0, 0)
     assert "python -m ppl_cnn.models import" in overview.stdout
-    for word in ("FILE", "--as", "--out", "--classes", "auto"):
+    for word in ("FILE", "--as", "--out", "--classes", "auto", "--pixels", "--entry"):
         assert word in details.stdout
     script = (
         "import sys, ppl_cnn.models.__main__;"
         "sys.exit(str({'jax', 'pooch', 'safetensors'} & set(sys.modules) or ''))"
     )
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=600
+    )
     assert not run.stderr.strip()

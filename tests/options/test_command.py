@@ -3,6 +3,7 @@ import errno
 import signal
 import subprocess
 import sys
+import time
 from typing import Annotated, TypedDict
 
 import pytest
@@ -28,7 +29,6 @@ class Nothing:
             "error: No space left on device (draws). Existing output is intact. "
             "Fix the problem and rerun the same command to resume.\n",
         ),
-        (KeyboardInterrupt(), 130, "\nInterrupted. The same command resumes the run.\n"),
     ],
 )
 def test_failures_become_a_sentence_and_a_code(failure, code, said, monkeypatch, capsys):
@@ -40,6 +40,21 @@ def test_failures_become_a_sentence_and_a_code(failure, code, said, monkeypatch,
         run_command(Nothing, action, prog="command", description="A command.")
     assert end.value.code == code
     assert capsys.readouterr().err == said
+
+
+def test_a_platform_that_is_not_there_is_refused_in_a_sentence(monkeypatch, capsys):
+    def missing():
+        raise AssertionError
+
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr("jax.devices", missing)
+    monkeypatch.setattr(sys, "argv", ["command"])
+    with pytest.raises(SystemExit) as end:
+        run_command(Nothing, lambda options: print("works"), prog="command", description=None)
+    said = capsys.readouterr()
+    assert (end.value.code, said.out) == (2, "")
+    assert said.err.startswith("error: JAX_PLATFORMS=cuda")
+    assert "JAX_PLATFORMS=cpu" in said.err
 
 
 class More(TypedDict, total=False):
@@ -100,15 +115,15 @@ run_command(Nothing, action, prog="command", description=None)
 """
 
 
-def signalled(then, *signals):
+def signalled(then, *signals, script=WORK):
     """The exit code and stderr of a command at work that gets these signals."""
-    script = [sys.executable, "-c", WORK.format(then=then)]
+    script = [sys.executable, "-c", script.format(then=then)]
     pipe = subprocess.PIPE
     with subprocess.Popen(script, stdout=pipe, stderr=pipe, text=True) as process:
         for number in signals:
             assert process.stdout.readline() == "working\n"
             process.send_signal(number)
-        said = process.communicate(timeout=30)[1]
+        said = process.communicate(timeout=600)[1]
     return process.returncode, said
 
 
@@ -117,6 +132,19 @@ def test_signals_stop_a_command_in_an_orderly_way():
     assert signalled("raise", signal.SIGTERM) == (143, stopped)
     interrupted = "\nInterrupted. The same command resumes the run.\n"
     assert signalled("raise", signal.SIGINT) == (130, interrupted)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_what_python_cannot_interrupt(number, code):
+    """A library that computes for minutes, as a compiler does, and what it has begun to compute."""
+    import_ = "import hashlib; from concurrent.futures import ThreadPoolExecutor"
+    minutes = "hashlib.pbkdf2_hmac('sha256', b'', b'', 10**8)"
+    for work in (minutes, f"ThreadPoolExecutor().submit(lambda: {minutes}).result()"):
+        script = WORK.replace("time.sleep(60)", f"{import_}; {work}")
+        script = script.replace("description=None", "description=None, patience=0.5")
+        began = time.monotonic()
+        assert signalled("raise", number, script=script)[0] == code
+        assert time.monotonic() - began < 20
 
 
 def test_a_second_signal_kills():

@@ -15,10 +15,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 from PIL import Image
-from tqdm import tqdm
 
 from ppl_cnn.data.sources.idx import IMAGE_SHAPE
 from ppl_cnn.errors import ArgumentError
+from ppl_cnn.progress import Bar
 
 Arrays = dict[str, tuple[UInt8[np.ndarray, "n row col"], UInt8[np.ndarray, " n"]]]
 """Images (pixels 0..255) and labels by split."""
@@ -106,6 +106,6 @@ class ArrayBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
     def _generate_examples(
         self, split: str, images: UInt8[np.ndarray, "n row col"], labels: UInt8[np.ndarray, " n"]
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        progress = tqdm(images, desc=f"{self.name} {split}", unit=" images", mininterval=0.5)
+        progress = Bar(images, desc=f"{self.name} {split}", unit=" images", mininterval=0.5)
         for i, (image, label) in enumerate(zip(progress, labels, strict=True)):
             yield i, {"image": encode_png(image), "label": int(label)}

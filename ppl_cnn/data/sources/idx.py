@@ -65,7 +65,7 @@ def read_split(
     """The images (pixels 0..255) and labels (0..9) of one split.
 
     Args:
-        folder: the folder with the idx files, packed or unpacked.
+        folder: the folder with the idx files, packed or unpacked, at any depth.
         split: `train` or `test`.
         advice: the sentence that the error for a missing file ends with.
 
@@ -73,8 +73,7 @@ def read_split(
         FileError: a file is missing or damaged, or contains something else.
         MismatchError: images and labels differ in number.
     """
-    image_path = _file(folder, f"{_FILE_PREFIXES[split]}-images-idx3-ubyte")
-    label_path = _file(folder, f"{_FILE_PREFIXES[split]}-labels-idx1-ubyte")
+    image_path, label_path = _file(folder, split, "images"), _file(folder, split, "labels")
     images, labels = read_idx(image_path, advice), read_idx(label_path, advice)
     if images.shape[1:] != IMAGE_SHAPE or not len(images):
         raise FileError(
@@ -94,7 +93,43 @@ def read_split(
     return images, labels
 
 
-def _file(folder: Path, name: str) -> Path:
-    """The unpacked file if there is one, or else the published .gz file."""
-    unpacked = folder / name
-    return unpacked if unpacked.is_file() else folder / f"{name}.gz"
+def find_idx(folder: Path, prefix: str = "*", content: str = "*") -> list[Path]:
+    """The idx files in a folder and below it that lie least deep, unpacked ones first.
+
+    Copies of MNIST have train-images-idx3-ubyte or train-images.idx3-ubyte, packed or not, some in
+    MNIST/raw, some in a folder of the file's own name.
+
+    Args:
+        folder: the folder.
+        prefix: train or t10k; by default both.
+        content: images or labels; by default both.
+    """
+    found = [
+        path
+        for path in folder.rglob(f"{prefix}-{content}?idx[13]-ubyte*", case_sensitive=False)
+        if path.name.lower().endswith(("-ubyte", "-ubyte.gz")) and path.is_file()
+    ]
+    least = min((len(path.parts) for path in found), default=0)
+    return sorted(
+        (path for path in found if len(path.parts) == least),
+        key=lambda path: (path.suffix == ".gz", path),
+    )
+
+
+def _file(folder: Path, split: str, content: str) -> Path:
+    """The file of a split's images or labels; if there is none, the published one's path.
+
+    Raises:
+        FileError: several folders have one.
+    """
+    prefix = _FILE_PREFIXES[split]
+    found = find_idx(folder, prefix, content)
+    folders = {path.parents[path.parent.name.lower() == path.name.lower()] for path in found}
+    if len(folders) > 1:
+        several = " and ".join(sorted(str(each) for each in folders))
+        raise FileError(
+            f"{folder} has {prefix}-{content} in {several}. Give one of these as `manual_dir`.",
+            path=folder,
+        )
+    axes = 3 if content == "images" else 1
+    return found[0] if found else folder / f"{prefix}-{content}-idx{axes}-ubyte.gz"

@@ -18,7 +18,7 @@ from jaxtyping import Int, UInt8
 
 from ppl_cnn.data.catalogue import DATA_SETS
 from ppl_cnn.data.sources.grey_images import ArrayBuilder, Arrays
-from ppl_cnn.data.sources.idx import CLASS_COUNT, IMAGE_SHAPE, read_split
+from ppl_cnn.data.sources.idx import CLASS_COUNT, IMAGE_SHAPE, find_idx, read_split
 from ppl_cnn.errors import FileError
 
 TEST_SHARE = 5
@@ -130,7 +130,7 @@ class MnistDigits(ArrayBuilder):
             FileError: the folder has neither.
         """
         super().variant(manual_dir, short_side)
-        if any(manual_dir.glob("*-ubyte*")):
+        if find_idx(manual_dir):
             return "60k"
         _digits_folder(manual_dir)
         return "10k"

@@ -15,26 +15,27 @@ from typing import Any, ClassVar, NamedTuple
 
 import tensorflow_datasets as tfds
 from PIL import Image
-from tqdm import tqdm
 
 from ppl_cnn.cores import usable_cores
-from ppl_cnn.data.augmentation import DAMAGE
 from ppl_cnn.data.catalogue import DAMAGED_SHARE
-from ppl_cnn.errors import ArgumentError, FileError
+from ppl_cnn.data.image_files import ImageError, open_image
+from ppl_cnn.errors import ArgumentError, FileError, shown
+from ppl_cnn.progress import Bar
 
 QUALITY = 92
 """Quality of JPEG files that replace originals which cannot be kept."""
 LEAST_SHORT_SIDE = 32
 """Least `short_side`, in pixels."""
 
-_EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+_GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "F")
+"""Pillow's modes of grey images."""
 
 
 class Photograph(NamedTuple):
     """One image among the original files."""
 
     name: str
-    """A name that no other image of the split has."""
+    """A name in print that no other image of the split has."""
     label: int
     """The index of the class."""
     content: bytes | Path
@@ -54,37 +55,35 @@ def stored(content: bytes, short_side: int | None) -> bytes:
     """The bytes to store for an encoded image: the same bytes if it is intact and small enough.
 
     JPEG files of other colours than RGB and grey (ImageNet has some in CMYK), and images whose
-    short side is longer than `short_side`, are written anew as JPEG.
+    short side is longer than `short_side`, are written anew as upright JPEG.
 
     Raises:
-        ValueError: the image has too many pixels, or pixels of more than 8 bits.
-        OSError: the image cannot be decoded to its end; other exceptions of
-            `ppl_cnn.data.augmentation.DAMAGE` mean the same.
+        ImageError: the image cannot be decoded to its end, is too large, or no image.
     """
-    try:
-        image = Image.open(io.BytesIO(content))
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"too large: {error}") from error
-    with image:
-        if image.mode not in _EIGHT_BITS:
-            raise ValueError(f"pixels of mode {image.mode}, not of 8 bits")
+    with open_image(content) as image:
+        kept_mode = image.format != "JPEG" or image.mode in ("L", "RGB")
+        channels = 1 if image.mode in _GREY else 3
         if short_side is None or min(image.size) <= short_side:
-            image.load()
-            if image.format != "JPEG" or image.mode in ("L", "RGB"):
-                return content
-            return _jpeg(image)
+            whole = image.decoded(channels)
+            return content if kept_mode else _jpeg(whole)
         factor = short_side / min(image.size)
         width, height = (round(side * factor) for side in image.size)
-        image.draft(None, (2 * width, 2 * height))
-        grey = image.mode in ("1", "L", "LA")
-        opaque = image.convert("RGBA") if image.mode == "P" else image
-        pixels = opaque.convert("L" if grey else "RGB")
+        pixels = image.decoded(channels, least=(2 * width, 2 * height))
         return _jpeg(pixels.resize((width, height), Image.Resampling.LANCZOS))
+
+
+def has_frames(content: bytes) -> bool:
+    """Whether an encoded image is an animation or has pages; it may take a scan of the file."""
+    try:
+        with open_image(content) as image:
+            return image.frames() > 1
+    except ImageError:  # behind the first frame
+        return True
 
 
 def _jpeg(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    image.convert("L" if image.mode == "L" else "RGB").save(buffer, "JPEG", quality=QUALITY)
+    image.save(buffer, "JPEG", quality=QUALITY)
     return buffer.getvalue()
 
 
@@ -126,9 +125,13 @@ class PhotographBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
     def labels(self) -> tuple[str, ...]:
         """The names of the classes, in the order of the labels."""
 
+    def splits(self) -> tuple[str, ...]:
+        """The names of the splits."""
+        return ("train", "test")
+
     @abc.abstractmethod
     def photographs(self, folder: Path, split: str) -> Iterator[Photograph]:
-        """The images of the split `train` or `test`, from the files in `folder`.
+        """The images of one of the `splits`, from the files in `folder`.
 
         Raises:
             FileError: a file is missing, damaged, or contains something else.
@@ -148,38 +151,44 @@ class PhotographBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
             supervised_keys=("image", "label"),
             homepage=self.HOMEPAGE,
             citation=self.CITATION,
-            metadata=tfds.core.MetadataDict(left_out={}, short_side=self.builder_config.short_side),
+            metadata=tfds.core.MetadataDict(
+                left_out={}, first_frames=[], short_side=self.builder_config.short_side
+            ),
         )
 
     def _split_generators(
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
         folder = Path(dl_manager.manual_dir)
-        return {split: self._generate_examples(folder, split) for split in ("train", "test")}
+        return {split: self._generate_examples(folder, split) for split in self.splits()}
 
     def _generate_examples(self, folder: Path, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
         found = self.photographs(folder, split)
         threads = usable_cores()
         faults: dict[str, str] = {}
+        first_frames: list[str] = []
         count = 0
-        with tqdm(desc=f"{self.name} {split}", unit=" images", mininterval=0.5) as progress:
+        with Bar(desc=f"{self.name} {split}", unit=" images", mininterval=0.5) as progress:
             for (name, label, _), content in in_order(self._stored, found, threads):
                 progress.update()
                 count += 1
                 if isinstance(content, str):
                     faults[name] = content
                 else:
+                    if has_frames(content):
+                        first_frames.append(name)
                     yield name, {"image": content, "label": label, "name": name}
         if len(faults) > DAMAGED_SHARE * count:
             examples = "; ".join(f"{name}: {fault}" for name, fault in list(faults.items())[:5])
             raise FileError(
-                f"{len(faults)} of the {count} {split} images in {folder} are damaged, more than"
-                f" {100 * DAMAGED_SHARE:g} % ({examples}). Repair or delete them.",
+                f"{len(faults)} of the {count} {split} images in {shown(folder)} are damaged, more"
+                f" than {100 * DAMAGED_SHARE:g} % ({examples}). Repair or delete them.",
                 path=folder,
             )
         if not count:
-            raise FileError(f"{folder} contains no {split} images.", path=folder)
+            raise FileError(f"{shown(folder)} contains no {split} images.", path=folder)
         self.info.metadata["left_out"].update(faults)
+        self.info.metadata["first_frames"].extend(first_frames)
 
     def _stored(self, photograph: Photograph) -> bytes | str:
         """The bytes to store, or the image's fault in words."""
@@ -187,8 +196,10 @@ class PhotographBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
         try:
             read = content if isinstance(content, bytes) else content.read_bytes()
             return stored(read, self.builder_config.short_side)
-        except DAMAGE as error:
-            return str(error) or type(error).__name__
+        except ImageError as fault:
+            return str(fault)
+        except OSError as error:
+            return error.strerror or str(error)
 
 
 def check_short_side(short_side: int | None) -> None:

@@ -14,6 +14,7 @@ from ppl_cnn.data.sources.photographs import (
     PhotographConfig,
     check_short_side,
 )
+from ppl_cnn.errors import shown
 
 
 @dataclass
@@ -45,7 +46,7 @@ class FolderImages(PhotographBuilder):
         """
         check_short_side(short_side)
         name = tree.variant if short_side is None else f"{tree.variant}-short-{short_side}"
-        return TreeConfig(name=name, description=str(tree.path), short_side=short_side, tree=tree)
+        return TreeConfig(name=name, description=shown(tree.path), short_side=short_side, tree=tree)
 
     def _info(self) -> tfds.core.DatasetInfo:
         info = super()._info()
@@ -56,10 +57,14 @@ class FolderImages(PhotographBuilder):
         """The names of the class folders, sorted."""
         return self._tree.classes
 
+    def splits(self) -> tuple[str, ...]:
+        """`train` and `test`, and `validation` between them if the tree has all three."""
+        return tuple(self._tree.splits)
+
     def photographs(self, folder: Path, split: str) -> Iterator[Photograph]:
-        """The images of the split `train` or `test`, in the order of their paths."""
-        for name, label in self._tree.splits[split]:
-            yield Photograph(name, label, self._tree.path / name)
+        """The images of a split, in the order of their paths."""
+        for path, label in self._tree.splits[split]:
+            yield Photograph(shown(path), label, self._tree.path / path)
 
     @property
     def _tree(self) -> Tree:

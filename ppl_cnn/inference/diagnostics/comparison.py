@@ -1,8 +1,6 @@
 """Two runs of one density, by different methods, compared: they must come to the same."""
 
-import json
 import math
-from pathlib import Path
 from typing import NamedTuple
 
 from ppl_cnn.errors import MismatchError
@@ -60,9 +58,8 @@ class Comparison(NamedTuple):
                 )
         found = [_moment("mean response", "response", "mean", one, other)]
         found.append(_moment("sd of the response", "response", "sd", one, other))
-        ours, theirs = log_z_of(one), log_z_of(other)
-        if ours is not None and theirs is not None:
-            found.append(Compared("log Z", ours, theirs))
+        if one.log_z is not None and other.log_z is not None:
+            found.append(Compared("log Z", one.log_z.estimate, other.log_z.estimate))
         found += [
             _moment(f"mean of {label}", label, "mean", one, other)
             for label in map(str, one.summary.index)
@@ -80,35 +77,6 @@ class Comparison(NamedTuple):
     def agree(self) -> bool:
         """Whether no quantity differs by more than three joint standard errors."""
         return not abs(self.worst.errors) > DIFFERENT
-
-
-def log_z_of(diagnosis: Diagnosis) -> Estimate | None:
-    """The estimate of log Z that a run gives, by its weights, its annealed or resampled starts, or
-    `python -m ppl_cnn.evidence`; None without any.
-
-    Args:
-        diagnosis: the run's.
-    """
-    if diagnosis.weighing is not None:
-        return diagnosis.weighing.weights.log_z
-    given = [_evidence(diagnosis), diagnosis.record.get("annealing")]
-    given.append(diagnosis.record.get("resampling", {}).get("log_z"))
-    for each in given:
-        if each is not None and {"value", "error"} <= set(each):
-            return Estimate(float(each["value"]), float(each["error"]))
-    return None
-
-
-def _evidence(diagnosis: Diagnosis) -> dict[str, float] | None:
-    """The estimate by reweighting in an evidence.json of the run."""
-    folder = diagnosis.folder
-    places = [] if folder is None else [Path(folder), Path(folder).absolute().parent]
-    for place in places:
-        path = place / "evidence.json"
-        if path.exists():
-            found: dict[str, dict[str, dict[str, float]]] = json.loads(path.read_text())
-            return found.get(str(diagnosis.config.get("unit")), {}).get("reweighting")
-    return None
 
 
 def _moment(name: str, label: str, column: str, one: Diagnosis, other: Diagnosis) -> Compared:

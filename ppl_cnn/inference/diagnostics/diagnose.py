@@ -11,7 +11,9 @@ import xarray as xr
 from jaxtyping import Float, Float32
 
 from ppl_cnn.errors import ArgumentError, RunFolderError
-from ppl_cnn.inference.diagnostics.mixing import Mixing
+from ppl_cnn.inference.diagnostics.log_z import RunLogZ, log_z_of
+from ppl_cnn.inference.diagnostics.mixing.mixing import Mixing
+from ppl_cnn.inference.diagnostics.mixing.two_sides import Sides, two_sides
 from ppl_cnn.inference.diagnostics.pixel_maps import Maps, convergence_maps, stored_maps
 from ppl_cnn.inference.diagnostics.replicas import Climbs
 from ppl_cnn.inference.diagnostics.scan import (
@@ -24,8 +26,7 @@ from ppl_cnn.inference.diagnostics.scan import (
 )
 from ppl_cnn.inference.diagnostics.stein import SteinCheck, SteinMeans, stein_check, stein_means
 from ppl_cnn.inference.diagnostics.summary import scalars, summary
-from ppl_cnn.inference.diagnostics.two_sides import Sides, two_sides
-from ppl_cnn.inference.diagnostics.verdict import Verdict, judge, judge_weights
+from ppl_cnn.inference.diagnostics.verdict.verdict import Verdict, judge, judge_weights
 from ppl_cnn.inference.diagnostics.weighing import Weighing, weighed_summary
 from ppl_cnn.inference.runs.record import has_pictures, read_record, second_side, unit_folder
 
@@ -33,6 +34,10 @@ FORWARD_COST = 0.45
 """What a forward pass counts as, in gradients. The way back to the latent takes about as many
 multiplications as the way there: a forward pass of alexnet-fashion behind a small generator took
 0.44 of a gradient's CPU seconds (median of 12 turns, 0.37 to 0.46; batches of 32)."""
+
+
+_OF_REFERENCE = 32
+"""Images of the reference that a diagnosis holds, at most."""
 
 
 class Efficiency(NamedTuple):
@@ -68,6 +73,8 @@ class Diagnosis:
     """How the chains mix, and how near they are to their starts; None for resampled draws."""
     weighing: Weighing | None
     """The weights that the draws were resampled by; None for draws of chains."""
+    log_z: RunLogZ | None
+    """The estimate of log Z that the run holds; None without any."""
     sides: Sides | None
     """How chains from the reference compare with those from elsewhere; None if all started alike.
     """
@@ -163,7 +170,7 @@ def diagnose(run: xr.DataTree | str | Path, *, shown: int = 32, maps: bool = Tru
         >>> import jax.numpy as jnp, ppl_cnn
         >>> score = ppl_cnn.ScoreFunction(jnp.sum, (3, 3, 1))
         >>> density = ppl_cnn.TiltedDensity(score, ppl_cnn.WhiteNoise(1.0))
-        >>> draws = ppl_cnn.draw(density, chains=4, draws=40, warmup=60, progress=False)
+        >>> draws = ppl_cnn.draw(density, chains=4, draws=80, warmup=60, progress=False)
         >>> diagnosis = ppl_cnn.diagnose(draws, maps=False)
         >>> diagnosis.verdict.state
         'short'
@@ -204,6 +211,7 @@ def diagnose(run: xr.DataTree | str | Path, *, shown: int = 32, maps: bool = Tru
         quantities=quantities,
         mixing=mixing,
         weighing=weighing,
+        log_z=log_z_of(folder, record, weighing),
         sides=sides,
         climbs=climbs,
         images=images,
@@ -255,9 +263,13 @@ def _maps(tree: xr.DataTree, folder: Path | None) -> Maps:
 
 
 def _reference(tree: xr.DataTree) -> Float32[np.ndarray, "sample row col channel"] | None:
-    if "reference" not in tree.children:
-        return None
-    return loaded(variable(tree, "reference/image"))
+    if "prior" in tree.children:
+        image = variable(tree, "prior/image")
+        few = image.isel(draw=slice(-(-_OF_REFERENCE // image.sizes["chain"])))
+        return loaded(few).reshape(-1, *image.shape[2:])[:_OF_REFERENCE]
+    if "reference" in tree.children:  # as earlier versions stored them
+        return loaded(variable(tree, "reference/image"))
+    return None
 
 
 def _window(image: xr.DataArray) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -19,10 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float, Float32
-from tqdm import tqdm
 
 from ppl_cnn.inference.diagnostics.scan import image_blocks, variable
 from ppl_cnn.inference.diagnostics.thresholds import ESS_DRAWS, ESS_GOOD, RHAT_GOOD
+from ppl_cnn.progress import Bar
 
 _GROUP_BYTES = 2**23
 """Bytes of the draws of a group of pixels; diagnosing them takes some 40 times as much."""
@@ -147,7 +147,7 @@ def _groups(
                 part[:, :, : pixels - first] = ordered[:, :, first : first + size]
                 file.seek(4 * (number * per_group + here.start * chains * size))
                 part.tofile(file)
-        for number in tqdm(range(len(groups)), "R-hat and ESS", delay=2, leave=False):
+        for number in Bar(range(len(groups)), "R-hat and ESS", delay=2, leave=False):
             file.seek(4 * number * per_group)
             yield np.fromfile(file, np.float32, per_group).reshape(draws, chains, size)
 

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 from ppl_cnn.inference.diagnostics.scan import loaded, variable
 from ppl_cnn.inference.diagnostics.thresholds import SWAPPED_RARELY
-from ppl_cnn.inference.diagnostics.verdict_sentences import Finding, NoClimbs, RareSwaps
+from ppl_cnn.inference.diagnostics.verdict.sentences import Finding, NoClimbs, RareSwaps
 
 
 class Climbs(NamedTuple):

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 from jaxtyping import Float, Float32, Int
-from tqdm import tqdm
 
 from ppl_cnn.errors import ArgumentError, FileError
 from ppl_cnn.inference.diagnostics.thresholds import MIN_DRAWS
 from ppl_cnn.inference.runs.store import DAMAGE, open_draws
+from ppl_cnn.progress import Bar
 
 _PROJECTIONS = 50
 _GRID = 3
@@ -25,7 +25,7 @@ _OF_CHAINS = (
     "sample_stats/acceptance_rate",
     "sample_stats/diverging",
 )
-_OF_RESAMPLING = ("weights/tilt", "sample_stats/proposal", "heaviest/image", "reference/image")
+_OF_RESAMPLING = ("weights/tilt", "sample_stats/proposal", "heaviest/image")
 
 
 def read(folder: Path) -> xr.DataTree:
@@ -52,7 +52,7 @@ def read(folder: Path) -> xr.DataTree:
 
 def missing_variable(tree: xr.DataTree) -> str | None:
     """The first variable that a diagnosis needs and `tree` lacks, as `group/name`, or None."""
-    own = _OF_RESAMPLING if "weights" in tree.children else _OF_CHAINS
+    own: tuple[str, ...] = _OF_RESAMPLING if "weights" in tree.children else _OF_CHAINS
     for name in (*_NEEDED, *own):
         group, _, leaf = name.partition("/")
         if group not in tree.children or leaf not in tree.children[group].dataset:
@@ -168,7 +168,7 @@ def image_blocks(
     """
     image = variable(tree, "posterior/image")
     draws, step = image.sizes["draw"], _block(image)
-    for start in tqdm(range(0, draws, step), doing, delay=2, unit="block", leave=False):
+    for start in Bar(range(0, draws, step), doing, delay=2, unit="block", leave=False):
         here = slice(start, min(start + step, draws))
         yield here, loaded(image.isel(draw=here))
 

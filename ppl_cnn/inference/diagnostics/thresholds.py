@@ -16,7 +16,8 @@ and localization: an improved R-hat for assessing convergence of MCMC, Bayesian 
 2021."""
 
 RHAT_POOR = 1.05
-"""Above this R-hat chains, or two sides of them, disagree unless chance explains it."""
+"""Above this R-hat draws are bad. Chains, or two sides of them, disagree unless chance explains it;
+then the draws are far too few."""
 
 RHAT_BY_CHANCE = 0.001
 """How often chance alone gives a larger R-hat than the one that counts as chance."""
@@ -24,6 +25,10 @@ RHAT_BY_CHANCE = 0.001
 ESS_GOOD = 400
 """Smallest good ESS, bulk and tail, over all chains: from there on error estimates are reliable.
 Vehtari et al. 2021, who count 50 for each half of four chains; more chains don't need more."""
+
+ESS_BAD = 50
+"""Below this ESS draws are bad: neither their errors nor how many more are needed can be told.
+Vehtari et al. 2021 ask for as much of each half of a chain before an ESS is believed."""
 
 ENOUGH_WEIGHTS = 500
 """Effective number of weights from which more draws alone make a good run: 2,000 draws by them are
@@ -35,6 +40,9 @@ cotangent disintegrations in Hamiltonian Monte Carlo, 2016, arXiv 1604.00695, as
 
 DIVERGENT_SHARE = 0.01
 """Above this share of divergent draws, what the chains missed may be large."""
+
+RANKS_DIFFER = 0.01
+"""Below this p, corrected for the number of tests, ranks of chains differ by more than chance."""
 
 DIFFERENT = 3.0
 """Two runs of one density differ if an estimate of theirs does, by more joint standard errors."""

@@ -9,8 +9,8 @@ import numpy as np
 
 from ppl_cnn.errors import FileError
 from ppl_cnn.files import write_aside
-from ppl_cnn.inference.report.frame import frame_html
-from ppl_cnn.inference.report.pictures import image_tag
+from ppl_cnn.inference.report.frame.frame import frame_html
+from ppl_cnn.inference.report.pictures.encoding import image_tag
 
 _DRAW = 56
 """Screen pixels of a draw's longer side."""
@@ -36,7 +36,7 @@ def generator_page(folder: str | Path) -> Path:
     """
     folder = Path(folder)
     try:
-        description = json.loads((folder / "generator.json").read_text())
+        description = json.loads((folder / "generator.json").read_text("utf-8"))
         with np.load(folder / "exhibits.npz", allow_pickle=False) as file:
             exhibits = dict(file)
     except (OSError, ValueError, EOFError) as error:

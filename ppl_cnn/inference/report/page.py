@@ -4,8 +4,8 @@ from pathlib import Path
 
 from ppl_cnn.files import write_aside
 from ppl_cnn.inference.diagnostics.diagnose import Diagnosis
-from ppl_cnn.inference.report.frame import frame_html
-from ppl_cnn.inference.report.pictures import Album
+from ppl_cnn.inference.report.frame.frame import frame_html
+from ppl_cnn.inference.report.pictures.album import Album
 from ppl_cnn.inference.report.section import Section, section_of
 from ppl_cnn.inference.report.several import several_page
 from ppl_cnn.inference.runs.record import read_record

@@ -1,7 +1,5 @@
 """A unit's part of the page: its images, verdict, tables, maps, plots and cost."""
 
-import math
-from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,28 +12,20 @@ from ppl_cnn.files import write_aside
 from ppl_cnn.inference.diagnostics.comparison import Comparison
 from ppl_cnn.inference.diagnostics.diagnose import Diagnosis, diagnose
 from ppl_cnn.inference.diagnostics.pixel_maps import stored_maps
-from ppl_cnn.inference.diagnostics.summary import Extreme
-from ppl_cnn.inference.diagnostics.thresholds import BFMI_GOOD, ESS_GOOD, RHAT_GOOD
-from ppl_cnn.inference.diagnostics.verdict import HEADLINES, Verdict
-from ppl_cnn.inference.importance import Weights
-from ppl_cnn.inference.report.comparison import comparison_html
-from ppl_cnn.inference.report.facts import advice_html, density_text, facts_html, settings
-from ppl_cnn.inference.report.frame import folding_html
-from ppl_cnn.inference.report.heatmaps import maps_html
-from ppl_cnn.inference.report.pictures import Album, Tones
-from ppl_cnn.inference.report.plots import plots_html
-from ppl_cnn.inference.report.published import published_html
-from ppl_cnn.inference.report.tables import climbs_html, mixing_html, sides_html, summary_html
-from ppl_cnn.inference.report.tilting import tilting_html
-from ppl_cnn.inference.report.viewer import Sheets, modes, viewer_html
-from ppl_cnn.inference.report.weighing import weighing_html
+from ppl_cnn.inference.diagnostics.verdict.verdict import Verdict
+from ppl_cnn.inference.report.frame.frame import folding_html
+from ppl_cnn.inference.report.parts.comparison import comparison_html
+from ppl_cnn.inference.report.parts.facts import advice_html, facts_html, settings
+from ppl_cnn.inference.report.parts.heatmaps import maps_html
+from ppl_cnn.inference.report.parts.plots import plots_html
+from ppl_cnn.inference.report.parts.published import published_html
+from ppl_cnn.inference.report.parts.tables import climbs_html, mixing_html, sides_html, summary_html
+from ppl_cnn.inference.report.parts.tilting import tilting_html
+from ppl_cnn.inference.report.parts.verdict import verdict_html
+from ppl_cnn.inference.report.parts.weighing import weighing_html
+from ppl_cnn.inference.report.pictures.album import Album, Tones
+from ppl_cnn.inference.report.pictures.viewer import Sheets, modes, viewer_html
 from ppl_cnn.inference.runs.record import published_run, second_side, unit_folder
-
-LABELS: dict[str, str] = {str(state): said for state, said in HEADLINES.items()}
-LABELS["missing"] = "Nothing to show"
-"""State of a unit -> what it means in a few words."""
-SIGNS = {"good": "✓", "short": "△", "bad": "✕", "missing": "–"}
-"""State of a unit -> its sign, which tells it apart without colours."""
 
 
 class Section(NamedTuple):
@@ -130,7 +120,7 @@ class Section(NamedTuple):
             thumbnail=album.best(),
             row=None if album.sheet is None else album.row(),
             images=f"{large}<{heading}>{_one_by_one(diagnosis)}</{heading}>\n{viewer}",
-            judgement=_judgement(diagnosis, heading),
+            judgement=verdict_html(diagnosis, heading),
             tilting=tilting,
             mixing=mixing,
             comparison="" if compared is None else comparison_html(compared, heading),
@@ -152,7 +142,7 @@ class Section(NamedTuple):
         """
         if self.verdict.weights is not None:
             return ""
-        plots = plots_html(self.quantities, self.table)
+        plots = plots_html(self.quantities, self.table, self.verdict.state)
         return folding_html(heading, "ArviZ's plots", plots, opened=opened)
 
 
@@ -243,69 +233,3 @@ def _mixing(diagnosis: Diagnosis, heading: str) -> str:
         sentences = " ".join(each.sentence for each in diagnosis.climbs.findings())
         parts += climbs_html(diagnosis.climbs, advice_html(sentences, diagnosis.record), heading)
     return parts
-
-
-# The verdict and its numbers
-
-
-def _judgement(diagnosis: Diagnosis, heading: str) -> str:
-    verdict = diagnosis.verdict
-    sign = f'<span aria-hidden="true">{SIGNS[verdict.state]}</span>'
-    return f"""<section class="verdict {verdict.state}">
-<{heading}>{sign} {escape(verdict.headline)}</{heading}>
-<p>{advice_html(verdict.sentence, diagnosis.record)}</p>
-<p class="note">{escape(density_text(diagnosis.config))}</p>
-<dl class="numbers">
-{_numbers(verdict)}
-</dl>
-</section>
-"""
-
-
-def _numbers(verdict: Verdict) -> str:
-    if verdict.weights is not None:
-        return _numbers_of_weights(verdict, verdict.weights)
-    return "\n".join(
-        (
-            _worst("Largest R-hat", verdict.rhat, ".3f", "at most", RHAT_GOOD),
-            _worst("Smallest bulk ESS", verdict.ess_bulk, ",.0f", "at least", ESS_GOOD),
-            _worst("Smallest tail ESS", verdict.ess_tail, ",.0f", "at least", ESS_GOOD),
-            _worst("Smallest E-BFMI", verdict.bfmi, ".2f", "at least", BFMI_GOOD),
-            _number(
-                "Divergences",
-                f"{verdict.divergences:,}",
-                f"of {verdict.draws:,} draws",
-                verdict.divergences > 0,
-            ),
-            _number("Acceptance", f"{verdict.acceptance:.2f}", "mean"),
-        )
-    )
-
-
-def _numbers_of_weights(verdict: Verdict, weights: Weights) -> str:
-    k, good = weights.pareto_k, weights.largest_k
-    ess = f"of {len(weights.tilts):,} proposals"
-    return "\n".join(
-        (
-            _number("log Z", f"{weights.log_z.value:.3f}", f"± {weights.log_z.error:.2g}"),
-            _worst("Effective draws", verdict.ess_bulk, ",.0f", "at least", ESS_GOOD),
-            _number("ESS of the weights", f"{weights.effective:,.0f}", ess),
-            _number("Pareto k", f"{k:.2f}", f"at most {good:.2f} is good", k > good),
-        )
-    )
-
-
-def _worst(label: str, worst: Extreme, form: str, bound: str, threshold: float) -> str:
-    value, of = worst
-    if math.isnan(value):
-        return _number(label, "–", f"undefined here; {bound} {threshold} is good")
-    missed = value > threshold if bound == "at most" else value < threshold
-    return _number(label, f"{value:{form}}", f"{of}; {bound} {threshold} is good", missed)
-
-
-def _number(label: str, value: str, note: str, missed: bool = False) -> str:
-    kind = "value missed" if missed else "value"
-    return (
-        f'<div><dt>{label}</dt><dd><span class="{kind}">{value}</span>'
-        f"<small>{escape(note)}</small></dd></div>"
-    )

@@ -8,16 +8,17 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from ppl_cnn.errors import FileError, InputError
 from ppl_cnn.files import write_aside
-from ppl_cnn.inference.report.classes import classes_html, classes_png
-from ppl_cnn.inference.report.facts import advice_html, command_html, density_text, settings
-from ppl_cnn.inference.report.frame import frame_html
-from ppl_cnn.inference.report.pictures import address
-from ppl_cnn.inference.report.section import LABELS, SIGNS, Section, section_of
+from ppl_cnn.inference.diagnostics.verdict.rule import ESS, RHAT
+from ppl_cnn.inference.report.frame.frame import frame_html
+from ppl_cnn.inference.report.parts.facts import advice_html, command_html, density_text, settings
+from ppl_cnn.inference.report.parts.verdict import LABELS, SIGNS
+from ppl_cnn.inference.report.pictures.classes import classes_html, classes_png
+from ppl_cnn.inference.report.pictures.encoding import address
+from ppl_cnn.inference.report.section import Section, section_of
 from ppl_cnn.inference.runs.record import unit_folder
+from ppl_cnn.progress import Bar
 
 _PLOTTED = 8
 """Units with plots; the plots of a unit take some 1 MB and 10 seconds."""
@@ -63,8 +64,8 @@ class Shown(NamedTuple):
         ess = min(verdict.ess_bulk.value, verdict.ess_tail.value)
         return (
             image,
-            f"<span>R-hat {_figure(verdict.rhat.value, '.3f')}</span> "
-            f"<span>ESS {_figure(ess, ',.0f')}</span>",
+            f"<span>R-hat {RHAT.written(verdict.rhat.value, 3)}</span> "
+            f"<span>ESS {ESS.written(ess, 0)}</span>",
         )
 
     def content(self, *, plotted: bool) -> str:
@@ -138,7 +139,7 @@ def several_page(
     units = [str(unit) for unit in config["units"]]
     shown: list[Shown] = []
     parts: list[Shown | Missing] = []
-    for unit in tqdm(units, "units", delay=2, leave=False):
+    for unit in Bar(units, "units", delay=2, leave=False):
         try:
             own = unit_folder(unit)
             other = None if against is None else against / own
@@ -211,10 +212,6 @@ def _card(part: Shown | Missing) -> str:
     return f"""<li class="{part.state}"><a href="#{escape(unit_folder(part.unit))}">{picture}
 <strong>{escape(part.title)}</strong> {_badge(part.state)} <small>{numbers}</small></a></li>
 """
-
-
-def _figure(value: float, form: str) -> str:
-    return "–" if math.isnan(value) else f"{value:{form}}"
 
 
 def _unit(part: Shown | Missing, plotted: bool) -> str:

@@ -33,7 +33,7 @@ def locked(folder: Path) -> Iterator[None]:
 def _lock_file(folder: Path) -> IO[str]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return open(folder / ".lock", "w")
+        return open(folder / ".lock", "w", encoding="utf-8")
     except OSError as error:
         raise RunFolderError(
             f"{folder} can't be written to ({error.strerror}). Give another `out`.", path=folder

@@ -69,7 +69,7 @@ def source() -> dict[str, str]:
 def _processor() -> str:
     """The processor's name; empty if the system doesn't tell."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:
         return platform.processor()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -89,7 +89,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         RunFolderError: there is no `run.json`, or it is damaged.
     """
     try:
-        record: dict[str, Any] = json.loads((folder / "run.json").read_text())
+        record: dict[str, Any] = json.loads((folder / "run.json").read_text("utf-8"))
         if not isinstance(record["config"], dict):
             raise TypeError("no configuration")
     except FileNotFoundError:

@@ -21,6 +21,7 @@ import xarray as xr
 import zarr
 from zarr.codecs import ZstdCodec
 from zarr.core.metadata import ArrayV3Metadata
+from zarr.storage import LocalStore
 
 from ppl_cnn.errors import RunFolderError
 
@@ -106,13 +107,16 @@ class DrawStore:
         if start is not None:
             known["start/image"] = (("chain", *IMAGE), start)
         values = {name: array for name, (_, array) in known.items()}
+        own = dict[str, Mapping[str, range]]()
         for name, (dims, array) in known.items():
             variables[name] = dims, array.dtype
-            sizes = {**dict(zip(dims, map(range, array.shape), strict=True)), **sizes}
+            own[name] = {**dict(zip(dims, map(range, array.shape), strict=True)), **sizes}
         aside = self._path.with_name(f".{self._path.name}.partial")
         try:
             with zarr.config.set(_WRITING):
-                self._create(aside, sizes, variables, values, config)
+                self._create(
+                    aside, {**dict.fromkeys(variables, sizes), **own}, variables, values, config
+                )
             aside.rename(self._path)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
@@ -120,18 +124,18 @@ class DrawStore:
     def _create(
         self,
         path: Path,
-        sizes: Mapping[str, range],
+        sizes: Mapping[str, Mapping[str, range]],
         variables: Mapping[str, Any],
         values: Mapping[str, np.ndarray],
         config: Mapping[str, Any],
     ) -> None:
-        root = zarr.open_group(path, mode="w", zarr_format=3, attributes=dict(config))
+        root = zarr.open_group(_on_disk(path), mode="w", zarr_format=3, attributes=dict(config))
         for name, (dims, kind) in variables.items():
             group = root.require_group(name.partition("/")[0])
             for dim in dims:
                 if dim not in group:
-                    self._array(group, dim, (dim,), np.int64, sizes)
-            self._array(root, name, dims, kind, sizes)
+                    self._array(group, dim, (dim,), np.int64, sizes[name])
+            self._array(root, name, dims, kind, sizes[name])
         for name, known in values.items():
             cast("zarr.Array[Any]", root[name])[:] = known
         _publish(path)
@@ -182,7 +186,7 @@ class DrawStore:
             ) from None
 
     def _write(self, draws: int, blocks: int, variables: Mapping[str, np.ndarray]) -> None:
-        root = zarr.open_group(self._path, mode="r+", use_consolidated=False)
+        root = zarr.open_group(_on_disk(self._path), mode="r+", use_consolidated=False)
         begin = {"draw": draws, "block": blocks}
         added = {"draw": variables["posterior/response"].shape[1], "block": 1}
         coordinates = {
@@ -201,12 +205,17 @@ class DrawStore:
         _publish(self._path)
 
 
+def _on_disk(path: Path) -> LocalStore:
+    """The store at a path; of a bare path, xarray and Zarr read # and :: as a part of a URL."""
+    return LocalStore(path)
+
+
 def _publish(path: Path) -> None:
     """Makes all chunks that were written part of the store, by one rename."""
     with warnings.catch_warnings():
         # Zarr's version 3 doesn't specify consolidated metadata yet; all readers here know it.
         warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
-        zarr.consolidate_metadata(path)
+        zarr.consolidate_metadata(_on_disk(path))
 
 
 def open_draws(path: Path) -> xr.DataTree:
@@ -224,7 +233,7 @@ def open_draws(path: Path) -> xr.DataTree:
             path=path,
         )
     try:
-        tree = xr.open_datatree(path, engine="zarr", consolidated=True)
+        tree = xr.open_datatree(cast(Any, _on_disk(path)), engine="zarr", consolidated=True)
         lost = _lost(path)
     except DAMAGE:
         tree = xr.DataTree()
@@ -255,7 +264,7 @@ def open_draws(path: Path) -> xr.DataTree:
 
 def _lost(path: Path) -> Path | None:
     """A published chunk whose file is missing, which Zarr would read as zeros, or empty."""
-    root = zarr.open_group(path, mode="r", use_consolidated=True)
+    root = zarr.open_group(_on_disk(path), mode="r", use_consolidated=True)
     for name, array in root.members(max_depth=None):
         if not isinstance(array, zarr.Array):
             continue

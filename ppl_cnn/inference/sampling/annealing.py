@@ -10,6 +10,7 @@ estimate of log Z. Both move particles by `step`.
 """
 
 import math
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -47,6 +48,8 @@ _MOST_KICKS = 32
 needs more, it turns less."""
 _MOVED = 0.5
 """Trajectories that a particle is expected to accept at each strength, at least."""
+_AHEAD = 2
+"""Steps that wait on the device while the host goes on."""
 _MOST_TRIES = 20
 """Trajectories at each strength, at most."""
 
@@ -170,14 +173,17 @@ def climb(
         show: called with each strength.
     """
     particles, gradients = first_particles(density, params, keys), len(keys)
+    waiting = deque[Array]()
     for index, (size, angle) in enumerate(zip(schedule.step_sizes, schedule.angles, strict=True)):
         strengths = np.asarray(schedule.strengths[index : index + 2], np.float32)
         tuned = Tuned(jnp.float32(size), jnp.float32(angle))
         at = (keys, np.int32(index), strengths, tuned, np.float32(fewest))
         particles, _, taken = step(density, params, particles, *at)
-        gradients += len(keys) * int(taken)
+        waiting.append(taken)
+        if len(waiting) > _AHEAD:
+            gradients += len(keys) * int(waiting.popleft())
         show(float(strengths[1]))
-    return particles, gradients
+    return particles, gradients + len(keys) * sum(map(int, waiting))
 
 
 def find_schedule(

@@ -1,5 +1,6 @@
 """The chain driver: draws block by block to a store, to the same bits after a kill."""
 
+import contextlib
 import hashlib
 import sys
 import tempfile
@@ -13,9 +14,9 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float
 
-from ppl_cnn.errors import MismatchError
+from ppl_cnn.errors import MismatchError, RunFolderError
 from ppl_cnn.inference.runs.folder import RunFolder
-from ppl_cnn.inference.runs.record import read_record
+from ppl_cnn.inference.runs.record import read_record, unit_folder
 from ppl_cnn.inference.runs.store import open_draws
 from ppl_cnn.inference.sampling.group import Group
 from ppl_cnn.inference.sampling.methods import Method, method_for, settings_for, with_latents
@@ -24,13 +25,15 @@ from ppl_cnn.inference.sampling.progress import Progress
 from ppl_cnn.inference.sampling.resampling.run import ResamplingRun
 from ppl_cnn.inference.sampling.resampling.scorer import Density
 from ppl_cnn.inference.sampling.resampling.settings import Resampling
+from ppl_cnn.inference.sampling.resources import check_chains, check_store, group_units
 from ppl_cnn.inference.sampling.settings import Sampling, check_count
-from ppl_cnn.inference.sampling.side_by_side import group_units
 from ppl_cnn.inference.sampling.starts.registry import as_start
 from ppl_cnn.inference.sampling.starts.start import Start
+from ppl_cnn.machines.arithmetic import Precision, products
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.empirical_density import EmpiricalDensity
 from ppl_cnn.models.references.generator import GeneratorReference
+from ppl_cnn.numeric import in_float32, whole
 
 
 def draw(
@@ -44,6 +47,7 @@ def draw(
     target_accept: float | None = None,
     seed: int = 0,
     start: Start | Float[Array | np.ndarray, "image row col channel"] | str = "prior",
+    precision: Precision = "highest",
     out: str | Path | None = None,
     progress: bool = True,
 ) -> xr.DataTree:
@@ -68,19 +72,23 @@ def draw(
             object; or its text, such as "prior" (each chain at its own draw of the reference),
             "rto" (at the optimum next to one) or "two-sided:rto" (half of the chains each way).
             `starts.registry.parse_start` lists the texts.
+        precision: how exact products are on devices that have less than float32's: "default" is as
+            fast as the device can, on GPUs TF32; "highest" is float32; "high" is between.
         out: a folder for the draws. The same call resumes a run that was stopped, and one with
             more draws adds to it. Without a folder, the draws are held in memory.
         progress: whether to show a bar.
 
     Returns:
-        ArviZ's tree. `posterior` has `image` (chain, draw, row, col, channel), in pixel units
-        minus the mean, and `response` (chain, draw). `sample_stats` has the kernel's statistics,
-        and `start` the images at which the chains start. If the reference is linear in z, `stein`
-        has the mean of R(grad_z f / T) over each block of draws; for white noise that is
-        (sigma^2/T) grad f. The tempered kernel adds `tempering`: `tilt` (chain, draw, rung), f/T
-        of all replicas, and `strength`, `step_size` and `angle` of each rung (block, rung).
-        Resampled draws have `proposal` and `log_weight` as `sample_stats`, and the group `weights`
-        has `tilt`, f/T of all proposals, and under a data set `label`.
+        ArviZ's tree. `prior` has draws of the reference, `image` and `response` (chain, draw), so
+        that `az.plot_prior_posterior(tree, var_names=["response"])` compares. `posterior` has
+        `image` (chain, draw, row, col, channel), in pixel units minus the mean, and `response`
+        (chain, draw). `sample_stats` has the kernel's statistics, and `start` the images at which
+        the chains start. If the reference is linear in z, `stein` has the mean of R(grad_z f / T)
+        over each block of draws; for white noise that is (sigma^2/T) grad f. The tempered kernel
+        adds `tempering`: `tilt` (chain, draw, rung), f/T of all replicas, and `strength`,
+        `step_size` and `angle` of each rung (block, rung). Resampled draws have `proposal` and
+        `log_weight` as `sample_stats`, and the group `weights` has `tilt`, f/T of all proposals,
+        and under a data set `label`.
 
     Raises:
         ArgumentError: a setting is out of range, or the kernel doesn't fit the density.
@@ -111,10 +119,14 @@ def draw(
         start=as_start(start),
     )
     if out is not None:
-        sample_to([density], settings, Path(out), draws=draws, progress=progress)
+        sample_to(
+            [density], settings, Path(out), draws=draws, precision=precision, progress=progress
+        )
         return open_draws(Path(out) / "draws.zarr")
     with tempfile.TemporaryDirectory() as folder:
-        sample_to([density], settings, Path(folder), draws=draws, progress=progress)
+        sample_to(
+            [density], settings, Path(folder), draws=draws, precision=precision, progress=progress
+        )
         tree = open_draws(Path(folder) / "draws.zarr").load()
         tree.close()
         return tree
@@ -132,6 +144,7 @@ class Origin:
     """How the run was started."""
 
 
+@in_float32
 def sample_to(
     densities: Sequence[Density],
     settings: Sampling | Resampling,
@@ -140,6 +153,7 @@ def sample_to(
     draws: int,
     origin: Origin = Origin(),
     side_by_side: int | None = None,
+    precision: Precision = "highest",
     progress: bool = True,
 ) -> None:
     """Samples into a folder: `draws.zarr`, `run.json` and, to resume chains from, `state.npz`.
@@ -155,6 +169,7 @@ def sample_to(
         origin: where the run comes from, for the record.
         side_by_side: largest number of units sampled in one batch; by default as many as
             fit into about 4 GB.
+        precision: how exact products are on devices that have less than float32's.
         progress: whether to show a bar.
 
     Raises:
@@ -166,22 +181,60 @@ def sample_to(
         OSError: the disk is full. The draws before stay readable.
     """
     check_count("draws", draws)
+    draws = whole("draws", draws)
     check_one_run(densities)
-    if isinstance(settings, Resampling):
-        _resample_to(densities, settings, out, draws=draws, origin=origin, progress=progress)
-        return
-    recorded = None if side_by_side is not None else _recorded(out, densities)
-    targets = with_latents(densities)
-    groups = group_units(targets, settings, most=side_by_side, sizes=recorded)
-    programs = [Program(group, settings) for group in groups]
+    check_store(densities, chains=settings.chains, draws=draws, out=out)
     config = _config(densities, settings, origin.model)
+    if precision != "highest":
+        config["precision"] = precision
+    with products(precision):
+        if isinstance(settings, Resampling):
+            _resample_to(
+                densities,
+                settings,
+                out,
+                config=config,
+                origin=origin,
+                draws=draws,
+                progress=progress,
+            )
+        else:
+            _move_to(
+                densities,
+                settings,
+                out,
+                config=config,
+                origin=origin,
+                draws=draws,
+                most=side_by_side,
+                progress=progress,
+            )
+
+
+def _move_to(
+    densities: Sequence[Density],
+    settings: Sampling,
+    out: Path,
+    *,
+    config: dict[str, Any],
+    origin: Origin,
+    draws: int,
+    most: int | None,
+    progress: bool,
+) -> None:
+    """Samples by chains; see `sample_to`."""
+    recorded = None if most is not None else _recorded(out, densities)
+    targets = with_latents(densities)
+    check_chains(targets, settings, draws=draws)
+    groups = group_units(targets, settings, most=most, sizes=recorded)
+    programs = [Program(group, settings, block=_recorded_block(out, group)) for group in groups]
     several = len(densities) > 1
     if several:
         config["side_by_side"] = [len(group) for group in groups]
     else:
         config["block"] = programs[0].block
     with RunFolder.claim(out, config, origin.command) as folder:
-        folder.update(**_description(densities[0]), **origin.description, draws=draws)
+        folder.update(**_description(densities[0], config), **origin.description, draws=draws)
         runs = [
             Group(folder, program, settings, index if several else None)
             for index, program in enumerate(programs)
@@ -198,14 +251,14 @@ def _resample_to(
     settings: Resampling,
     out: Path,
     *,
-    draws: int,
+    config: dict[str, Any],
     origin: Origin,
+    draws: int,
     progress: bool,
 ) -> None:
     """Samples by resampling; see `sample_to`."""
-    config = _config(densities, settings, origin.model)
     with RunFolder.claim(out, config, origin.command) as folder:
-        folder.update(**_description(densities[0]), **origin.description, draws=draws)
+        folder.update(**_description(densities[0], config), **origin.description, draws=draws)
         run = ResamplingRun(folder, densities, settings)
         if progress:
             _say_found(out, [run], draws, len(densities))
@@ -231,7 +284,12 @@ def _say_found(out: Path, runs: Sequence[Group | ResamplingRun], draws: int, uni
     """Says what an earlier run has left."""
     found, wanted = sum(run.found for run in runs), draws * units
     summed = f" (summed over its {units} units)" if units > 1 else ""
-    if found >= wanted:
+    if found > wanted:
+        said = (
+            f"holds {found:,} draws per chain{summed}, more than the {wanted:,} asked for. All are "
+            f"kept, and there is nothing to sample."
+        )
+    elif found == wanted:
         said = f"holds all {found:,} draws per chain{summed}. There is nothing to sample."
     else:
         said = f"holds {found:,} of {wanted:,} draws per chain{summed}. The run resumes there."
@@ -246,6 +304,15 @@ def _recorded(out: Path, densities: Sequence[Density]) -> list[int] | None:
     config = read_record(out)["config"]
     same = config.get("units") == [str(density.unit) for density in densities]
     return config.get("side_by_side") if same else None
+
+
+def _recorded_block(out: Path, group: Sequence[TiltedDensity]) -> int | None:
+    """Draws of a block of an earlier run there, which may have been on other devices."""
+    for folder in (out / unit_folder(str(group[0].unit)), out):
+        with contextlib.suppress(RunFolderError):
+            block: int | None = read_record(folder)["config"].get("block")
+            return block
+    return None
 
 
 def _config(
@@ -277,9 +344,11 @@ def _config(
     }
 
 
-def _description(density: Density) -> dict[str, Any]:
-    """What the record says of the images, beside what determines the draws."""
+def _description(density: Density, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the record says of the images and the arithmetic, beside what determines the draws."""
     found: dict[str, Any] = {"preprocessing": asdict(density.unit.preprocessing)}
+    found["device"] = jax.devices()[0].device_kind
+    found["precision"] = config.get("precision", "highest")
     if isinstance(density.reference, GeneratorReference):
         found["generator"] = dict(density.reference.generator.training)
     return found

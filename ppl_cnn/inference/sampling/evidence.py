@@ -26,10 +26,13 @@ from ppl_cnn.inference.sampling.log_z import (
 from ppl_cnn.inference.sampling.resampling.proposals import Pictures
 from ppl_cnn.inference.sampling.resampling.scorer import Scorer
 from ppl_cnn.inference.sampling.settings import Sampling
+from ppl_cnn.machines.arithmetic import products
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.empirical_density import EmpiricalDensity
+from ppl_cnn.numeric import in_float32
 
 
+@in_float32
 def evidence(
     densities: Sequence[TiltedDensity],
     *,
@@ -84,10 +87,17 @@ def evidence(
         >>> abs(found.reweighted.value - 2) < 0.2
         True
     """
-    check_counts(chains=chains, particles=particles, temperatures=temperatures)
-    settings = Sampling(kernel=Tempered(rungs=rungs), chains=chains, warmup=warmup, seed=seed)
+    settings = check_settings(
+        rungs=rungs,
+        chains=chains,
+        draws=draws,
+        warmup=warmup,
+        particles=particles,
+        temperatures=temperatures,
+        seed=seed,
+    )
     origin = origin or Origin(command="ppl_cnn.evidence")
-    with TemporaryDirectory() as temporary:
+    with TemporaryDirectory() as temporary, products("highest"):
         folder = Path(temporary if out is None else out)
         sample_to(densities, settings, folder, draws=draws, origin=origin, progress=progress)
         found = log_z_of_run(
@@ -102,6 +112,35 @@ def evidence(
     return found
 
 
+def check_settings(
+    *,
+    rungs: int,
+    chains: int,
+    draws: int,
+    warmup: int,
+    particles: int,
+    temperatures: int,
+    seed: int,
+) -> Sampling:
+    """The settings of the tempered run that `evidence` takes, unless a number can't be used.
+
+    Args:
+        rungs: see `evidence`, as for all.
+        chains: at least 4.
+        draws: at least 4.
+        warmup: at least 1.
+        particles: at least 2.
+        temperatures: at least 1.
+        seed: from 0 on.
+
+    Raises:
+        ArgumentError: a number is out of range.
+    """
+    check_counts(chains=chains, draws=draws, particles=particles, temperatures=temperatures)
+    return Sampling(kernel=Tempered(rungs=rungs), chains=chains, warmup=warmup, seed=seed)
+
+
+@in_float32
 def evidence_of_images(
     densities: Sequence[EmpiricalDensity],
     *,
@@ -139,7 +178,8 @@ def evidence_of_images(
         alike.setdefault(density.unit.program, []).append(density)
     found = dict[str, MeanWeight]()
     for group in alike.values():
-        scored = Scorer(group, Pictures(group[0])).weighed(progress=progress)
+        with products("highest"):
+            scored = Scorer(group, Pictures(group[0])).weighed(progress=progress)
         for density, tilts in zip(group, scored.tilts.astype(np.float64), strict=True):
             found[str(density.unit)] = MeanWeight(*mean_weight(tilts), len(tilts))
     found = {str(density.unit): found[str(density.unit)] for density in densities}
@@ -163,6 +203,7 @@ def _write(folder: Path, found: Mapping[str, LogZ] | Mapping[str, MeanWeight]) -
     write_aside(folder / "evidence.json", (json.dumps(record, indent=2) + "\n").encode())
 
 
+@in_float32
 def log_z_of_run(
     folder: Path,
     densities: Sequence[TiltedDensity],

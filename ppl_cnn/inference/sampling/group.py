@@ -1,7 +1,10 @@
 """A group of units that one program samples side by side, with their folders."""
 
 import contextlib
+import time
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -10,15 +13,23 @@ from ppl_cnn.errors import InputError, RunFolderError
 from ppl_cnn.inference.runs.folder import RunFolder
 from ppl_cnn.inference.runs.record import read_record, unit_folder
 from ppl_cnn.inference.runs.store import IMAGE, DrawStore
+from ppl_cnn.inference.runs.writer import Writer
 from ppl_cnn.inference.sampling.keys import reference_key
-from ppl_cnn.inference.sampling.program import Kept, Program
+from ppl_cnn.inference.sampling.program import Call, Program
 from ppl_cnn.inference.sampling.progress import Progress
-from ppl_cnn.inference.sampling.resampling.proposals import SHOWN, latents
+from ppl_cnn.inference.sampling.resampling.proposals import prior_draws, prior_shape
 from ppl_cnn.inference.sampling.settings import Sampling
-from ppl_cnn.inference.sampling.state import Position, draws_before, restore_state, save_state
+from ppl_cnn.inference.sampling.state import (
+    Kept,
+    Position,
+    draws_before,
+    restore_state,
+    save_state,
+)
 from ppl_cnn.models.density import TiltedDensity
-from ppl_cnn.models.references.generator import GeneratorReference
 
+SAVE_SECONDS = 10.0
+"""Seconds between two saved states: about as much is lost when a run is killed."""
 _OF_STARTS = ("annealing", "resampling", "forward_passes")
 """Fields of a unit's record that its start writes."""
 
@@ -44,8 +55,6 @@ class Group:
         self._stores = [
             DrawStore(each.path / "draws.zarr", program.block) for each in self._folders
         ]
-        self._of_generator: dict[tuple[range, range], np.ndarray] = {}
-        """Rows and columns of a unit's image -> a few draws of a generator there."""
 
     def _unit_folder(self, density: TiltedDensity) -> RunFolder:
         """A unit's own folder, with a record as of a run of its own; only this run resumes it."""
@@ -65,7 +74,10 @@ class Group:
         return draws_before(self._state) * len(self._program.densities)
 
     def sample(self, draws: int, bar: Progress) -> None:
-        """Samples up to that many draws per chain, block by block.
+        """Samples up to that many draws per chain, call by call of the program.
+
+        The next call is on the devices' queue before the last one is looked at, and a thread
+        writes, so that the devices don't wait.
 
         Args:
             draws: draws wanted in all.
@@ -75,21 +87,44 @@ class Group:
             RunFolderError: the folder's files don't belong together, or are damaged.
         """
         program = self._program
-        position = restore_state(self._state, program.chains, program.place)
+        position = restore_state(self._state, program.chains, program.room, program.place)
         made = self._open(position)
         if position is None:
             position = self._begin(made, bar.shown)
         else:
             self._create(made, None)
         bar.begin(program, position)
-        while position.draws < draws:
-            before = position
-            position, kept = program.advance(before, draws)
-            if position.draws > before.draws:
-                self._write(before, position, kept)
-            save_state(position, self._state)
-            self._report(position)
-            bar.show(position, kept)
+        with Writer() as writer:
+            if position.draws >= draws and position.block is not None:
+                whole = position.closed()
+                writer.ask(partial(self._write, position, whole, position.block))
+                writer.ask(partial(self._save, whole))
+            saved = time.monotonic()
+            next_ = self._call(position, draws)
+            while next_ is not None:
+                call = next_
+                ends = call.position.draws >= draws
+                due = ends or time.monotonic() - saved >= SAVE_SECONDS
+                saved = time.monotonic() if due else saved
+                # The next call uses these chains up.
+                copy = call.position.copied() if due else None
+                next_ = self._call(call.position, draws)
+                before, position = position, program.ended(call, position)
+                if call.closes:
+                    writer.ask(partial(self._write, before, position, call.kept))
+                if copy is not None:
+                    at = replace(position, chains=copy.chains, block=copy.block)
+                    writer.ask(partial(self._save, at))
+                bar.show(position, np.asarray(call.told.acceptance))
+
+    def _call(self, position: Position, draws: int) -> Call | None:
+        """The next call of the program; None where all draws are made."""
+        return self._program.call(position, draws) if position.draws < draws else None
+
+    def _save(self, position: Position) -> None:
+        """Saves where the run stands, whose whole blocks are in the stores."""
+        save_state(position, self._state)
+        self._report(position)
 
     def _begin(self, made: Sequence[bool], progress: bool) -> Position:
         """The start; the stores that are missing are made with its images."""
@@ -109,7 +144,7 @@ class Group:
         Returns:
             For each unit, whether its store exists.
         """
-        begun, made = position.draws if position else 0, []
+        begun, made = position.written if position else 0, []
         for folder, store in zip(self._folders, self._stores, strict=True):
             path, tree = folder.path / "draws.zarr", store.resume()
             found = tree["posterior"].sizes["draw"] if tree is not None else 0
@@ -152,31 +187,34 @@ class Group:
                 folder.record,
                 stein=density.has_stein_mean,
                 start=start,
-                known=self._of_reference(density),
+                known=self._prior(density),
             )
             folder.update()
 
-    def _of_reference(
-        self, density: TiltedDensity
-    ) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
-        """A few images of a generator, to be seen beside the draws; none of other references."""
-        if not isinstance(density.reference, GeneratorReference):
-            return {}
-        part = density.unit.rows, density.unit.cols
-        if part not in self._of_generator:
-            z = latents(density, reference_key(self._settings.seed), np.arange(SHOWN))
-            self._of_generator[part] = np.asarray(jax.jit(density.push)(z, density.params))
-        return {"reference/image": (("sample", *IMAGE), self._of_generator[part])}
+    def _prior(self, density: TiltedDensity) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+        """Draws of the reference, to be seen beside those of the density."""
+        shape = prior_shape(density, self._settings.chains)
+        images, responses = prior_draws(
+            self._program.densities[0],
+            density.params,
+            reference_key(self._settings.seed),
+            np.arange(shape[0] * shape[1]).reshape(shape),
+        )
+        return {
+            "prior/image": (("chain", "draw", *IMAGE), np.asarray(images)),
+            "prior/response": (("chain", "draw"), np.asarray(responses)),
+        }
 
     def _write(self, before: Position, position: Position, kept: Kept) -> None:
         """Adds a block to the stores."""
-        names, count = self._program.kernel.statistics, position.draws - before.draws
+        names, count = self._program.kernel.statistics, position.written - before.written
+        kept = jax.device_get(kept)  # in whole: a part would be cut on the devices, after the queue
         for index, (density, store) in enumerate(
             zip(self._program.densities, self._stores, strict=True)
         ):
             chains = self._program.chains_of(index)
             variables = kept.variables(count, names, chains, stein=density.has_stein_mean)
-            store.write(before.draws, before.blocks, variables)
+            store.write(before.written, before.blocks, variables)
 
     def _report(self, position: Position) -> None:
         """Adds gradients and its share of the time to each unit's record."""

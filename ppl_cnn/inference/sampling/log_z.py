@@ -18,15 +18,17 @@ import xarray as xr
 from jaxtyping import Float
 from scipy.optimize import minimize
 from scipy.special import logsumexp
-from tqdm import tqdm
 
 from ppl_cnn.errors import ArgumentError, MismatchError
 from ppl_cnn.inference.importance import Estimate, mean_weight
 from ppl_cnn.inference.sampling.annealing import AnnealingSchedule, climb
 from ppl_cnn.models.density import DensityParams, TiltedDensity
+from ppl_cnn.progress import Bar
 
 FEWEST_CHAINS = 4
 """Chains that a standard error, which comes from their differences, needs."""
+FEWEST_DRAWS = 4
+"""Draws of a chain on each rung, whose variance the estimates take."""
 MOST_AT_ONCE = 16
 """Particles that move side by side, at most."""
 
@@ -154,18 +156,21 @@ def _log_normalisers(
     return np.concatenate([[0.0], found.x])
 
 
-def check_counts(*, chains: int = FEWEST_CHAINS, particles: int = 2, temperatures: int = 1) -> None:
+def check_counts(**given: int) -> None:
     """Refuses numbers that give no estimate or no standard error, before any work is done.
 
+    Args:
+        given: numbers of `chains`, `draws`, `particles` or `temperatures`.
+
     Raises:
-        ArgumentError: there are fewer than 4 chains, 2 particles or 1 temperature.
+        ArgumentError: there are fewer than 4 chains, 4 draws, 2 particles or 1 temperature.
     """
-    least = {"chains": FEWEST_CHAINS, "particles": 2, "temperatures": 1}
-    given = {"chains": chains, "particles": particles, "temperatures": temperatures}
+    least = {"chains": FEWEST_CHAINS, "draws": FEWEST_DRAWS, "particles": 2, "temperatures": 1}
     for name, value in given.items():
-        if value < least[name]:
+        if not least[name] <= value < 2**31:
             raise ArgumentError(
-                f"`{name}` must be at least {least[name]}, not {value}.", argument=name
+                f"`{name}` must be at least {least[name]} and below 2^31, not {value}.",
+                argument=name,
             )
 
 
@@ -221,7 +226,7 @@ def annealed_importance_sampling(
     part = max(size for size in range(1, MOST_AT_ONCE + 1) if particles % size == 0)
     found, gradients = [], 0
     bar = {"unit": "batch", "delay": 2, "leave": False, "disable": not progress}
-    for each in tqdm(keys.reshape(-1, part), "annealing", **bar):
+    for each in Bar(keys.reshape(-1, part), "annealing", **bar):
         end, count = climb(density, params, each, schedule)
         found.append(np.asarray(end.logs, np.float64))
         gradients += count

@@ -37,12 +37,21 @@ class Placement:
         densities: of units whose programs are equal.
         chains: number of chains of each density.
         replicas: number of latents that a chain moves at once.
+        devices: where to place them; by default on this process's devices. On devices that are
+            only described, programs can be compiled, but nothing is placed.
     """
 
-    def __init__(self, densities: Sequence[TiltedDensity], chains: int, replicas: int) -> None:
+    def __init__(
+        self,
+        densities: Sequence[TiltedDensity],
+        chains: int,
+        replicas: int,
+        devices: Sequence[jax.Device] | None = None,
+    ) -> None:
         self.members = np.repeat(np.arange(len(densities)), chains)
         """Chain -> index of its density."""
-        devices, count = jax.local_devices(), len(self.members)
+        described = devices is not None
+        devices, count = devices or jax.local_devices(), len(self.members)
         used = max(n for n in range(1, len(devices) + 1) if count % n == 0)
         self.mesh = Mesh(np.asarray(devices[:used]), ("chain",))
         # The densities' references are equal, but their arrays may be read from a file twice.
@@ -56,8 +65,11 @@ class Placement:
         self.specs = jax.tree.map(lambda own: CHAIN if own else EVERYWHERE, self._own)
         """How each of the weights is spread over the devices."""
         together = partial(_together, chains=chains)
-        self.params: DensityParams = jax.device_put(
-            jax.tree.map(together, *weights), self.placed(self.specs)
+        params = partial(jax.tree.map, together)
+        self.params: DensityParams = (
+            self.shapes(jax.eval_shape(params, *weights), self.specs)
+            if described
+            else jax.device_put(params(*weights), self.placed(self.specs))
         )
         """The weights of all units, those that differ once for each chain."""
         self.at_once = _at_once(densities[0], count, replicas, self.mesh.devices.flat[0].platform)
@@ -66,6 +78,21 @@ class Placement:
     def placed(self, specs: Any) -> Any:
         """Where arrays with these partition specifications lie."""
         return jax.tree.map(partial(NamedSharding, self.mesh), specs)
+
+    def shapes[T](self, arrays: T, specs: Any) -> T:
+        """Shapes and types of arrays, with where they lie.
+
+        Args:
+            arrays: or their shapes and types.
+            specs: their partition specifications, each for a part of the tree.
+        """
+
+        def placed(place: NamedSharding, part: Any) -> Any:
+            like = partial(jax.ShapeDtypeStruct, sharding=place)
+            return jax.tree.map(lambda leaf: like(leaf.shape, leaf.dtype), part)
+
+        found: T = jax.tree.map(placed, self.placed(specs), arrays)
+        return found
 
     def in_parts(
         self, move: Callable[[DensityParams, State], State], params: DensityParams, states: State

@@ -1,9 +1,14 @@
-"""The compiled block of a sampling run: chains in, draws and moved chains out."""
+"""The compiled program of a sampling run: chains in, draws and moved chains out.
+
+Three sizes are told apart. A *transition* is the kernel's step. A *call* of the program makes
+transitions for a second or two. A *block* is what the store holds as a chunk: as many draws as
+memory suggests, of one call or several.
+"""
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,94 +19,102 @@ from jaxtyping import Array
 
 from ppl_cnn.errors import MismatchError
 from ppl_cnn.inference.kernels.adaptation import Tuning
-from ppl_cnn.inference.kernels.kernel import (
-    Ladder,
-    State,
-    Transition,
-    averaged,
-    joined,
-    zeros_of,
-)
+from ppl_cnn.inference.kernels.kernel import State, Transition, averaged, joined, zeros_of
 from ppl_cnn.inference.sampling.keys import chain_keys
 from ppl_cnn.inference.sampling.placement import CHAIN, EVERYWHERE, Placement
 from ppl_cnn.inference.sampling.settings import Sampling
-from ppl_cnn.inference.sampling.state import Chains, Position
+from ppl_cnn.inference.sampling.state import Chains, Kept, Position
 from ppl_cnn.models.density import DensityParams, TiltedDensity
 
 BLOCK_BYTES = 16 * 2**20
-"""Size of a unit's images of a block: as much is held at once, and lost at most."""
+"""Size of a unit's images of a block, at most, if it has several draws. Some blocks are held."""
 LONGEST_BLOCK = 50
 """Largest number of draws in a block."""
+ACCELERATED = 16
+"""By how much a block may be larger on an accelerator, which draws faster and has memory of its
+own: a second of draws should fit. Units side by side share that."""
+CALL_SECONDS = 1.5
+"""How long a call of the program should take; a draw may take longer."""
 
 
-class Kept(NamedTuple):
-    """The draws of a block and what their transitions report."""
+class Told(NamedTuple):
+    """What a call tells the host at once: few numbers, as each read waits for the device."""
 
-    image: Array
-    """(chain, draw, row, col, channel), in pixel units minus the mean."""
-    response: Array
-    """(chain, draw)"""
-    transition: Transition
-    """(chain, draw) each, over all transitions since the draw before."""
-    stein: Array
-    """(chain, row, col, channel): mean of R(grad_z f / T) over the block, if R is linear."""
-    tilts: Array | None
-    """(chain, draw, rung): g of all replicas, the reference's first; None without replicas."""
-    ladder: Ladder | None
-    """(chain, rung) each: the rungs of the replicas; None without replicas."""
+    steps: Array
+    """(chain,): gradients that each has taken."""
+    acceptance: Array
+    """(chain,): mean acceptance probability."""
 
-    def variables(
-        self, count: int, names: Iterable[str], chains: slice = slice(None), *, stein: bool = True
-    ) -> dict[str, np.ndarray]:
-        """The first draws of some chains as the store's variables.
 
-        Args:
-            count: number of draws.
-            names: the `sample_stats` that are wanted.
-            chains: the chains of one unit.
-            stein: whether the store has Stein means.
-        """
-        found = {f"sample_stats/{name}": self.transition[name] for name in names}
-        found |= {"posterior/image": self.image, "posterior/response": self.response}
-        kept = {name: np.asarray(values[chains])[:, :count] for name, values in found.items()}
-        if stein:
-            kept["stein/image"] = np.asarray(self.stein[chains])[:, None]
-            kept["stein/draws"] = np.asarray([count])
-        if self.tilts is not None and self.ladder is not None:
-            kept["tempering/tilt"] = np.asarray(self.tilts[chains])[:, :count]
-            for name, values in self.ladder._asdict().items():
-                kept[f"tempering/{name}"] = np.asarray(values[chains])[:1]
-        return kept
+@dataclass(frozen=True)
+class Call:
+    """A call of the program, which may still be running."""
+
+    position: Position
+    """Where the run stands after it; gradients and seconds are those before it."""
+    kept: Kept
+    """The block that it has filled up to here."""
+    told: Told
+    transitions: int
+    """Transitions of each chain."""
+    closes: bool
+    """Whether the block is whole then, so that it has to be written."""
+    begun: float
+    """When the program was called, on the monotonic clock."""
 
 
 class Program:
     """The compiled block of densities side by side; it moves a run on.
 
-    One program serves warmup and sampling and blocks of every length: the number of draws and
-    the thinning are arguments of its loops. So nothing is compiled twice, and the bits of a run
-    don't depend on where it was stopped. The chains of all densities, those of the first first,
-    are one batch, spread over this process's devices (`Placement`).
+    One program serves warmup and sampling and calls of every length: the number of draws and the
+    thinning are arguments of its loops. So nothing is compiled twice, and the bits of a run depend
+    neither on where it was stopped nor on how it was cut into calls. The chains of all densities,
+    those of the first first, are one batch, spread over this process's devices (`Placement`).
 
     Args:
         densities: of units whose programs are equal.
         sampling: how each is sampled.
+        block: largest number of draws in a block; by default as many as memory suggests here.
+        devices: what to compile for; by default this process's devices.
     """
 
-    def __init__(self, densities: Sequence[TiltedDensity], sampling: Sampling) -> None:
+    def __init__(
+        self,
+        densities: Sequence[TiltedDensity],
+        sampling: Sampling,
+        *,
+        block: int | None = None,
+        devices: Sequence[jax.Device] | None = None,
+    ) -> None:
         self.densities, self._sampling = densities, sampling
         self._density = densities[0]
         self.kernel = sampling.kernel.bind(self._density)
         """The kernel, bound to the first density; the others' weights are arguments."""
-        per_draw = sampling.chains * 4 * math.prod(self._density.unit.shape)
-        self.block = int(np.clip(BLOCK_BYTES // per_draw, 1, LONGEST_BLOCK))
+        self.placement = Placement(densities, sampling.chains, self.kernel.replicas, devices)
+        self.block = block or self._fitting()
         """Draws of a block."""
-        self.placement = Placement(densities, sampling.chains, self.kernel.replicas)
         self._keys = chain_keys(densities, sampling.seed, sampling.chains)
         # The kernel builds its functions when it first starts; a run that continues needs them too.
         self.chains = jax.eval_shape(self._start, self.placement.params, self._keys)
         """Shapes and types of the chains."""
+        self.room: Kept = jax.eval_shape(self._nothing, self.chains.states)
+        """Shapes and types of a block."""
         self._specs: Any = Chains._make((CHAIN, EVERYWHERE))
-        self._compiled: Callable[..., tuple[Chains, Kept]] | None = None
+        self._compiled: Callable[..., tuple[Chains, Kept, Told]] | None = None
+        self._compiling = 0.0
+        """Seconds that are not in a position yet."""
+        self._most = 1
+        """Transitions of the next call."""
+        self._ended = 0.0
+        """When the last call had ended, on the monotonic clock."""
+
+    def _fitting(self) -> int:
+        draw = self._sampling.chains * 4 * math.prod(self._density.unit.shape)
+        room, longest = BLOCK_BYTES, LONGEST_BLOCK
+        if self.placement.mesh.devices.flat[0].platform != "cpu":
+            units = len(self.densities)
+            room, longest = ACCELERATED * room * 4 // max(4, units), ACCELERATED * longest
+        return int(np.clip(room // draw, 1, longest))
 
     @property
     def rungs(self) -> int:
@@ -118,9 +131,11 @@ class Program:
         count = self._sampling.chains
         return slice(index * count, (index + 1) * count)
 
-    def place(self, chains: Chains) -> Chains:
-        """The chains, on the devices."""
-        return Chains._make(map(jax.device_put, chains, self.placement.placed(self._specs)))
+    def place(self, position: Position) -> Position:
+        """The position with its arrays on the devices."""
+        chains = map(jax.device_put, position.chains, self.placement.placed(self._specs))
+        block = jax.device_put(position.block, self.placement.placed(CHAIN))
+        return replace(position, chains=Chains._make(chains), block=block)
 
     def _start(self, params: DensityParams, keys: Array, z: Array | None = None) -> Chains:
         def begin(params: DensityParams, key: Array, z: Array | None) -> State:
@@ -162,7 +177,7 @@ class Program:
         none = [0] * len(self.densities)
         gradients = {"start": list(spent)} if any(spent) else {}
         gradients |= {"warmup": none, "sampling": none}
-        return Position(chains, 0, 0, 0, gradients, seconds)
+        return Position(chains, 0, 0, 0, gradients, seconds, written=0)
 
     def images(self, position: Position) -> Array:
         """The images at which all chains are, in pixel units minus the mean.
@@ -173,62 +188,112 @@ class Program:
         return self._density.push(self.kernel.latent(position.chains.states), self.placement.params)
 
     def advance(self, position: Position, draws: int) -> tuple[Position, Kept]:
-        """Moves a run on by a block: of warmup until that is done, then of draws.
+        """Moves a run on by a whole block: of warmup until that is done, then of draws.
 
         Args:
             position: where the run stands; its chains are used up.
             draws: draws wanted in all.
         """
-        seconds = dict(position.seconds)
-        clock = time.monotonic()
+        call = self.call(position, draws, most=self.block * self._sampling.thin)
+        return self.ended(call, position), call.kept
+
+    def call(self, position: Position, draws: int, most: int | None = None) -> Call:
+        """Begins to move a run on, within a block of warmup until that is done, then of draws.
+
+        The program may still be running when this returns: its result can be given to the next
+        call, which then waits on the device and not here.
+
+        Args:
+            position: where the run stands; its chains are used up.
+            draws: draws wanted in all.
+            most: transitions, if that is at least a draw; by default as many as take about
+                `CALL_SECONDS`.
+        """
         warming = position.warmup < self._sampling.warmup
-        left = self._sampling.warmup - position.warmup if warming else draws - position.draws
+        thin = 1 if warming else self._sampling.thin
+        first = 0 if warming else position.filled
         # A run that was extended first completes the block that it ended in.
-        count = min(left, self.block if warming else self.block - position.draws % self.block)
+        block = self.block if warming else self.block - position.written % self.block
+        left = self._sampling.warmup - position.warmup if warming else draws - position.draws
+        count = min(left, block - first, max(1, (most or self._most) // thin))
+        room = self._room() if position.block is None else position.block
         arguments = (
-            self.placement.params,
-            position.chains,
-            self.placement.members,
-            np.int32(count),
-            np.int32(1 if warming else self._sampling.thin),
+            *(self.placement.params, position.chains, room, self.placement.members),
+            *map(np.int32, (first, count, thin)),
             np.bool_(warming),
         )
         if self._compiled is None:
-            self._compiled = self._program().lower(*arguments).compile()
-            seconds["compile"] += time.monotonic() - clock
             clock = time.monotonic()
-        chains, kept = self._compiled(*arguments)
-        jax.block_until_ready(chains)
-        phase = "warmup" if warming else "sampling"
-        seconds[phase] += time.monotonic() - clock
-        steps = np.asarray(kept.transition["n_steps"], np.int64)[:, :count].sum(axis=1)
-        evaluated = steps.reshape(len(self.densities), -1).sum(axis=1) + position.gradients[phase]
-        gradients = {**position.gradients, phase: evaluated.tolist()}
-        moved = replace(position, chains=chains, gradients=gradients, seconds=seconds)
+            self._compiled = self.lowered().compile()
+            self._compiling += time.monotonic() - clock
+        begun = time.monotonic()
+        chains, kept, told = self._compiled(*arguments)
         if warming:
-            return replace(moved, warmup=position.warmup + count), kept
-        return replace(moved, draws=position.draws + count, blocks=position.blocks + 1), kept
+            moved = replace(position, chains=chains, warmup=position.warmup + count)
+            return Call(moved, kept, told, count, closes=False, begun=begun)
+        moved = replace(position, chains=chains, draws=position.draws + count, block=kept)
+        closes = count == min(left, block - first)
+        moved = moved.closed() if closes else moved
+        return Call(moved, kept, told, count * thin, closes, begun)
 
-    def _program(self) -> jax.stages.Wrapped:
+    def ended(self, call: Call, before: Position) -> Position:
+        """The position after a call, with gradients and seconds, once the call has ended.
+
+        Args:
+            call: what was begun.
+            before: the position before it, with gradients and seconds.
+        """
+        _wait(call.told)
+        ended, begun = time.monotonic(), max(call.begun, self._ended)
+        self._ended = ended
+        fitting = CALL_SECONDS / max(ended - begun, 1e-9) * call.transitions
+        self._most = int(np.clip(fitting, 1, 2 * max(self._most, call.transitions)))
+        phase = "warmup" if before.warmup < self._sampling.warmup else "sampling"
+        seconds = {**before.seconds, phase: before.seconds[phase] + ended - begun}
+        seconds["compile"] += self._compiling
+        self._compiling = 0.0
+        steps = np.asarray(call.told.steps, np.int64).reshape(len(self.densities), -1)
+        evaluated = (steps.sum(axis=1) + before.gradients[phase]).tolist()
+        gradients = {**before.gradients, phase: evaluated}
+        return replace(call.position, gradients=gradients, seconds=seconds)
+
+    def _room(self) -> Kept:
+        """An empty block, on the devices."""
+        empty = partial(jax.tree.map, lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self.room)
+        kept: Kept = jax.jit(empty, out_shardings=self.placement.placed(CHAIN))()
+        return kept
+
+    def lowered(self) -> jax.stages.Lowered:
+        """The program, to be compiled; from shapes alone."""
+        shapes, count = self.placement.shapes, jax.ShapeDtypeStruct((), np.int32)
         block = jax.shard_map(
             self._block,
             mesh=self.placement.mesh,
-            in_specs=(self.placement.specs, self._specs, CHAIN, *[EVERYWHERE] * 3),
-            out_specs=(self._specs, CHAIN),
+            in_specs=(self.placement.specs, self._specs, CHAIN, CHAIN, *[EVERYWHERE] * 4),
+            out_specs=(self._specs, CHAIN, CHAIN),
             check_vma=False,  # loops over a device's own chains mix them with replicated counters
         )
-        return jax.jit(block, donate_argnums=1)
+        return jax.jit(block, donate_argnums=(1, 2)).lower(
+            shapes(self.placement.params, self.placement.specs),
+            shapes(self.chains, self._specs),
+            shapes(self.room, CHAIN),
+            jax.ShapeDtypeStruct(self.placement.members.shape, np.int32),
+            *(count, count, count),
+            jax.ShapeDtypeStruct((), np.bool_),
+        )
 
     def _block(
         self,
         params: DensityParams,
         chains: Chains,
+        kept: Kept,
         members: Array,
+        first: Array,
         count: Array,
         thin: Array,
         adapting: Array,
-    ) -> tuple[Chains, Kept]:
-        """Draws `count` times after `thin` transitions each; what is kept beyond is zero."""
+    ) -> tuple[Chains, Kept, Told]:
+        """Fills `count` more places of a block, after `thin` transitions each."""
         density, kernel, axes = self._density, self.kernel, (self.placement.axes, 0)
         statistics = kernel.statistics
         move = jax.vmap(lambda params, state: kernel.move(state, params), axes)
@@ -257,20 +322,40 @@ class Program:
                 put(kept.image, image),
                 put(kept.response, response),
                 jax.tree.map(put, kept.transition, averaged(statistics, since, thin)),
-                kept.stein + kernel.tilt_gradient(states),
+                kept.stein,
+                kept.total + kernel.tilt_gradient(states),
                 jax.tree.map(put, kept.tilts, kernel.replica_tilts(states)),
                 kept.ladder,
             )
 
-        chains, kept = jax.lax.fori_loop(0, count, keep, (chains, self._nothing(chains.states)))
-        stein = density.push(kept.stein / count, params)
-        return chains, kept._replace(stein=stein, ladder=kernel.ladder(chains.states))
+        end = first + count
+        kept = kept._replace(total=jnp.where(first > 0, kept.total, 0.0))
+        chains, kept = jax.lax.fori_loop(first, end, keep, (chains, kept))
+        kept = kept._replace(
+            stein=density.push(kept.total / end, params), ladder=kernel.ladder(chains.states)
+        )
+        places = jnp.arange(self.block)
+        new = (places >= first) & (places < end)
+        steps = jnp.where(new, kept.transition["n_steps"], 0).sum(axis=1)
+        rates = jnp.where(new, kept.transition["acceptance_rate"], 0.0).sum(axis=1)
+        return chains, kept, Told(steps, rates / count)
 
     def _adapt(self, members: Array, states: State, tuning: Tuning) -> Chains:
         """Adapts what each unit's chains share; at the end of warmup, to the averages."""
 
+        def in_order(each: Array) -> Array:
+            own = members[:, None] == jnp.arange(len(self.densities))[None, :]
+            own = own.reshape(own.shape + (1,) * (each.ndim - 1))
+            return jnp.where(own, each[:, None], 0).sum(axis=0)
+
         def pooled(each: Array) -> Array:
-            total = jax.ops.segment_sum(each, members, len(self.densities))
+            scattered = partial(jax.ops.segment_sum, num_segments=len(self.densities))
+            # A GPU's scatter would add in an order of its own at each run.
+            total = jax.lax.platform_dependent(
+                each,
+                cpu=lambda each: scattered(each, members),
+                default=in_order,
+            )
             summed: Array = jax.lax.psum(total, "chain")
             return summed / self._sampling.chains
 
@@ -292,7 +377,16 @@ class Program:
             jnp.zeros((chains, self.block, *shape)),
             jnp.zeros((chains, self.block)),
             jax.tree.map(room, kernel.transition(states)),
+            jnp.zeros((chains, *shape)),
             jnp.zeros((chains, *self._density.latent_shape)),
             jax.tree.map(room, kernel.replica_tilts(states)),
             kernel.ladder(states),
         )
+
+
+def _wait(arrays: Any) -> None:
+    """Waits until arrays are there. Ctrl-C and SIGTERM get through, as they don't inside JAX."""
+    begun = time.monotonic()
+    while not all(leaf.is_ready() for leaf in jax.tree.leaves(arrays)):
+        time.sleep(min(0.01, (time.monotonic() - begun) / 20))
+    jax.block_until_ready(arrays)

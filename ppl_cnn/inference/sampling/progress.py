@@ -3,11 +3,11 @@
 from typing import Self
 
 import numpy as np
-from tqdm import tqdm
 
-from ppl_cnn.inference.sampling.program import Kept, Program
+from ppl_cnn.inference.sampling.program import Program
 from ppl_cnn.inference.sampling.settings import Sampling
 from ppl_cnn.inference.sampling.state import Position
+from ppl_cnn.progress import Bar
 
 
 class Progress:
@@ -21,11 +21,11 @@ class Progress:
     """
 
     def __init__(self, sampling: Sampling, *, draws: int, units: int, shown: bool) -> None:
-        self._sampling, self._units, self._begun = sampling, units, 0
-        self._bar = tqdm(
+        self._sampling, self._draws, self._units, self._begun = sampling, draws, units, 0
+        self._bar = Bar(
             total=units * (sampling.warmup + draws * sampling.thin),
             unit="transition",
-            desc="compiling",
+            desc="starting",
             disable=not shown,
             dynamic_ncols=True,
         )
@@ -50,31 +50,38 @@ class Progress:
         """
         self._last, self._together = position, len(program.densities)
         self._begun += self._together
-        done = (position.warmup + position.draws * self._sampling.thin) * self._together
+        draws = min(position.draws, self._draws)
+        done = (position.warmup + draws * self._sampling.thin) * self._together
         if not self._bar.disable:
             # What an earlier run has done doesn't count for this run's rate.
             self._bar.initial += done
+        self._bar.set_description(f"compiling{self._which()}", refresh=False)
+        self._bar.set_postfix_str("", refresh=False)
         self._bar.update(done)
+        self._bar.refresh()
 
-    def show(self, position: Position, kept: Kept) -> None:
+    def show(self, position: Position, acceptance: np.ndarray) -> None:
         """Moves on to a new position.
 
         Args:
-            position: where the chains stand after a block.
-            kept: the block's draws.
+            position: where the chains stand after a call of the program.
+            acceptance: (chain,): mean acceptance probability since the last.
         """
         last, self._last = self._last, position
         drawn, warmed = position.draws - last.draws, position.warmup - last.warmup
-        rates = kept.transition["acceptance_rate"][:, : drawn or warmed]
-        text = f"acceptance {np.mean(rates):.2f}"
+        text = f"acceptance {np.mean(acceptance):.2f}"
         if drawn:
             seconds = position.seconds["sampling"] - last.seconds["sampling"]
-            text += f", {drawn * len(rates) / seconds:.1f} draws/s"
+            text += f", {drawn * len(acceptance) / seconds:.1f} draws/s"
         doing = "sampling" if drawn else "warmup"
-        if self._units > 1:
-            first = self._begun - self._together + 1
-            which = f"{first}-{self._begun}" if self._together > 1 else f"{first}"
-            doing += f", units {which} of {self._units}"
-        self._bar.set_description(doing, refresh=False)
+        self._bar.set_description(f"{doing}{self._which()}", refresh=False)
         self._bar.set_postfix_str(text, refresh=False)
         self._bar.update((warmed + drawn * self._sampling.thin) * self._together)
+
+    def _which(self) -> str:
+        """Which units are being sampled, if there are several."""
+        if self._units == 1:
+            return ""
+        first = self._begun - self._together + 1
+        which = f"units {first}-{self._begun}" if self._together > 1 else f"unit {first}"
+        return f", {which} of {self._units}"

@@ -8,6 +8,7 @@ from ppl_cnn.inference.kernels.kernel import Kernel, check_acceptance
 from ppl_cnn.inference.kernels.split import Split
 from ppl_cnn.inference.sampling.starts.drawn import Prior
 from ppl_cnn.inference.sampling.starts.start import Start
+from ppl_cnn.numeric import plain_fields, whole
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,12 @@ class Sampling:
     start: Start = field(default_factory=Prior)
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         for name in ("chains", "warmup", "thin"):
             check_count(name, getattr(self, name))
         check_acceptance("target_accept", self.target_accept)
         check_seed(self.seed)
+        self.start.check(self.chains)
 
     def record(self) -> dict[str, Any]:
         """The settings as the run's record has them; equal records give equal draws."""
@@ -55,22 +58,24 @@ class Sampling:
 
 
 def check_count(name: str, value: int) -> None:
-    """Refuses a count below 1.
+    """Refuses what is no whole number, a count below 1, or one that no compiled loop counts to.
 
     Raises:
         ArgumentError: with the argument's name.
     """
-    if value < 1:
+    if whole(name, value) < 1:
         raise ArgumentError(f"`{name}` must be at least 1, not {value}.", argument=name)
+    if value >= 2**31:
+        raise ArgumentError(f"`{name}` must be below 2^31, not {value}.", argument=name)
 
 
 def check_seed(seed: int) -> None:
     """Refuses a seed that JAX doesn't take.
 
     Raises:
-        ArgumentError: it is negative, or too large.
+        ArgumentError: it is no whole number, negative, or too large.
     """
-    if not 0 <= seed < 2**63:
+    if not 0 <= whole("seed", seed) < 2**63:
         raise ArgumentError(
             f"`seed` must be at least 0 and below 2^63, not {seed}.", argument="seed"
         )

@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+from jaxtyping import Array
 
 from ppl_cnn.inference.training.placement import BatchesAhead
 
@@ -18,6 +19,10 @@ class State(Protocol):
     """A run's state: a named tuple of arrays and trees of them."""
 
     def __init__(self, **fields: Any) -> None: ...
+
+    @property
+    def step(self) -> Array:
+        """Number of steps taken."""
 
     def _asdict(self) -> dict[str, Any]: ...
 

@@ -6,11 +6,13 @@ from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ppl_cnn.data import DATA_SETS, open_split
 from ppl_cnn.errors import InputError
 from ppl_cnn.inference.training.execution import Execution
+from ppl_cnn.inference.training.networks.named import trainable_named
+from ppl_cnn.inference.training.networks.trainable import Trainable
 from ppl_cnn.inference.training.placement import data_mesh
 from ppl_cnn.inference.training.recipe import Recipe
 from ppl_cnn.inference.training.stages import Stage
@@ -21,9 +23,9 @@ from ppl_cnn.inference.training.step import (
     optimizer,
     state_shardings,
 )
-from ppl_cnn.models.networks.catalogue import network_named
-from ppl_cnn.models.networks.declaration import IMAGE, Network
-from ppl_cnn.models.networks.slab import Slab
+from ppl_cnn.machines.arithmetic import IN_ORDER
+from ppl_cnn.machines.compiled import Program, size_text
+from ppl_cnn.machines.described import Machine
 
 
 class Need(NamedTuple):
@@ -38,31 +40,45 @@ class Need(NamedTuple):
     outputs: int
     """Bytes on each device for results that don't take an argument's place."""
     operations: float
-    """Floating-point additions and multiplications of each device."""
+    """Floating-point additions and multiplications of each device; NaN for described devices."""
     seconds: float
     """Seconds that compiling took."""
+    launches: int = 0
+    """Operations that each device launches."""
+    remarks: tuple[str, ...] = ()
+    """What the program's text says of collectives and of the order of additions."""
 
     @classmethod
-    def of(cls, step: jax.stages.Wrapped, arguments: tuple[Any, ...], *, parameters: Any) -> Self:
+    def of(
+        cls,
+        step: jax.stages.Wrapped,
+        arguments: tuple[Any, ...],
+        *,
+        parameters: Any,
+        platform: str = "cpu",
+        options: dict[str, bool] | None = None,
+    ) -> Self:
         """Compiles a step for shapes.
 
         Args:
             step: a jitted function of the state, images, labels and key.
             arguments: these, as shapes with their places.
             parameters: the part of the state that is the weights.
+            platform: what is compiled for.
+            options: XLA's flags.
         """
         before = time.monotonic()
-        compiled = step.lower(*arguments).compile()
+        compiled = step.lower(*arguments).compile(compiler_options=options)
         seconds = time.monotonic() - before
-        memory: Any = compiled.memory_analysis()
+        program = Program.of(compiled, platform)
         cost: Any = compiled.cost_analysis()
         return cls(
             sum(math.prod(weights.shape) for weights in jax.tree.leaves(parameters)),
-            memory.argument_size_in_bytes,
-            memory.temp_size_in_bytes,
-            memory.output_size_in_bytes - memory.alias_size_in_bytes,
-            cost["flops"],
+            *program.memory,
+            cost["flops"] if cost else math.nan,
             seconds,
+            program.launches(),
+            tuple(program.remarks(in_order=bool(options))),
         )
 
     @property
@@ -76,30 +92,40 @@ class Need(NamedTuple):
         return self.operations / 2
 
 
-def dry_run(recipe: Recipe, execution: Execution | None = None) -> str:
-    """Compiles each stage's step for the devices here; returns what they need, in lines.
+def dry_run(
+    recipe: Recipe, execution: Execution | None = None, machine: Machine | None = None
+) -> str:
+    """Compiles each stage's step; returns what they need, in lines.
 
     Nothing is allocated or trained. A data set that isn't prepared is taken at its published size.
 
     Args:
         recipe: what would be trained.
         execution: how; by default `Execution()`.
+        machine: what to compile for; by default the devices here.
 
     Raises:
         UnknownNameError: the recipe names an unknown network or data set.
         MismatchError: network, data, batch and devices don't fit each other.
+        InputError: programs for the machine can't be compiled here.
     """
     execution = execution or Execution()
-    network = network_named(recipe.network)
     images, classes = _size(recipe, execution.data_dir)
-    check_fit(recipe, network, images=images, classes=classes, accumulate=execution.accumulate)
-    devices = jax.devices()
+    devices = jax.devices() if machine is None else machine.devices()
+    check_fit(
+        recipe,
+        images=images,
+        classes=classes,
+        accumulate=execution.accumulate,
+        devices=len(devices),
+    )
+    network = trainable_named(recipe.network, classes)
     epoch = images // recipe.batch_size
     lines = [
         f"{network.name} on {recipe.data}: {images:,} images in {classes:,} classes, "
         f"{epoch:,} steps an epoch; {len(devices)} x {devices[0].device_kind}",
     ]
-    operations, steps = 0.0, 0
+    work, steps = 0.0, 0
     for stage, length in zip(recipe.parsed_stages, recipe.stage_steps(epoch), strict=True):
         need = compiled_need(
             network,
@@ -108,45 +134,59 @@ def dry_run(recipe: Recipe, execution: Execution | None = None) -> str:
             steps=length,
             accumulate=execution.accumulate,
             shard_params=execution.shard_params,
+            mesh=data_mesh(devices),
+            options={IN_ORDER: True} if machine and execution.deterministic else None,
         )
-        operations += length * need.multiplications * len(devices)
+        work += length * need.multiplications * len(devices)
         steps += length
         if len(lines) == 1:
             lines.append(f"{need.parameters:,} parameters, {size_text(4 * need.parameters)}")
-        lines += [
-            f"{stage.objective}, {length:,} steps of {recipe.batch_size} images:",
-            f"  memory per device: {size_text(need.memory)}, of which "
-            f"{size_text(need.arguments)} weights, optimizer and images, "
-            f"{size_text(need.temporaries)} temporaries",
-            f"  multiplications per step: {need.multiplications * len(devices):.4g}; "
-            f"{declared(network) * recipe.batch_size:.4g} for the declared layers alone, "
-            f"forward and back",
-            f"  compiled in {need.seconds:.1f} s",
-        ]
-    lines.append(f"in all: {steps:,} steps, {operations:.3g} multiplications")
+        lines.append(f"{stage.objective}, {length:,} steps of {recipe.batch_size} images:")
+        lines += _described(need, len(devices), declared=_declared(network, recipe))
+    in_all = "" if math.isnan(work) else f", {work:.3g} multiplications"
+    lines.append(f"in all: {steps:,} steps{in_all}")
     return "\n".join(lines)
 
 
+def _described(need: Need, devices: int, *, declared: str) -> list[str]:
+    """What a stage's step needs, in lines."""
+    work = need.multiplications * devices
+    counted = "" if math.isnan(work) else f"{work:.4g}"
+    multiplications = "; ".join(filter(None, (counted, declared)))
+    return [
+        f"  memory per device: {size_text(need.memory)}, of which {size_text(need.arguments)} "
+        f"weights, optimizer and images, {size_text(need.temporaries)} temporaries",
+        f"  multiplications per step: {multiplications or 'not known'}",
+        f"  operations launched per step: {need.launches}",
+        *(f"  {remark}" for remark in need.remarks),
+        f"  compiled in {need.seconds:.1f} s",
+    ]
+
+
 def compiled_need(
-    network: Network,
+    network: Trainable,
     recipe: Recipe,
     stage: Stage,
     *,
     steps: int,
     accumulate: int = 1,
     shard_params: bool = False,
+    mesh: Mesh | None = None,
+    options: dict[str, bool] | None = None,
 ) -> Need:
     """Compiles a stage's step for all devices, from shapes alone.
 
     Args:
-        network: the declaration.
+        network: the network.
         recipe: gives batch and number format.
         stage: gives objective and learning rate.
         steps: the stage's length in updates.
         accumulate: groups that each device's part of a batch is cut into.
         shard_params: whether weights and momentum are cut into parts over the devices.
+        mesh: the devices; by default all of JAX's.
+        options: XLA's flags.
     """
-    mesh = data_mesh()
+    mesh = mesh or data_mesh()
     rows = NamedSharding(mesh, PartitionSpec("data"))
     rule, key = optimizer(recipe, stage, steps), jax.random.key(recipe.seed)
     shape = jax.eval_shape(lambda: initial_state(network, recipe, rule=rule, key=key))
@@ -168,23 +208,18 @@ def compiled_need(
         accumulate=accumulate,
         places=places,
     )
-    need = Need.of(step, (state, images, labels, key), parameters=state.params)
+    arguments = state, images, labels, key
+    platform = mesh.devices.flat[0].platform
+    need = Need.of(step, arguments, parameters=state.params, platform=platform, options=options)
     return need._replace(operations=need.operations * accumulate)  # XLA counts a loop's body once
 
 
-def declared(network: Network) -> int:
-    """Multiplications of a training step for one image, in the layers with weights.
-
-    A layer takes as many for the pass forward, for its weights' gradient, and for the gradient of
-    what it reads, unless that is the image.
-    """
-    steps = Slab.whole(network).steps
-    first = sum(
-        step.multiplications
-        for step in steps
-        if any(reading.name == IMAGE for reading in step.readings)
-    )
-    return 3 * sum(step.multiplications for step in steps) - first
+def _declared(network: Trainable, recipe: Recipe) -> str:
+    """The multiplications of a step that follow from a network's declaration, in words."""
+    if network.multiplications is None:
+        return ""
+    count = network.multiplications * recipe.batch_size
+    return f"{count:.4g} for the declared layers alone, forward and back"
 
 
 def _size(recipe: Recipe, data_dir: str | None) -> tuple[int, int]:
@@ -197,8 +232,3 @@ def _size(recipe: Recipe, data_dir: str | None) -> tuple[int, int]:
             raise
         return published.images["train"], published.classes
     return len(data), len(data.classes)
-
-
-def size_text(count: float) -> str:
-    """Bytes as text, in MiB or GiB."""
-    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

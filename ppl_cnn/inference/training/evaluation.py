@@ -16,10 +16,8 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from ppl_cnn.data import ImageBatch, ImageSplit, batches
 from ppl_cnn.inference.training.losses import LogMeanExp, class_offsets
+from ppl_cnn.inference.training.networks.trainable import Inferring, Trainable
 from ppl_cnn.inference.training.placement import data_mesh
-from ppl_cnn.models.networks.declaration import Network
-from ppl_cnn.models.networks.forward import scores
-from ppl_cnn.models.networks.graph import Params
 from ppl_cnn.models.trained.cnn import preprocess
 
 EVALUATION_BATCH = 250
@@ -72,8 +70,8 @@ class Predictions(NamedTuple):
 
 
 def evaluate(
-    network: Network,
-    params: Params,
+    network: Trainable,
+    weights: Inferring,
     test: ImageSplit,
     *,
     alpha: Float[Array, " c"],
@@ -83,8 +81,8 @@ def evaluate(
     """Errors, likelihood and calibration on test images.
 
     Args:
-        network: the declaration.
-        params: its weights, the same in every process.
+        network: the network.
+        weights: all that its inference needs, the same in every process.
         test: the images.
         alpha: class offsets.
         mesh: the devices, with an axis "data"; by default all.
@@ -100,7 +98,7 @@ def evaluate(
     answers = []
     for images, labels in _spread_batches(network, test, mesh, read):
         views = jnp.unstack(images, axis=1) if images.ndim == 5 else [images]
-        F = [_scores(network, params, view) for view in views]
+        F = [_scores(network, weights, view) for view in views]
         pair = _predict(everywhere, F, alpha, labels)
         answers.append([predictions.images() for predictions in pair])
     with_alpha, without = (
@@ -112,15 +110,15 @@ def evaluate(
 
 
 def estimate_alpha(
-    network: Network, params: Params, data: ImageSplit, *, mesh: Mesh | None = None
+    network: Trainable, weights: Inferring, data: ImageSplit, *, mesh: Mesh | None = None
 ) -> Float[Array, " c"]:
     """The class offsets alpha_y = log rho_y - log Z_y of a generatively trained network.
 
     Z_y = mean_j exp F[j,y] over the images, and rho_y is the share of class y among them.
 
     Args:
-        network: the declaration.
-        params: its weights, the same in every process.
+        network: the network.
+        weights: all that its inference needs, the same in every process.
         data: training images, all of them or a random part.
         mesh: the devices, with an axis "data"; by default all.
     """
@@ -129,7 +127,7 @@ def estimate_alpha(
     log_partition = LogMeanExp.zero(len(data.classes))
     counts = np.zeros(len(data.classes), np.int64)
     for images, labels in _spread_batches(network, data, mesh, batches):
-        F = _scores(network, params, images)
+        F = _scores(network, weights, images)
         log_partition, count = _add_scores(everywhere, log_partition, F, labels)
         counts += np.asarray(count)  # waits, so that batches don't pile up on the device
     return class_offsets(log_partition.value(), counts)
@@ -193,9 +191,9 @@ def _share(events: Bool[np.ndarray, " n"]) -> tuple[float, float]:
 
 @partial(jax.jit, static_argnums=0)
 def _scores(
-    network: Network, params: Params, images: UInt8[Array, "n row col channel"]
+    network: Trainable, weights: Inferring, images: UInt8[Array, "n row col channel"]
 ) -> Float[Array, "n c"]:
-    return scores(network, params, preprocess(images, network.preprocessing, network.image_shape))
+    return network.scores(weights, preprocess(images, network.preprocessing, network.image_shape))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -234,7 +232,7 @@ def _add_scores(
 
 
 def _spread_batches(
-    network: Network, split: ImageSplit, mesh: Mesh, read: Reader
+    network: Trainable, split: ImageSplit, mesh: Mesh, read: Reader
 ) -> Iterator[tuple[Array, Array]]:
     """Images and labels spread over the devices; the last batch is filled up with label -1."""
     size = -(-EVALUATION_BATCH // mesh.size) * mesh.size

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ppl_cnn.errors import ArgumentError, InputError
+from ppl_cnn.numeric import plain_fields
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -15,7 +16,9 @@ class Execution:
     """How a recipe is executed.
 
     No field changes the trained weights, except that `accumulate` and `shard_params` change
-    their rounding. A run may be resumed with another execution.
+    their rounding. A run may be resumed with another execution. In a module of your own,
+    `accumulate` also changes what dropout drops and what BatchNorm normalises by: each group has
+    its own.
 
     Raises:
         ArgumentError: a value is out of its range.
@@ -39,10 +42,14 @@ class Execution:
     the memory of 256, for a third more multiplications."""
     shard_params: bool = False
     """Shards weights and momentum over the devices instead of replicating them."""
+    deterministic: bool = False
+    """On a GPU, compute to the same bits at each run, which takes longer; CPUs do so in any case.
+    Compiled programs are kept in the run's folder."""
     data_dir: str | None = None
     """Folder of the prepared data sets; by default TFDS's own."""
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         for name, least in (
             ("checkpoint_every", 1),
             ("evaluate_every", 0),

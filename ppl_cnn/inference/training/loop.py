@@ -1,8 +1,9 @@
 """The training run, from data to a folder that `ppl_cnn.load` opens; read `train` from the top."""
 
 import json
+import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self, cast
@@ -14,9 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ppl_cnn.data import ImageSplit, batches, open_split, ten_view_batches, training_batches
 from ppl_cnn.inference.runs.folder import RunFolder
-from ppl_cnn.inference.runs.provenance import session
 from ppl_cnn.inference.runs.record import versions
-from ppl_cnn.inference.training.checkpoints import Checkpoints, whole_steps
 from ppl_cnn.inference.training.evaluation import (
     ALPHA_IMAGES,
     ALPHA_IMAGES_PER_CLASS,
@@ -27,9 +26,11 @@ from ppl_cnn.inference.training.evaluation import (
 from ppl_cnn.inference.training.execution import Execution
 from ppl_cnn.inference.training.monitoring.classifier import ClassifierWording
 from ppl_cnn.inference.training.monitoring.curves import draw_curves
-from ppl_cnn.inference.training.monitoring.metrics import Metrics
-from ppl_cnn.inference.training.placement import BatchesAhead, data_mesh, local, put
+from ppl_cnn.inference.training.networks.named import trainable_named
+from ppl_cnn.inference.training.networks.trainable import Trainable
+from ppl_cnn.inference.training.placement import data_mesh, local, put
 from ppl_cnn.inference.training.recipe import Recipe
+from ppl_cnn.inference.training.session import Session
 from ppl_cnn.inference.training.stages import Stage
 from ppl_cnn.inference.training.step import (
     ESS_STEPS,
@@ -41,12 +42,11 @@ from ppl_cnn.inference.training.step import (
     optimizer,
     state_shardings,
 )
-from ppl_cnn.models.networks.catalogue import network_named
-from ppl_cnn.models.networks.declaration import Network
-from ppl_cnn.models.trained.cnn import CNN
 from ppl_cnn.models.trained.model_folder import save
+from ppl_cnn.numeric import in_float32
 
 
+@in_float32
 def train(
     recipe: Recipe,
     *,
@@ -89,21 +89,24 @@ def train(
     """
     out, execution = Path(out), execution or Execution()
     job = Job.prepare(recipe, execution)
-    writes = jax.process_index() == 0
-    config = {"kind": "training", **asdict(recipe)}
-    with RunFolder.claim(out, config, command, writer=writes) as folder:
+    if jax.process_index() == 0:
+        print(job.train.summary(), file=sys.stderr)
+    config = {"kind": "training", **asdict(recipe), **job.network.identity}
+    with RunFolder.claim(out, config, command, writer=jax.process_index() == 0) as folder:
         if (out / "model.json").is_file():
-            return cast(dict[str, Any], json.loads((out / "model.json").read_text()))
+            return cast(dict[str, Any], json.loads((out / "model.json").read_text("utf-8")))
         with Training.begun(job, execution, out) as training:
-            if writes:
-                earlier = folder.record.get("sessions", [])
-                now = session(int(training.state.step), command)
-                folder.update(data=data_record(job.train, job.test), sessions=[*earlier, now])
+            training.session.record(folder, command, data_record(job.train, job.test))
+            training.session.metrics.say(job.summary())
             result: dict[str, float] = {}
-            for plan in job.plans[int(training.state.stage) :]:
+            for plan in job.plans[int(training.session.state.stage) :]:
                 result = training.run_stage(plan)
-            training.checkpoints.close()
+            training.session.checkpoints.close()
             return publish(training, result, out, command=command)
+
+
+FIRST_NAMES = 5
+"""Classes that the first line of a run names."""
 
 
 class Plan(NamedTuple):
@@ -122,7 +125,7 @@ class Job(NamedTuple):
     """A recipe with all that it names: opened, and checked to fit together."""
 
     recipe: Recipe
-    network: Network
+    network: Trainable
     train: ImageSplit
     """Training images."""
     test: ImageSplit
@@ -137,20 +140,14 @@ class Job(NamedTuple):
     @classmethod
     def prepare(cls, recipe: Recipe, execution: Execution) -> Self:
         """Opens what the recipe names; raises as `train` does."""
-        network = network_named(recipe.network)
         data = open_split(recipe.data, recipe.train, execution.data_dir)
         test = open_split(recipe.data, recipe.test, execution.data_dir)
         part, classes = data, len(data.classes)
         if recipe.train == "train":  # TFDS can't take a part of a part
             some = min(len(data), max(ALPHA_IMAGES, ALPHA_IMAGES_PER_CLASS * classes))
             part = open_split(recipe.data, f"train[:{some}]", execution.data_dir)
-        check_fit(
-            recipe,
-            network,
-            images=len(data),
-            classes=classes,
-            accumulate=execution.accumulate,
-        )
+        check_fit(recipe, images=len(data), classes=classes, accumulate=execution.accumulate)
+        network = trainable_named(recipe.network, classes)
         epoch = len(data) // recipe.batch_size
         plans = tuple(
             Plan(number, stage, steps, optimizer(recipe, stage, steps))
@@ -159,6 +156,28 @@ class Job(NamedTuple):
             )
         )
         return cls(recipe, network, data, test, part, epoch, plans)
+
+    def batches(self) -> Any:
+        """The endless batches of this process."""
+        return training_batches(
+            self.train,
+            self.recipe.batch_size,
+            self.recipe.seed,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            augment=self.recipe.augment,
+            image_shape=self.network.image_shape,
+            short_side=self.network.preprocessing.short_side,
+        )
+
+    def summary(self) -> str:
+        """What is trained on what, in words."""
+        names = self.train.classes
+        some = ", ".join(names[:FIRST_NAMES]) + (", ..." if len(names) > FIRST_NAMES else "")
+        return (
+            f"{self.network.name} on {self.recipe.data}: {len(names):,} classes ({some}), "
+            f"{len(self.train):,} training images, {len(self.test):,} test images"
+        )
 
 
 @dataclass
@@ -171,54 +190,33 @@ class Training:
     key: PRNGKeyArray
     places: TrainState
     """Where the state's arrays lie."""
-    state: TrainState
-    loader: BatchesAhead
-    checkpoints: Checkpoints
-    metrics: Metrics
+    session: Session[TrainState]
 
     @classmethod
     @contextmanager
     def begun(cls, job: Job, execution: Execution, out: Path) -> Iterator[Self]:
-        """The run at its last checkpoint, or at its start if it has none.
-
-        What is being written when the block ends or fails is written to its end.
-        """
-        recipe, network, mesh = job.recipe, job.network, data_mesh()
-        key = jax.random.key(recipe.seed)
-        state = initial_state(network, recipe, rule=job.plans[0].rule, key=key)
+        """The run at its last checkpoint, or at its start if it has none; see `Session.begun`."""
+        recipe, mesh, key = job.recipe, data_mesh(), jax.random.key(job.recipe.seed)
+        state = initial_state(job.network, recipe, rule=job.plans[0].rule, key=key)
         places = state_shardings(state, mesh, execution.shard_params)
-        loader = BatchesAhead(
-            training_batches(
-                job.train,
-                recipe.batch_size,
-                recipe.seed,
-                process_index=jax.process_index(),
-                process_count=jax.process_count(),
-                augment=recipe.augment,
-                image_shape=network.image_shape,
-                short_side=network.preprocessing.short_side,
-            ),
-            mesh,
-        )
-        with ExitStack() as closing:
-            checkpoints = Checkpoints(out / "checkpoints", execution.keep)
-            closing.callback(checkpoints.wait)
-            state = checkpoints.restore(put(state, places), loader)
-            metrics = Metrics(
-                out,
-                batch_size=recipe.batch_size,
-                step=int(state.step),
-                total=sum(plan.steps for plan in job.plans),
-                wording=ClassifierWording(recipe.batch_size + recipe.reference_bank),
-            )
-            closing.enter_context(metrics)
-            yield cls(job, execution, mesh, key, places, state, loader, checkpoints, metrics)
+        with Session.begun(
+            put(state, places),
+            job.batches(),
+            out,
+            execution=execution,
+            mesh=mesh,
+            batch_size=recipe.batch_size,
+            total=sum(plan.steps for plan in job.plans),
+            wording=ClassifierWording(),
+        ) as session:
+            yield cls(job, execution, mesh, key, places, session)
 
     def run_stage(self, plan: Plan) -> dict[str, float]:
         """Runs a stage from where it stands to its end; returns the test's result there."""
-        if plan.number > self.state.stage:
-            following = next_stage(local(self.state, self.mesh), self.job.recipe, plan.rule)
-            self.state = put(following, self.places)
+        session = self.session
+        if plan.number > session.state.stage:
+            following = next_stage(local(session.state, self.mesh), self.job.recipe, plan.rule)
+            session.state = put(following, self.places)
         step = jitted_step(
             self.job.network,
             self.job.recipe,
@@ -228,82 +226,64 @@ class Training:
             accumulate=self.execution.accumulate,
             places=self.places,
         )
-        number, began = int(self.state.step), int(self.state.began)
-        before: Any = None
-        while not self._is_over(plan, number, began):
-            if number > began and self._test_is_due(number):
-                self.test(plan.stage, number, self.job.part)
-            number += 1
-            with whole_steps(number) as stopping:
-                self.state, info = step(self.state, *next(self.loader), self.key)
-                # One step works and one waits: batches must not pile up on the devices.
-                jax.block_until_ready(before)
-                before = info.loss
-                self.metrics.add(number, plan.stage, info)
-                if number % self.execution.checkpoint_every == 0 or stopping():
-                    self._save(number)
-                if stopping():
-                    self.checkpoints.wait()
-        if number < began + plan.steps:
-            ess = float(local(self.state.ess, self.mesh))
-            self.metrics.add_switch(number, plan.stage.objective, ess)
-        alpha, result = self.test(plan.stage, number, self.job.train, at_end=True)
-        self.state = self.state._replace(alpha=alpha)
+        began = int(session.state.began)
+        while not self._is_over(plan, began):
+            if session.test_is_due(self.job.epoch, began):
+                self.test(plan.stage, self.job.part)
+            session.take(step, self.key, plan.stage)
+        if session.number < began + plan.steps:
+            ess = float(local(session.state.ess, self.mesh))
+            session.metrics.add_switch(session.number, plan.stage.objective, ess)
+        alpha, result = self.test(plan.stage, self.job.train, at_end=True)
+        session.state = session.state._replace(alpha=alpha)
         for split in (self.job.train, self.job.test):
-            self.metrics.say(split.damage())
+            session.metrics.say(split.damage())
         return result
 
     def test(
-        self, stage: Stage, number: int, images: ImageSplit, *, at_end: bool = False
+        self, stage: Stage, images: ImageSplit, *, at_end: bool = False
     ) -> tuple[Float[Array, " c"], dict[str, float]]:
         """Saves and tests the network as it stands; returns alpha and the result.
 
         Args:
             stage: the current stage.
-            number: steps taken.
             images: training images from which alpha is estimated in a generative stage.
             at_end: whether photographs are also tested by ten views each.
         """
-        self._save(number)
-        network, params, alpha = self.job.network, self.state.params, self.state.alpha
+        session, network = self.session, self.job.network
+        session.save()
+        alpha, state = session.state.alpha, session.state
+        weights = network.inferring(state.params, state.averages)
         if stage.share == 0:
-            alpha = estimate_alpha(network, params, images, mesh=self.mesh)
+            alpha = estimate_alpha(network, weights, images, mesh=self.mesh)
             alpha = put(alpha, self.places.alpha)
 
         def tested(read: Reader = batches) -> dict[str, float]:
-            return evaluate(network, params, self.job.test, alpha=alpha, mesh=self.mesh, read=read)
+            return evaluate(network, weights, self.job.test, alpha=alpha, mesh=self.mesh, read=read)
 
         result = tested()
         if at_end and self.job.test.varies:  # photographs, of which a network sees a part
             views = tested(ten_view_batches)
             result |= {f"ten_views_{key}": value for key, value in views.items()}
-        self.metrics.add_result(number, stage.objective, result)
-        self.checkpoints.tested(number, result["test_error"])
+        session.metrics.add_result(session.number, stage.objective, result)
+        session.checkpoints.tested(session.number, result["test_error"])
         return alpha, result
 
-    def _save(self, number: int) -> None:
-        # Lines up to the checkpoint must be there when a resumed run needs them.
-        self.metrics.flush()
-        self.checkpoints.save(number, self.state, self.loader)
-
-    def _test_is_due(self, number: int) -> bool:
-        every = self.execution.evaluate_every * self.job.epoch
-        return every > 0 and number % every == 0
-
-    def _is_over(self, plan: Plan, number: int, began: int) -> bool:
-        """Whether a stage that began after step `began` ends at the step `number`.
+    def _is_over(self, plan: Plan, began: int) -> bool:
+        """Whether a stage that began after step `began` ends here.
 
         The answer depends on what a checkpoint holds alone, so that a resumed run gives the same.
         The ESS is fetched from the device every `ESS_STEPS` steps, and only where it can end the
         stage.
         """
+        number = self.session.number
         if number >= began + plan.steps:
             return True
         least = self.job.recipe.least_ess
         looks = number > began and number % ESS_STEPS == 0
         if not (least and plan.stage.share == 0 and looks):
             return False
-        return float(self.state.ess.addressable_data(0)) < least
+        return float(self.session.state.ess.addressable_data(0)) < least
 
 
 def publish(
@@ -317,10 +297,10 @@ def publish(
         out: the run's folder.
         command: how the run was started.
     """
-    job, state = training.job, training.state
+    job, state = training.job, training.session.state
     description = {
         **result,
-        "best_checkpoint": training.checkpoints.best,
+        "best_checkpoint": training.session.checkpoints.best,
         "data": job.recipe.data,
         "training_images": len(job.train),
         "test_images": len(job.test),
@@ -328,10 +308,16 @@ def publish(
         "command": command,
         "versions": versions(),
     }
-    params, alpha = local((state.params, state.alpha), training.mesh)
+    params, averages, alpha = local((state.params, state.averages, state.alpha), training.mesh)
     if jax.process_index() == 0:
         draw_curves(out)
-        save(out, CNN(job.network, params, alpha, classes=job.train.classes), description)
+        trained = job.network.trained(
+            job.network.inferring(params, averages),
+            alpha=alpha,
+            classes=job.train.classes,
+            objective=job.plans[-1].stage.objective,
+        )
+        save(out, trained, description, name=job.recipe.network)
     return description
 
 

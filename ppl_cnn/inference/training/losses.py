@@ -1,4 +1,4 @@
-"""Losses of the score matrix F (image, class), the weights' ESS, and the class offsets alpha.
+"""Losses of the score matrix F (image, class), their bound, the weights' ESS, and alpha.
 
 All losses are functions of the whole batch's F. The generative loss normalises down a column, over
 images, so F must hold the global batch: under `jax.jit` with a sharded batch axis it does.
@@ -19,11 +19,10 @@ class Bank(NamedTuple):
     """The last k rows of F, with weights that fade: a larger sample of the reference.
 
     The rows are constants from earlier steps. Gain: Z is estimated from more images than fit a
-    step, and the bound of the loss falls to -log(n + sum of weights). Bias: log Z of
-    `generative_loss` lags behind the network by the rows' mean age, most where the rate is high and
-    where all scores of a class move together; fading bounds that lag. Since F is compared with
-    fixed rows, the loss is no longer blind to a constant added to a column: it pulls the column to
-    where it was lately.
+    step, and the bound of the loss falls (`generative_bound`). Bias: log Z of `generative_loss`
+    lags behind the network by the rows' mean age, most where the rate is high and where all scores
+    of a class move together; fading bounds that lag. Since F is compared with fixed rows, the loss
+    is no longer blind to a constant added to a column: it pulls the column to where it was lately.
     """
 
     scores: Float[Array, "k c"]
@@ -62,9 +61,10 @@ def generative_loss(
 
     The gradient is that of -mean_i log p_{y_i}(x_i)/q(x_i), with the batch standing for the
     reference q: E_{p_y}[grad f_y] becomes a mean over the batch with the self-normalised
-    weights W_j = softmax_j F[j,y]. L >= -log n, and near that bound a single image carries all
-    the weight (see `importance_ess`). A constant added to a column changes nothing: the last
-    bias gets a gradient of zero, and alpha (`class_offsets`) must replace it afterwards.
+    weights W_j = softmax_j F[j,y]. L is at least minus the entropy of the batch's labels
+    (`generative_bound`), where only the class's own images carry weight (`separated_ess`). A
+    constant added to a column changes nothing: the last bias gets a gradient of zero, and alpha
+    (`class_offsets`) must replace it afterwards.
 
     With a bank, Z_y is the weighted mean of exp F over batch and bank, and the gradient of log Z_y
     is 1/n sum_j exp F[j,y]/Z_y grad F[j,y], over the batch alone: importance sampling with weights
@@ -84,7 +84,39 @@ def generative_loss(
     log_Z = jax.nn.logsumexp(F, axis=0) - jnp.log(F.shape[0])
     if bank is not None:
         log_Z = _with_bank(F, bank)
-    return jnp.mean(log_Z[labels] - _own_scores(F, labels))
+    return jnp.mean(_of_labels(log_Z, labels) - _own_scores(F, labels))
+
+
+def generative_bound(
+    labels: Int[Array, " n"], classes: int, bank: Bank | None = None
+) -> Float[Array, ""]:
+    """The tight lower bound of the generative loss, over all score matrices with these labels.
+
+        L >= -H - log(1 + s/n),   H = -sum_y n_y/n log(n_y/n)
+
+    for n_y images of class y, and s = the sum of the bank's weights (0 without a bank).
+
+    Proof. Let W_i = exp F[i,y_i] / ((n + s) Z_y) be image i's share of its column's sum over batch
+    and bank, so that L = -mean_i log((n + s) W_i). The n_y images of class y have at most the whole
+    sum, sum_i W_i <= 1, so that by Jensen's inequality their mean of log((n + s) W_i) is at most
+    log((n + s)/n_y). The mean over the classes, with weights n_y/n, is H + log((n + s)/n).
+    Equality, in the limit: F[j,y] = c for the images of class y and -c for all others, c -> inf.
+
+    Args:
+        labels: class of every image of the global batch.
+        classes: number of classes.
+        bank: score rows of earlier steps; None for the batch alone.
+
+    Returns:
+        The bound in nats: at least -log n without a bank, and that only if no two images of the
+        batch have the same class.
+    """
+    n = labels.shape[0]
+    share = jnp.bincount(labels, length=classes).astype(jnp.float32) / n
+    bound = jnp.sum(share * jnp.log(jnp.where(share > 0, share, 1.0)))
+    if bank is None:
+        return bound
+    return bound - jnp.log1p(jnp.sum(jnp.exp(bank.log_weight)) / n)
 
 
 def _with_bank(F: Float[Array, "n c"], bank: Bank) -> Float[Array, " c"]:
@@ -149,7 +181,23 @@ def hybrid_loss(
 
 
 def _own_scores(F: Float[Array, "n c"], labels: Int[Array, " n"]) -> Float[Array, " n"]:
-    return jnp.take_along_axis(F, labels[:, None], axis=1)[:, 0]
+    """F[i, labels[i]] for each i."""
+
+    def gathered(F: Array) -> Array:
+        return jnp.take_along_axis(F, labels[:, None], axis=1)[:, 0]
+
+    def summed(F: Array) -> Array:
+        own = labels[:, None] == jnp.arange(F.shape[1])[None, :]
+        return jnp.where(own, F, 0.0).sum(axis=1)
+
+    # The gradient of the first is a scatter, which a GPU adds up in an order of its own.
+    scores: Array = jax.lax.platform_dependent(F, cpu=gathered, default=summed)
+    return scores
+
+
+def _of_labels(values: Float[Array, " c"], labels: Int[Array, " n"]) -> Float[Array, " n"]:
+    """values[labels[i]] for each i."""
+    return _own_scores(jnp.broadcast_to(values[None, :], (len(labels), len(values))), labels)
 
 
 def class_ess(F: Float[Array, "n c"]) -> Float[Array, " c"]:
@@ -180,6 +228,25 @@ def importance_ess(F: Float[Array, "n c"], labels: Int[Array, " n"]) -> Float[Ar
         The mean ESS, in images.
     """
     return jnp.mean(class_ess(F)[labels])
+
+
+def separated_ess(labels: Int[Array, " n"], classes: int) -> Float[Array, ""]:
+    """What separation leaves of the ESS: `importance_ess` where the generative loss is least.
+
+        sum_y n_y^2 / n
+
+    There the n_y images of a class share the weight of their column evenly, so that ESS_y = n_y,
+    which n_y of the n images see. It is about n/C for C even classes, and 1 for n << C.
+
+    Args:
+        labels: class of every image of the global batch.
+        classes: number of classes.
+
+    Returns:
+        The mean ESS, in images.
+    """
+    counts = jnp.bincount(labels, length=classes).astype(jnp.float32)
+    return jnp.sum(counts**2) / labels.shape[0]
 
 
 class LogMeanExp(NamedTuple):

@@ -1,6 +1,7 @@
 """Where arrays lie: the devices of all processes are a mesh with one axis, "data"."""
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,9 +13,13 @@ AHEAD = 2
 """Batches on the devices before a step takes one: one to work on, and the next on its way."""
 
 
-def data_mesh() -> Mesh:
-    """The mesh of all devices of all processes, in a row."""
-    return Mesh(np.asarray(jax.devices()), ("data",))
+def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh of devices in a row.
+
+    Args:
+        devices: these; by default all devices of all processes.
+    """
+    return Mesh(np.asarray(devices or jax.devices()), ("data",))
 
 
 def in_parts(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:

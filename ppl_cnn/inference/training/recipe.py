@@ -13,6 +13,7 @@ from ppl_cnn.data.augmentation import PARTS, Augmentation
 from ppl_cnn.errors import ArgumentError, FileError, UnknownNameError, unknown
 from ppl_cnn.inference.training.schedule import SCHEDULES
 from ppl_cnn.inference.training.stages import OBJECTIVES, Length, Stage, parse_switch
+from ppl_cnn.numeric import plain_fields
 
 RECIPES = Path(__file__).parent / "recipes"
 DTYPES = ("float32", "bfloat16")
@@ -48,8 +49,10 @@ class Recipe:
     """
 
     network: str
-    """Name of a network that the package declares, such as lenet, alexnet-fashion or alexnet; the
-    error for an unknown name lists them all."""
+    """Name of a network that the package declares, such as lenet, alexnet-fashion or alexnet (the
+    error for an unknown name lists them all), or package.module:factory for a Flax NNX module of
+    your own, which is trained from the factory's weights. A declared network gets as many classes
+    as the data."""
     data: str = field(metadata=_lists("Data sets", DATA_SETS))
     """Name of a data set, shipped or made by `python -m ppl_cnn.data prepare`, or folder:PATH for
     class folders of images."""
@@ -83,8 +86,9 @@ class Recipe:
     total: str = ""
     """Length of which per cent in `stages` are taken: 70 (epochs), 5000steps or 1000000images."""
     switch: str = "none"
-    """Early end of generative stages: ess:SHARE ends one once the effective sample size of its
-    weights, smoothed over 20 steps, is less than that share of the batch (ess:0.05); none lets it
+    """Early end of generative stages: ess:FACTOR ends one once the effective sample size (ESS) of
+    its weights, smoothed over 20 steps, is less than FACTOR times what it is where the scores
+    separate the classes, sum_y n_y^2 / n for n_y of n images in class y (ess:1.5); none lets it
     run."""
     reference_bank: int = 0
     """Rows of earlier steps' scores that widen the generative sum; 0 for none. They stand for a
@@ -100,6 +104,7 @@ class Recipe:
     over groups and devices are always float32."""
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         _check_types(self)
         for each in fields(self):
             value, choices = getattr(self, each.name), each.metadata.get("choices")
@@ -147,8 +152,9 @@ class Recipe:
 
     @cached_property
     def least_ess(self) -> float:
-        """The smoothed ESS, in images, under which a generative stage ends; 0 for never."""
-        return (parse_switch(self.switch) or 0.0) * self.batch_size
+        """The smoothed ESS, as a multiple of what separation leaves, under which a generative stage
+        ends; 0 for never."""
+        return parse_switch(self.switch) or 0.0
 
     @cached_property
     def augmentation(self) -> Augmentation:
@@ -182,7 +188,7 @@ class Recipe:
         shipped = RECIPES / f"{config}.toml"
         path = shipped if shipped.is_file() else Path(config)
         try:
-            values = tomllib.loads(path.read_text())
+            values = tomllib.loads(path.read_text("utf-8-sig"))
         except (FileNotFoundError, IsADirectoryError):
             names = recipe_names()
             raise UnknownNameError(
@@ -222,7 +228,5 @@ def recipe_names() -> list[str]:
 
 def recipe_summaries() -> dict[str, str]:
     """The first line of each recipe that comes with the package, by its name."""
-    return {
-        name: (RECIPES / f"{name}.toml").read_text().partition("\n")[0].lstrip("# ").rstrip(".")
-        for name in recipe_names()
-    }
+    texts = {name: (RECIPES / f"{name}.toml").read_text("utf-8") for name in recipe_names()}
+    return {name: text.partition("\n")[0].lstrip("# ").rstrip(".") for name, text in texts.items()}

@@ -119,25 +119,25 @@ def _share(objective: str) -> float | None:
 
 
 def parse_switch(text: str) -> float | None:
-    """Reads "ess:SHARE", the share of the batch under which the ESS ends a generative stage.
+    """Reads "ess:FACTOR", the multiple of what separation leaves under which the ESS ends a stage.
 
     Args:
-        text: "ess:0.05", or "none" for stages that always run to their end.
+        text: "ess:1.5", or "none" for stages that always run to their end.
 
     Raises:
         ArgumentError: it is something else.
     """
     if text == "none":
         return None
-    kind, _, share_text = text.partition(":")
-    share = _number(share_text)
-    if kind != "ess" or not 0 < share < 1:
+    kind, _, factor_text = text.partition(":")
+    factor = _number(factor_text)
+    if kind != "ess" or not 0 < factor < math.inf:
         raise ArgumentError(
-            f"`switch={text}` is neither none nor ess:SHARE. Give SHARE between 0 and 1, "
-            f"for example ess:0.05.",
+            f"`switch={text}` is neither none nor ess:FACTOR. Give a positive FACTOR, for example "
+            f"ess:1.5, the multiple of what separation leaves of the effective sample size.",
             argument="switch",
         )
-    return share
+    return factor
 
 
 def _number(text: str) -> float:

@@ -14,15 +14,20 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from ppl_cnn.errors import MismatchError
 from ppl_cnn.inference.training.gradient import gradient_of
-from ppl_cnn.inference.training.losses import Bank, class_ess, hybrid_loss, importance_ess
+from ppl_cnn.inference.training.losses import (
+    Bank,
+    class_ess,
+    generative_bound,
+    hybrid_loss,
+    importance_ess,
+    separated_ess,
+)
+from ppl_cnn.inference.training.networks.trainable import Averages, Trainable
 from ppl_cnn.inference.training.placement import in_parts
 from ppl_cnn.inference.training.recipe import Recipe
 from ppl_cnn.inference.training.schedule import learning_rate
 from ppl_cnn.inference.training.stages import Stage
-from ppl_cnn.models.networks.declaration import Network
-from ppl_cnn.models.networks.forward import dropout_masks
-from ppl_cnn.models.networks.graph import Params, shapes
-from ppl_cnn.models.networks.initialization import he_normal
+from ppl_cnn.models.networks.graph import Params
 
 type LayerNorms = dict[str, Float[Array, ""]]
 """Layer name -> Euclidean norm over all its weights."""
@@ -36,13 +41,16 @@ class TrainState(NamedTuple):
     """What a step changes, and what a checkpoint holds besides the data's position."""
 
     params: Params
+    averages: Averages
+    """What the forward pass changes besides, such as a BatchNorm's running averages."""
     optimizer: optax.OptState
     alpha: Float[Array, " c"]
     """Class offsets, estimated at the end of the last generative stage; zeros before."""
     bank: Bank | None
     """Scores of earlier steps, if the recipe has a reference bank."""
     ess: Float[Array, ""]
-    """Mean ESS of the generative weights, in images, smoothed over `ESS_STEPS` of the stage."""
+    """Mean ESS of the generative weights as a multiple of what separation leaves of it
+    (`separated_ess`), smoothed over `ESS_STEPS` of the stage."""
     step: Int[Array, ""]
     """Number of steps taken."""
     stage: Int[Array, ""]
@@ -58,9 +66,13 @@ class StepInfo(NamedTuple):
     """
 
     loss: Float[Array, ""]
+    bound: Float[Array, ""]
+    """The least loss that scores of a batch with these labels can have."""
     ess: Float[Array, ""]
     """Effective sample size of the generative gradient's weights, in images: mean over the
     batch."""
+    separated_ess: Float[Array, ""]
+    """What separation leaves of the ESS, in images (see the function of that name)."""
     class_ess: Float[Array, " c"]
     """Effective sample size of each class's weights, in images."""
     gradient: LayerNorms
@@ -72,38 +84,66 @@ class StepInfo(NamedTuple):
 
 
 def check_fit(
-    recipe: Recipe, network: Network, *, images: int, classes: int, accumulate: int
+    recipe: Recipe, *, images: int, classes: int, accumulate: int, devices: int | None = None
 ) -> None:
-    """Checks that network, data set, batch and devices fit each other.
+    """Checks that data set, batch and devices fit each other.
 
     Args:
         recipe: the run's.
-        network: the declaration.
         images: number of training images.
         classes: number of classes of the data set.
         accumulate: groups that each device's part of a batch is cut into.
+        devices: their number; by default that of all of JAX's.
 
     Raises:
         MismatchError: they don't.
     """
-    own = shapes(network)[network.layers[-1].name][-1]
-    if classes != own:
+    if classes < 2:
         raise MismatchError(
-            f"{network.name} has {own} classes, but {recipe.data} has {classes}. Give another "
-            f"`network` or `data`."
+            f"{recipe.data} has {classes} class, where a classifier needs two or more. Give other "
+            f"`data`."
         )
     if recipe.batch_size > images:
         raise MismatchError(
             f"`batch_size={recipe.batch_size}` is larger than the {images} training images of "
             f"{recipe.data}. Give a smaller one."
         )
-    devices = jax.device_count()
+    devices = devices or jax.device_count()
     if recipe.batch_size % (devices * accumulate):
         raise MismatchError(
             f"`batch_size={recipe.batch_size}` can't be divided evenly among {devices} device(s) "
             f"with `accumulate={accumulate}` group(s) each. Give a multiple of "
             f"{devices * accumulate}."
         )
+    _check_switch(recipe, classes)
+
+
+def _check_switch(recipe: Recipe, classes: int) -> None:
+    """Refuses an ESS that no step has, or that the first one has.
+
+    The classes count as even. Where some have more images, separation leaves a larger ESS, so that
+    the switch is reached a little sooner.
+    """
+    first = even_ess(recipe.batch_size, classes)
+    least = first / recipe.batch_size  # an ESS of one image
+    if recipe.least_ess and not least < recipe.least_ess < first:
+        raise MismatchError(
+            f"`switch={recipe.switch}` never ends a stage, or at once: with "
+            f"`batch_size={recipe.batch_size}` and {classes} classes the effective sample size "
+            f"begins at {first:.3g} times what separation leaves, and is at least {least:.2g}. "
+            f"Give a number between, such as ess:1.5."
+        )
+
+
+def even_ess(batch_size: int, classes: int) -> float:
+    """The ESS of equal scores, as a multiple of what separation leaves of it: n / E[n_y].
+
+    Args:
+        batch_size: images of a batch, n, whose ESS that is.
+        classes: number of classes, of even probability: an image's class has
+            1 + (n - 1)/classes images in its batch, on average.
+    """
+    return batch_size / (1 + (batch_size - 1) / classes)
 
 
 def optimizer(recipe: Recipe, stage: Stage, steps: int) -> optax.GradientTransformation:
@@ -124,21 +164,29 @@ def optimizer(recipe: Recipe, stage: Stage, steps: int) -> optax.GradientTransfo
 
 
 def initial_state(
-    network: Network, recipe: Recipe, *, rule: optax.GradientTransformation, key: PRNGKeyArray
+    network: Trainable, recipe: Recipe, *, rule: optax.GradientTransformation, key: PRNGKeyArray
 ) -> TrainState:
-    """The state before the first step, with He-normal weights.
+    """The state before the first step.
 
     Args:
-        network: the declaration.
+        network: gives the weights.
         recipe: the run's.
         rule: the first stage's optimizer.
         key: the run's random key.
     """
-    classes = shapes(network)[network.layers[-1].name][-1]
-    params, zero = he_normal(network, key), jnp.zeros((), jnp.int32)
-    bank = Bank.empty(recipe.reference_bank, classes) if recipe.reference_bank else None
-    ess = jnp.asarray(float(recipe.batch_size))
-    return TrainState(params, rule.init(params), jnp.zeros(classes), bank, ess, zero, zero, zero)
+    params, averages = network.initial(key)
+    classes, zero = network.classes, jnp.zeros((), jnp.int32)
+    return TrainState(
+        params,
+        averages,
+        rule.init(params),
+        alpha=jnp.zeros(classes),
+        bank=Bank.empty(recipe.reference_bank, classes) if recipe.reference_bank else None,
+        ess=jnp.asarray(even_ess(recipe.batch_size, classes)),
+        step=zero,
+        stage=zero,
+        began=zero,
+    )
 
 
 def next_stage(state: TrainState, recipe: Recipe, rule: optax.GradientTransformation) -> TrainState:
@@ -155,7 +203,7 @@ def next_stage(state: TrainState, recipe: Recipe, rule: optax.GradientTransforma
     return state._replace(
         optimizer=rule.init(state.params),
         bank=state.bank and Bank.empty(*state.bank.scores.shape),
-        ess=jnp.asarray(float(recipe.batch_size)),
+        ess=jnp.asarray(even_ess(recipe.batch_size, len(state.alpha))),
         stage=state.stage + 1,
         began=state.step,
     )
@@ -180,7 +228,7 @@ def state_shardings(state: TrainState, mesh: Mesh, shard_params: bool) -> TrainS
 
 
 def jitted_step(
-    network: Network,
+    network: Trainable,
     recipe: Recipe,
     *,
     stage: Stage,
@@ -220,7 +268,7 @@ def training_step(
     labels: Int[Array, " n"],
     key: PRNGKeyArray,
     *,
-    network: Network,
+    network: Trainable,
     recipe: Recipe,
     stage: Stage,
     rule: optax.GradientTransformation,
@@ -234,7 +282,7 @@ def training_step(
         images: photographs (0..255), spread over the mesh along n.
         labels: their classes.
         key: the run's random key; the step's number is folded in for its dropout.
-        network: the declaration.
+        network: the network.
         recipe: gives number format and decay of the bank.
         stage: gives the objective.
         rule: the stage's optimizer.
@@ -245,12 +293,11 @@ def training_step(
     def objective(F: Float[Array, "n c"], labels: Int[Array, " n"]) -> Float[Array, ""]:
         return hybrid_loss(F, labels, alpha=state.alpha, share=stage.share, bank=state.bank)
 
-    keep = dropout_masks(network, jax.random.fold_in(key, state.step), len(labels))
-    loss, F, gradient = gradient_of(
+    noise = network.noise(jax.random.fold_in(key, state.step), len(labels))
+    loss, F, gradient, averages = gradient_of(
         state.params,
-        images,
-        labels,
-        keep,
+        state.averages,
+        (images, labels, noise),
         network=network,
         objective=objective,
         mesh=mesh,
@@ -258,17 +305,20 @@ def training_step(
         dtype=recipe.dtype,
     )
     updates, rule_state = rule.update(gradient, state.optimizer, state.params)
-    ess = importance_ess(F, labels)
+    ess, separated = importance_ess(F, labels), separated_ess(labels, F.shape[1])
     applied = state._replace(
         params=optax.apply_updates(state.params, updates),
+        averages=averages,
         optimizer=rule_state,
-        ess=state.ess + (ess - state.ess) / ESS_STEPS,
+        ess=state.ess + (ess / separated - state.ess) / ESS_STEPS,
     )
     if state.bank and stage.share < 1:
         applied = applied._replace(bank=state.bank.push(F, recipe.reference_decay))
     info = StepInfo(
         loss,
+        (1 - stage.share) * generative_bound(labels, F.shape[1], state.bank),
         ess,
+        separated,
         class_ess(F),
         layer_norms(gradient),
         layer_norms(state.params),

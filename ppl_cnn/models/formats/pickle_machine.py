@@ -1,20 +1,20 @@
-"""Restricted reader of pickles: it accepts plain data and tensor records, and never runs code.
+"""Restricted reader of pickles: it makes plain data and tensor records, and never runs code.
 
 Python's own unpickler is not used. Even with `find_class` closed, it hashes any key that a file
 makes (nested tuples take exponential time), and allocates for any memo index and length that a file
 names. This reader admits only the instructions that files of tensors use. Names of Python objects
-stand for functions of ours, or are refused. The number of steps is bounded, and each takes memory
-in proportion to the bytes that it reads.
+stand for functions of ours; all others become a `Placeholder`, which keeps what the file says of
+the object and does nothing. The number of steps is bounded, and each takes memory in proportion to
+the bytes that it reads.
 """
 
 import abc
 import io
 import pickletools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ppl_cnn.models.formats.errors import ContentError
-from ppl_cnn.models.formats.names import shown
 
 STEPS = 1_000_000
 """Largest number of instructions; AlexNet's state dict has some 600."""
@@ -27,10 +27,11 @@ _PUSHED = (
     *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"),
 )
 _OTHERS = (
-    *("PROTO", "FRAME", "STOP", "MARK", "EMPTY_LIST", "EMPTY_DICT"),
+    *("PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK"),
+    *("EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET", "ADDITEMS", "FROZENSET"),
     *("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "APPEND", "APPENDS", "SETITEM", "SETITEMS"),
     *("BINGET", "LONG_BINGET", "BINPUT", "LONG_BINPUT", "MEMOIZE"),
-    *("GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD", "BINPERSID"),
+    *("GLOBAL", "STACK_GLOBAL", "REDUCE", "NEWOBJ", "NEWOBJ_EX", "BUILD", "BINPERSID"),
 )
 _ADMITTED = {*_CONSTANTS, *_PUSHED, *_OTHERS}
 
@@ -57,11 +58,43 @@ class Buildable(abc.ABC):
 class Pairs(Buildable):
     """A dict of a pickle as its pairs; keys are never hashed or compared."""
 
-    entries: list[tuple[object, object]] = field(default_factory=list)
-    """(key, value) in the order of the file."""
+    entries: list[object] = field(default_factory=list)
+    """(key, value) in the order of the file; what a file gives as pairs may be anything else."""
+
+    def pairs(self) -> Iterator[tuple[object, object]]:
+        """The entries, of which one that is no pair is as one of the key 0."""
+        for entry in self.entries:
+            match entry:
+                case (key, value):
+                    yield key, value
+                case _:
+                    yield 0, None
 
     def build(self, state: object, encoded: Callable[[str], bytes]) -> None:
         """Leaves out the attributes of a dict, such as PyTorch's `_metadata`."""
+
+
+@dataclass(eq=False, slots=True)
+class Placeholder(Buildable):
+    """A Python object that the file names: what the file says of it, and no more.
+
+    A class, a function and an instance or result of it look alike.
+    """
+
+    name: str
+    """Its module and name, or those of its class."""
+    arguments: object = ()
+    """What its class or function would have been called with."""
+    mapping: Pairs = field(default_factory=Pairs)
+    """The pairs that it was filled with, as a dict of a class of its own is."""
+    items: list[object] = field(default_factory=list)
+    """The items that it was filled with, as a list or a set is."""
+    state: object = None
+    """The state that it was given, as the attributes of a module are."""
+
+    def build(self, state: object, encoded: Callable[[str], bytes]) -> None:
+        """Keeps the state."""
+        self.state = state
 
 
 class Encode:
@@ -73,7 +106,7 @@ class Machine:
 
     Args:
         stands: "module name" of a Python object -> its stand-in, a function of ours or a value; all
-            other objects are refused.
+            other objects become placeholders.
         persistent: a function from a persistent id to its object.
     """
 
@@ -94,8 +127,8 @@ class Machine:
             file: the content, in memory.
 
         Raises:
-            ContentError: the pickle is damaged, or has an instruction or names a Python object that
-                files of tensors do not need.
+            ContentError: the pickle is damaged, or has an instruction that files of tensors do not
+                need.
         """
         begin = file.tell()
         self.encodable = file.seek(0, io.SEEK_END)
@@ -127,11 +160,15 @@ class Machine:
             case "MARK":
                 self.below.append(stack)
                 self.stack = []
-            case "EMPTY_LIST":
+            case "POP":
+                stack.pop()
+            case "POP_MARK":
+                self._since_mark()
+            case "EMPTY_LIST" | "EMPTY_SET":
                 stack.append([])
             case "EMPTY_DICT":
                 stack.append(Pairs())
-            case "TUPLE":
+            case "TUPLE" | "FROZENSET":
                 items = self._since_mark()
                 self.stack.append(tuple(items))
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
@@ -139,10 +176,10 @@ class Machine:
                 stack.append(tuple(reversed(items)))
             case "APPEND" | "SETITEM":
                 items = [stack.pop() for _ in range(2 if name == "SETITEM" else 1)]
-                _extend(stack[-1], items[::-1])
-            case "APPENDS" | "SETITEMS":
+                _extend(stack[-1], items[::-1], paired=name == "SETITEM")
+            case "APPENDS" | "ADDITEMS" | "SETITEMS":
                 items = self._since_mark()
-                _extend(self.stack[-1], items)
+                _extend(self.stack[-1], items, paired=name == "SETITEMS")
             case "BINGET" | "LONG_BINGET":
                 stack.append(self.memo[argument])
             case "BINPUT" | "LONG_BINPUT" | "MEMOIZE":
@@ -151,14 +188,16 @@ class Machine:
             case "GLOBAL" | "STACK_GLOBAL":
                 words = [stack.pop(), stack.pop()][::-1] if argument is None else [argument]
                 stack.append(self._stand(words))
-            case "REDUCE":
+            case "REDUCE" | "NEWOBJ" | "NEWOBJ_EX":
+                if name == "NEWOBJ_EX":
+                    stack.pop()  # the arguments by name
                 arguments, function = stack.pop(), stack.pop()
                 stack.append(self._called(function, arguments))
             case "BUILD":
+                # What else has attributes, such as a tensor, is the same without them.
                 state, target = stack.pop(), stack[-1]
-                if not isinstance(target, Buildable):
-                    raise ContentError("completes something other than a NumPy array of numbers.")
-                target.build(state, self._encoded)
+                if isinstance(target, Buildable):
+                    target.build(state, self._encoded)
             case "BINPERSID":
                 stack.append(self.persistent(stack.pop()))
             case "PROTO" | "FRAME":
@@ -172,6 +211,8 @@ class Machine:
 
     def _called(self, function: object, arguments: object) -> object:
         match function, arguments:
+            case Placeholder(), _:
+                return Placeholder(function.name, arguments)
             case Encode(), (str(text), "latin1" | "latin-1"):
                 return self._encoded(text)
             # The longest record has 9 fields; an endless one could be handed over many times.
@@ -188,18 +229,16 @@ class Machine:
 
     def _stand(self, words: list[object]) -> object:
         name = " ".join(word for word in words if isinstance(word, str))
-        if name not in self.stands:
-            raise ContentError(
-                f"contains the Python object {shown(name.replace(' ', '.'))}, and only tensors are "
-                "read. Save the weights alone, as with torch.save(model.state_dict(), file)."
-            )
-        return self.stands[name]
+        return self.stands[name] if name in self.stands else Placeholder(name)
 
 
-def _extend(target: object, items: list[object]) -> None:
-    if isinstance(target, Pairs) and len(items) % 2 == 0:
+def _extend(target: object, items: list[object], *, paired: bool) -> None:
+    """Fills a dict with keys and values in turn, or a list or set with items."""
+    if isinstance(target, Placeholder):
+        target = target.mapping if paired else target.items
+    if paired and isinstance(target, Pairs) and len(items) % 2 == 0:
         target.entries.extend(zip(items[::2], items[1::2], strict=True))
-    elif isinstance(target, list):
+    elif not paired and isinstance(target, list):
         target.extend(items)
     else:
         raise ContentError("fills something other than a list or a dict.")

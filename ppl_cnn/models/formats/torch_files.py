@@ -21,8 +21,8 @@ from ppl_cnn.models.formats.archives import Archive
 from ppl_cnn.models.formats.errors import ContentError
 from ppl_cnn.models.formats.names import shown
 from ppl_cnn.models.formats.numpy_pickles import NUMPY, Array
-from ppl_cnn.models.formats.pickle_machine import Machine, Pairs
-from ppl_cnn.models.formats.state_dicts import named
+from ppl_cnn.models.formats.pickle_machine import Machine, Pairs, Placeholder
+from ppl_cnn.models.formats.state_dicts import Unread, named
 
 MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY = b"\x8a\x0a" + MAGIC.to_bytes(10, "little")
@@ -35,6 +35,8 @@ _DTYPES = {
     "torch bfloat16": np.dtype(ml_dtypes.bfloat16),
     "torch bool": np.dtype("?"),
     **{f"torch int{8 * size}": np.dtype(f"<i{size}") for size in (1, 2, 4, 8)},
+    "torch complex64": np.dtype("<c8"),
+    "torch complex128": np.dtype("<c16"),
     **{f"torch uint{8 * size}": np.dtype(f"<u{size}") for size in (1, 2, 4, 8)},
 }
 _STORAGES = {
@@ -49,6 +51,11 @@ _STORAGES = {
     "torch IntStorage": np.dtype("<i4"),
     "torch LongStorage": np.dtype("<i8"),
     "torch.storage UntypedStorage": np.dtype("<u1"),
+    "torch QInt8Storage": np.dtype("<i1"),
+    "torch QUInt8Storage": np.dtype("<u1"),
+    "torch QInt32Storage": np.dtype("<i4"),
+    "torch ComplexFloatStorage": np.dtype("<c8"),
+    "torch ComplexDoubleStorage": np.dtype("<c16"),
 }
 
 
@@ -111,8 +118,8 @@ def read_zip(archive: Archive) -> dict[str, np.ndarray]:
     """The tensors of a file in the zip format by name.
 
     Raises:
-        ContentError: the file is damaged, of a big-endian machine, a TorchScript program, or
-            contains something other than tensors and plain data.
+        ContentError: the file is damaged, of a big-endian machine, a program, or contains no
+            tensors by names.
     """
     pickles = [name for name in archive.entries if f"/{name}".endswith("/data.pkl")]
     root = min(pickles, key=len).removesuffix("data.pkl")
@@ -133,8 +140,7 @@ def read_legacy(content: bytes) -> dict[str, np.ndarray]:
     """The tensors in the content of a file in the legacy format by name.
 
     Raises:
-        ContentError: the content is damaged, or contains something other than tensors and plain
-            data.
+        ContentError: the content is damaged, or contains no tensors by names.
     """
     file = io.BytesIO(content)
     storages: dict[str, Storage] = {}
@@ -174,6 +180,9 @@ def _load(file: io.BytesIO, storages: dict[str, Storage]) -> object:
                         return Storage(key, dtype, count)
                     case [(_, int(start), int(size))] if 0 <= start <= count - size <= count:
                         return Storage(key, dtype, size, start)
+            # Legacy files name the class of a module with its source, which is left unread.
+            case ("module", Placeholder() as named_class, *_):
+                return named_class
         raise ContentError("refers to something other than a storage of numbers.")
 
     return Machine(_STANDS, persistent).load(file)
@@ -196,44 +205,101 @@ _LARGEST = 2**48
 """A bound on sizes, offsets and strides, so that NumPy's products of them cannot overflow."""
 
 
-def _tensor(*arguments: object) -> Tensor:
+def _tensor(*arguments: object) -> Tensor | Unread:
     match arguments:
         case (Storage() as storage, int(offset), tuple(size), tuple(stride), *rest):
-            dtypes = [item for item in rest if isinstance(item, np.dtype)]
             numbers = [offset, *size[:9], *stride[:9]]
             if (
                 all(type(number) is int and 0 <= number < _LARGEST for number in numbers)
                 and len(size) == len(stride) <= 8
                 and math.prod(max(n, 1) for n in size) < _LARGEST
             ):
-                return Tensor(storage, (dtypes or [storage.dtype])[0], offset, size, stride)
+                # Records of later versions name the type of the numbers, for a storage of bytes.
+                types = [item for item in rest if isinstance(item, np.dtype | Placeholder)]
+                match types:
+                    case [Placeholder(name), *_]:
+                        return Unread(shown(name.replace(" ", ".")), ".float()")
+                    case [np.dtype() as dtype, *_]:
+                        return Tensor(storage, dtype, offset, size, stride)
+                if any(map(_is_lazy, rest)):
+                    return Unread("lazily negated or conjugated", ".resolve_neg().resolve_conj()")
+                return Tensor(storage, storage.dtype, offset, size, stride)
     raise ContentError("has a damaged tensor record.")
+
+
+def _is_lazy(metadata: object) -> bool:
+    """Whether a record's last field says that the numbers are to be negated or conjugated."""
+    entries = metadata.entries[:8] if isinstance(metadata, Pairs) else []
+    return any(key in ("neg", "conj") and on is True for key, on in Pairs(entries).pairs())
+
+
+def _of_a_type(*arguments: object) -> object:
+    """A tensor of a subclass or with attributes, as a plain tensor."""
+    match arguments:
+        case (function, _, tuple(record), *_) if function is _parameter and record:
+            return record[0]
+        case (function, _, tuple(record), *_) if function is _tensor and len(record) <= 9:
+            return _tensor(*record)
+        case (function, *_) if isinstance(function, _UnreadTensor):
+            return function()
+    return Placeholder("torch Tensor")
 
 
 def _parameter(*arguments: object) -> object:
     return arguments[0] if arguments else None
 
 
-def _ordered_dict(*arguments: object) -> Pairs:
-    if arguments:
-        raise ContentError("has an ordered dict of an unusual form.")
+def _dict(*arguments: object) -> Pairs:
+    """An ordered dict, which Python 2 gives its pairs as it makes it, or a dict with a default."""
+    match arguments:
+        case (list(pairs),):
+            return Pairs(pairs)
+        case (*_, Pairs() as filled):
+            return filled
     return Pairs()
+
+
+def _set(*arguments: object) -> list[object]:
+    return arguments[0] if arguments and isinstance(arguments[0], list) else []
 
 
 def _nothing(*_: object) -> None:
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class _UnreadTensor:
+    """A function whose tensors are not read, whatever it is called with."""
+
+    tensor: Unread
+
+    def __call__(self, *_: object) -> Unread:
+        return self.tensor
+
+
+_SPARSE, _QUANTIZED = Unread("sparse", ".to_dense()"), Unread("quantized", ".dequantize()")
+_WITHOUT_STORAGE = Unread("wrapped, distributed or storage-less", ".detach().cpu().clone()")
 _STANDS = {
     **NUMPY,
     **_DTYPES,
     **_STORAGES,
-    "collections OrderedDict": _ordered_dict,
+    "collections OrderedDict": _dict,
+    "collections defaultdict": _dict,
+    "builtins set": _set,
+    "__builtin__ set": _set,
     "torch._utils _rebuild_tensor": _tensor,
     "torch._utils _rebuild_tensor_v2": _tensor,
     "torch._utils _rebuild_tensor_v3": _tensor,
     "torch._utils _rebuild_parameter": _parameter,
     "torch._utils _rebuild_parameter_with_state": _parameter,
+    "torch._tensor _rebuild_from_type": _of_a_type,
+    "torch._tensor _rebuild_from_type_v2": _of_a_type,
+    "torch._utils _rebuild_qtensor": _UnreadTensor(_QUANTIZED),
+    "torch._utils _rebuild_sparse_tensor": _UnreadTensor(_SPARSE),
+    "torch._utils _rebuild_sparse_csr_tensor": _UnreadTensor(_SPARSE),
+    "torch._utils _rebuild_nested_tensor": _UnreadTensor(Unread("nested", ".to_padded_tensor(0)")),
+    "torch._utils _rebuild_meta_tensor_no_storage": _UnreadTensor(_WITHOUT_STORAGE),
+    "torch._utils _rebuild_wrapper_subclass": _UnreadTensor(_WITHOUT_STORAGE),
     "torch Size": _parameter,
     "torch device": _nothing,
 }

@@ -1,30 +1,45 @@
 """Tensors of a weights file of any known format; the content tells the format."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
 
 from ppl_cnn.errors import FileError
 from ppl_cnn.models.formats.archives import Archive
-from ppl_cnn.models.formats.arrays import read_npz, read_safetensors
-from ppl_cnn.models.formats.caffe import read_caffemodel
+from ppl_cnn.models.formats.arrays import read_npy, read_npz, read_safetensors, with_our_names
+from ppl_cnn.models.formats.caffe import CaffeLayer, read_caffemodel
 from ppl_cnn.models.formats.errors import ContentError
+from ppl_cnn.models.formats.foreign import beginning, foreign, foreign_archive
 from ppl_cnn.models.formats.names import shown
-from ppl_cnn.models.formats.numpy_pickles import read_pickle
+from ppl_cnn.models.formats.numpy_pickles import arrays_of
 from ppl_cnn.models.formats.torch_files import LEGACY, read_legacy, read_zip
 
 GROWTH = 64
 """Largest ratio of the tensors' size to the file's; compressed, half-precision and overlapping
 tensors take more memory than the file."""
+SHARDS = 1000
+"""Largest number of files that an index may name."""
+
+
+class WeightsFile(NamedTuple):
+    """What a weights file holds."""
+
+    tensors: dict[str, np.ndarray]
+    """Tensors by their names in the file; see `read_tensors`."""
+    layers: tuple[CaffeLayer, ...] = ()
+    """The layers that a caffemodel gives, in their order; () for other formats."""
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
     """All tensors of a weights file by their names in it, without a leading "module.".
 
-    The content tells the format: safetensors, PyTorch (zip or legacy), caffemodel, npz, or a pickle
-    of NumPy arrays. Half precision becomes float32; other types stay. Code in the file is never
+    The content tells the format: safetensors, PyTorch (zip or legacy), caffemodel, npy, npz, a
+    pickle of NumPy arrays, or the index of a file in several parts (`model.safetensors.index.json`)
+    that lie beside it. Half precision becomes float32; other types stay. Code in the file is never
     run, and the file's size bounds memory and time.
 
     Args:
@@ -36,8 +51,8 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
         them: HWIO, or (in, out) with maps flattened in the order (row, col, channel).
 
     Raises:
-        FileError: the file is missing, unreadable, damaged, of another format, or contains
-            something other than tensors.
+        FileError: the file is missing, unreadable, damaged, of another format, or contains no
+            tensors by names.
 
     Examples:
         >>> import tempfile
@@ -46,13 +61,25 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
         ...     read_tensors(Path(folder, "weights.npz"))
         {'conv1.bias': array([0., 0., 0.])}
     """
-    return read_file(path, tensors_of)
+    return open_weights(path).tensors
 
 
-def read_file(
-    path: Path, reader: Callable[[bytes], dict[str, np.ndarray]]
-) -> dict[str, np.ndarray]:
-    """The tensors that a reader of content finds in a file.
+def open_weights(path: Path) -> WeightsFile:
+    """What a weights file of any known format holds; see `read_tensors`.
+
+    Raises:
+        FileError: the file, or one that it is an index of, can't be read.
+    """
+    if path.suffix != ".json":
+        return read_file(path, _contents)
+    tensors: dict[str, np.ndarray] = {}
+    for name in read_file(path, _shards):
+        tensors |= read_file(path.parent / name, tensors_of)
+    return WeightsFile(tensors)
+
+
+def read_file[T](path: Path, reader: Callable[[bytes], T]) -> T:
+    """What a reader of content finds in a file.
 
     Args:
         path: the file.
@@ -79,8 +106,14 @@ def tensors_of(content: bytes) -> dict[str, np.ndarray]:
     Raises:
         ContentError: the content is damaged, of another format, or not tensors.
     """
+    return _contents(content).tensors
+
+
+def _contents(content: bytes) -> WeightsFile:
+    """What the content of a weights file holds, within the bounds on its size."""
+    found = _read(content)
     tensors: dict[str, np.ndarray] = {}
-    for key, array in _read(content).items():
+    for key, array in found.tensors.items():
         name = key.removeprefix("module.")
         if name in tensors:
             raise ContentError(f"contains two tensors named {shown(name)}.")
@@ -94,33 +127,53 @@ def tensors_of(content: bytes) -> dict[str, np.ndarray]:
             f"{len(content):,}."
         )
     halves = (np.float16, ml_dtypes.bfloat16)
-    return {
+    full = {
         name: array.astype(np.float32) if array.dtype in halves else array
         for name, array in tensors.items()
     }
+    return WeightsFile(full, found.layers)
 
 
-def _read(content: bytes) -> dict[str, np.ndarray]:
+def _shards(content: bytes) -> list[str]:
+    """The names of the files that an index of shards names, each once."""
+    try:
+        index = json.loads(content.decode())
+    except (ValueError, RecursionError):
+        raise foreign(content) from None
+    places = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(places, dict) or not places:
+        raise foreign(content)
+    names = list(dict.fromkeys(name for name in places.values() if isinstance(name, str)))
+    if len(names) > SHARDS or any(Path(name).name != name for name in names):
+        raise ContentError(
+            f"is an index of more than {SHARDS:,} files, or of files in other folders."
+        )
+    return names
+
+
+def _read(content: bytes) -> WeightsFile:
     """Reads the content with the reader of the format that its first bytes tell."""
     # The length of the header, below 100 MB, comes first; the header itself is a JSON object.
     if content[4:9] == b"\0\0\0\0{":
-        return read_safetensors(content)
+        return WeightsFile(read_safetensors(content))
     if content[:4] == b"PK\x03\x04":
         archive = Archive(content)
         if any(f"/{name}".endswith("/data.pkl") for name in archive.entries):
-            return read_zip(archive)
+            return WeightsFile(read_zip(archive))
         if any(name.endswith(".npy") for name in archive.entries):
-            return read_npz(archive)
-        raise ContentError("is a zip archive of neither PyTorch nor NumPy.")
+            return WeightsFile(read_npz(archive))
+        raise foreign_archive([*archive.entries])
     if content[:1] == b"\x80":
-        return read_legacy(content) if LEGACY in content[:15] else read_pickle(content)
+        if LEGACY in content[:15]:
+            return WeightsFile(read_legacy(content))
+        return WeightsFile(with_our_names(arrays_of(content)))
+    if content[:6] == b"\x93NUMPY":
+        return WeightsFile(read_npy(content))
     if content[257:262] == b"ustar":
         raise ContentError(
             "is in the tar format of PyTorch before 0.1.10. Load and save it with a later version."
         )
-    if content[:1] in b"\x0a\x12\x1a\xa2" and content:
-        return read_caffemodel(content)
-    raise ContentError(
-        "is in none of the formats that can be read: safetensors, PyTorch, caffemodel, npz, and "
-        "pickles of NumPy arrays."
-    )
+    # A caffemodel's first byte may be a new line, with which texts begin too.
+    if content[:1] in b"\x0a\x12\x1a\xa2" and content and not beginning(content):
+        return WeightsFile(*read_caffemodel(content))
+    raise foreign(content)

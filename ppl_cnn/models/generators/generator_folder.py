@@ -106,7 +106,7 @@ def _description(folder: Path) -> dict[str, Any]:
     """The content of a folder's `generator.json`."""
     path = folder / "generator.json"
     try:
-        description = json.loads(path.read_text())
+        description = json.loads(path.read_text("utf-8"))
         if not isinstance(description, dict):
             raise TypeError("no JSON object")
     except FileNotFoundError:

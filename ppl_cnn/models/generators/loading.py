@@ -7,6 +7,7 @@ from pathlib import Path
 from ppl_cnn.errors import FileError, UnknownNameError, unknown
 from ppl_cnn.models.generators.generator import Generator
 from ppl_cnn.models.generators.generator_folder import open_generator
+from ppl_cnn.numeric import in_float32
 
 EMBEDDED = Path(__file__).parent / "embedded"
 """The folder of the generators that come with the package; each has a folder in it."""
@@ -15,6 +16,7 @@ ARCHITECTURES: Mapping[str, str] = {"dcgan64": "dcgan.open_dcgan"}
 """Name of a declared architecture -> module.function of this folder that opens a file of it."""
 
 
+@in_float32
 def load_generator(text: str) -> Generator:
     """Opens a generator.
 

@@ -30,11 +30,11 @@ def convolve(
     """Cross-correlates images with a kernel, as every deep-learning library's "convolution" does.
 
     Value and gradients are those of `lax.conv_general_dilated`, in reverse mode, in forward mode
-    and of any order. The gradient for x is computed as a plain convolution with the flipped
+    and of any order. On CPU the gradient for x is computed as a plain convolution with the flipped
     kernel, or as a matrix product: XLA's CPU backend runs the transposed convolution that autodiff
     would emit 14 to 20 times slower inside a loop than outside one (jax-ml/jax#12868), and
-    samplers live in loops. On CPU, the gradient for the kernel is matrix products, for the same
-    reason.
+    samplers live in loops. The gradient for the kernel is matrix products there, for the same
+    reason. Elsewhere both are what autodiff emits: GPUs have kernels of their own for it.
 
     Args:
         x: images or feature maps.
@@ -83,6 +83,16 @@ class _Convolution(Form):
         )
 
     def _for_image(self, kernel: Array, g: Array) -> Array:
+        def autodiff(kernel: Array, g: Array) -> Array:
+            image = jax.ShapeDtypeStruct(self.image, g.dtype)
+            convolved = partial(self._convolved, kernel=kernel)
+            return cast(Array, jax.linear_transpose(convolved, image)(g)[0])
+
+        return cast(
+            Array, lax.platform_dependent(kernel, g, cpu=self._correlated, default=autodiff)
+        )
+
+    def _correlated(self, kernel: Array, g: Array) -> Array:
         places, inputs = g.shape[1] * g.shape[2], self.image[1] * self.image[2]
         # A correlation multiplies once an input and a product once an output, of which slabs have
         # far fewer; at AlexNet's conv3 behind a unit of conv5, 25 for 49, that takes half the time.
@@ -234,8 +244,14 @@ def conv_general_dilated(
 
 
 def hasten(part: object) -> None:
-    """Gives an `nnx.Conv` the fast gradients of `convolve`; leaves other objects as they are."""
-    from flax import nnx
+    """Gives Flax's `Conv`, of NNX or a bound one of Linen, the fast gradients of `convolve`.
 
+    Other objects stay as they are.
+    """
+    from flax import linen, nnx
+
+    if isinstance(part, linen.Conv) and part.conv_general_dilated is None:
+        # Linen's modules are frozen; this is the copy of one call.
+        object.__setattr__(part, "conv_general_dilated", conv_general_dilated)
     if isinstance(part, nnx.Conv) and part.conv_general_dilated is lax.conv_general_dilated:
         part.conv_general_dilated = conv_general_dilated

@@ -4,7 +4,8 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Self
 
 from ppl_cnn.errors import MismatchError, UnknownNameError, unknown
-from ppl_cnn.models.networks.layers import Layer
+from ppl_cnn.models.networks.layers import Conv, Dense, Layer
+from ppl_cnn.numeric import plain_fields
 
 IMAGE = "image"
 """The name of the image among the responses that layers read."""
@@ -37,6 +38,9 @@ class Preprocessing:
 
     By default it is the least that fills the network's image.
     """
+
+    def __post_init__(self) -> None:
+        plain_fields(self)
 
     def resized(self, before: int, after: int) -> Self:
         """The preprocessing for images of another side, which shows as much of a photograph.
@@ -74,6 +78,7 @@ class Network:
     """The data set of its classes, or None; "imagenet" is ILSVRC 2012 in its order."""
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         known = {IMAGE}
         for layer in self.layers:
             if layer.name in known or layer.name in _RESERVED:
@@ -88,6 +93,30 @@ class Network:
                     known=known,
                 )
             known.add(layer.name)
+
+    @property
+    def score_layer(self) -> Conv | Dense:
+        """The layer whose channels are the classes: the last one that mixes channels."""
+        return next(layer for layer in reversed(self.layers) if isinstance(layer, Conv | Dense))
+
+    def with_classes(self, count: int) -> Self:
+        """The same network with another number of classes; itself if it has that many.
+
+        Args:
+            count: channels of the layer that gives the scores.
+
+        Examples:
+            >>> from ppl_cnn.models.networks.catalogue import network_named
+            >>> network_named("lenet").with_classes(37).layers[-1]
+            Dense(name='fc4', after=(), channels=37)
+        """
+        last = self.score_layer
+        if last.channels == count:
+            return self
+        layers = tuple(
+            replace(layer, channels=count) if layer is last else layer for layer in self.layers
+        )
+        return replace(self, layers=layers, classes=None)
 
     def layer(self, name: str) -> Layer:
         """The layer of that name.

@@ -8,6 +8,7 @@ from ppl_cnn.models.networks.declaration import Network, Preprocessing
 from ppl_cnn.models.networks.graph import Params, input_shape
 from ppl_cnn.models.networks.layers import Dropout
 from ppl_cnn.models.networks.slab import Masks, Slab
+from ppl_cnn.numeric import single
 
 
 def scores(
@@ -54,7 +55,11 @@ def dropout_masks(network: Network, key: PRNGKeyArray, n: int) -> dict[str, Bool
 def scaled(
     preprocessing: Preprocessing, x: Float[Array, "n row col channel"]
 ) -> Float[Array, "n row col channel"]:
-    """Images as the first layer sees them, from images in pixel units minus the mean."""
+    """Images as the first layer sees them, from images in pixel units minus the mean.
+
+    Networks are float32: a sampler may work in float64, and training in bfloat16.
+    """
+    x = single(x)
     if set(preprocessing.scale) == {1.0}:
         return x
     return x * jnp.asarray(preprocessing.scale, x.dtype)[None, None, None, :]

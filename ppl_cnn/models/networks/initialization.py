@@ -23,6 +23,6 @@ def he_normal(network: Network, key: PRNGKeyArray) -> dict[str, dict[str, Array]
         shape = wanted["kernel"]
         last = name == [*weight_shapes(network)][-1]
         deviation = 0.01 if last else math.sqrt(2 / math.prod(shape[:-1]))
-        kernel = deviation * jax.random.normal(jax.random.fold_in(key, index), shape)
-        params[name] = {"kernel": kernel, "bias": jnp.zeros(wanted["bias"])}
+        kernel = deviation * jax.random.normal(jax.random.fold_in(key, index), shape, jnp.float32)
+        params[name] = {"kernel": kernel, "bias": jnp.zeros(wanted["bias"], jnp.float32)}
     return params

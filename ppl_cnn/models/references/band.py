@@ -13,6 +13,7 @@ from ppl_cnn.models.references.filters import BandFilter
 from ppl_cnn.models.references.reference import Context
 from ppl_cnn.models.references.spectral import Spectral
 from ppl_cnn.models.references.transforms import push_forward
+from ppl_cnn.numeric import plain_fields
 
 _TEXT = re.compile(r":(\d{1,4})((?:[:@].*)?)", re.ASCII | re.DOTALL)
 """The side, and the rest, which `Spectral.parse` reads."""
@@ -55,6 +56,7 @@ class Band:
     params: ClassVar[PyTree] = {}
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         if self.side < 1:
             raise ArgumentError(
                 f"A band needs at least 1 wave along each side, not {self.side}.", argument="side"

@@ -19,6 +19,7 @@ from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.references.photographs import LUMA
 from ppl_cnn.models.references.reference import Context, after_colon
 from ppl_cnn.models.references.transforms import Images, push_forward
+from ppl_cnn.numeric import single
 from ppl_cnn.user_modules import names_an_object
 
 _NAMED = re.compile(r"(.+?)(?:@([0-9a-f]{16}))?", re.DOTALL)
@@ -182,7 +183,7 @@ class Generated(Transform):
 
     def __call__(self, z: Float[Array, "..."]) -> Images:
         """Maps latents, with any leading axes, to R(z)."""
-        image = self.generator.apply(self.params, z)
+        image = self.generator.apply(self.params, single(z))
         image = _coloured(_resized(image, self.shape[:2]), self.shape[-1])
         if self.preprocessing.order == "BGR":
             image = image[..., ::-1]

@@ -11,6 +11,7 @@ from ppl_cnn.errors import ArgumentError
 from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.references.reference import Context, after_colon
 from ppl_cnn.models.references.transforms import NormalToUniform, push_forward
+from ppl_cnn.numeric import plain_fields
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class WhiteNoise:
     params: ClassVar[PyTree] = {}
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         if not 0 < self.sigma < float("inf"):
             raise ArgumentError(
                 f"The sigma of white noise must be positive and finite, not {self.sigma}.",

@@ -1,5 +1,6 @@
 """Measures on photographs what a spectral reference needs: exponent and colour covariance."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -7,13 +8,13 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
-from tqdm import tqdm
 
-from ppl_cnn.errors import FileError
+from ppl_cnn.data.image_files import ImageError, open_image
+from ppl_cnn.data.walk import LeftOut, account, list_images
+from ppl_cnn.errors import FileError, shown
 from ppl_cnn.models.references.transforms import Covariance
+from ppl_cnn.progress import Bar
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm")
-"""Endings of the files that count as photographs."""
 LUMA = (0.299, 0.587, 0.114)
 """Weights of (R, G, B) in the brightness (ITU-R 601)."""
 SIDE = 256
@@ -103,27 +104,32 @@ def measure(folder: Path, progress: bool = True) -> Measured:
     All numbers are rounded to six digits.
 
     Args:
-        folder: the folder; its subfolders are searched too.
-        progress: whether to show a progress bar.
+        folder: the folder; its subfolders are searched too (see `ppl_cnn.data.walk`).
+        progress: whether to show a progress bar, and at the end what was left out and why.
 
     Raises:
-        FileError: the folder is missing, or holds fewer than two usable photographs.
+        FileError: the folder is missing, can't be read, or holds fewer than two usable photographs.
     """
     if not folder.is_dir():
-        raise FileError(f"There is no folder {str(folder)!r} of photographs.", path=folder)
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    found, faults = [], []
-    for path in tqdm(files, "photographs", unit="file", delay=2, disable=not progress):
+        raise FileError(f"There is no folder {shown(folder)!r} of photographs.", path=folder)
+    listing = list_images(folder)
+    found: list[Photograph] = []
+    faults: list[LeftOut] = []
+    for file in Bar(listing.files, "photographs", unit="file", delay=2, disable=not progress):
         try:
-            found.append(Photograph.of(read_photograph(path)))
+            found.append(Photograph.of(read_photograph(folder / file.path)))
         except ValueError as error:
-            faults.append(f"{path.name} {error}")
+            faults.append(LeftOut(file.path, f"that can't be used ({error})"))
+    left_out = account((*faults, *listing.left_out))
     if len(found) < 2:
         raise FileError(
-            f"{str(folder)!r} holds {len(found)} usable photographs; the fit needs 2 or more"
-            + (f" ({faults[0]})." if faults else "."),
+            f"{shown(folder)!r} holds {len(found)} usable photographs; the fit needs 2 or more"
+            + (f" ({'; '.join(left_out)})." if left_out else "."),
             path=folder,
         )
+    if progress:
+        for line in left_out:
+            Bar.write(f"{shown(folder)}: {line}", file=sys.stderr)
     exponents = np.asarray([each.exponent for each in found])
     covariance, covariance_error = _pooled(found)
     errors = FitErrors(
@@ -139,20 +145,17 @@ def read_photograph(path: Path) -> Float[np.ndarray, "row col 3"]:
     """Reads a photograph's RGB pixels (0..255), its short side reduced to `SIDE`.
 
     Raises:
-        ValueError: the file is damaged or the photograph too small; the message continues the
-            file's name.
+        ImageError: the file is damaged, no image, or too small.
     """
-    try:
-        with Image.open(path) as image:
-            short = min(image.size)
-            factor = min(1.0, SIDE / short)
-            width, height = (round(side * factor) for side in image.size)
-            image.draft("RGB", (2 * width, 2 * height))  # decodes large JPEG files faster
-            pixels = image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
-    except Exception:  # decoders raise all kinds of errors on damaged files
-        raise ValueError("is no intact image") from None
-    if short < LEAST_SIDE:
-        raise ValueError(f"is smaller than {LEAST_SIDE} pixels")
+    with open_image(path) as image:
+        short = min(image.size)
+        if short < LEAST_SIDE:
+            raise ImageError(f"smaller than {LEAST_SIDE} pixels")
+        factor = min(1.0, SIDE / short)
+        width, height = (round(side * factor) for side in image.size)
+        # Large JPEG files are decoded at a fraction of their size, which is faster.
+        whole = image.decoded(3, least=(2 * width, 2 * height))
+        pixels = whole.resize((width, height), Image.Resampling.LANCZOS)
     return np.asarray(pixels, np.float64)
 
 
@@ -163,7 +166,7 @@ def spectral_exponent(luma: Float[np.ndarray, "row col"]) -> float:
         ValueError: the image has the same brightness everywhere.
     """
     if np.ptp(luma) < 1:
-        raise ValueError("has the same brightness everywhere")
+        raise ValueError("the same brightness everywhere")
     window = np.hanning(luma.shape[0])[:, None] * np.hanning(luma.shape[1])
     waves = np.fft.fft2((luma - np.average(luma, weights=window)) * window)
     # The noise of rounding to whole grey levels keeps the logarithms finite.

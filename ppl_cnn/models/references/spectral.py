@@ -17,6 +17,7 @@ from ppl_cnn.models.references.filters import SpectralFilter
 from ppl_cnn.models.references.photographs import LUMA, FitErrors, measure
 from ppl_cnn.models.references.reference import Context, after_colon
 from ppl_cnn.models.references.transforms import Covariance, push_forward
+from ppl_cnn.numeric import plain_fields
 
 STEEPEST = 3.0
 """The largest exponent. R^-1 R z equals z in float32 to 0.4 % at 227x227, and to 2e-6 at 1.2."""
@@ -83,6 +84,7 @@ class Spectral:
     params: ClassVar[PyTree] = {}
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         if not 0 <= self.exponent <= STEEPEST:
             raise ArgumentError(
                 f"The exponent of a spectral reference must be in 0 to {STEEPEST:g}, "
@@ -139,8 +141,8 @@ class Spectral:
         """Fits exponent and covariance to the photographs in a folder (see `measure`).
 
         Args:
-            folder: a folder of PNG, JPEG, WebP, TIFF, BMP or PPM files of any size; its subfolders
-                are searched too.
+            folder: a folder of images of any size and common format; its subfolders are searched
+                too.
             progress: whether to show a progress bar.
 
         Raises:

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
-from ppl_cnn.errors import ArgumentError
+from ppl_cnn.errors import ArgumentError, printable
 from ppl_cnn.models.networks.declaration import Network, Preprocessing
 from ppl_cnn.models.networks.forward import scores
 from ppl_cnn.models.networks.graph import Params, shapes, weight_shapes
@@ -22,6 +22,7 @@ from ppl_cnn.models.units.listing import LayerUnits, unit_layers
 from ppl_cnn.models.units.names import UnitName
 from ppl_cnn.models.units.targets import TargetChoice
 from ppl_cnn.models.units.unit import Side, Unit, find_units, only
+from ppl_cnn.numeric import whole
 
 
 class CNN(nnx.Module):
@@ -67,17 +68,22 @@ class CNN(nnx.Module):
         reference: str | None = None,
     ) -> None:
         self.declaration = declaration
-        self.classes = classes
+        self.classes = tuple(map(printable, classes))
         self.objective = objective
         self.reference = reference
         self.params = nnx.data(
             {
-                name: {key: nnx.Param(array) for key, array in weights.items()}
+                name: {
+                    key: nnx.Param(jnp.asarray(array, jnp.float32))
+                    for key, array in weights.items()
+                }
                 for name, weights in params.items()
             }
         )
         count = shapes(declaration)[declaration.layers[-1].name][-1]
-        self.alpha = nnx.Variable(jnp.zeros(count) if alpha is None else jnp.asarray(alpha))
+        self.alpha = nnx.Variable(
+            jnp.zeros(count, jnp.float32) if alpha is None else jnp.asarray(alpha, jnp.float32)
+        )
 
     @property
     def name(self) -> str:
@@ -106,6 +112,14 @@ class CNN(nnx.Module):
             for name, weights in self.params.items()
         }
 
+    def tensors(self) -> dict[str, Array]:
+        """The weights as a file has them: "conv1.kernel" -> array."""
+        return {
+            f"{layer}.{name}": array
+            for layer, weights in self.arrays().items()
+            for name, array in weights.items()
+        }
+
     def resized(self, size: int) -> Self:
         """The same network on square images of another size; itself if they have that size.
 
@@ -116,7 +130,7 @@ class CNN(nnx.Module):
             ArgumentError: a layer's weights, as a dense layer's, fit one size alone, or the images
                 are too small for the layers.
         """
-        before, network = self.image_shape, self.declaration
+        before, network, size = self.image_shape, self.declaration, whole("size", size)
         if before[:2] == (size, size):
             return self
         network = replace(

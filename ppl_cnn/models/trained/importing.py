@@ -1,5 +1,7 @@
 """Converts the tensors of a file to the weights of a declared network."""
 
+import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +14,12 @@ from ppl_cnn.models.formats.names import listed, shown
 from ppl_cnn.models.networks.declaration import Network
 from ppl_cnn.models.networks.graph import Params, input_shape, weight_shapes
 from ppl_cnn.models.networks.layers import Shape
+
+_BESIDE = re.compile(
+    r"(.*\.)?(total_ops|total_params|(\w*normali[sz]\w*|\w*preprocess\w*)\.(mean|std)"
+    r"|(pixel|image|img|input)_(mean|std))"
+)
+"""Names of what modules and profilers keep beside weights."""
 
 
 def params_from(tensors: Mapping[str, np.ndarray], network: Network, source: Path) -> Params:
@@ -59,17 +67,67 @@ def params_from(tensors: Mapping[str, np.ndarray], network: Network, source: Pat
             maps = input_shape(network, network.layer(layer))
             arranged = _arranged(array, maps) if theirs else array
             params[layer][key] = jnp.asarray(_finite(arranged, name, source))
-    _check_complete(missing, sorted(left), wrong, network, source)
+    strange = _strange(left, tensors, network)
+    _check_complete(missing, strange, wrong, network, source)
     return params
+
+
+def _strange(
+    left: Mapping[str, np.ndarray], tensors: Mapping[str, np.ndarray], network: Network
+) -> list[str]:
+    """The names of the tensors left over that belong to another network than this one.
+
+    Counts of a profiler, a module's constants for normalising its images, and other names of used
+    tensors don't. The pixels of the network are its declaration's all the same.
+    """
+    known = {name for names in names_in_files(network).values() for name in names}
+    used = [array for name, array in tensors.items() if name not in left]
+    return sorted(
+        name
+        for name, array in left.items()
+        if not _BESIDE.fullmatch(name)
+        if name in known or not any(_is_tied(array, other) for other in used)
+    )
+
+
+def _is_tied(array: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two tensors hold the same numbers, as those that share them do."""
+    return array.shape == other.shape and array.ndim > 1 and np.array_equal(array, other)
+
+
+def names_in_files(network: Network) -> dict[tuple[str, str], list[str]]:
+    """(layer, "kernel" or "bias") -> the names that the tensor may have in a file."""
+    names: dict[tuple[str, str], list[str]] = {}
+    for layer, weights in weight_shapes(network).items():
+        layers = [layer, *(published for published, own in network.aliases if own == layer)]
+        for key in weights:
+            keys = ("kernel", "weight") if key == "kernel" else (key,)
+            names[layer, key] = [f"{name}.{key}" for key in keys for name in layers]
+    return names
+
+
+def as_wide_as(tensors: Mapping[str, np.ndarray], network: Network) -> Network:
+    """The network with as many classes as the tensors of a file have, by its last weights.
+
+    Itself where these tensors are missing or don't fit each other, which `params_from` reports.
+
+    Args:
+        tensors: name -> array, as for `params_from`.
+        network: the network's declaration.
+    """
+    layer = network.score_layer.name
+    kernel, bias = (_name_in_file(tensors, network, layer, key) for key in ("kernel", "bias"))
+    if kernel is None or bias is None:
+        return network
+    count, inputs = tensors[bias].size, math.prod(weight_shapes(network)[layer]["kernel"][:-1])
+    return network.with_classes(count) if tensors[kernel].size == count * inputs > 0 else network
 
 
 def _name_in_file(
     tensors: Mapping[str, np.ndarray], network: Network, layer: str, key: str
 ) -> str | None:
     """The name that the file uses for a layer's kernel or bias; None if it has none."""
-    names = [layer, *(published for published, own in network.aliases if own == layer)]
-    keys = ("kernel", "weight") if key == "kernel" else (key,)
-    candidates = (f"{name}.{key}" for key in keys for name in names)
+    candidates = names_in_files(network)[layer, key]
     return next((name for name in candidates if name in tensors), None)
 
 

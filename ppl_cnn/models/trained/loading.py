@@ -1,31 +1,42 @@
 """The door to networks with weights: `load`."""
 
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from ppl_cnn.errors import FileError
-from ppl_cnn.models.formats import read_tensors
+from ppl_cnn.errors import ArgumentError, FileError
+from ppl_cnn.models.formats.weights_file import open_weights
 from ppl_cnn.models.networks.catalogue import network_named
 from ppl_cnn.models.networks.class_names import class_names
 from ppl_cnn.models.networks.declaration import Network
 from ppl_cnn.models.networks.graph import shapes
+from ppl_cnn.models.trained.checkpoints.caffe_networks import check_network, check_pixels
+from ppl_cnn.models.trained.checkpoints.entries import entry_of
+from ppl_cnn.models.trained.checkpoints.reparametrized import folded
 from ppl_cnn.models.trained.cnn import CNN
-from ppl_cnn.models.trained.importing import params_from
+from ppl_cnn.models.trained.importing import as_wide_as, names_in_files, params_from
 from ppl_cnn.models.trained.model_folder import (
+    Labels,
     declaration_of,
     model_folder,
-    numbers,
     read_description,
     read_weights,
 )
 from ppl_cnn.models.trained.module_network import ModuleNetwork
+from ppl_cnn.models.trained.pixels import parse_pixels
 from ppl_cnn.models.trained.published import fetch
 from ppl_cnn.models.trained.suited_target import last_objective
 from ppl_cnn.models.trained.user_networks import load_module
+from ppl_cnn.numeric import in_float32
 
 
-def load(model: str | Path, *, weights: str | Path | None = None) -> CNN | ModuleNetwork:
+@in_float32
+def load(
+    model: str | Path,
+    weights: str | Path | None = None,
+    *,
+    entry: str | None = None,
+    pixels: str | None = None,
+) -> CNN | ModuleNetwork:
     """Opens a network with weights.
 
     Args:
@@ -35,16 +46,24 @@ def load(model: str | Path, *, weights: str | Path | None = None) -> CNN | Modul
             - the name of a declared network, such as "squeezenet1.1", together with `weights`;
             - "package.module:factory", a function that makes a network of yours (see
               `ppl_cnn.models.trained.user_networks.load_module`).
-        weights: a file of weights (PyTorch, Caffe, safetensors, npz or pickled arrays), or "auto"
-            to fetch the declared network's published weights. For a network of yours, a
-            safetensors file or the folder of an Orbax checkpoint.
+        weights: a file of weights (PyTorch, Caffe, safetensors, npy, npz or pickled arrays, or the
+            index of one in several parts), or "auto" to fetch the declared network's published
+            weights. For a network of yours, such a file with the module's own names, the folder of
+            an Orbax checkpoint or of its manager, or that of a run of `python -m ppl_cnn.pretrain`
+            that has trained it.
+        entry: where the file holds the network more than once, the one to take, such as
+            "model_ema". By default it is the weights themselves, not their average; the log says
+            so.
+        pixels: what the weights' network sees of pixels, where that differs from the declaration:
+            "torchvision", "caffe" or others (see `ppl_cnn.models.trained.pixels.parse_pixels`).
 
     Returns:
         The network; `CNN` and `ModuleNetwork` share the interface `TrainedNetwork`.
 
     Raises:
         UnknownNameError: there is no such model.
-        ArgumentError: the declared network needs `weights`, or your factory fails.
+        ArgumentError: the declared network needs `weights`, your factory fails, the file has no
+            such entry, or `entry` or `pixels` is given without a file that it is about.
         FileError: a file is missing or damaged, or can't be fetched.
         MismatchError: the weights don't fit the network.
 
@@ -56,52 +75,88 @@ def load(model: str | Path, *, weights: str | Path | None = None) -> CNN | Modul
         >>> net.class_of(net.unit("class:Bag").name)
         'Bag'
     """
+    _check_given(weights, entry=entry, pixels=pixels)
     if ":" in str(model) and not Path(model).is_dir():
-        return load_module(str(model), weights)
+        _check_given(None, pixels=pixels)
+        return load_module(str(model), weights, entry=entry)
     if weights is not None:
         network = network_named(str(model))
         # All published weights are of classifiers that were trained by their logistic loss.
         objective = "discriminative" if str(weights) == "auto" else None
-        return read_published(weights_file(network, weights), network, objective)
+        path = weights_file(network, weights)
+        return read_published(path, network, objective, entry=entry, pixels=pixels)
     folder = model_folder(model)
     description = read_description(folder)
-    network = declaration_of(description, folder)
-    params = read_weights(folder / "weights.safetensors", network)
-    count = shapes(network)[network.layers[-1].name][-1]
-    alpha, classes = numbers(description["alpha"]), description["classes"]
+    network, params = read_weights(
+        folder / "weights.safetensors", declaration_of(description, folder)
+    )
+    labels = Labels.of(description, shapes(network)[network.layers[-1].name][-1], folder)
     reference = description.get("reference")
     if not isinstance(reference, str | None):
         path = folder / "model.json"
         raise FileError(f"{path} must give a reference's text, not {reference!r}.", path=path)
-    named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
-    if alpha.shape != (count,) or not named or len(classes) not in (0, count):
-        path = folder / "model.json"
-        raise FileError(
-            f"{path} must give {count} finite alpha, and {count} classes or none.", path=path
-        )
     return CNN(
         network,
         params,
-        alpha.astype(np.float32),
-        classes=tuple(classes),
+        labels.alpha,
+        classes=labels.classes,
         objective=last_objective(description),
         reference=reference,
     )
 
 
-def read_published(path: Path, network: Network, objective: str | None = None) -> CNN:
-    """A declared network with the weights of a published file, and with its classes' names.
+@in_float32
+def read_published(
+    path: Path,
+    network: Network,
+    objective: str | None = None,
+    *,
+    entry: str | None = None,
+    pixels: str | None = None,
+) -> CNN:
+    """A declared network with the weights of a file, and with its classes' names.
+
+    Its last layer is as wide as the file's, whose classes have no names if that is another width.
 
     Args:
         path: the file.
         network: the declaration.
         objective: what the network's training minimised; None if it is unknown.
+        entry: the entry of the file that holds the weights, if there are several; see `load`.
+        pixels: what the network sees of pixels; None for what is declared.
 
     Raises:
         InputError: the file can't be read (see `read_tensors`), or holds other weights.
     """
-    params = params_from(read_tensors(path), network, path)
+    if pixels is not None:
+        network = _seeing(network, pixels)
+    tensors, layers = open_weights(path)
+    check_network(layers, network, path)
+    wanted = [*names_in_files(network).values()]
+    tensors = entry_of(folded(tensors, path), wanted, source=path, entry=entry)
+    network = as_wide_as(tensors, network)
+    params = params_from(tensors, network, path)
+    if pixels is None:
+        check_pixels(layers, network, path)
     return CNN(network, params, classes=class_names(network), objective=objective)
+
+
+def _seeing(network: Network, pixels: str) -> Network:
+    """The network with these pixels, of photographs scaled as for the declared ones."""
+    seen = parse_pixels(pixels, channels=network.image_shape[-1])
+    side = network.preprocessing.short_side
+    return replace(network, preprocessing=replace(seen, short_side=side))
+
+
+def _check_given(weights: str | Path | None, **arguments: str | None) -> None:
+    """Refuses arguments that are about a file of weights where there is none."""
+    for name, value in arguments.items():
+        if weights is None and value is not None:
+            raise ArgumentError(
+                f"`{name}={value}` is about a file of `weights` for a declared network. Give one, "
+                f"or leave `{name}` out.",
+                argument=name,
+            )
 
 
 def weights_file(network: Network, weights: str | Path) -> Path:

@@ -4,10 +4,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import safetensors.numpy
+from jaxtyping import Float
 
 from ppl_cnn.errors import ArgumentError, FileError, InputError, UnknownNameError
 from ppl_cnn.files import write_aside
@@ -16,7 +17,9 @@ from ppl_cnn.models.networks.catalogue import NETWORKS
 from ppl_cnn.models.networks.declaration import Network, Preprocessing
 from ppl_cnn.models.networks.graph import Params
 from ppl_cnn.models.trained.cnn import CNN
-from ppl_cnn.models.trained.importing import params_from
+from ppl_cnn.models.trained.importing import as_wide_as, params_from
+from ppl_cnn.models.trained.module_network import ModuleNetwork
+from ppl_cnn.user_modules import names_an_object
 
 EMBEDDED = Path(__file__).parents[1] / "embedded"
 """The folder of the networks that come with the package; each has a folder in it."""
@@ -64,7 +67,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     """
     path = folder / "model.json"
     try:
-        description = json.loads(path.read_text())
+        description = json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise FileError(f"{path} isn't JSON ({error}).", path=path) from None
     if not isinstance(description, dict):
@@ -82,15 +85,38 @@ def declaration_of(description: Mapping[str, Any], folder: Path) -> Network:
         folder: the model's folder, for error messages.
 
     Raises:
+        ArgumentError: the network is a module of the user's.
         FileError: the network is unknown, or the preprocessing doesn't fit it.
     """
     path = folder / "model.json"
     name = description["network"]
+    if isinstance(name, str) and names_an_object(name):
+        # A folder may come from elsewhere: what code is run is the user's to say.
+        raise ArgumentError(
+            f"{folder} holds weights of {name}, a module that only you can have imported. Give "
+            f"`model={name}` and `weights={folder}`.",
+            argument="model",
+        )
     if not isinstance(name, str) or name not in NETWORKS:
         raise FileError(
             f"{path} names the unknown network {name!r}. Known: {', '.join(NETWORKS)}.", path=path
         )
-    channels = NETWORKS[name].image_shape[-1]
+    preprocessing = preprocessing_of(description, NETWORKS[name].image_shape[-1], folder)
+    return replace(NETWORKS[name], preprocessing=preprocessing)
+
+
+def preprocessing_of(description: Mapping[str, Any], channels: int, folder: Path) -> Preprocessing:
+    """The preprocessing that a model's description gives.
+
+    Args:
+        description: from `read_description`.
+        channels: those of the network's image.
+        folder: the model's folder, for error messages.
+
+    Raises:
+        FileError: it doesn't fit the channels.
+    """
+    path = folder / "model.json"
     orders = ("grey",) if channels == 1 else ("RGB", "BGR")
     given = description["preprocessing"]
     given = given if isinstance(given, dict) else {}
@@ -109,8 +135,37 @@ def declaration_of(description: Mapping[str, Any], folder: Path) -> Network:
             path=path,
         )
     means, scales = tuple(mean.tolist()), tuple(scale.tolist())
-    preprocessing = Preprocessing(means, scales, given["order"], short_side=side)
-    return replace(NETWORKS[name], preprocessing=preprocessing)
+    return Preprocessing(means, scales, given["order"], short_side=side)
+
+
+class Labels(NamedTuple):
+    """What a model's description says of its classes."""
+
+    alpha: Float[np.ndarray, " class"]
+    """Class offsets."""
+    classes: tuple[str, ...]
+    """The classes' names, or () if they have none."""
+
+    @classmethod
+    def of(cls, description: Mapping[str, Any], count: int, folder: Path) -> Self:
+        """Those of a network with `count` scores.
+
+        Args:
+            description: from `read_description`.
+            count: number of scores.
+            folder: the model's folder, for error messages.
+
+        Raises:
+            FileError: their number is another, or they are no numbers and names.
+        """
+        alpha, classes = numbers(description["alpha"]), description["classes"]
+        named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+        if alpha.shape != (count,) or not named or len(classes) not in (0, count):
+            path = folder / "model.json"
+            raise FileError(
+                f"{path} must give {count} finite alpha, and {count} classes or none.", path=path
+            )
+        return cls(alpha.astype(np.float32), tuple(classes))
 
 
 def numbers(value: Any) -> np.ndarray:
@@ -122,8 +177,11 @@ def numbers(value: Any) -> np.ndarray:
     return array if np.isfinite(array).all() else np.empty(0)
 
 
-def read_weights(path: Path, network: Network) -> Params:
+def read_weights(path: Path, network: Network) -> tuple[Network, Params]:
     """Reads the safetensors file of a network's weights, as float32.
+
+    Returns:
+        The network with as many classes as the weights have, and the weights.
 
     Raises:
         FileError: the file is missing or damaged, or holds numbers that aren't finite.
@@ -135,28 +193,33 @@ def read_weights(path: Path, network: Network) -> Params:
         raise FileError(f"{path} is missing.", path=path) from None
     except InputError as error:
         raise FileError(f"{path}: {error}", path=path) from None
-    return params_from(tensors, network, path)
+    network = as_wide_as(tensors, network)
+    return network, params_from(tensors, network, path)
 
 
-def save(folder: Path, cnn: CNN, description: Mapping[str, Any]) -> None:
+def save(
+    folder: Path,
+    network: CNN | ModuleNetwork,
+    description: Mapping[str, Any],
+    *,
+    name: str | None = None,
+) -> None:
     """Writes a model's folder; each file is written aside and then renamed.
 
     Args:
         folder: an existing folder.
-        cnn: the network.
+        network: the network.
         description: what else `model.json` holds, besides network, preprocessing, alpha and
             classes.
+        name: what the network is called there, such as "package.module:factory"; by default its
+            own name.
     """
-    tensors = {
-        f"{layer}.{name}": np.asarray(array)
-        for layer, weights in cnn.arrays().items()
-        for name, array in weights.items()
-    }
+    tensors = {name: np.asarray(array) for name, array in network.tensors().items()}
     own = {
-        "network": cnn.name,
-        "preprocessing": asdict(cnn.preprocessing),
-        "classes": list(cnn.classes),
-        "alpha": np.asarray(cnn.alpha[...]).tolist(),
+        "network": name or network.name,
+        "preprocessing": asdict(network.preprocessing),
+        "classes": list(network.classes),
+        "alpha": np.asarray(network.alpha[...]).tolist(),
     }
     write_aside(folder / "weights.safetensors", safetensors.numpy.save(tensors))
     write_aside(folder / "model.json", json.dumps({**description, **own}, indent=2).encode())

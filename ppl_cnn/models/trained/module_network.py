@@ -1,29 +1,38 @@
 """A Flax NNX module of the user's as a network, with its layers found by name."""
 
 import copy
+import operator
 from collections.abc import Iterable, Mapping
 from itertools import groupby
-from typing import Self
+from typing import Any, Self
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
-from ppl_cnn.errors import ArgumentError, MismatchError
+from ppl_cnn.errors import ArgumentError, MismatchError, printable
 from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.networks.forward import scaled
 from ppl_cnn.models.networks.graph import Region
 from ppl_cnn.models.networks.layers import Shape
 from ppl_cnn.models.networks.receptive_field import Images, Weights, receptive_fields
-from ppl_cnn.models.trained.captured import OUTPUT, CapturedModule, layer_shapes, named_leaves
+from ppl_cnn.models.trained.captured import (
+    OUTPUT,
+    CapturedModule,
+    layer_shapes,
+    named_leaves,
+    unbridged,
+)
 from ppl_cnn.models.trained.cnn import preprocess
+from ppl_cnn.models.trained.inference_mode import check_images_are_apart
 from ppl_cnn.models.trained.module_unit import ModuleUnit
 from ppl_cnn.models.trained.suited_target import suited_target
 from ppl_cnn.models.units.listing import LayerUnits
 from ppl_cnn.models.units.names import Place, UnitName, parse_units
 from ppl_cnn.models.units.targets import TargetChoice, parse_target, settled
 from ppl_cnn.models.units.unit import Side, no_probabilities, only
+from ppl_cnn.numeric import whole
 
 
 class ModuleNetwork:
@@ -44,7 +53,9 @@ class ModuleNetwork:
         image_shape: (row, col, channel) of its images.
         preprocessing: the mean, scale and channel order between pixels and the module.
         classes: names of the scores, or () if they have none.
-        objective: None, as a module doesn't tell how it was trained.
+        alpha: (class,) offsets from scores to the classifier's logits, as of a `CNN`; zeros unless
+            `python -m ppl_cnn.pretrain` has trained it.
+        objective: what the last stage of that training minimised; None for other weights.
         reference: None, as it has no reference of its own.
         is_resized: whether its images have another size than those it was made for.
         layers: layer name -> shape of its response without the batch axis, in the order of calls.
@@ -85,12 +96,12 @@ class ModuleNetwork:
         *,
         classes: tuple[str, ...] = (),
     ) -> None:
-        self.name = type(module).__name__
+        self.name = type(unbridged(module)).__name__
         self.objective: str | None = None
         self.reference: str | None = None
         self.image_shape = _image_shape(image_shape)
         self.is_resized = False
-        channels = image_shape[2]
+        channels = self.image_shape[2]
         self.preprocessing = preprocessing or _as_pixels(channels)
         if not len(self.preprocessing.mean) == len(self.preprocessing.scale) == channels:
             raise MismatchError(
@@ -100,8 +111,16 @@ class ModuleNetwork:
         self._module, self.weights = CapturedModule.of(module)
         self.keys = named_leaves(self._module.keys)[0].keys()
         self.layers = self._find_layers()
-        self.classes = tuple(classes)
+        check_images_are_apart(
+            self._responses,
+            self.weights,
+            image_shape=self.image_shape,
+            layers=self.layers,
+            name=self.name,
+        )
+        self.classes = tuple(map(printable, classes))
         count = self.layers[OUTPUT][-1]
+        self.alpha: Array = jnp.zeros(count)
         if len(self.classes) not in (0, count):
             raise MismatchError(
                 f"{self.name} has {count} scores, but `classes` has {len(self.classes)} names. "
@@ -118,6 +137,39 @@ class ModuleNetwork:
         other.weights = {name: weights[name] for name in self.weights}
         return other
 
+    def trained(
+        self,
+        weights: Mapping[str, Array],
+        *,
+        alpha: Float[Array, " class"],
+        classes: tuple[str, ...],
+        objective: str | None,
+        preprocessing: Preprocessing | None = None,
+    ) -> Self:
+        """The same network after a training.
+
+        Args:
+            weights: as for `with_weights`.
+            alpha: the offsets that the training has found.
+            classes: the names of the classes that it was trained on, or ().
+            objective: that of its last stage, or None.
+            preprocessing: that of its images; by default the network's.
+        """
+        other = self.with_weights(weights)
+        other.alpha, other.classes, other.objective = alpha, classes, objective
+        other.preprocessing = preprocessing or self.preprocessing
+        return other
+
+    def training_module(self) -> nnx.Module:
+        """The module with the network's weights, put into training mode (`module.train()`)."""
+        module = self._module.module(self.weights)
+        module.train()
+        return module
+
+    def tensors(self) -> Weights:
+        """The weights as a file has them: "conv1.kernel" -> array."""
+        return self.weights
+
     def resized(self, size: int) -> Self:
         """The same network on square images of another size; itself if they have that size.
 
@@ -127,7 +179,7 @@ class ModuleNetwork:
         Raises:
             ArgumentError: the module can't be called on such images.
         """
-        before = self.image_shape
+        before, size = self.image_shape, whole("size", size)
         if before[:2] == (size, size):
             return self
         other = copy.copy(self)
@@ -142,12 +194,13 @@ class ModuleNetwork:
         return self.respond(self.weights, x, OUTPUT)
 
     def logits(self, pixels: UInt8[np.ndarray, "n row col channel"]) -> Float[Array, "n c"]:
-        """The scores of uint8 photographs, RGB or grey, of any size.
+        """The classifier's logits F + alpha of uint8 photographs, RGB or grey, of any size.
 
         Raises:
             ArgumentError: the pixels are no such photographs.
         """
-        return self(preprocess(np.asarray(pixels), self.preprocessing, self.image_shape))
+        x = preprocess(np.asarray(pixels), self.preprocessing, self.image_shape)
+        return self(x) + self.alpha[None, :]
 
     def unit(self, text: str, response: Side = "pre", target: TargetChoice = "logit") -> ModuleUnit:
         """The unit that a text such as "blocks.0.conv:12", "conv2:3@0,3" or "class:cat" names.
@@ -180,7 +233,8 @@ class ModuleNetwork:
         for layer, group in groupby(sorted(names, key=_layer), key=_layer):
             members = list(group)
             own_target = settled(target, suited=suited, is_class=layer == OUTPUT)
-            if own_target.compares_classes and layer != OUTPUT:
+            compared = layer == OUTPUT and self.layers[OUTPUT] != (1,)
+            if own_target.compares_classes and not compared:
                 raise no_probabilities(layer, self.name, own_target, OUTPUT)
             places = list({name.place for name in members})
             fields = dict(zip(places, self._receptive_fields(layer, places), strict=True))
@@ -191,8 +245,10 @@ class ModuleNetwork:
                         f"{name} of {self.name} has no gradient with respect to any pixel, so its "
                         f"density is the reference. Name another unit."
                     )
-                channel = {"channel": jnp.asarray(name.channel)}
+                channel = {"channel": jnp.asarray(name.channel, jnp.int32)}
                 params = {"weights": self.weights, "unit": channel}
+                if own_target.compares_classes and np.any(self.alpha):
+                    params["classes"] = {"alpha": self.alpha}
                 found[name] = ModuleUnit(self, name, response, own_target, rows, cols, params)
         return [found[name] for name in names]
 
@@ -272,13 +328,13 @@ class ModuleNetwork:
         )
 
 
-def _image_shape(shape: object) -> tuple[int, int, int]:
-    if (
-        isinstance(shape, tuple)
-        and len(shape) == 3
-        and all(isinstance(size, int) and size > 0 for size in shape)
-    ):
-        return shape
+def _image_shape(shape: Any) -> tuple[int, int, int]:
+    try:
+        rows, cols, channels = map(operator.index, shape)
+    except (TypeError, ValueError):
+        rows = cols = channels = 0
+    if min(rows, cols, channels) > 0:
+        return rows, cols, channels
     raise ArgumentError(
         f"`image_shape` must be three positive whole numbers (row, col, channel), not {shape!r}.",
         argument="image_shape",

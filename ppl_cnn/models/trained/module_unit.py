@@ -32,7 +32,10 @@ class ModuleUnit(NetworkUnit):
 
     network: Responds
     params: Params = field(repr=False, compare=False)
-    """All weights of the network, which its units share, and under `unit.channel` its channel."""
+    """All weights of the network, which its units share, and under `unit.channel` its channel.
+
+    Where the target compares classes that have offsets, these are under `classes.alpha`.
+    """
 
     @property
     def program(self) -> Hashable:
@@ -53,6 +56,8 @@ class ModuleUnit(NetworkUnit):
             response = jnp.mean(response, axis=(0, 1))
         elif place is not None:
             response = response[place]
+        if "classes" in params:
+            response = response + params["classes"]["alpha"]
         channel = params["unit"]["channel"]
         score: Float[Array, ""] = jax.lax.dynamic_index_in_dim(
             self.target(response), channel, keepdims=False

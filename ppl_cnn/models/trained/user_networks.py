@@ -7,26 +7,35 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-import safetensors.numpy
-from flax import nnx
+from flax import linen, nnx
 
-from ppl_cnn.errors import ArgumentError, FileError, MismatchError, one_line
-from ppl_cnn.models.formats.names import listed
-from ppl_cnn.models.trained.captured import named_leaves
+from ppl_cnn.errors import ArgumentError, FileError, MismatchError
+from ppl_cnn.models.formats.names import listed, shown
+from ppl_cnn.models.formats.weights_file import read_tensors
+from ppl_cnn.models.trained.captured import OUTPUT
+from ppl_cnn.models.trained.checkpoints.entries import entry_of
+from ppl_cnn.models.trained.checkpoints.orbax_folders import read_orbax
+from ppl_cnn.models.trained.model_folder import Labels, preprocessing_of, read_description
 from ppl_cnn.models.trained.module_network import ModuleNetwork
+from ppl_cnn.models.trained.suited_target import last_objective
 from ppl_cnn.user_modules import called, named_object
 
 
-def load_module(spec: str, weights: str | Path | None = None) -> ModuleNetwork:
+def load_module(
+    spec: str, weights: str | Path | None = None, *, entry: str | None = None
+) -> ModuleNetwork:
     """Opens a network that a factory of the user's makes.
 
     Args:
         spec: "package.module:factory", imported as Python imports any module. The factory is
             called without arguments. It returns a `ModuleNetwork`, or an `nnx.Module` with the
             attribute `image_shape` and optionally `preprocessing` and `classes`.
-        weights: a safetensors file, or the folder of an Orbax checkpoint of the module's state
-            (`nnx.state`, or its pure dict); None keeps the factory's weights.
+        weights: a file of any format that `ppl_cnn.models.formats.read_tensors` reads, with the
+            module's names and layouts; the folder of an Orbax checkpoint of its state (`nnx.state`,
+            or its pure dict), of a checkpoint manager, or of one of its steps; or the folder of a
+            run that has trained the module, which also says its classes, their offsets and its
+            preprocessing. None keeps the factory's weights.
+        entry: the entry that holds them, where there are several, such as "model_ema".
 
     Raises:
         ArgumentError: the module can't be imported, the factory fails or makes no such network.
@@ -41,16 +50,35 @@ def load_module(spec: str, weights: str | Path | None = None) -> ModuleNetwork:
         preprocessing, classes = getattr(made, "preprocessing", None), getattr(made, "classes", ())
         network = ModuleNetwork(made, made.image_shape, preprocessing, classes=classes)
     else:
+        hint = " Wrap it in nnx.bridge.ToNNX first." if isinstance(made, linen.Module) else ""
         raise ArgumentError(
             f"{spec} must return a ppl_cnn.ModuleNetwork or an nnx.Module with the attribute "
-            f"image_shape, not {type(made).__name__}.",
+            f"image_shape, not {type(made).__name__}.{hint}",
             argument="model",
         )
     if weights is None:
         return network
     path = Path(weights)
-    tensors = _read_checkpoint(path) if path.is_dir() else _read_safetensors(path)
-    return network.with_weights(_fitting(tensors, network, path))
+    if (path / "model.json").is_file():
+        return _with_run(network, path)
+    tensors = read_orbax(path) if path.is_dir() else read_tensors(path)
+    wanted = [[name] for name in network.weights]
+    found = entry_of(tensors, wanted, source=path, entry=entry)
+    return network.with_weights(_fitting(found, network, path))
+
+
+def _with_run(network: ModuleNetwork, folder: Path) -> ModuleNetwork:
+    """The network as the run in that folder has trained it."""
+    description = read_description(folder)
+    path = folder / "weights.safetensors"
+    labels = Labels.of(description, network.layers[OUTPUT][-1], folder)
+    return network.trained(
+        _fitting(read_tensors(path), network, path),
+        alpha=jnp.asarray(labels.alpha),
+        classes=labels.classes,
+        objective=last_objective(description),
+        preprocessing=preprocessing_of(description, network.image_shape[-1], folder),
+    )
 
 
 def _call(spec: str) -> Any:
@@ -65,36 +93,13 @@ def _call(spec: str) -> Any:
     return called(factory, spec, argument="model")
 
 
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    try:
-        return safetensors.numpy.load_file(path)
-    except FileNotFoundError:
-        raise FileError(f"{path} is missing.", path=path) from None
-    except safetensors.SafetensorError as error:
-        raise FileError(f"{path} is no intact safetensors file ({error}).", path=path) from None
-
-
-def _read_checkpoint(path: Path) -> dict[str, np.ndarray]:
-    import orbax.checkpoint as ocp
-
-    checkpointer = ocp.PyTreeCheckpointer()
-    try:
-        tree = checkpointer.metadata(path.absolute()).item_metadata.tree
-        # NumPy arrays can be restored whatever devices they were saved from.
-        wanted = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-        return named_leaves(checkpointer.restore(path.absolute(), restore_args=wanted))[0]
-    except Exception as error:
-        raise FileError(
-            f"{path} is no intact Orbax checkpoint of a state ({one_line(error)}).", path=path
-        ) from error
-
-
 def _fitting(
     tensors: Mapping[str, np.ndarray], network: ModuleNetwork, path: Path
 ) -> dict[str, jax.Array]:
     """The tensors as weights of the network; its random keys among them are dropped."""
     if missing := network.weights.keys() - tensors.keys():
-        raise MismatchError(f"{path} lacks {listed(sorted(missing))} of {network.name}.")
+        held = f" It holds {listed(map(shown, tensors), few=3)}." if tensors else ""
+        raise MismatchError(f"{path} lacks {listed(sorted(missing))} of {network.name}.{held}")
     if strange := tensors.keys() - network.weights.keys() - network.keys:
         raise MismatchError(
             f"{path} holds {listed(sorted(strange))}, which {network.name} doesn't have."

@@ -40,7 +40,7 @@ def parse_units(
         text: one or more of these, separated by commas: layer:channel (at the centre of the
             layer's map), layer:channel@row,col, layer:channel@mean (the channel's mean over the
             map), class:index, class:name. A range first-last in place of a channel or index
-            names all of them.
+            names all of them. A number that is one class's name and another's index is refused.
         layers: layer name -> shape of its response, for the layers that have units; the last
             has the classes.
         classes: the names of the classes, or ().
@@ -51,7 +51,7 @@ def parse_units(
     Raises:
         ArgumentError: the text has none of these forms, or names a unit twice.
         UnknownNameError: there is no such layer or class.
-        MismatchError: the layer has no such channel or place.
+        MismatchError: the layer has no such channel or place, or a number stands for two classes.
 
     Examples:
         >>> layers = {"conv5": (13, 13, 256), "fc8": (1000,)}
@@ -60,7 +60,7 @@ def parse_units(
     """
     last = list(layers)[-1]
     found: dict[UnitName, None] = {}
-    for layer, channels, place in _items(text, classes):
+    for layer, channels, place in _items(text, classes, last):
         for name in _checked(last if layer == "class" else layer, channels, place, layers):
             if name in found:
                 raise ArgumentError(
@@ -70,21 +70,30 @@ def parse_units(
     return list(found)
 
 
-def _items(text: str, classes: Sequence[str]) -> Iterator[tuple[str, range, Place]]:
-    """(layer or "class", channels, place as written) of each part of the text."""
+def _items(text: str, classes: Sequence[str], last: str) -> Iterator[tuple[str, range, Place]]:
+    """(layer or "class", channels, place as written) of each part of the text.
+
+    Args:
+        text: one or more units, separated by commas.
+        classes: the names of the classes, or ().
+        last: the layer that has the classes.
+    """
     at = 0
     while True:
-        if match := _ITEM.match(text, at):
+        match = _ITEM.match(text, at)
+        if match and match["layer"] == "class" and _is_name(match, classes, last):
+            match = None
+        if match:
             first = int(match["first"])
-            last = first if match["last"] is None else int(match["last"])
-            if last < first:
+            end = first if match["last"] is None else int(match["last"])
+            if end < first:
                 raise ArgumentError(
-                    f"The range {match[0]!r} is empty. Write {last}-{first}.", argument="unit"
+                    f"The range {match[0]!r} is empty. Write {end}-{first}.", argument="unit"
                 )
             place: Place = "mean" if match["mean"] else None
             if match["row"] is not None:
                 place = int(match["row"]), int(match["col"])
-            yield match["layer"], range(first, last + 1), place
+            yield match["layer"], range(first, end + 1), place
             at = match.end()
         elif text.startswith("class:", at):
             name, index = _class_at(text, at + len("class:"), classes)
@@ -101,27 +110,57 @@ def _items(text: str, classes: Sequence[str]) -> Iterator[tuple[str, range, Plac
         at += 1  # the comma
 
 
-def _class_at(text: str, at: int, classes: Sequence[str]) -> tuple[str, int]:
-    """The longest class name that the text has there, and its index: "ox, big", not "ox"."""
-    rest = text[at:]
+def _is_name(match: re.Match[str], classes: Sequence[str], last: str) -> bool:
+    """Whether class:NUMBER gives the name of a class rather than its index.
+
+    Raises:
+        MismatchError: it is the name of one class and the index of another.
+    """
+    written = match[0].removeprefix("class:")
+    named = _beginning(match.string[match.start("first") :], classes)
+    if named and len(classes[named[0]]) > len(written):
+        return True  # such as "7, large"
+    first, end = int(match["first"]), int(match["last"] or match["first"])
+    if end >= len(classes):
+        return bool(named)
+    texts = {written: first} | {str(index): index for index in range(first, end + 1)}
+    for index, name in enumerate(classes):
+        if texts.get(name, index) != index:
+            meant = texts[name]
+            raise MismatchError(
+                f"{match[0]!r} may mean the name {name!r}, which is {last}:{index}, or the index "
+                f"{meant}, whose class is named {classes[meant]!r}. Write {last}:{index} or "
+                f"{last}:{meant}."
+            )
+    return False
+
+
+def _beginning(text: str, classes: Sequence[str]) -> list[int]:
+    """The classes with the longest name that the text begins with: "ox, big", not "ox"."""
     fitting = [
         index
         for index, name in enumerate(classes)
         if name
-        and rest[: len(name)].casefold() == name.casefold()
-        and rest[len(name) : len(name) + 1] in ("", ",")
+        and text[: len(name)].casefold() == name.casefold()
+        and text[len(name) : len(name) + 1] in ("", ",")
     ]
     longest = max((len(classes[index]) for index in fitting), default=0)
-    same = [index for index in fitting if len(classes[index]) == longest]
+    return [index for index in fitting if len(classes[index]) == longest]
+
+
+def _class_at(text: str, at: int, classes: Sequence[str]) -> tuple[str, int]:
+    """The longest class name that the text has there, and its index."""
+    same = _beginning(text[at:], classes)
+    name = text[at : at + len(classes[same[0]])] if same else ""
     if len(same) > 1:
         indices = [f"class:{index}" for index in same]
         raise UnknownNameError(
-            f"{len(same)} classes are named {rest[:longest]!r}. Write {' or '.join(indices)}.",
-            name=rest[:longest],
+            f"{len(same)} classes are named {name!r}. Write {' or '.join(indices)}.",
+            name=name,
             known=indices,
         )
     if same:
-        return rest[:longest], same[0]
+        return name, same[0]
     wanted = text[at:].partition(",")[0]
     if not classes:
         raise UnknownNameError(

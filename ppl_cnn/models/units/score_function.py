@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ppl_cnn.errors import ArgumentError
+from ppl_cnn.errors import ArgumentError, one_line
 from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.networks.graph import Params
+from ppl_cnn.numeric import plain_fields
 
 type Image = Float[Array, "row col channel"]
 """One image, in pixel units (0..255) minus the mean."""
@@ -84,7 +85,8 @@ class ScoreFunction:
 
     Raises:
         ArgumentError: the shape is not that of an image, the mean has another number of channels,
-            the order is unknown, or the function does not return a scalar.
+            the order is unknown, or the function can't be traced by JAX or does not return a
+            scalar.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -100,6 +102,7 @@ class ScoreFunction:
     order: str = "RGB"
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         if len(self.shape) != 3 or min(self.shape) < 1:
             raise ArgumentError(
                 f"`shape` must be (row, col, channel) of an image, not {self.shape}.",
@@ -115,7 +118,14 @@ class ScoreFunction:
             raise ArgumentError(
                 f"`order` must be RGB or BGR, not {self.order!r}.", argument="order"
             )
-        result = jax.eval_shape(self.function, jax.ShapeDtypeStruct(self.shape, jnp.float32))
+        try:
+            result = jax.eval_shape(self.function, jax.ShapeDtypeStruct(self.shape, jnp.float32))
+        except Exception as error:  # whatever a user's function raises
+            raise ArgumentError(
+                f"`function` must be made of JAX's functions, such as jax.numpy's, and take an "
+                f"image of shape {self.shape}; {self} can't be traced ({one_line(error)}).",
+                argument="function",
+            ) from error
         if getattr(result, "shape", None) != ():
             raise ArgumentError(
                 f"`function` must return a scalar array, but {self} returns {result}.",

@@ -174,7 +174,7 @@ def find_units(
         own_target = settled(target, suited=suited, is_class=layer == network.layers[-1].name)
         slab, weights, channels = _computed(network, params, alpha, members, response, own_target)
         for name in members:
-            own = {"unit": {"channel": jnp.asarray(channels.index(name.channel))}}
+            own = {"unit": {"channel": jnp.asarray(channels.index(name.channel), jnp.int32)}}
             found[name] = Unit(
                 network, name, response, own_target, slab.rows, slab.cols, slab, {**weights, **own}
             )
@@ -208,7 +208,7 @@ def _computed(
     }
     if not target.compares_classes:
         return _narrowed(slab, needed, [name.channel for name in names])
-    if layer != network.layers[-1].name:
+    if layer != network.layers[-1].name or shape[-1] == 1:  # a softmax of one score is 1
         raise no_probabilities(layer, network.name, target, network.layers[-1].name)
     last = next(reversed(needed))
     if alpha is not None:
@@ -217,7 +217,7 @@ def _computed(
 
 
 def no_probabilities(layer: str, network: str, target: Target, last: str) -> MismatchError:
-    """The error for a target that compares classes, asked of a layer that has none."""
+    """The error for a target that compares classes, asked of a layer without or with one alone."""
     return MismatchError(
         f"{layer} of {network} has no probabilities for `target={target}`. Name a class "
         f"({last}), or give `target={Logit()}`."

@@ -19,6 +19,7 @@ from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.networks.graph import Params
 from ppl_cnn.models.units.score_function import Image, Scored
 from ppl_cnn.models.units.warps import Warp, taps_of, traced_warp, warped, warped_by
+from ppl_cnn.numeric import plain_fields
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Averaged:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         if self.warps < 2:
             raise ArgumentError(
                 f"`warps` must be at least 2 for an average, not {self.warps}.", argument="warps"

@@ -69,3 +69,35 @@ def test_splits_packed_and_unpacked(tmp_path, packed_files, refused):
     np.testing.assert_array_equal(read_labels, labels, strict=True)
     with refused("train-images-idx3-ubyte.gz is missing", kind=FileError):
         read_split(tmp_path, "train", "Give it.")
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        "{0}-{1}-idx{2}-ubyte.gz",
+        "{0}-{1}-idx{2}-ubyte",
+        "{0}-{1}.idx{2}-ubyte",
+        "MNIST/raw/{0}-{1}-idx{2}-ubyte",
+        "{0}-{1}-idx{2}-ubyte/{0}-{1}-idx{2}-ubyte",
+        "archive #1, 50%/{0}-{1}.idx{2}-ubyte/{0}-{1}.idx{2}-ubyte",
+    ],
+)
+def test_files_are_found_under_their_usual_names_and_in_usual_folders(tmp_path, layout, refused):
+    def put(root, count: int) -> None:
+        for split in ("train", "t10k"):
+            for content, shape in (("images", (count, 28, 28)), ("labels", (count,))):
+                path = root / layout.format(split, content, len(shape))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                raw = idx_bytes(np.full(shape, len(split), np.uint8))
+                path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
+
+    put(tmp_path, 3)
+    for split, level in (("train", 5), ("test", 4)):
+        images, labels = read_split(tmp_path, split, "")
+        assert (len(images), images.max(), labels.tolist()) == (3, level, [level] * 3)
+    put(tmp_path / "deeper", 2)
+    assert len(read_split(tmp_path, "train", "")[0]) == 3
+    put(tmp_path / "both" / "MNIST", 2)
+    put(tmp_path / "both" / "FashionMNIST", 2)
+    with refused("MNIST", "FashionMNIST", "manual_dir", kind=FileError, path=tmp_path / "both"):
+        read_split(tmp_path / "both", "train", "")

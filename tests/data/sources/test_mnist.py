@@ -55,7 +55,7 @@ def test_every_grey_level_survives_three_decimals(tmp_path):
 
 
 def test_digits_are_split_by_class_and_each_part_is_balanced(package, tmp_path):
-    (name, folder), written, _ = prepare("mnist", str(tmp_path), manual_dir=package)
+    (name, folder), written, *_ = prepare("mnist", str(tmp_path), manual_dir=package)
     assert (name, folder) == ("mnist/10k", tmp_path / "mnist_digits" / "10k" / "1.0.0")
     assert written == "61 train + 12 test images"
     seen = {}
@@ -87,7 +87,7 @@ def test_original_files_make_the_other_variant_and_both_stay_apart(
     originals, package, tmp_path, refused
 ):
     data_dir = str(tmp_path)
-    (name, _), written, _ = prepare("mnist", data_dir, manual_dir=originals)
+    (name, _), written, *_ = prepare("mnist", data_dir, manual_dir=originals)
     assert (name, written) == ("mnist/60k", "30 train + 20 test images")
     assert open_split("mnist", "train", data_dir).name == "mnist/60k"
     assert prepare("mnist", data_dir, manual_dir=originals)[1] is None

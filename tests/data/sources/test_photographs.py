@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ppl_cnn.data.augmentation import DAMAGE
+from ppl_cnn.data.image_files import ImageError
 from ppl_cnn.data.sources.photographs import check_short_side, in_order, stored
 from ppl_cnn.errors import ArgumentError
 
@@ -55,16 +55,28 @@ def test_longer_short_sides_are_scaled_down(photograph, size, scaled):
 def test_damaged_images_are_noticed(photograph, short_side):
     content = photograph(300, 200)
     for damaged in (content[: len(content) // 2], content[:-200], b"", b"no image", content[2:]):
-        with pytest.raises(DAMAGE):
+        with pytest.raises(ImageError):
             stored(damaged, short_side)
-    deep = encoded(Image.fromarray(np.full((9, 9), 40_000, np.uint16)), "PNG")
-    with pytest.raises(ValueError, match="not of 8 bits"):
-        stored(deep, None)
+
+
+def test_deep_and_turned_images_are_kept_whole_and_scaled_in_8_bits_upright():
+    deep = encoded(Image.fromarray(np.full((90, 60), 40_000, np.uint16)), "PNG")
+    assert stored(deep, None) is deep
+    scaled = opened(stored(deep, 40))
+    assert (scaled.mode, scaled.size) == ("L", (40, 60))
+    assert np.abs(np.asarray(scaled, float) - 40_000 / 257).max() < 2
+    turned, exif = io.BytesIO(), Image.Exif()
+    exif[274] = 6
+    smooth = np.broadcast_to(np.linspace(0, 255, 90)[None], (60, 90)).astype(np.uint8)
+    Image.fromarray(smooth).save(turned, "JPEG", exif=exif)
+    kept = opened(stored(turned.getvalue(), 40))
+    assert kept.size == (40, 60)
+    assert np.asarray(kept)[0].max() < 10 < 245 < np.asarray(kept)[-1].min()
 
 
 def test_bombs_are_damaged_images_too(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    with pytest.raises(ValueError, match="too large"):
+    with pytest.raises(ImageError, match="too large"):
         stored(encoded(Image.new("L", (9, 7)), "PNG"), None)
 
 

@@ -9,7 +9,7 @@ from ppl_cnn.inference.diagnostics import diagnose as module
 from ppl_cnn.inference.diagnostics.diagnose import diagnose
 from ppl_cnn.inference.diagnostics.pixel_maps import convergence_maps
 from ppl_cnn.inference.diagnostics.scan import read
-from ppl_cnn.inference.diagnostics.verdict_sentences import TooFewDraws
+from ppl_cnn.inference.diagnostics.verdict.sentences import TooFewDraws
 
 
 def contents(folder):
@@ -64,7 +64,7 @@ def test_it_prints_its_verdict(stored):
 
 
 def test_only_stored_runs_are_told_to_resume(tmp_path, write_run):
-    image = np.random.default_rng(0).normal(size=(4, 12, 3, 3, 1)).astype(np.float32)
+    image = np.random.default_rng(0).normal(size=(4, 120, 3, 3, 1)).astype(np.float32)
     folder = write_run(tmp_path / "run", image)
     for run, resumes in ((folder, True), (read(folder).load(), False)):
         few = diagnose(run, maps=False).verdict.findings[-1]

@@ -5,9 +5,9 @@ import numpy as np
 from scipy import stats
 
 import ppl_cnn
-from ppl_cnn.inference.diagnostics import verdict_sentences as say
 from ppl_cnn.inference.diagnostics.diagnose import diagnose
 from ppl_cnn.inference.diagnostics.replicas import Climbs
+from ppl_cnn.inference.diagnostics.verdict import sentences as say
 
 
 def linear_density(length):

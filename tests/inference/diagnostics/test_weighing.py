@@ -7,7 +7,8 @@ import pytest
 import xarray as xr
 
 import ppl_cnn
-from ppl_cnn.inference.diagnostics import verdict_sentences as say
+from ppl_cnn.inference.diagnostics.verdict import sentences as say
+from ppl_cnn.inference.diagnostics.verdict.weights_sentences import FewWeights, HeavyWeights
 from ppl_cnn.inference.importance import Weights
 
 SHAPE = (3, 4, 1)
@@ -73,7 +74,7 @@ def test_the_weights_limit_the_draws():
     """Rows of one pool agree, whatever it has missed; the verdict must not count that as mixing."""
     found = ppl_cnn.diagnose(resampled(normal(500, 1.0), draws=2000))
     assert found.verdict.state == "short"
-    assert kinds(found) == [say.FewWeights]
+    assert kinds(found) == [FewWeights]
     assert found.verdict.ess_bulk.value < found.weighing.weights.effective < 300
     assert "resample:N" in found.verdict.sentence
     images = ppl_cnn.diagnose(resampled(normal(500, 1.0), config={"images": "a set, 500 images"}))
@@ -92,7 +93,7 @@ def test_heavy_weights_are_bad():
     tilts = -1.5 * np.log(np.random.default_rng(2).random(5000))
     found = ppl_cnn.diagnose(resampled(tilts))
     assert found.verdict.state == "bad"
-    assert kinds(found) == [say.HeavyWeights]
+    assert kinds(found) == [HeavyWeights]
 
 
 def test_a_dead_unit_is_named():

@@ -150,7 +150,8 @@ def a_third_too_strong(tilt, start, key, step_size, steps, strength=1.0):
     return metropolis(tilt, start, key, step_size, steps, 4 / 3 * strength)
 
 
-@pytest.mark.parametrize("wrong", [pytest.param(all_accepted, marks=long), a_third_too_strong])
+@long
+@pytest.mark.parametrize("wrong", [all_accepted, a_third_too_strong])
 def test_a_wrong_kernel_is_found_out(density, split, monkeypatch, wrong):
     """With coarse steps, whose errors Metropolis's rule has to make good."""
     ours = split(QUICK)

@@ -17,10 +17,10 @@ from PIL import Image
 
 import ppl_cnn
 from ppl_cnn.errors import RunFolderError
-from ppl_cnn.inference.diagnostics import verdict_sentences as say
 from ppl_cnn.inference.diagnostics.diagnose import diagnose
 from ppl_cnn.inference.diagnostics.pixel_maps import stored_maps
 from ppl_cnn.inference.diagnostics.scan import read
+from ppl_cnn.inference.diagnostics.verdict import sentences as say
 from ppl_cnn.inference.report.page import render, report
 
 CHAINS, DRAWS, SHAPE = 3, 40, (6, 5, 3)
@@ -147,9 +147,9 @@ def test_a_report_can_be_built_again_and_leaves_no_trace(run, parsed):
     assert pyplot.get_fignums() == []
 
 
-def test_a_diagnosis_is_rendered_without_a_folder(run, page, parsed, monkeypatch):
+@pytest.mark.usefixtures("unplotted")
+def test_a_diagnosis_is_rendered_without_a_folder(run, page, parsed):
     """As of draws in memory, whose arguments stay as Python has them."""
-    monkeypatch.setattr("ppl_cnn.inference.report.section.plots_html", lambda *given: "")
     draws = read(run).load()
     draws.attrs = {"config": {"unit": "conv5:12"}, "command": "ppl_cnn.draw"}
     shown = parsed(render(diagnose(draws)))
@@ -172,14 +172,14 @@ def test_a_young_run_has_a_page(tmp_path, write_run, noise, parsed):
     text = parsed(report(folder).read_text()).text
     assert text.strip().startswith("f")
     assert "2 chains × 12 draws of 500" in text
-    assert "Not enough yet" in text
+    assert "far too few" in text
 
 
 @pytest.mark.parametrize(
     ("image", "values", "words"),
     [
-        (lambda noise: noise(1, 30), {}, say.OneChain().sentence.split("(")[0]),
-        (lambda noise: noise(2, 4, (1, 1, 2)), {}, "too few draws"),
+        (lambda noise: noise(1, 150), {}, say.OneChain().sentence.split("(")[0]),
+        (lambda noise: noise(2, 4, (1, 1, 2)), {}, "draws are far too few"),
         (lambda noise: noise(2, 30), {"response": np.ones((2, 30))}, "the unit is dead"),
         (
             lambda noise: np.repeat(noise(2, 1), 30, axis=1),
@@ -197,6 +197,7 @@ def test_odd_runs_have_a_page(tmp_path, image, values, words, write_run, noise, 
     assert "nan" not in page.text.partition("Summary of all")[0]
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_without_a_stein_mean(tmp_path, write_run, noise, parsed):
     folder = write_run(tmp_path, noise(4, 40), config={"reference": "uniform"})
     shutil.rmtree(folder / "draws.zarr" / "stein")
@@ -216,24 +217,17 @@ def test_another_kind_of_run_is_refused(tmp_path, refused, write_run, noise):
         report(folder)
 
 
-def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "ppl_cnn.report", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def test_the_command_prints_the_path(tmp_path, write_run, noise):
+    """In a process of its own, in which each warning is an error."""
     write_run(tmp_path, noise(2, 8))
-    done = command(str(tmp_path))
+    line = [sys.executable, "-W", "error", "-m", "ppl_cnn.report", str(tmp_path)]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, f"{tmp_path / 'report.html'}\n")
     assert "Warning" not in done.stderr
 
 
-def test_a_folder_without_a_run_is_one_sentence(tmp_path):
-    done = command(str(tmp_path))
+def test_a_folder_without_a_run_is_one_sentence(tmp_path, command):
+    done = command("ppl_cnn.report", tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("error: ")
@@ -242,6 +236,7 @@ def test_a_folder_without_a_run_is_one_sentence(tmp_path):
     assert "run.json" in done.stderr
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_the_page_says_which_density_was_sampled(tmp_path, write_run, noise, parsed):
     config = {"kernel": "split", "target": "soft-log-prob:10", "warps": 4, "smooth": 3.0}
     config |= {"size": 192, "reference": "bounded:spectral@18", "temperature": 0.001}
@@ -257,6 +252,7 @@ def test_the_page_says_which_density_was_sampled(tmp_path, write_run, noise, par
     assert f"{sentence}T = 1/1000, q = bounded:spectral@18." in text
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_a_page_of_an_older_run_says_what_its_record_does(tmp_path, write_run, noise, parsed):
     config = {"kernel": "nuts", "target": "logit", "reference": "white:10", "temperature": 0.3}
     folder = write_run(tmp_path / "run", noise(2, 8), config=config)
@@ -265,6 +261,7 @@ def test_a_page_of_an_older_run_says_what_its_record_does(tmp_path, write_run, n
     assert "f the logit of conv5:12, T = 0.3, q = white:10." in text
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_a_run_from_before_starts_were_stored_has_a_page(tmp_path, write_run, noise, parsed):
     text = parsed(report(write_run(tmp_path, noise(2, 40))).read_text()).text
     assert "Within and across starts" in text

@@ -14,7 +14,7 @@ UNITS = ["conv5:12", "conv5:3@mean", "class:<b>goldfish", "conv5:40", "conv5:41"
 def several(tmp_path, write_run, noise):
     """Units judged short, bad, too young, damaged and not yet begun."""
     parts = [tmp_path / unit_folder(unit) for unit in UNITS]
-    write_run(parts[0], noise(4, 40), 1.0, {"unit": "conv5:12@3,3"})
+    write_run(parts[0], noise(4, 120), 1.0, {"unit": "conv5:12@3,3"})
     write_run(parts[1], noise(2, 30), config={"unit": UNITS[1]}, response=np.ones((2, 30)))
     write_run(parts[2], noise(4, 3), config={"unit": UNITS[2]})
     write_run(parts[3], noise(4, 30), config={"unit": UNITS[3]})
@@ -26,6 +26,7 @@ def several(tmp_path, write_run, noise):
     return tmp_path
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_a_page_of_several_units(several, parsed):
     page = parsed(report(several).read_text())
     assert page.text.strip().startswith("5 units of alexnet-fashion")

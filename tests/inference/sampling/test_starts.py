@@ -85,6 +85,14 @@ def test_chains_start_at_photographs_in_turn(reference, photographs):
     np.testing.assert_allclose(images, crops[[0, 1, 0, 0, 1, 0]], atol=0.01)
 
 
+def test_photographs_have_names_of_any_kind(photographs, tmp_path):
+    odd = [tmp_path / name for name in ("a,b #1, 50%.png", "caf\udce9.png")]
+    for path, place in zip(photographs[0], odd, strict=True):
+        path.rename(place)
+    start = as_start(f"image:{odd[0]},{odd[1]}")
+    np.testing.assert_array_equal(start.photographs, photographs[1])
+
+
 @pytest.mark.parametrize("reference", SOME, ids=str)
 def test_chains_start_at_another_runs_last_draws(reference, tmp_path):
     run(tmp_path, densities(), draws=3)

@@ -17,7 +17,8 @@ def state_of(number):
     params = {"fc": {"kernel": jnp.full((2, 3), number, jnp.float32)}}
     bank = Bank.empty(4, 3).push(jnp.full((2, 3), number, jnp.float32), 0.5)
     ess = jnp.asarray(float(number))
-    return TrainState(params, (), jnp.zeros(3), bank, ess, zero + number, zero, zero)
+    averages = {"norm.mean": jnp.full(2, number, jnp.float32)}
+    return TrainState(params, averages, (), jnp.zeros(3), bank, ess, zero + number, zero, zero)
 
 
 def loader():

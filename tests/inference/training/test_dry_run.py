@@ -6,26 +6,28 @@ from dataclasses import replace
 import pytest
 
 from ppl_cnn.errors import InputError, MismatchError
-from ppl_cnn.inference.training.dry_run import compiled_need, declared, dry_run
+from ppl_cnn.inference.training.dry_run import compiled_need, dry_run
 from ppl_cnn.inference.training.execution import Execution
+from ppl_cnn.inference.training.networks.declared import DeclaredTrainable
 from ppl_cnn.inference.training.recipe import Recipe
 from ppl_cnn.inference.training.stages import Stage
 from ppl_cnn.models.networks.catalogue import ALEXNET, LENET
 
 RECIPE = Recipe.read("lenet")
+NETWORK = DeclaredTrainable(LENET)
 
 
 def test_the_need_of_a_step_is_that_of_its_layers():
     """LeNet's, by hand: 20 and 50 maps of 5x5 kernels, 500 and 10 dense units."""
     (stage,) = Stage.parse_all("generative:1", 0.01, "constant")
-    need = compiled_need(LENET, RECIPE, stage, steps=93)
+    need = compiled_need(NETWORK, RECIPE, stage, steps=93)
     weights = 5 * 5 * 20 + 5 * 5 * 20 * 50 + 4 * 4 * 50 * 500 + 500 * 10
     assert need.parameters == weights + 20 + 50 + 500 + 10
     conv1 = 24 * 24 * 5 * 5 * 20
     rest = 8 * 8 * 5 * 5 * 20 * 50 + 4 * 4 * 50 * 500 + 500 * 10
-    assert declared(LENET) == 2 * conv1 + 3 * rest
+    assert NETWORK.multiplications == 2 * conv1 + 3 * rest
     # What isn't in the layers, as losses, pooling and updates, is a few per cent.
-    assert 1 < need.multiplications / (64 * declared(LENET)) < 1.1
+    assert 1 < need.multiplications / (64 * NETWORK.multiplications) < 1.1
     # Weights and momentum of 4 bytes, and the images.
     least = 2 * 4 * need.parameters + 64 * 28 * 28
     assert least < need.arguments < least + 50_000
@@ -37,13 +39,14 @@ def test_the_need_of_a_step_is_that_of_its_layers():
 
 def test_alexnets_multiplications_are_the_published_ones():
     # 724 million of the forward pass with 227x227 images, conv1's 105 million among them.
-    assert declared(ALEXNET) == pytest.approx(3 * 724.4e6 - 105.4e6, rel=1e-3)
+    count = DeclaredTrainable(ALEXNET).multiplications
+    assert count == pytest.approx(3 * 724.4e6 - 105.4e6, rel=1e-3)
 
 
 def test_a_larger_batch_needs_more():
     (stage,) = Stage.parse_all("discriminative:1", 0.01, "constant")
     needs = [
-        compiled_need(LENET, replace(RECIPE, batch_size=size), stage, steps=93)
+        compiled_need(NETWORK, replace(RECIPE, batch_size=size), stage, steps=93)
         for size in (64, 128)
     ]
     assert needs[1].operations == pytest.approx(2 * needs[0].operations, rel=0.05)
@@ -53,8 +56,8 @@ def test_a_larger_batch_needs_more():
 def test_accumulation_needs_less_memory_and_a_third_more_multiplications():
     (stage,) = Stage.parse_all("generative:1", 0.01, "constant")
     recipe = replace(RECIPE, batch_size=512)
-    whole = compiled_need(LENET, recipe, stage, steps=11)
-    parts = compiled_need(LENET, recipe, stage, steps=11, accumulate=8)
+    whole = compiled_need(NETWORK, recipe, stage, steps=11)
+    parts = compiled_need(NETWORK, recipe, stage, steps=11, accumulate=8)
     assert parts.temporaries < whole.temporaries / 3
     assert 1.2 < parts.operations / whole.operations < 1.6
 
@@ -79,7 +82,8 @@ def test_data_that_is_not_prepared_has_its_published_size(tmp_path):
     [
         ({"network": "resnet"}, ["'resnet'"], InputError),
         ({"data": "cifar"}, ["'cifar'"], InputError),
-        ({"network": "alexnet"}, ["alexnet", "1000", "10"], MismatchError),
+        ({"network": "mine:factory"}, ["mine"], InputError),
+        ({"switch": "ess:9"}, ["`switch=ess:9`", "8.77"], MismatchError),
         ({"batch_size": 6001}, ["`batch_size=6001`", "6000"], MismatchError),
     ],
 )
@@ -92,17 +96,19 @@ DEVICES = """
 import json, jax
 jax.config.update("jax_num_cpu_devices", 4)
 from ppl_cnn.inference.training.dry_run import compiled_need
+from ppl_cnn.inference.training.networks.declared import DeclaredTrainable
 from ppl_cnn.inference.training.recipe import Recipe
 from ppl_cnn.inference.training.stages import Stage
 from ppl_cnn.models.networks.catalogue import LENET
 (stage,) = Stage.parse_all("generative:1", 0.01, "constant")
-print(json.dumps(compiled_need(LENET, Recipe.read("lenet"), stage, steps=93)))
+network = DeclaredTrainable(LENET)
+print(json.dumps(compiled_need(network, Recipe.read("lenet"), stage, steps=93)))
 """
 
 
 def test_devices_share_the_work_and_the_memory():
     (stage,) = Stage.parse_all("generative:1", 0.01, "constant")
-    alone = compiled_need(LENET, RECIPE, stage, steps=93)
+    alone = compiled_need(NETWORK, RECIPE, stage, steps=93)
     done = subprocess.run(
         [sys.executable, "-c", DEVICES], capture_output=True, text=True, check=True
     )

@@ -16,6 +16,7 @@ from ppl_cnn.inference.training.evaluation import (
     evaluate,
     summary,
 )
+from ppl_cnn.inference.training.networks.declared import DeclaredTrainable
 from ppl_cnn.models.networks.catalogue import LENET
 from ppl_cnn.models.networks.initialization import he_normal
 from ppl_cnn.models.trained.cnn import CNN
@@ -129,6 +130,8 @@ def test_standard_errors_are_those_of_repeated_tests():
 
 # With a network.
 
+NETWORK = DeclaredTrainable(LENET)
+
 
 @pytest.fixture
 def lenet(random_params):
@@ -146,13 +149,13 @@ def test_alpha_is_bayes_on_the_images(lenet):
     split = open_split("fashion-embedded", "train[:700]")  # not a multiple of the batch
     F, labels = scores_of(lenet, split)
     prior = np.bincount(labels, minlength=10) / 700
-    alpha = estimate_alpha(LENET, lenet.arrays(), split)
+    alpha = estimate_alpha(NETWORK, lenet.arrays(), split)
     np.testing.assert_allclose(alpha, np.log(prior) - np.log(np.exp(F).mean(0)), rtol=1e-4)
 
 
 def test_a_class_without_images_gets_a_finite_alpha(lenet):
     split = open_split("fashion-embedded", "train[:5]")
-    assert np.isfinite(estimate_alpha(LENET, lenet.arrays(), split)).all()
+    assert np.isfinite(estimate_alpha(NETWORK, lenet.arrays(), split)).all()
 
 
 def test_errors_are_counted_with_and_without_alpha(lenet):
@@ -160,7 +163,7 @@ def test_errors_are_counted_with_and_without_alpha(lenet):
     F, labels = scores_of(lenet, split)
     # An alpha that puts everything into class 4.
     alpha = jnp.where(jnp.arange(10) == 4, 1e4, 0.0)
-    result = evaluate(LENET, lenet.arrays(), split, alpha=alpha)
+    result = evaluate(NETWORK, lenet.arrays(), split, alpha=alpha)
     assert result["test_error"] == pytest.approx((labels != 4).mean())
     assert result["test_error_without_alpha"] == pytest.approx((F.argmax(1) != labels).mean())
     logs = F - np.log(np.exp(F).sum(1, keepdims=True))
@@ -180,7 +183,7 @@ def test_views_are_averaged_in_probability(lenet):
     batch = next(iter(batches(split, 320)))
     logits = [lenet.logits(image) for image in (batch["image"], batch["image"][:, :, ::-1])]
     probs = np.mean([jax.nn.softmax(F) for F in logits], axis=0)
-    result = evaluate(LENET, lenet.arrays(), split, alpha=jnp.zeros(10), read=mirrored)
+    result = evaluate(NETWORK, lenet.arrays(), split, alpha=jnp.zeros(10), read=mirrored)
     assert result["test_error"] == pytest.approx((probs.argmax(1) != batch["label"]).mean())
     own = probs[np.arange(320), batch["label"]]
     assert result["log_loss"] == pytest.approx(-np.log(own).mean(), rel=1e-4)
@@ -192,10 +195,10 @@ def test_the_ten_views_are_alexnets(lenet):
     (batch,) = ten_view_batches(split, 60)
     assert batch["image"].shape == (60, 10, 28, 28, 1)
     probs = np.mean([jax.nn.softmax(lenet.logits(batch["image"][:, v])) for v in range(10)], axis=0)
-    result = evaluate(LENET, lenet.arrays(), split, alpha=jnp.zeros(10), read=ten_view_batches)
+    result = evaluate(NETWORK, lenet.arrays(), split, alpha=jnp.zeros(10), read=ten_view_batches)
     own = probs[np.arange(60), batch["label"]]
     assert result["log_loss"] == pytest.approx(-np.log(own).mean(), rel=1e-4)
-    centre = evaluate(LENET, lenet.arrays(), split, alpha=jnp.zeros(10))
+    centre = evaluate(NETWORK, lenet.arrays(), split, alpha=jnp.zeros(10))
     assert result["log_loss"] != centre["log_loss"]
 
 
@@ -209,13 +212,14 @@ if count > 1:
 import numpy as np
 from ppl_cnn.data import open_split
 from ppl_cnn.inference.training.evaluation import estimate_alpha, evaluate
+from ppl_cnn.inference.training.networks.declared import DeclaredTrainable
 from ppl_cnn.models.networks.initialization import he_normal
 from ppl_cnn.models.networks.catalogue import LENET
 
 params = jax.tree.map(np.asarray, he_normal(LENET, jax.random.key(0)))
 split = open_split("fashion-embedded", "test[:301]")
-alpha = np.asarray(estimate_alpha(LENET, params, split))
-print(json.dumps([alpha.tolist(), evaluate(LENET, params, split, alpha=alpha)]))
+alpha = np.asarray(estimate_alpha(DeclaredTrainable(LENET), params, split))
+print(json.dumps([alpha.tolist(), evaluate(DeclaredTrainable(LENET), params, split, alpha=alpha)]))
 """
 
 
@@ -226,8 +230,8 @@ def test_devices_and_processes_share_the_work_and_agree(count):
         port = free.getsockname()[1]
     params = he_normal(LENET, jax.random.key(0))
     split = open_split("fashion-embedded", "test[:301]")
-    alpha = estimate_alpha(LENET, params, split)
-    expected = evaluate(LENET, params, split, alpha=alpha)
+    alpha = estimate_alpha(NETWORK, params, split)
+    expected = evaluate(NETWORK, params, split, alpha=alpha)
     started = [
         subprocess.Popen(
             [sys.executable, "-c", SHARDED, str(index), str(count), str(port)],
@@ -237,7 +241,7 @@ def test_devices_and_processes_share_the_work_and_agree(count):
         for index in range(count)
     ]
     for process in started:
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=600)
         assert process.returncode == 0
         other_alpha, result = json.loads(output.splitlines()[-1])  # gloo prints, too
         np.testing.assert_allclose(other_alpha, alpha, rtol=1e-5)

@@ -12,9 +12,11 @@ from ppl_cnn.inference.training.losses import (
     LogMeanExp,
     class_offsets,
     discriminative_loss,
+    generative_bound,
     generative_loss,
     hybrid_loss,
     importance_ess,
+    separated_ess,
 )
 from ppl_cnn.models.networks.catalogue import LENET
 from ppl_cnn.models.networks.forward import scores
@@ -119,20 +121,72 @@ def test_the_generative_gradient_is_exact_where_the_batch_is_the_reference():
     np.testing.assert_allclose(gradient, jax.grad(exact)(F), atol=1e-6)
 
 
-def test_the_generative_loss_is_bounded_by_log_n_and_reaches_it_in_the_limit():
-    labels = jnp.arange(4)
-    peaks = (0.0, 1.0, 3.0, 10.0, 100.0)
-    losses = [float(generative_loss(peak * jnp.eye(4, 5), labels)) for peak in peaks]
-    assert losses[0] == pytest.approx(0, abs=1e-6)
+BATCHES = {
+    "even": [0, 1, 2, 3] * 3,
+    "uneven": [0, 0, 0, 0, 0, 1, 1, 3],  # class 2 has no image
+    "one class": [2] * 5,
+    "no two alike": [3, 1, 0, 2],
+}
+
+
+def entropy(labels):
+    shares = np.bincount(labels) / len(labels)
+    return -sum(share * math.log(share) for share in shares if share)
+
+
+def separated(labels, peak):
+    """Each image scores `peak` for its own class, and minus that for the others."""
+    return peak * (2 * jax.nn.one_hot(jnp.asarray(labels), C) - 1)
+
+
+@pytest.mark.parametrize("banked", [False, True], ids=["", "bank"])
+@pytest.mark.parametrize("labels", BATCHES.values(), ids=BATCHES)
+def test_separation_attains_the_generative_losss_bound(labels, banked):
+    """Minus the entropy of the labels, and of how much a bank widens the batch."""
+    bank = filled_bank() if banked else None
+    own = jnp.asarray(labels)
+    bound = float(generative_bound(own, C, bank))
+    weights = 0.5 + 0.5 + 0.25 + 0.25 if banked else 0.0
+    expected = -entropy(labels) - math.log(1 + weights / len(labels))
+    assert bound == pytest.approx(expected, rel=1e-6, abs=1e-7)
+    losses = [float(generative_loss(separated(labels, peak), own, bank)) for peak in (0, 1, 3, 100)]
     assert losses == sorted(losses, reverse=True)
     # Scores of 100 are rounded to 4e-6.
-    assert losses[-1] == pytest.approx(-math.log(4), abs=1e-5)
+    assert losses[-1] == pytest.approx(bound, abs=1e-5)
 
 
-def test_at_random_scores_the_generative_loss_is_over_its_bound():
+@pytest.mark.parametrize("banked", [False, True], ids=["", "bank"])
+@pytest.mark.parametrize("labels", BATCHES.values(), ids=BATCHES)
+def test_no_scores_have_a_generative_loss_under_its_bound(labels, banked):
+    own, bank = jnp.asarray(labels), filled_bank() if banked else None
+    near = separated(labels, 3.0)
     for seed in range(20):
-        F = 30 * jax.random.normal(jax.random.key(seed), (6, 3))
-        assert generative_loss(F, jnp.arange(6) % 3) >= -math.log(6) - 1e-5
+        noise = jax.random.normal(jax.random.key(seed), (len(labels), C))
+        for F in (30 * noise, near + noise):
+            loss = generative_loss(F, own, bank)
+            assert loss >= generative_bound(own, C, bank) - 1e-5
+
+
+def test_the_bound_is_log_n_only_if_no_two_images_are_alike():
+    assert generative_bound(jnp.arange(4), 9) == pytest.approx(-math.log(4))
+    assert generative_bound(jnp.arange(8) % 4, 9) == pytest.approx(-math.log(4))
+
+
+@pytest.mark.parametrize(
+    ("n", "classes", "expected"), [(64, 10, -2.23), (256, 1_000, -5.38)], ids=["lenet", "imagenet"]
+)
+def test_the_bound_of_random_batches(n, classes, expected):
+    labels = jax.random.randint(jax.random.key(0), (500, n), 0, classes)
+    bounds = np.asarray(jax.vmap(lambda one: generative_bound(one, classes))(labels))
+    assert abs(bounds.mean() - expected) < 0.005 + 3 * bounds.std() / 500**0.5
+
+
+@pytest.mark.parametrize("labels", BATCHES.values(), ids=BATCHES)
+def test_separation_leaves_an_image_the_ess_of_its_classs_images(labels):
+    own = jnp.asarray(labels)
+    expected = np.mean(np.bincount(labels)[labels])
+    assert separated_ess(own, C) == pytest.approx(expected)
+    assert importance_ess(separated(labels, 100.0), own) == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_constant_added_to_a_column_leaves_the_generative_loss():
@@ -375,7 +429,7 @@ for loss in (generative_loss, discriminative_loss):
 
 def test_a_batch_over_two_devices_has_the_same_losses_and_gradients():
     done = subprocess.run(
-        [sys.executable, "-c", SHARDED], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", SHARDED], capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     generative, discriminative = (map(float, line.split()) for line in done.stdout.splitlines())

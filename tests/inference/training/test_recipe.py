@@ -201,9 +201,10 @@ def test_values_of_another_type_are_refused(written, key, value, refused):
     [
         ("stages", "generative", ["'generative'"]),
         ("schedule", "linear", ["'linear'", "cosine, constant"]),
-        ("switch", "ess", ["`switch=ess`", "ess:0.05"]),
+        ("switch", "ess", ["`switch=ess`", "ess:1.5"]),
         ("switch", "ess:0", ["ess:0"]),
-        ("switch", "ess:1.5", ["ess:1.5"]),
+        ("switch", "ess:-1", ["ess:-1"]),
+        ("switch", "ess:inf", ["ess:inf"]),
         ("switch", "loss:0.5", ["loss:0.5"]),
         ("reference_bank", -1, ["-1", "at least 0"]),
         ("reference_decay", 0.0, ["0.0", "(0, 1]"]),
@@ -230,10 +231,10 @@ def test_values_out_of_range_are_refused(written, key, value, facts, refused):
 
 
 def test_texts_are_parsed_when_the_recipe_is_made():
-    recipe = Recipe(**VALUES | {"switch": "ess:0.25", "augment": "crop+flip"})
+    recipe = Recipe(**VALUES | {"switch": "ess:2.5", "augment": "crop+flip"})
     assert recipe.parsed_stages is recipe.parsed_stages
     assert recipe.parsed_total is None
-    assert recipe.least_ess == 16
+    assert recipe.least_ess == 2.5
     assert recipe.augmentation == Augmentation("crop", flip=True)
     assert replace(recipe, rate=0.5).parsed_stages[0].rate == 0.5
 

@@ -1,9 +1,10 @@
 """Fuzzes a reader: `python tests/models/formats/fuzz.py READER --cases 200000 --seed 0`.
 
-READER is torch, pickle, caffe, npz or safetensors. Every case must end with tensors or with an
-error of one or two sentences, within a second, without opening, importing or running anything, and
-memory must not grow. Atheris guides pickle, torch and caffe by coverage where it is installed. For
-the others, without Atheris, and with --mutate, pieces of well-formed files are mutated and joined.
+READER is torch, pickle, caffe, npz, npy, safetensors or foreign. Every case must end with tensors
+or with an error of one or two sentences, within a second, without opening, importing or running
+anything, and memory must not grow. Atheris guides pickle, torch and caffe by coverage where it is
+installed. For the others, without Atheris, and with --mutate, pieces of well-formed files are
+mutated and joined.
 """
 
 import argparse
@@ -28,6 +29,7 @@ import numpy as np
 import safetensors.numpy
 
 GOLDEN = Path(__file__).parent / "golden"
+READERS = ("torch", "pickle", "caffe", "npz", "npy", "safetensors", "foreign")
 GUIDED = ("torch", "pickle", "caffe")
 SECONDS = 1.0
 GROWTH = 256 * 2**20
@@ -76,10 +78,27 @@ def seeds(reader: str) -> list[bytes]:
         "conv.bias": np.asfortranarray(np.ones((3, 2), np.float16)),
     }
     if reader == "torch":
-        return [path.read_bytes() for path in sorted(GOLDEN.glob("*.pth"))]
+        return [path.read_bytes() for path in sorted(GOLDEN.rglob("*.pth"))]
     if reader == "pickle":
         values = [arrays, {"conv1": list(arrays.values())}, {"state_dict": arrays, "epoch": 3}]
+        values += [{"state": arrays, "names": {"a", "b"}, "text": np.array(["a"]), "x": Path("a")}]
+        values += [{"a": np.array([arrays, None], object), "b": np.array(arrays, object)}]
         return [pickle.dumps(value, protocol) for value in values for protocol in range(2, 6)]
+    if reader == "npy":
+        saved = []
+        for array in (np.array(arrays, object), np.array([1, "a"], object), arrays["conv.bias"]):
+            file = io.BytesIO()
+            np.save(file, array, allow_pickle=True)
+            saved.append(file.getvalue())
+        return saved
+    if reader == "foreign":
+        data = np.ones(12, np.float32).tobytes()
+        sizes = b"".join(map(field, (1, 2, 3, 4), (1, 1, 3, 4)))
+        return [
+            *(b"version https://git-lfs.github.com/spec/v1\n", b"<!DOCTYPE html><html>"),
+            *(b"\x89HDF\r\n\x1a\n\0", b"\x1f\x8b\x08\0", b'name: "LeNet"\n', b'{"a": [1]}'),
+            *(field(1, 9) + field(2, b"net") + field(3, data), sizes + field(5, data)),
+        ]
     if reader == "npz":
         files = [io.BytesIO(), io.BytesIO()]
         np.savez(files[0], **arrays)  # type: ignore[arg-type]
@@ -94,7 +113,13 @@ def seeds(reader: str) -> list[bytes]:
     double = field(7, field(1, 6)) + field(8, numbers)
     layer = field(1, b"conv1") + field(2, b"Convolution") + field(7, packed) + field(7, double)
     old = field(4, b"fc6") + field(5, 14) + field(6, legacy) + field(6, field(7, b"\10\14") + alone)
-    return [field(1, b"net") + field(100, layer), field(1, b"net") + field(2, old)]
+    oldest = field(1, b"fc6") + field(2, b"conv") + field(11, 1) + field(50, legacy)
+    pooling = field(1, b"pool1") + field(2, b"Pooling") + field(121, field(1, 1))
+    return [
+        field(1, b"net") + field(100, pooling) + field(100, layer),
+        field(1, b"net") + field(2, old),
+        field(1, b"net") + field(2, field(1, oldest) + field(3, b"fc6")),
+    ]
 
 
 # Mutation.
@@ -106,6 +131,9 @@ TOKENS = (
     *(struct.pack("<q", number) for number in (0, 1, -1, 2**31, 2**47, 2**62, -(2**63))),
     *(struct.pack("<i", number) for number in (0, 1, -1, 2**31 - 1)),
     *(b"\xff\xff\xff\xff\x0f", b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01", b"{", b"[", b"'"),
+    *(b"\x81", b"\x92", b"\x8f", b"\x90", b"\x91", b"0", b"1", b"cargparse\nNamespace\n"),
+    *(b"X\x08\0\0\0_modules", b"c__builtin__\nset\n", b"ccollections\ndefaultdict\n"),
+    *(b"ctorch._utils\n_rebuild_sparse_tensor\n", b"ctorch._tensor\n_rebuild_from_type_v2\n"),
     *(b"(2, 3)", b"999999999999999999", b"<f8", b"|O8", b"BF16", b'"shape":[1]', b"nan"),
 )
 
@@ -290,7 +318,7 @@ def unguided(reader: str, cases: int, seed: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("reader", choices=("torch", "pickle", "caffe", "npz", "safetensors"))
+    parser.add_argument("reader", choices=READERS)
     parser.add_argument("--cases", type=int, default=200_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--mutate", action="store_true", help="without Atheris")

@@ -9,11 +9,13 @@ FUZZ = Path(__file__).parent / "fuzz.py"
 
 def python(*arguments):
     return subprocess.run(
-        [sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=120
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=600
     )
 
 
-@pytest.mark.parametrize("reader", ["torch", "pickle", "caffe", "npz", "safetensors"])
+@pytest.mark.parametrize(
+    "reader", ["torch", "pickle", "caffe", "npz", "npy", "safetensors", "foreign"]
+)
 def test_some_cases_of_each_reader(reader):
     run = python(FUZZ, reader, "--cases", 1000, "--mutate")
     assert run.returncode == 0, run.stderr

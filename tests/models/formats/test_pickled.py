@@ -69,10 +69,10 @@ def test_half_precision_becomes_float32():
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ({"a": np.array(["x"], object)}, "other than numbers"),
-        ({"a": np.array([1j])}, "other than numbers"),
-        ({"a": np.array(["text"])}, "other than numbers"),
-        ({"a": {1, 2}}, "the pickle instruction EMPTY_SET"),
+        ({"a": np.array(["x"], object)}, "the Python object numpy.ndarray"),
+        ({"a": np.array([1j])}, "the Python object numpy.ndarray"),
+        ({"a": np.array(["text"])}, "the Python object numpy.ndarray"),
+        ({"a": {1, 2}}, "no tensors by names"),
         ({"a": range(3)}, "the Python object builtins.range"),
         ([KERNEL], "no dict of tensors by names"),
         ({"a": 3}, "no tensors"),

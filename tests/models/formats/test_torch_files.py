@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppl_cnn.errors import FileError
 from ppl_cnn.models.formats import read_tensors, tensors_of
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -133,11 +132,9 @@ def test_records_that_do_not_fit_their_storage_are_refused(
         tensors_of(torch_zip({"a": array}, pickled))
 
 
-def test_a_whole_module_is_refused_with_advice(refused):
-    path = GOLDEN / "module.zip.pth"
-    facts = (path, "torch.nn.modules.linear.Linear", "model.state_dict()")
-    with refused(*facts, kind=FileError, path=path):
-        read_tensors(path)
+def test_a_whole_module_is_read_without_being_made():
+    found = read_tensors(GOLDEN / "module.zip.pth")
+    assert {name: array.shape for name, array in found.items()} == {"weight": (2, 3), "bias": (2,)}
 
 
 def test_a_torchscript_archive_is_refused_with_advice(torch_zip, unreadable):
@@ -148,7 +145,7 @@ def test_a_torchscript_archive_is_refused_with_advice(torch_zip, unreadable):
 def test_other_machines_and_other_files_are_refused(torch_zip, torch_dict, unreadable):
     with unreadable("big-endian"):
         tensors_of(torch_zip(ARRAYS, byteorder=b"big"))
-    with unreadable("no dict of tensors by names"):
+    with unreadable("no tensors by names"):
         tensors_of(torch_zip({}, b"\x80\x02K\x01."))
     with unreadable("no tensors"):
         tensors_of(torch_zip({}, torch_dict({"epoch": b"K\x01"})))
@@ -186,9 +183,9 @@ def test_a_storage_shared_by_many_tensors_is_checked_once(torch_zip, torch_dict,
     array = np.zeros(2**22, np.float32)
     one = torch_record("0", array, size=(1,), stride=(1,))
     content = torch_zip({"a": array}, torch_dict({f"t{index}": one for index in range(2000)}))
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert len(tensors_of(content)) == 2000
-    assert time.perf_counter() - begin < 5  # reading it 2,000 times takes 10 s and more
+    assert time.process_time() - begin < 5  # reading it 2,000 times takes 10 s and more
 
 
 def test_storages_of_the_legacy_format_are_bounded_by_the_file(torch_legacy, unreadable):

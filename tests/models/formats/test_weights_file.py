@@ -21,13 +21,29 @@ def test_files_that_cannot_be_read_are_refused(tmp_path, refused):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\x89HDF\r\n\x1a\n", b"\x93NUMPY\1\0", b"name: 'AlexNet'", b"\xff" * 300]
+    ("content", "facts"),
+    [
+        (b"", ["empty"]),
+        (b"\xff" * 300, []),
+        (b"\x89HDF\r\n\x1a\n", ["HDF5", "Keras"]),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:01\n", ["git lfs pull"]),
+        (b"\n<!DOCTYPE html><html>Sign in</html>", ["web page"]),
+        (b"<HTML>", ["web page"]),
+        (b"name: 'AlexNet'", ["prototxt", ".caffemodel"]),
+        (b"# a net\nlayer { name: 'conv1' }", ["prototxt"]),
+        (b"\x1f\x8b\x08\0", ["gzip"]),
+        (b"BZh91AY", ["bzip2"]),
+        (b'{"architectures": ["a"]}', ["JSON"]),
+        (b"\x08\x90N\x12\x03net\x1a\x02\x2a\x00", ["solverstate"]),
+        (b"\x08\x01\x10\x01\x18\x01 \x01*\x04\0\0\0\0", ["binaryproto"]),
+        (b"*\x04\0\0\0\0:\x03\n\x01\x01", ["binaryproto"]),
+    ],
 )
-def test_other_formats_are_refused(content, tmp_path, refused, unreadable):
+def test_other_formats_are_refused_and_named(content, facts, tmp_path, refused, unreadable):
     path = tmp_path / "file"
     path.write_bytes(content)
     formats = ("none of the formats", "safetensors", "PyTorch", "caffemodel", "npz", "pickles")
-    with refused(path, *formats, kind=FileError, path=path):
+    with refused(path, *formats, *facts, kind=FileError, path=path):
         read_tensors(path)
     with unreadable("The file", *formats):
         tensors_of(content)

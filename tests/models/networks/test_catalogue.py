@@ -15,6 +15,7 @@ from ppl_cnn.models.networks.catalogue import (
     VGG16_CAFFE,
     ZFNET,
 )
+from ppl_cnn.models.networks.class_names import class_names
 from ppl_cnn.models.networks.declaration import Network
 from ppl_cnn.models.networks.graph import shapes, weight_shapes
 
@@ -88,6 +89,24 @@ def test_alexnet_normalizes_and_then_pools_and_caffenet_the_other_way_round():
 
 def test_vgg16s_two_declarations_differ_in_pixels_and_names_alone():
     assert VGG16_CAFFE.layers == VGG16.layers
+
+
+@pytest.mark.parametrize("count", [1, 2, 37])
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=lambda network: network.name)
+def test_a_network_has_any_number_of_classes(network, count):
+    """The layer that gives the scores is another, and nothing else."""
+    wide = network.with_classes(count)
+    before, after = shapes(network), shapes(wide)
+    assert after[network.layers[-1].name][-1] == count
+    others = [name for name in before if before[name] != after[name]]
+    assert others == [each.name for each in network.layers][-len(others) :]
+    assert [n for n, w in weight_shapes(wide).items() if w != weight_shapes(network)[n]] == [
+        network.score_layer.name
+    ]
+    assert (wide.classes, class_names(wide)) == (None, ())
+    own = before[network.layers[-1].name][-1]
+    assert network.with_classes(own) is network
+    assert wide.with_classes(own).layers == network.layers
 
 
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=lambda network: network.name)

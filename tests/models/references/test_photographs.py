@@ -96,6 +96,36 @@ def test_the_same_photographs_give_the_same_numbers_in_any_format_and_folder(tmp
     assert second[2].skipped == 0
 
 
+def test_deep_photographs_give_what_those_of_8_bits_give(tmp_path):
+    for name, levels in (("fit8", 255), ("fit16", 65_535)):
+        (tmp_path / name).mkdir()
+        for index in range(3):
+            random = np.random.default_rng(index)
+            share = np.clip(0.5 + random.normal(size=(160, 160)).cumsum(0).cumsum(1) / 4e3, 0, 1)
+            depth = np.uint8 if levels == 255 else np.uint16
+            Image.fromarray(np.rint(levels * share).astype(depth)).save(
+                tmp_path / name / f"{index}.png"
+            )
+    eight, sixteen = (measure(tmp_path / name, progress=False) for name in ("fit8", "fit16"))
+    assert sixteen.fit_errors.photographs == 3
+    np.testing.assert_allclose(sixteen.exponent, eight.exponent, rtol=1e-4)
+    np.testing.assert_allclose(sixteen.covariance, eight.covariance, rtol=1e-4)
+
+
+def test_links_are_followed_and_what_is_left_out_is_told(tmp_path, capsys):
+    for folder, count, first in (("real", 2, 0), ("elsewhere", 3, 10), ("real/.thumbs", 3, 20)):
+        (tmp_path / folder).mkdir()
+        write_fields(tmp_path / folder, 1.0, count, (128, 128, 3), first)
+    (tmp_path / "real" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "real" / "damaged.png").write_bytes(b"")
+    capsys.readouterr()
+    *_, errors = measure(tmp_path / "real")
+    assert (errors.photographs, errors.skipped) == (5, 1)
+    said = capsys.readouterr().err
+    assert "left out 1 that can't be used (an empty file): damaged.png" in said
+    assert "left out 1 hidden: .thumbs" in said
+
+
 def test_files_that_cannot_be_used_are_counted(tmp_path, refused):
     write_fields(tmp_path, 1.0, 2, (128, 128, 3))
     whole = (tmp_path / "001.png").read_bytes()
@@ -107,7 +137,7 @@ def test_files_that_cannot_be_used_are_counted(tmp_path, refused):
     Image.new("RGB", (300, 300), (9, 8, 7)).save(tmp_path / "flat.png")
     (tmp_path / "notes.txt").write_text("left alone")
     *_, errors = measure(tmp_path, progress=False)
-    assert (errors.photographs, errors.skipped) == (2, 6)
+    assert (errors.photographs, errors.skipped) == (2, 5)
     (tmp_path / "000.png").unlink()
     with refused("1 usable", "flat.png", "same brightness", kind=FileError, path=tmp_path):
         measure(tmp_path, progress=False)

@@ -13,7 +13,8 @@ from ppl_cnn.models.networks.catalogue import LENET, NETWORKS
 from ppl_cnn.models.networks.declaration import Network, Preprocessing
 from ppl_cnn.models.networks.graph import input_shape, weight_shapes
 from ppl_cnn.models.networks.layers import Conv, Dense, MaxPool
-from ppl_cnn.models.trained.importing import params_from
+from ppl_cnn.models.trained.cnn import CNN
+from ppl_cnn.models.trained.importing import as_wide_as, params_from
 
 TORCH_PYTHON = os.environ.get("PPL_CNN_TORCH_PYTHON")
 SOURCE = Path("file")
@@ -137,6 +138,55 @@ def test_other_shapes_are_refused(name, shape, tensors, refused):
         params_from(tensors, NETWORK, SOURCE)
 
 
+@pytest.mark.parametrize("count", [1, 2, 37])
+@pytest.mark.parametrize("layout", ["ours", "published", "legacy"])
+def test_a_last_layer_of_another_width_is_a_network_of_as_many_classes(
+    layout, count, random_params
+):
+    """As fine-tuning makes it."""
+    wide = NETWORK.with_classes(count)
+    params = random_params(wide)
+    tensors = ours(params) if layout == "ours" else published(wide, params, layout == "legacy")
+    assert as_wide_as(tensors, NETWORK) == wide
+    check_same(params_from(tensors, wide, SOURCE), params)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"fc3.bias": np.zeros(7, np.float32)},
+        {"fc3.weight": np.zeros((7, 5), np.float32)},
+        {"fc3.weight": np.zeros((7, 6), np.float32), "fc3.bias": np.zeros(7, np.float32)},
+        {"fc3.weight": np.zeros((0, 5), np.float32), "fc3.bias": np.zeros(0, np.float32)},
+    ],
+)
+def test_last_weights_that_do_not_fit_each_other_tell_no_width(damage, tensors):
+    assert as_wide_as(tensors | damage, NETWORK) is NETWORK
+    del tensors["fc3.bias"]
+    assert as_wide_as(tensors, NETWORK) is NETWORK
+
+
+def test_a_fine_tuned_network_opens_and_a_file_names_its_classes(
+    tmp_path, command, random_params, refused
+):
+    network = LENET.with_classes(3)
+    np.savez(tmp_path / "fine.npz", **published(network, random_params(network)))
+    opened = ppl_cnn.load("lenet", weights=tmp_path / "fine.npz")
+    assert opened(jnp.zeros((1, 28, 28, 1))).shape == (1, 3)
+    assert (opened.classes, len(opened.units("class:0-2"))) == ((), 3)
+    single = CNN.random(LENET.with_classes(1))
+    assert single.unit("class:0").shape == (28, 28, 1)
+    with refused("fc4", "`target=logit`", kind=MismatchError):  # its probability is 1
+        single.unit("class:0", target="auto")
+    (tmp_path / "names.txt").write_text("cat\ndog\ncar\n")
+    line = ["import", tmp_path / "fine.npz", "--as", "lenet", "--out", tmp_path / "out"]
+    done = command("ppl_cnn.models", *line, "--classes", tmp_path / "names.txt")
+    assert done.returncode == 0, done.stderr
+    named = ppl_cnn.load(tmp_path / "out")
+    assert named.classes == ("cat", "dog", "car")
+    assert named.class_of(named.unit("class:car").name) == "car"
+
+
 def test_a_one_by_one_convolution_is_no_dense_layer(refused):
     network = Network("one", (1, 1, 4), NETWORK.preprocessing, layers=(Conv("conv", 3, kernel=1),))
     tensors = {"conv.weight": np.zeros((3, 4), np.float32), "conv.bias": np.zeros(3, np.float32)}
@@ -218,8 +268,6 @@ numpy.savez(sys.argv[2], x=x.permute(0, 2, 3, 1).numpy(), scores=net(x).detach()
 
 @pytest.mark.skipif(TORCH_PYTHON is None, reason="PPL_CNN_TORCH_PYTHON names no Python")
 def test_scores_are_those_of_pytorch(tmp_path):
-    from ppl_cnn.models.trained.cnn import CNN
-
     weights, expected = tmp_path / "weights.pth", tmp_path / "expected.npz"
     subprocess.run([TORCH_PYTHON, "-c", PEER, weights, expected], check=True)
     cnn = CNN(NETWORK, params_from(read_tensors(weights), NETWORK, weights))

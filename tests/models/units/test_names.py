@@ -58,7 +58,7 @@ def test_texts_name_units_in_their_order(text, units):
         ("class:jack-o'-lantern,fc8:0", [5, 0]),
         ("class:straße", [8]),
         ("class:9-volt", [9]),
-        ("class:7", [7]),  # an index, even though the class 11 is called so
+        ("class:11", [11]),
     ],
 )
 def test_classes_are_units_of_the_last_layer_by_name_or_index(text, indices):
@@ -114,6 +114,8 @@ def test_malformed_units_are_refused(text, refused):
         ("fire2/expand1x1:0@7,0", MismatchError, ["fire2/expand1x1", "6,4", "7,0"]),
         ("fire2/expand1x1:0@0,5", MismatchError, ["fire2/expand1x1", "6,4", "0,5"]),
         ("fc8:0@0,0", MismatchError, ["fc8", "no map", "@"]),
+        ("class:7", MismatchError, ["'7'", "fc8:11", "'crane'", "fc8:7"]),
+        ("class:6-8", MismatchError, ["'7'", "fc8:11", "'crane'", "fc8:7"]),
         ("class:0@mean", MismatchError, ["fc8", "no map", "@"]),
         ("conv1:9-3", ArgumentError, ["'conv1:9-3'", "3-9"]),
         ("conv1:1,conv1:1", ArgumentError, ["conv1:1@27,27 twice"]),
@@ -130,6 +132,46 @@ def test_malformed_units_are_refused(text, refused):
 def test_units_that_are_not_there_are_refused(text, kind, words, refused):
     with refused(*words, kind=kind):
         shown(text)
+
+
+FOLDERS = tuple(sorted(str(number) for number in range(1, 11)))
+"""1, 10, 2, ..., 9: folders in the order of their indices."""
+
+
+@pytest.mark.parametrize(
+    ("text", "classes", "index"),
+    [
+        ("class:10", FOLDERS, 1),  # there is no index 10
+        ("class:3", FOLDERS, 3),
+        ("class:3", tuple("0123456789"), 3),
+        ("class:1-3", tuple("0123456789"), 1),
+        ("class:007", ("bond", "007"), 1),
+        ("class:7, large", ("7", "7, large"), 1),
+        ("class:0-9", ("digits", "0-9"), 1),
+        ("fc4:1", FOLDERS, 1),
+        ("class:5", ("a", "b", "c", "d", "e", "f"), 5),
+        ("class:2024", ("2023", "2024"), 1),
+    ],
+)
+def test_a_number_is_a_name_where_no_index_contradicts(text, classes, index):
+    names = parse_units(text, {"fc4": (len(classes),)}, classes)
+    assert names[0] == UnitName("fc4", index, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "classes", "facts"),
+    [
+        ("class:1", FOLDERS, ["'1'", "fc4:0", "'10'", "fc4:1"]),
+        ("class:1-3", FOLDERS, ["'1'", "fc4:0", "'10'", "fc4:1"]),
+        ("class:0-1", ("digits", "letters", "0-1"), ["'0-1'", "fc4:2", "'digits'", "fc4:0"]),
+        ("class:0", ("1", "0"), ["'0'", "fc4:1", "'1'", "fc4:0"]),
+        ("class:0,class:1", ("0", "2", "1"), ["'1'", "fc4:2", "'2'", "fc4:1"]),
+        ("class:1", ("1", "1"), ["'1'", "fc4:0", "fc4:1"]),
+    ],
+)
+def test_a_number_that_means_two_classes_is_refused_with_both(text, classes, facts, refused):
+    with refused(*facts, kind=MismatchError):
+        parse_units(text, {"fc4": (len(classes),)}, classes)
 
 
 def test_an_unknown_layer_is_told_with_those_that_there_are(refused):

@@ -1,5 +1,6 @@
 """Proposals: what can be drawn from a reference, weighted, and made again from its number."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import partial
@@ -14,7 +15,9 @@ from ppl_cnn.models.density import DensityParams, TiltedDensity
 from ppl_cnn.models.empirical_density import EmpiricalDensity
 
 SHOWN = 32
-"""Images that the store keeps of the reference, and of the heaviest proposals."""
+"""Images that the store keeps of the reference, at least, and of the heaviest proposals."""
+_PRIOR_DRAWS = 200
+_PRIOR_BYTES = 16 * 2**20
 
 
 class Read(NamedTuple):
@@ -73,6 +76,43 @@ def latents(
     """
     keys = jax.vmap(partial(jax.random.fold_in, key))(numbers)
     return jax.vmap(partial(jax.random.normal, shape=density.latent_shape))(keys)
+
+
+def prior_shape(density: TiltedDensity, chains: int) -> tuple[int, int]:
+    """Chains and draws of the group `prior` that a run stores.
+
+    There are about 200 draws, or as many as fit into 16 MB, and 32 at least.
+
+    Args:
+        density: the target.
+        chains: the run's.
+    """
+    fitting = _PRIOR_BYTES // (4 * math.prod(density.unit.shape))
+    return chains, math.ceil(max(SHOWN, min(_PRIOR_DRAWS, fitting)) / chains)
+
+
+@partial(jax.jit, static_argnums=0)
+def prior_draws(
+    density: TiltedDensity,
+    params: DensityParams,
+    key: Key[Array, ""],
+    numbers: Integer[Array | np.ndarray, "chain draw"],
+) -> tuple[Float[Array, "chain draw row col channel"], Float[Array, "chain draw"]]:
+    """Draws of a reference, and the unit's response to them.
+
+    Args:
+        density: one with the same program, for which this is compiled.
+        params: the weights.
+        key: of all draws; densities with the same key and latent share them.
+        numbers: which draws.
+    """
+
+    def drawn(row: Integer[Array, " draw"]) -> tuple[Array, Array]:
+        images = density.push(latents(density, key, row), params)
+        return images, jax.vmap(density.unit.score, (None, 0))(params.unit, images)
+
+    images, responses = jax.lax.map(drawn, numbers)
+    return images, responses
 
 
 class Drawn(Proposals):

@@ -11,7 +11,6 @@ from zlib import crc32
 import jax
 import numpy as np
 from jaxtyping import Float, Int, Int32
-from tqdm import tqdm
 
 from ppl_cnn.errors import InputError, MismatchError, RunFolderError
 from ppl_cnn.inference.importance import Weights
@@ -23,6 +22,7 @@ from ppl_cnn.inference.sampling.resampling.proposals import SHOWN, Drawn, Pictur
 from ppl_cnn.inference.sampling.resampling.scorer import Density, Scorer
 from ppl_cnn.inference.sampling.resampling.settings import MOST_PROPOSALS, Resampling
 from ppl_cnn.models.empirical_density import EmpiricalDensity
+from ppl_cnn.progress import Bar
 
 FEWEST_EFFECTIVE = 50.0
 """The effective number of weights of a push-forward's draws below which nothing is drawn. With 50,
@@ -96,18 +96,22 @@ class UnitRun:
             )
         weights = Weights(tilts)
         heaviest = weights.heaviest(SHOWN)
-        some = np.unique(np.linspace(0, len(tilts) - 1, SHOWN).astype(np.int64))
+        rows = self._settings.chains
+        some = np.linspace(0, len(tilts) - 1, rows * math.ceil(SHOWN / rows)).astype(np.int64)
+        of_prior, prior = scorer.images(some), (rows, len(some) // rows)
+        responses = (tilts[some] * self.density.temperature).astype(np.float32)
         known: dict[str, tuple[tuple[str, ...], np.ndarray]] = {
             "weights/tilt": (("proposal",), tilts),
             "heaviest/proposal": (("rank",), heaviest),
             "heaviest/image": (("rank", *IMAGE), scorer.images(heaviest)),
-            "reference/image": (("sample", *IMAGE), scorer.images(some)),
+            "prior/image": (("chain", "draw", *IMAGE), of_prior.reshape(*prior, *unit.shape)),
+            "prior/response": (("chain", "draw"), responses.reshape(prior)),
         }
         record = self._folder.record
         if labels is not None:
             known["weights/label"] = (("proposal",), labels)
             record["labels"] = list(scorer.classes)
-        sizes = {"chain": range(self._settings.chains), "channel": range(unit.shape[2])}
+        sizes = {"chain": range(rows), "channel": range(unit.shape[2])}
         sizes |= {"row": unit.rows, "col": unit.cols}
         record |= {"forward_passes": {"sampling": len(tilts)}, "seconds": {"weighing": seconds}}
         self._folder.path.mkdir(exist_ok=True)
@@ -235,7 +239,7 @@ class ResamplingRun:
             print(*self._units, sep="\n", file=sys.stderr)
         _refuse_few(self._units)
         total = draws * len(self._units)
-        with tqdm(total=total, desc="draws", delay=2, leave=False, disable=not progress) as bar:
+        with Bar(total=total, desc="draws", delay=2, leave=False, disable=not progress) as bar:
             bar.update(self.found)
             for units, scorer in groups:
                 for unit in units:

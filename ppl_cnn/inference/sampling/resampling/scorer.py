@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Float32, Int32, Integer, PyTree
-from tqdm import tqdm
 
 from ppl_cnn.inference.sampling.resampling.proposals import Proposals, Read
 from ppl_cnn.models.density import DensityParams, TiltedDensity
 from ppl_cnn.models.empirical_density import EmpiricalDensity
+from ppl_cnn.progress import Bar
 
 type Density = TiltedDensity | EmpiricalDensity
 """What proposals can be weighted for."""
@@ -77,7 +77,7 @@ class Scorer:
         """
         tilts, labels = list[np.ndarray](), list[np.ndarray]()
         bar = {"desc": "weighing", "delay": 2, "leave": False, "disable": not progress}
-        with tqdm(total=self._proposals.count, **bar) as shown:
+        with Bar(total=self._proposals.count, **bar) as shown:
             for part in self._parts():
                 tilts.append(part.tilts)
                 labels += [] if part.labels is None else [part.labels]

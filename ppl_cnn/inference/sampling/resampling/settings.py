@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Self
 
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.sampling.settings import check_count, check_seed
+from ppl_cnn.numeric import plain_fields
 
 PROPOSALS = 10_000
 """Draws of the reference, unless a number is given."""
@@ -38,6 +39,7 @@ class Resample:
     proposals: int = PROPOSALS
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         if not 2 <= self.proposals <= MOST_PROPOSALS:
             raise ArgumentError(
                 f"`kernel=resample` needs 2 to {MOST_PROPOSALS} draws of the reference, not "
@@ -82,6 +84,7 @@ class Resampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         check_count("chains", self.chains)
         check_seed(self.seed)
 

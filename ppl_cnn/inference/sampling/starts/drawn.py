@@ -15,12 +15,14 @@ from ppl_cnn.inference.sampling.annealing import PARTICLES, anneal, find_schedul
 from ppl_cnn.inference.sampling.starts.optimum import STEPS, randomize_then_optimize
 from ppl_cnn.inference.sampling.starts.start import (
     ChainSettings,
+    Latents,
     Placed,
     Start,
     Started,
     UnitChains,
 )
-from ppl_cnn.models.density import TiltedDensity
+from ppl_cnn.models.density import DensityParams, TiltedDensity
+from ppl_cnn.numeric import plain_fields
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Rto(Start):
     steps: int = STEPS
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         if self.steps < 1:
             raise ArgumentError(f"`steps` must be at least 1, not {self.steps}.", argument="steps")
 
@@ -70,15 +73,28 @@ class Rto(Start):
 
     def place(self, chains: UnitChains) -> Placed:
         """An optimum for each chain."""
+        at, count = (chains.compiled, chains.density.params), len(chains.drawn)
+        if jax.default_backend() != "cpu":  # one chain alone leaves a GPU idle
+            optima = _optima(*at, chains.drawn, steps=self.steps)
+            chains.bar.update(count)
+            return optima, self.steps * count, {}
         found = []
         for noise in chains.drawn:
-            at = chains.compiled, chains.density.params, noise
-            found.append(_optimum(*at, steps=self.steps).block_until_ready())
+            found.append(_optimum(*at, noise, steps=self.steps).block_until_ready())
             chains.bar.update(1)
-        return jnp.stack(found), self.steps * len(found), {}
+        return jnp.stack(found), self.steps * count, {}
 
 
 _optimum = jax.jit(randomize_then_optimize, static_argnums=0, static_argnames="steps")
+
+
+@partial(jax.jit, static_argnums=0, static_argnames="steps")
+def _optima(
+    density: TiltedDensity, params: DensityParams, noise: Latents, *, steps: int
+) -> Latents:
+    search = partial(randomize_then_optimize, density, params, steps=steps)
+    found: Latents = jax.vmap(search)(noise)
+    return found
 
 
 @dataclass(frozen=True)
@@ -99,6 +115,7 @@ class Annealed(Start):
     particles: int = PARTICLES
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         if self.particles < 2:
             raise ArgumentError(
                 f"`particles` must be at least 2, not {self.particles}.", argument="particles"
@@ -154,6 +171,7 @@ class TwoSided(Start):
     start: Start
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         if isinstance(self.start, TwoSided):
             raise ArgumentError(
                 f"A two-sided start can't contain another one ({self.start}). Give its second "
@@ -170,15 +188,19 @@ class TwoSided(Start):
     def __str__(self) -> str:
         return f"two-sided:{self.start}"
 
-    def place(self, chains: UnitChains) -> Placed:
-        """Draws of the reference, then where the other start places its half."""
-        half, rest = divmod(len(chains.keys), 2)
-        if rest:
+    def check(self, chains: int) -> None:
+        """Refuses an odd number of chains."""
+        if chains % 2:
             raise ArgumentError(
-                f"An odd number of chains, {len(chains.keys)}, can't start on two sides. Give an "
-                f"even number of `chains`.",
+                f"An odd number of chains, {chains}, can't start on two sides. Give an even number "
+                f"of `chains`.",
                 argument="chains",
             )
+        self.start.check(chains // 2)
+
+    def place(self, chains: UnitChains) -> Placed:
+        """Draws of the reference, then where the other start places its half."""
+        half = len(chains.keys) // 2
         chains.bar.update(half)
         other = chains._replace(keys=chains.keys[half:], drawn=chains.drawn[half:])
         latents, gradients, note = self.start.place(other)

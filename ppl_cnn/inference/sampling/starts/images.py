@@ -11,9 +11,9 @@ from typing import Self
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from PIL import Image, UnidentifiedImageError
 
-from ppl_cnn.errors import ArgumentError, FileError, MismatchError, RunFolderError
+from ppl_cnn.data.image_files import read_pixels
+from ppl_cnn.errors import ArgumentError, MismatchError, RunFolderError
 from ppl_cnn.inference.runs.record import unit_folder
 from ppl_cnn.inference.runs.store import DAMAGE, open_draws
 from ppl_cnn.inference.sampling.starts.inversion import POINTS, STEPS, nearest_latent
@@ -187,7 +187,7 @@ class Photographs(_Pictures):
         Raises:
             FileError: a file is missing, or no image that can be read.
         """
-        return cls(tuple(_photograph(Path(path)) for path in paths))
+        return cls(tuple(read_pixels(Path(path)) for path in paths))
 
     def __str__(self) -> str:
         return f"image:{self.digest}"
@@ -208,17 +208,6 @@ class Photographs(_Pictures):
             return field
         rows, cols = unit.rows, unit.cols
         return field[:, rows.start : rows.stop, cols.start : cols.stop]
-
-
-def _photograph(path: Path) -> np.ndarray:
-    """The pixels (row, col, 3) of an image file."""
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except FileNotFoundError:
-        raise FileError(f"There is no image file {path} to start at.", path=path) from None
-    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError):
-        raise FileError(f"{path} is no image that can be read.", path=path) from None
 
 
 def _check_shape(holder: str, shape: tuple[int, ...], density: TiltedDensity) -> None:

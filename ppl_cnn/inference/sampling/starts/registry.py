@@ -1,5 +1,7 @@
 """The texts of starts, and the one place where they are parsed."""
 
+from pathlib import Path
+
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -56,12 +58,22 @@ def parse_start(text: str) -> Start:
         case "resample" if number is not None:
             return Resampled(number)
         case "image" if value:
-            return Photographs.read(value.split(","))
+            return Photographs.read(_files(value))
         case "run" if value:
             return FromRun(value)
         case "two-sided":
             return TwoSided(parse_start(value) if colon else Rto())
     raise unknown("start", text, FORMS)
+
+
+def _files(text: str) -> list[str]:
+    """The files between commas; names of files that exist may have commas themselves."""
+    parts, files = text.split(","), []
+    while parts:
+        joined = [",".join(parts[:count]) for count in range(1, len(parts) + 1)]
+        files.append(next((each for each in reversed(joined) if Path(each).is_file()), joined[0]))
+        del parts[: files[-1].count(",") + 1]
+    return files
 
 
 def as_start(given: str | Start | Float[Array | np.ndarray, "image row col channel"]) -> Start:

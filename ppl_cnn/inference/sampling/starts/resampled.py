@@ -14,6 +14,7 @@ from ppl_cnn.inference.sampling.resampling.proposals import latents
 from ppl_cnn.inference.sampling.resampling.scorer import at_once
 from ppl_cnn.inference.sampling.starts.start import Placed, Start, UnitChains
 from ppl_cnn.models.density import DensityParams, TiltedDensity
+from ppl_cnn.numeric import plain_fields
 
 DRAWS = 1000
 """Draws of the reference that are weighted, unless a number is given."""
@@ -38,6 +39,7 @@ class Resampled(Start):
     draws: int = DRAWS
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         if self.draws < 2:
             raise ArgumentError(
                 f"A start by resampling needs at least 2 draws of the reference, not {self.draws}.",

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
-from tqdm import tqdm
 
 from ppl_cnn.inference.sampling.keys import chain_keys
 from ppl_cnn.models.density import TiltedDensity
+from ppl_cnn.progress import Bar
 
 type Latents = Float[Array, "chain ..."]
 """Points z of a density's `latent_shape`; its image is `density.push(z)`."""
@@ -75,6 +75,16 @@ class Start(ABC):
             InputError: the start doesn't fit the density or the number of chains.
         """
 
+    def check(self, chains: int) -> None:  # noqa: B027
+        """Refuses a number of chains that can't start this way; known before anything is done.
+
+        Args:
+            chains: of each density.
+
+        Raises:
+            ArgumentError: the number doesn't fit.
+        """
+
     def latents(
         self,
         densities: Sequence[TiltedDensity],
@@ -92,12 +102,13 @@ class Start(ABC):
         Raises:
             InputError: the start doesn't fit the densities or the number of chains.
         """
+        self.check(settings.chains)
         latents = list[Latents]()
         gradients, notes = list[int](), list[dict[str, Any]]()
         keys = chain_keys(densities, settings.seed, settings.chains)
         total = len(densities) * settings.chains
         # Without miniters, a postfix that is set between two chains would not be shown.
-        with tqdm(
+        with Bar(
             total=total,
             desc="starts",
             unit="chain",

@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ppl_cnn.inference.training.dry_run import Need, size_text
+from ppl_cnn.inference.training.dry_run import Need
 from ppl_cnn.inference.training.execution import Execution
 from ppl_cnn.inference.training.generators.loop import Job
 from ppl_cnn.inference.training.generators.recipe import STAGES, GeneratorRecipe
 from ppl_cnn.inference.training.generators.step import initial_state, jitted_steps
 from ppl_cnn.inference.training.placement import data_mesh
+from ppl_cnn.machines.compiled import size_text
 
 
 def dry_run(recipe: GeneratorRecipe, execution: Execution | None = None) -> str:
@@ -62,4 +63,6 @@ def _need(job: Job, stage: str) -> Need:
     images = jax.ShapeDtypeStruct((n, *job.sizes.image_shape), jnp.uint8, sharding=rows)
     labels = jax.ShapeDtypeStruct((n,), jnp.int32, sharding=rows)
     step = jitted_steps(job.sizes, job.rules, stage=stage, mesh=mesh)[False]
-    return Need.of(step, (state, images, labels, key), parameters=state.params)
+    platform = mesh.devices.flat[0].platform
+    arguments = state, images, labels, key
+    return Need.of(step, arguments, parameters=state.params, platform=platform)

@@ -3,8 +3,9 @@
 
 import contextlib
 import json
+import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self, cast
@@ -18,9 +19,7 @@ from ppl_cnn.data import ImageSplit, open_split, training_batches
 from ppl_cnn.errors import MismatchError, UnknownNameError
 from ppl_cnn.files import write_aside
 from ppl_cnn.inference.runs.folder import RunFolder
-from ppl_cnn.inference.runs.provenance import session
 from ppl_cnn.inference.runs.record import versions
-from ppl_cnn.inference.training.checkpoints import Checkpoints, whole_steps
 from ppl_cnn.inference.training.execution import Execution
 from ppl_cnn.inference.training.generators.class_figures import class_figures
 from ppl_cnn.inference.training.generators.exhibits import exhibits_of
@@ -35,10 +34,11 @@ from ppl_cnn.inference.training.generators.step import (
     optimizers,
 )
 from ppl_cnn.inference.training.generators.wording import GeneratorWording
-from ppl_cnn.inference.training.monitoring.metrics import Metrics
-from ppl_cnn.inference.training.placement import BatchesAhead, data_mesh, local, put
+from ppl_cnn.inference.training.placement import data_mesh, local, put
+from ppl_cnn.inference.training.session import Session
 from ppl_cnn.models.generators.generator_folder import rounded, save_generator
 from ppl_cnn.models.generators.refined_flow import RefinedFlow
+from ppl_cnn.numeric import in_float32
 
 _LOOKS = 2000
 """Draws, and images, by which a generator is tested within a stage."""
@@ -46,6 +46,7 @@ _COMPARED = 10_000
 """Draws, and images, by which it is tested at the end."""
 
 
+@in_float32
 def train_generator(
     recipe: GeneratorRecipe,
     *,
@@ -81,20 +82,17 @@ def train_generator(
     """
     out, execution = Path(out), execution or Execution()
     job = Job.prepare(recipe, execution, judge)
-    writes = jax.process_index() == 0
+    if jax.process_index() == 0:
+        print(job.images.summary(), file=sys.stderr)
     config = {"kind": "generator", **recipe.record()}
-    with RunFolder.claim(out, config, command, writer=writes) as folder:
+    with RunFolder.claim(out, config, command, writer=jax.process_index() == 0) as folder:
         if (out / "generator.json").is_file():
-            return cast(dict[str, Any], json.loads((out / "generator.json").read_text()))
+            return cast(dict[str, Any], json.loads((out / "generator.json").read_text("utf-8")))
         with Training.begun(job, execution, out) as training:
-            if writes:
-                earlier = folder.record.get("sessions", [])
-                now = session(int(training.state.step), command)
-                data = {"name": job.images.name, "identity": job.images.identity}
-                folder.update(data={**data, "images": len(job.images)}, sessions=[*earlier, now])
-            for stage in range(int(training.state.stage), len(STAGES)):
+            training.session.record(folder, command, job.data_record())
+            for stage in range(int(training.session.state.stage), len(STAGES)):
                 training.run_stage(stage)
-            training.checkpoints.close()
+            training.session.checkpoints.close()
             return publish(training, out, command=command)
 
 
@@ -136,6 +134,11 @@ class Job(NamedTuple):
         rules = optimizers(recipe, steps)
         return cls(recipe, sizes, images, held_out, judge, epoch, steps, rules)
 
+    def data_record(self) -> dict[str, Any]:
+        """Which images the run learns from."""
+        images = self.images
+        return {"name": images.name, "identity": images.identity, "images": len(images)}
+
     def batches(self) -> Any:
         """The endless batches of this process."""
         return training_batches(
@@ -154,71 +157,44 @@ class Training:
     """A run under way."""
 
     job: Job
-    execution: Execution
     mesh: Mesh
     key: PRNGKeyArray
-    state: GeneratorState
-    loader: BatchesAhead
-    checkpoints: Checkpoints
-    metrics: Metrics
+    session: Session[GeneratorState]
 
     @classmethod
     @contextmanager
     def begun(cls, job: Job, execution: Execution, out: Path) -> Iterator[Self]:
-        """The run at its last checkpoint, or at its start if it has none.
-
-        What is being written when the block ends or fails is written to its end.
-        """
+        """The run at its last checkpoint, or at its start if it has none; see `Session.begun`."""
         mesh, key = data_mesh(), jax.random.key(job.recipe.seed)
         state = initial_state(job.sizes, job.rules, jax.random.fold_in(key, 0))
-        loader = BatchesAhead(job.batches(), mesh)
-        with ExitStack() as closing:
-            checkpoints = Checkpoints(out / "checkpoints", execution.keep)
-            closing.callback(checkpoints.wait)
-            state = checkpoints.restore(_everywhere(state, mesh), loader)
-            metrics = Metrics(
-                out,
-                batch_size=job.recipe.batch_size,
-                step=int(state.step),
-                total=sum(job.steps),
-                wording=GeneratorWording(),
-            )
-            closing.enter_context(metrics)
-            steps_key = jax.random.fold_in(key, 1)
-            yield cls(job, execution, mesh, steps_key, state, loader, checkpoints, metrics)
+        with Session.begun(
+            _everywhere(state, mesh),
+            job.batches(),
+            out,
+            execution=execution,
+            mesh=mesh,
+            batch_size=job.recipe.batch_size,
+            total=sum(job.steps),
+            wording=GeneratorWording(),
+        ) as session:
+            yield cls(job, mesh, jax.random.fold_in(key, 1), session)
 
     def run_stage(self, stage: int) -> None:
         """Runs a stage from where it stands to its end."""
-        if stage > self.state.stage:
-            self.state = _everywhere(next_stage(local(self.state, self.mesh)), self.mesh)
-        name = STAGES[stage]
+        session = self.session
+        if stage > session.state.stage:
+            session.state = _everywhere(next_stage(local(session.state, self.mesh)), self.mesh)
+        name, began = STAGES[stage], int(session.state.began)
         steps = jitted_steps(self.job.sizes, self.job.rules, stage=name, mesh=self.mesh)
-        number, end = int(self.state.step), int(self.state.began) + self.job.steps[stage]
-        before: Any = None
-        while number < end:
-            if name == "adversarial" and self._test_is_due(number):
-                self.test(number)
-            number += 1
-            with whole_steps(number) as stopping:
-                step = steps[number % PENALTY_STEPS == 0]
-                self.state, info = step(self.state, *next(self.loader), self.key)
-                # One step works and one waits: batches must not pile up on the devices.
-                jax.block_until_ready(before)
-                before = info["loss"]
-                self.metrics.add(number, name, info)
-                if number % self.execution.checkpoint_every == 0 or stopping():
-                    self._save(number)
-                if stopping():
-                    self.checkpoints.wait()
-        self._save(number)
-        self.metrics.say(self.job.images.damage())
+        while session.number < began + self.job.steps[stage]:
+            if name == "adversarial" and session.test_is_due(self.job.epoch, began):
+                self.test()
+            session.take(steps[(session.number + 1) % PENALTY_STEPS == 0], self.key, name)
+        session.save()
+        session.metrics.say(self.job.images.damage())
 
-    def test(self, number: int) -> None:
-        """Compares a few draws with images, and notes the figures.
-
-        Args:
-            number: steps taken.
-        """
+    def test(self) -> None:
+        """Compares a few draws with images, and notes the figures."""
         if self.job.judge is None:
             return
         found = figures_of(
@@ -229,22 +205,13 @@ class Training:
             images=self.job.images,
             count=_LOOKS,
         )
-        self.metrics.add_result(number, "adversarial", found)
+        self.session.metrics.add_result(self.session.number, "adversarial", found)
 
     def result(self) -> dict[str, Any]:
         """The generator's weights as they stand: the flow's, and averages of the others."""
-        state = local(self.state, self.mesh)
+        state = local(self.session.state, self.mesh)
         flow = {k: v for k, v in state.params.items() if k.startswith("flow.")}
         return {**flow, **state.average}
-
-    def _save(self, number: int) -> None:
-        # Lines up to the checkpoint must be there when a resumed run needs them.
-        self.metrics.flush()
-        self.checkpoints.save(number, self.state, self.loader)
-
-    def _test_is_due(self, number: int) -> bool:
-        every = self.execution.evaluate_every * self.job.epoch
-        return every > 0 and number > int(self.state.began) and number % every == 0
 
 
 def publish(training: Training, out: Path, *, command: str) -> dict[str, Any]:

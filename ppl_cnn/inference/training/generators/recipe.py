@@ -10,6 +10,7 @@ from ppl_cnn.data import DATA_SETS
 from ppl_cnn.data.augmentation import PARTS, Augmentation
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.training.stages import Length
+from ppl_cnn.numeric import plain_fields
 
 STAGES = ("autoencoder", "flow", "adversarial")
 """The stages in their order; `objectives` says what each minimises."""
@@ -67,6 +68,7 @@ class GeneratorRecipe:
     """Seed of weights, data order and noise: the same seed gives the same bits."""
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         rates = ("autoencoder_rate", "flow_rate", "refiner_rate", "critic_rate")
         checks: dict[str, tuple[bool, str]] = {
             "batch_size": (

@@ -1,6 +1,5 @@
 """What the metrics of a classifier's training say: of its steps and of its tests."""
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -14,13 +13,10 @@ from ppl_cnn.inference.training.step import StepInfo
 class ClassifierWording(NamedTuple):
     """The `Wording` of a classifier's training.
 
-    A step's line has loss, its lower bound, ESS, norms of gradient, parameters and update; every
-    `DETAILS_EVERY` steps also the ESS of each class and the norms of each layer. A test's line has
-    the result of `evaluate`.
+    A step's line has loss, its lower bound, ESS, what separation leaves of it, norms of gradient,
+    parameters and update; every `DETAILS_EVERY` steps also the ESS of each class and the norms of
+    each layer. A test's line has the result of `evaluate`.
     """
-
-    reference: int
-    """Scores in the generative loss's sum: images of a batch, and the bank's rows."""
 
     def line(self, step: int, stage: Stage, info: StepInfo) -> dict[str, Any]:
         """The numbers of a step.
@@ -33,8 +29,9 @@ class ClassifierWording(NamedTuple):
         line = {
             "stage": stage.objective,
             "loss": float(info.loss),
-            "bound": (stage.share - 1) * math.log(self.reference),
+            "bound": float(info.bound),
             "ess": float(info.ess),
+            "separated_ess": float(info.separated_ess),
             "gradient_norm": _norm(info.gradient),
             "parameter_norm": _norm(info.parameters),
             "update_norm": _norm(info.update),
@@ -47,9 +44,10 @@ class ClassifierWording(NamedTuple):
         return line
 
     def step(self, line: Mapping[str, Any]) -> str:
-        """Loss, its bound, and ESS."""
+        """Loss and ESS, with their values at separation."""
         bound = f" (at least {line['bound']:.2f})" if line["bound"] else ""
-        return f"loss {line['loss']:.3f}{bound}, ESS {line['ess']:.1f}"
+        ess = f"ESS {line['ess']:.1f} ({line['separated_ess']:.1f} at separation)"
+        return f"loss {line['loss']:.3f}{bound}, {ess}"
 
     def test(self, result: Mapping[str, float]) -> str:
         """All of `describe_error`."""

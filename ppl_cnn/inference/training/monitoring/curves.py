@@ -33,24 +33,7 @@ def draw_curves(folder: Path) -> None:
             tests.append(line)
     figure = Figure(figsize=(10, 6.5), layout="constrained")
     (loss, ess), (error, norms) = figure.subplots(2, 2, sharex=True)
-    for part in _stages(steps):
-        colour = _COLOURS.get(part[0]["stage"], _OTHER)
-        loss.plot(*_curve(part, "loss"), color=colour, label=part[0]["stage"])
-        bound = part[0]["bound"]
-        if bound:
-            ends = [part[0]["step"], part[-1]["step"]]
-            loss.plot(ends, [bound] * 2, "--", color=colour, lw=1, label=f"bound {bound:.2f}")
-        ess.plot(*_curve(part, "ess"), color=colour)
-    detailed = [line for line in steps if "class_ess" in line]
-    if detailed:
-        ess.fill_between(
-            [line["step"] for line in detailed],
-            [min(line["class_ess"]) for line in detailed],
-            [max(line["class_ess"]) for line in detailed],
-            color="0.85",
-            label="least to largest class",
-        )
-        ess.legend(frameon=False)
+    _draw_objectives(loss, ess, steps)
     for key, label, colour in (
         ("test_error", "top-1", "black"),
         ("test_error_without_alpha", "top-1, without alpha", "0.6"),
@@ -71,15 +54,36 @@ def draw_curves(folder: Path) -> None:
     ess.set(ylabel="effective sample size", yscale="log")
     error.set(ylabel="test error, % (bars: standard error)", xlabel="step", ylim=(0, None))
     norms.set(ylabel="norm", yscale="log", xlabel="step")
-    for axes in (loss, error, norms):
-        axes.legend(frameon=False)
     for axes in figure.axes:
+        axes.legend(frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
         for before, after in pairwise(_stages(steps)):
             axes.axvline((before[-1]["step"] + after[0]["step"]) / 2, color="0.8", lw=0.8)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=110)
     write_aside(folder / "curves.png", picture.getvalue())
+
+
+def _draw_objectives(loss: Any, ess: Any, steps: list[dict[str, Any]]) -> None:
+    """Loss and effective sample size of each stage, dashed where the classes are separated."""
+    for part in _stages(steps):
+        colour = _COLOURS.get(part[0]["stage"], _OTHER)
+        loss.plot(*_curve(part, "loss"), color=colour, label=part[0]["stage"])
+        bounds = [line["bound"] for line in part]
+        if any(bounds):
+            label = f"bound, {np.mean(bounds):.2f} on average"
+            loss.plot(*_curve(part, "bound"), "--", color=colour, lw=1, label=label)
+        ess.plot(*_curve(part, "ess"), color=colour)
+        ess.plot(*_curve(part, "separated_ess"), "--", color=colour, lw=1)
+    detailed = [line for line in steps if "class_ess" in line]
+    ess.fill_between(
+        [line["step"] for line in detailed],
+        [min(line["class_ess"]) for line in detailed],
+        [max(line["class_ess"]) for line in detailed],
+        color="0.85",
+        label="least to largest class",
+    )
+    ess.plot([], "--", color="0.3", lw=1, label="at separation")
 
 
 def _stages(steps: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:

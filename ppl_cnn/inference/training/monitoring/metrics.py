@@ -11,11 +11,11 @@ from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
 
 import jax
-from tqdm import tqdm
 
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.files import write_aside
 from ppl_cnn.inference.training.monitoring.events import Events
+from ppl_cnn.progress import Bar
 
 FLUSH_EVERY = 20
 """Steps between two transfers of metrics from the device: the only ones in the loop."""
@@ -86,7 +86,7 @@ class Metrics:
         if jax.process_index() == 0:
             write_aside(self._path, "".join(kept).encode())
             self._events = Events(folder / "tensorboard", step)
-        self._bar = tqdm(
+        self._bar = Bar(
             total=total,
             initial=step,
             disable=self._events is None,
@@ -164,7 +164,7 @@ class Metrics:
         Args:
             step: its last step.
             stage: the stage's name.
-            ess: the smoothed ESS of its weights, in images.
+            ess: the smoothed ESS of its weights, as a multiple of what separation leaves.
         """
         self.flush()
         self._write([{"step": step, "stage": stage, "switched_at_ess": ess}])
@@ -172,11 +172,11 @@ class Metrics:
     def _standing(self) -> str:
         """The last test's result and the time left."""
         left = self._pace.seconds_left()
-        return f"{self._tested}{'?' if left is None else tqdm.format_interval(left)} left"
+        return f"{self._tested}{'?' if left is None else Bar.format_interval(left)} left"
 
     def _write(self, lines: list[dict[str, Any]]) -> None:
         if self._events:
-            with open(self._path, "a") as file:
+            with open(self._path, "a", encoding="utf-8") as file:
                 file.writelines(json.dumps(line) + "\n" for line in lines)
             self._events.add(lines)
 
@@ -239,7 +239,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     if not path.exists():
         return
-    with open(path) as file:
+    with open(path, encoding="utf-8") as file:
         for text in file:
             try:
                 yield text, json.loads(text)

@@ -56,7 +56,7 @@ def test_a_linear_response_has_known_weights_and_draws():
     # What the store keeps of q and of the heaviest proposals are proposals.
     heaviest = tree["heaviest/image"].values.reshape(-1, SLOPE.size) @ SLOPE.ravel() / TEMPERATURE
     np.testing.assert_allclose(heaviest, np.sort(weights.tilts)[: -len(heaviest) - 1 : -1], 1e-4)
-    assert abs(tree["reference/image"].values.std() - SIGMA) < 4 * SIGMA / math.sqrt(2 * 32 * 12)
+    assert abs(tree["prior/image"].values.std() - SIGMA) < 4 * SIGMA / math.sqrt(2 * 32 * 12)
 
 
 def curved(image):
@@ -158,7 +158,7 @@ def test_units_share_proposals_and_passes(tmp_path):
     sample_to(densities[1:], settings, tmp_path / "one", draws=6, **QUIET)
     both = open_draws(tmp_path / "both" / unit_folder(str(units[1])) / "draws.zarr")
     one = open_draws(tmp_path / "one" / "draws.zarr")
-    for name in ("weights/tilt", "reference/image"):
+    for name in ("weights/tilt", "prior/image"):
         np.testing.assert_allclose(both[name].values, one[name].values, rtol=1e-4, atol=1e-4)
 
 

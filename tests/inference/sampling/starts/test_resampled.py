@@ -43,6 +43,7 @@ def test_starts_are_draws_of_the_density_each_of_its_own():
     assert started.gradients == [0]
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_half_of_the_chains_start_there(tmp_path):
     out = tmp_path / "run"
     given = {"chains": 4, "draws": 12, "warmup": 5, "start": "two-sided:resample:500", "out": out}

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 
 import jax
 import numpy as np
@@ -11,8 +12,9 @@ from ppl_cnn.inference.training.execution import Execution
 from ppl_cnn.inference.training.generators import loop
 from ppl_cnn.inference.training.generators.dry_run import dry_run
 from ppl_cnn.inference.training.generators.figures import Judge
-from ppl_cnn.inference.training.generators.loop import Training, train_generator
+from ppl_cnn.inference.training.generators.loop import train_generator
 from ppl_cnn.inference.training.generators.recipe import GeneratorRecipe
+from ppl_cnn.inference.training.session import Session
 from ppl_cnn.models.generators.loading import load_generator
 
 RECIPE = GeneratorRecipe(
@@ -23,6 +25,17 @@ RECIPE = GeneratorRecipe(
     adversarial="6steps",
     batch_size=32,
 )
+SMALL = {"hidden": (24, 32), "couplings": 2, "coupling_width": 12, "channels": (8, 8)}
+"""Sizes of a generator whose programs compile in little time."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_generator():
+    """Its figures are of few draws as well."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "RefinedFlow", partial(loop.RefinedFlow, **SMALL))
+        patch.setattr(loop, "_COMPARED", 500)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -66,20 +79,20 @@ def test_its_page_shows_draws_and_their_nearest_images(whole):
 )
 def test_a_stopped_run_resumes_to_the_same_bits(whole, tmp_path, monkeypatch, stop):
     out, execution = tmp_path / "run", Execution(checkpoint_every=1, evaluate_every=0)
-    save = Training._save
+    save = Session.save
 
     class StoppedError(Exception):
         pass
 
-    def stopping(self, number):
-        save(self, number)
-        if number == stop:
+    def stopping(self):
+        save(self)
+        if self.number == stop:
             raise StoppedError
 
-    monkeypatch.setattr(loop.Training, "_save", stopping)
+    monkeypatch.setattr(Session, "save", stopping)
     with pytest.raises(StoppedError):
         train_generator(RECIPE, out=out, execution=execution)
-    monkeypatch.setattr(loop.Training, "_save", save)
+    monkeypatch.setattr(Session, "save", save)
     train_generator(RECIPE, out=out, execution=execution)
     assert (out / "weights.safetensors").read_bytes() == (
         whole / "weights.safetensors"
@@ -97,10 +110,13 @@ def test_two_devices_train_to_the_same_weights_up_to_rounding(whole, tmp_path):
     code = f"""
 import jax
 jax.config.update("jax_num_cpu_devices", 2)
+from functools import partial
 from ppl_cnn.inference.training.execution import Execution
+from ppl_cnn.inference.training.generators import loop
 from ppl_cnn.inference.training.generators.loop import train_generator
 from ppl_cnn.inference.training.generators.recipe import GeneratorRecipe
 assert jax.device_count() == 2
+loop.RefinedFlow = partial(loop.RefinedFlow, **{SMALL!r})
 train_generator({RECIPE!r}, out={str(tmp_path / "two")!r}, execution=Execution(evaluate_every=0))
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

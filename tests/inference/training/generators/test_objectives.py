@@ -1,4 +1,4 @@
-from functools import partial
+from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -48,20 +48,20 @@ def images(seed, n=2 * GROUP):
     return (255 * kinds * rng.uniform(0.6, 1, (n, 1, 1)))[..., None].astype(np.uint8)
 
 
-def run(state, rules, stage, steps):
-    step = jax.jit(
-        partial(
-            training_step,
-            sizes=SIZES,
-            rules=rules,
-            stage=stage,
-            penalty=False,
-            mesh=data_mesh(),
-        )
-    )
-    labels, losses = np.zeros(2 * GROUP, np.int32), []
+LABELS = np.zeros(2 * GROUP, np.int32)
+
+
+@pytest.fixture(scope="module")
+def compiled(rules):
+    """A function of a stage to its step, compiled once."""
+    fixed = {"sizes": SIZES, "rules": rules, "penalty": False, "mesh": data_mesh()}
+    return lru_cache(lambda stage: jax.jit(partial(training_step, stage=stage, **fixed)))
+
+
+def run(state, step, steps):
+    losses = []
     for number in range(steps):
-        state, info = step(state, images(number), labels, KEY)
+        state, info = step(state, images(number), LABELS, KEY)
         losses.append(float(info["loss"]))
     return state, losses
 
@@ -82,17 +82,17 @@ def test_the_latent_s_divergence_is_the_gaussian_closed_form(begun):
     assert (jnp.abs(ratio.mean(axis=0) - kl) < 5 * error + 1e-4).all()
 
 
-def test_each_stage_learns_and_changes_its_own_networks_alone(begun, rules):
+def test_each_stage_learns_and_changes_its_own_networks_alone(begun, compiled):
     state = begun
     for stage, fall in (("autoencoder", 1.0), ("flow", 0.3)):
-        after, losses = run(state, rules, stage, 300)
+        after, losses = run(state, compiled(stage), 300)
         assert np.mean(losses[-20:]) < np.mean(losses[:20]) - fall
         for layer, weights in state.params.items():
             changes = layer.partition(".")[0] in TRAINED[stage]
             moved = bool(jnp.abs(after.params[layer]["weight"] - weights["weight"]).max() > 0)
             assert moved == changes, layer
         state = next_stage(after)
-    after, _ = run(state, rules, "adversarial", 70)
+    after, _ = run(state, compiled("adversarial"), 70)
     moved = {
         layer.partition(".")[0]
         for layer, weights in state.params.items()
@@ -102,9 +102,9 @@ def test_each_stage_learns_and_changes_its_own_networks_alone(begun, rules):
     assert set(after.average) == set(networks_of(after.params, "refiner"))
 
 
-def test_the_critic_learns_to_tell_noise_from_images_before_the_refiner_moves(begun, rules):
+def test_the_critic_learns_to_tell_noise_from_images_before_the_refiner_moves(begun, compiled):
     state = next_stage(next_stage(begun))
-    after, _ = run(state, rules, "adversarial", 60)
+    after, _ = run(state, compiled("adversarial"), 60)
     np.testing.assert_array_equal(
         after.params["refiner.high1"]["weight"], state.params["refiner.high1"]["weight"]
     )
@@ -137,19 +137,11 @@ def test_the_penalty_is_the_squared_gradient_at_real_images():
     np.testing.assert_allclose(with_it - without, expected, rtol=1e-4)
 
 
-def test_a_step_that_is_not_finite_changes_nothing(begun, rules):
+def test_a_step_that_is_not_finite_changes_nothing(begun, compiled):
     broken = begun._replace(params={**begun.params, "encoder.0": {
         name: x * jnp.nan for name, x in begun.params["encoder.0"].items()
     }})  # fmt: skip
-    step = partial(
-        training_step,
-        sizes=SIZES,
-        rules=rules,
-        stage="autoencoder",
-        penalty=False,
-        mesh=data_mesh(),
-    )
-    after, info = step(broken, jnp.asarray(images(0)), jnp.zeros(32, jnp.int32), KEY)
+    after, info = compiled("autoencoder")(broken, images(0), LABELS, KEY)
     assert not np.isfinite(info["loss"])
     np.testing.assert_array_equal(
         after.params["decoder.0"]["weight"], begun.params["decoder.0"]["weight"]

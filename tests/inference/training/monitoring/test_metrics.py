@@ -21,6 +21,7 @@ from ppl_cnn.inference.training.monitoring.metrics import (
     Pace,
     read_lines,
 )
+from ppl_cnn.inference.training.networks.declared import DeclaredTrainable
 from ppl_cnn.inference.training.placement import data_mesh
 from ppl_cnn.inference.training.recipe import Recipe
 from ppl_cnn.inference.training.stages import Stage
@@ -52,7 +53,9 @@ def info(step, loss=None):
     norms = {"conv1": jnp.float32(3 * step), "fc4": jnp.float32(4 * step)}
     return StepInfo(
         jnp.float32(1 / step if loss is None else loss),
+        jnp.float32(-2.25 if step <= 150 else 0),
         jnp.float32(step),
+        jnp.float32(step / 2),
         jnp.arange(1.0, 4.0) * step,
         norms,
         {layer: 2 * norm for layer, norm in norms.items()},
@@ -61,7 +64,7 @@ def info(step, loss=None):
 
 
 def metrics_of(folder, step=0):
-    return Metrics(folder, batch_size=64, step=step, total=TOTAL, wording=ClassifierWording(64))
+    return Metrics(folder, batch_size=64, step=step, total=TOTAL, wording=ClassifierWording())
 
 
 def record(folder, first=0, last=TOTAL, test_at=(100,)):
@@ -94,7 +97,8 @@ def test_each_step_has_a_line(tmp_path):
         step = line["step"]
         assert line["loss"] == pytest.approx(1 / step)
         assert line["ess"] == step
-        assert line["bound"] == pytest.approx(-np.log(64) if step <= 150 else 0)
+        assert line["bound"] == (-2.25 if step <= 150 else 0)
+        assert line["separated_ess"] == step / 2
         assert line["gradient_norm"] == pytest.approx(5 * step)  # of (3, 4)
         assert line["parameter_norm"] == pytest.approx(10 * step)
         assert line["update_norm"] == pytest.approx(2.5 * step)
@@ -224,13 +228,14 @@ def test_a_step_reports_norms_and_the_ess_of_each_class(random_params, objective
     recipe = Recipe.read("lenet")
     (stage,) = Stage.parse_all(f"{objective}:1", 0.5, "constant")
     rule, key = optimizer(recipe, stage, 10), jax.random.key(1)
-    state = initial_state(LENET, recipe, rule=rule, key=key)._replace(params=params)
+    network = DeclaredTrainable(LENET)
+    state = initial_state(network, recipe, rule=rule, key=key)._replace(params=params)
     batch = next(iter(batches(open_split("fashion-embedded", "train"), 40)))
     images, labels = jnp.asarray(batch["image"]), jnp.asarray(batch["label"])
     step = jax.jit(
         partial(
             training_step,
-            network=LENET,
+            network=network,
             recipe=recipe,
             stage=stage,
             rule=rule,
@@ -256,6 +261,10 @@ def test_a_step_reports_norms_and_the_ess_of_each_class(random_params, objective
     ess = 1 / (W**2).sum(0)
     np.testing.assert_allclose(told.class_ess, ess, rtol=1e-3)
     assert told.ess == pytest.approx(ess[batch["label"]].mean(), rel=1e-3)
+    counts = np.bincount(batch["label"], minlength=10)
+    assert told.separated_ess == pytest.approx(np.sum(counts**2) / 40)
+    entropy = -sum(c / 40 * np.log(c / 40) for c in counts if c)
+    assert told.bound == pytest.approx(-entropy if objective == "generative" else 0, rel=1e-5)
     # The loss's own gradient, without the weight decay, by autodiff of the whole batch at once.
     gradient = jax.jit(
         jax.grad(

@@ -1,0 +1,19 @@
+from ppl_cnn.inference.report.parts.facts import advice_html, density_text
+
+
+def test_advice_names_options_for_a_command_and_arguments_for_python():
+    text = "It is < 1: use `warmup=400`, or a larger `target_accept`."
+    by_command = advice_html(text, {"command": "python -m ppl_cnn.sample --unit conv5:12"})
+    assert "<code>--warmup 400</code>" in by_command
+    assert "<code>--target-accept</code>" in by_command
+    assert "It is &lt; 1" in by_command
+    for record in ({"command": "ppl_cnn.draw"}, {"command": "ppl_cnn.evidence"}, {}):
+        in_python = advice_html(text, record)
+        assert "<code>warmup=400</code>" in in_python
+        assert "<code>target_accept</code>" in in_python
+
+
+def test_an_unknown_density_is_described_without_inventing():
+    said = density_text({})
+    assert "T = ?" in said
+    assert "q = ?" in said
