@@ -80,7 +80,12 @@ class SampleOptions(DensityOptions):
     """Transitions at the start that adapt the kernel. They are not kept."""
     thin: int = 1
     """Transitions per kept draw."""
-    target_accept: float = 0.8
+    target_accept: Annotated[
+        float | None,
+        tyro.conf.arg(
+            metavar="FLOAT", help_behavior_hint="(default: the kernel's, 0.65 for split, else 0.8)"
+        ),
+    ] = None
     """Mean acceptance probability that the step size is adapted to."""
     side_by_side: int | None = None
     """Largest number of units sampled in one batch; by default as many as fit into about 4 GB."""

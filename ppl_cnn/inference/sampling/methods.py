@@ -108,7 +108,7 @@ def settings_for(
         chains=chains,
         warmup=warmup,
         thin=thin,
-        target_accept=method.target_accept_prob if target_accept is None else target_accept,
+        target_accept=target_accept,
         seed=seed,
         start=start,
     )

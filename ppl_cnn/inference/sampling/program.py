@@ -360,7 +360,7 @@ class Program:
             return summed / self._sampling.chains
 
         feedback = jax.tree.map(pooled, self.kernel.feedback(states))
-        tuning = tuning.update(feedback, self._sampling.target_accept)
+        tuning = tuning.update(feedback, self._sampling.acceptance)
         current = tuning.current(tuning.step.transitions >= self._sampling.warmup)
         each = jax.tree.map(lambda leaf: leaf[members], current)
         return Chains(self.kernel.retuned(states, each), tuning)
