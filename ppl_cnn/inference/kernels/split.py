@@ -18,7 +18,6 @@ from ppl_cnn.inference.kernels.trajectory import (
     metropolis,
 )
 
-
 TARGET_ACCEPT = 0.65
 """Under a strong tilt the kinks of ReLU and max-pooling make the energy's error grow like the step,
 not like its square, so that longer steps pay that accept less often."""
@@ -29,9 +28,9 @@ class Split(TiltKernel[ChainState]):
 
     The angle of a trajectory with several steps is jittered over 0.5 to 1.5 times the adapted one,
     by the van der Corput sequence of the transition's number: chains side by side have the same
-    angle and needn't wait for each other. The warmup adapts step size and angle (`adaptation.Tuning`). With `MCMC.run`
-    give `init_params`: an array or a tree of arrays, with a leading axis if there are several
-    chains.
+    angle and needn't wait for each other. The warmup adapts step size and angle
+    (`adaptation.Tuning`). With `MCMC.run` give `init_params`: an array or a tree of arrays, with a
+    leading axis if there are several chains.
 
     Args:
         tilt: g, a function of z (an array or a tree of arrays) and of the arguments that `run`

@@ -138,13 +138,15 @@ class Program:
         return replace(position, chains=Chains._make(chains), block=block)
 
     def _start(self, params: DensityParams, keys: Array, z: Array | None = None) -> Chains:
-        def begin(params: DensityParams, key: Array, z: Array | None) -> State:
+        def begin(params: DensityParams, key: Array, z: Array | None, chain: Array) -> State:
             key_start, key_chain = jax.random.split(key)
             if z is None:
                 z = jax.random.normal(key_start, self._density.latent_shape)
-            return self.kernel.start(key_chain, z, params)
+            return self.kernel.numbered(self.kernel.start(key_chain, z, params), chain)
 
-        states = jax.vmap(begin, in_axes=(self.placement.axes, 0, 0))(params, keys, z)
+        numbers = jnp.arange(len(keys)) % self._sampling.chains
+        axes = (self.placement.axes, 0, 0, 0)
+        states = jax.vmap(begin, in_axes=axes)(params, keys, z, numbers)
         each = jax.tree.map(lambda leaf: leaf[:: self._sampling.chains], states)
         # A Python number's weak type isn't stored: the block would be another program later.
         chains: Chains = jax.tree.map(

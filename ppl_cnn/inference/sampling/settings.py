@@ -55,6 +55,7 @@ class Sampling:
         """The settings as the run's record has them; equal records give equal draws."""
         return {
             "kernel": str(self.kernel),
+            **({} if self.kernel.is_exact else {"approximate": True}),
             "chains": self.chains,
             "warmup": self.warmup,
             "thin": self.thin,

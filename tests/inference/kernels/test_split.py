@@ -164,8 +164,10 @@ def test_a_quarter_turn_of_a_linear_tilt_is_an_independent_draw():
     """It forgets z: p = N(b, I), and what is drawn is b plus the momentum."""
     z = 100 * jax.random.normal(jax.random.key(0), (3,))
     start = at(lambda z: SLOPE @ z, z)
-    turn = partial(metropolis, lambda z: SLOPE @ z, start, step_size=math.pi / 2, steps=1)
-    moved = jax.vmap(lambda key: turn(key=key))(jax.random.split(jax.random.key(1), 4000))
+    quarter, one = jnp.asarray(math.pi / 2), jnp.asarray(1)
+    moved = jax.vmap(lambda key: metropolis(lambda z: SLOPE @ z, start, key, quarter, one))(
+        jax.random.split(jax.random.key(1), 4000)
+    )
     np.testing.assert_allclose(moved.acceptance, 1.0, atol=1e-3)
     draws = np.asarray(moved.point.z, np.float64)
     # The largest of nine standard normal errors exceeds 4 with probability 6e-4.
