@@ -291,7 +291,8 @@ def _efficiency(
     seconds = record.get("seconds", {}).get("sampling", 0)
     gradients = record.get("gradients", {}).get("sampling", 0)
     passes = int(stats["forward_passes"].sum()) if "forward_passes" in stats else None
-    cost = gradients + FORWARD_COST * (passes or 0)
+    views = record.get("config", {}).get("warps", 1)
+    cost = gradients + FORWARD_COST * views * (passes or 0)
     return Efficiency(
         draws / seconds if seconds else None,
         gradients / seconds if gradients and seconds else None,

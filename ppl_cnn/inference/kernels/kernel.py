@@ -106,6 +106,18 @@ class Kernel(ABC):
             argument="kernel",
         )
 
+    def check_acceptance(self, name: str, value: float) -> None:
+        """Refuses a mean acceptance probability that the step size can't be adapted to.
+
+        Args:
+            name: the argument's name.
+            value: the probability.
+
+        Raises:
+            ArgumentError: it is not between 0 and 1, or not in the kernel's own range.
+        """
+        check_acceptance(name, value)
+
     @property
     def replicas(self) -> int:
         """How many latents a chain moves at once."""

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.kernels.adaptation import Tuned
 from ppl_cnn.inference.kernels.chain_state import ChainState, first_chain
 from ppl_cnn.inference.kernels.kernel import Statistic, Transition, check_positive, with_settings
@@ -41,7 +42,8 @@ class Langevin(TiltKernel[ChainState]):
 
     Args:
         tilt: g, as `Split` takes it.
-        target_accept_prob: mean probability of acceptance that the step is adapted to.
+        target_accept_prob: mean probability of acceptance that the step is adapted to, above 0.5:
+            chains at half the step would make up half by themselves while the others overflow.
         step_size: h in radians at the start of adaptation, or for good without warmup; from a
             quarter turn on, all are a quarter turn.
 
@@ -70,6 +72,16 @@ class Langevin(TiltKernel[ChainState]):
         super().__init__(tilt, target_accept_prob=target_accept_prob)
         check_positive("step_size", step_size)
         self._step_size = step_size
+
+    def check_acceptance(self, name: str, value: float) -> None:
+        """Refuses a mean that the chains at half the step could reach alone."""
+        super().check_acceptance(name, value)
+        if value <= 0.5:
+            raise ArgumentError(
+                f"`{name}` must be above 0.5 for kernel langevin, whose errors grow without end at "
+                f"long steps, not {value}.",
+                argument=name,
+            )
 
     def __str__(self) -> str:
         """`langevin`, with the step if it is not the default."""

@@ -255,7 +255,7 @@ class Program:
         seconds["compile"] += self._compiling
         self._compiling = 0.0
         steps = np.asarray(call.told.steps, np.int64).reshape(len(self.densities), -1)
-        evaluated = (steps.sum(axis=1) + before.gradients[phase]).tolist()
+        evaluated = (self._density.views * steps.sum(axis=1) + before.gradients[phase]).tolist()
         gradients = {**before.gradients, phase: evaluated}
         return replace(call.position, gradients=gradients, seconds=seconds)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ppl_cnn.errors import ArgumentError
-from ppl_cnn.inference.kernels.kernel import Kernel, check_acceptance
+from ppl_cnn.inference.kernels.kernel import Kernel
 from ppl_cnn.inference.kernels.split import Split
 from ppl_cnn.inference.sampling.starts.drawn import Prior
 from ppl_cnn.inference.sampling.starts.start import Start
@@ -41,7 +41,7 @@ class Sampling:
         plain_fields(self)
         for name in ("chains", "warmup", "thin"):
             check_count(name, getattr(self, name))
-        check_acceptance("target_accept", self.acceptance)
+        self.kernel.check_acceptance("target_accept", self.acceptance)
         check_seed(self.seed)
         self.start.check(self.chains)
 
