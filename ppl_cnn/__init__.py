@@ -27,9 +27,12 @@ from ppl_cnn.errors import (
 if TYPE_CHECKING:
     from ppl_cnn.inference.diagnostics.diagnose import Diagnosis as Diagnosis
     from ppl_cnn.inference.diagnostics.diagnose import diagnose as diagnose
+    from ppl_cnn.inference.kernels.blackjax_kernels import BlackJAX as BlackJAX
     from ppl_cnn.inference.kernels.isir import ISIR as ISIR
+    from ppl_cnn.inference.kernels.langevin import Langevin as Langevin
     from ppl_cnn.inference.kernels.numpyro_kernels import HMC as HMC
     from ppl_cnn.inference.kernels.numpyro_kernels import NUTS as NUTS
+    from ppl_cnn.inference.kernels.numpyro_kernels import ExternalKernel as ExternalKernel
     from ppl_cnn.inference.kernels.split import Split as Split
     from ppl_cnn.inference.kernels.tempered import Tempered as Tempered
     from ppl_cnn.inference.report.page import report as report
@@ -84,12 +87,14 @@ _HOMES = {
     "Annealed": "ppl_cnn.inference.sampling.starts.drawn",
     "Averaged": "ppl_cnn.models.units.views",
     "Band": "ppl_cnn.models.references.band",
+    "BlackJAX": "ppl_cnn.inference.kernels.blackjax_kernels",
     "Bounded": "ppl_cnn.models.references.bounded",
     "CNN": "ppl_cnn.models.trained.cnn",
     "Diagnosis": "ppl_cnn.inference.diagnostics.diagnose",
     "Empirical": "ppl_cnn.models.references.empirical",
     "EmpiricalDensity": "ppl_cnn.models.empirical_density",
     "Execution": "ppl_cnn.inference.training.execution",
+    "ExternalKernel": "ppl_cnn.inference.kernels.numpyro_kernels",
     "FromRun": "ppl_cnn.inference.sampling.starts.images",
     "Gaussian": "ppl_cnn.models.references.gaussian",
     "Generator": "ppl_cnn.models.generators.generator",
@@ -98,6 +103,7 @@ _HOMES = {
     "HMC": "ppl_cnn.inference.kernels.numpyro_kernels",
     "ISIR": "ppl_cnn.inference.kernels.isir",
     "Images": "ppl_cnn.inference.sampling.starts.images",
+    "Langevin": "ppl_cnn.inference.kernels.langevin",
     "LogProb": "ppl_cnn.models.units.targets",
     "LogZ": "ppl_cnn.inference.sampling.log_z",
     "Logit": "ppl_cnn.models.units.targets",

@@ -51,7 +51,10 @@ class SampleOptions(DensityOptions):
     suit, as with a learned reference at T = 1. tempered (or tempered:R,
     with R rungs, by default 16) exchanges replicas between the reference and the density, at R
     times the cost, for densities whose chains stay where they started. hmc is NumPyro's HMC with
-    trajectories of jittered length, nuts its NUTS. resample (or resample:N) is no chain: it weighs
+    trajectories of jittered length, nuts its NUTS. blackjax:NAME is a kernel of blackjax, such as
+    blackjax:mgrad_gaussian, and numpyro:NAME one of NumPyro. langevin is approximate: one gradient
+    a step and no rejection, for a look before sampling; the report never calls its draws good, and
+    shows what a step of half the size changes. resample (or resample:N) is no chain: it weighs
     N draws of the reference, by default 10,000, by exp(f/T) and draws from them by their weights,
     independently and without gradients. It serves where the tilt is mild, and is refused where
     fewer than 50 draws are effective."""
@@ -80,7 +83,12 @@ class SampleOptions(DensityOptions):
     """Transitions at the start that adapt the kernel. They are not kept."""
     thin: int = 1
     """Transitions per kept draw."""
-    target_accept: float = 0.8
+    target_accept: Annotated[
+        float | None,
+        tyro.conf.arg(
+            metavar="FLOAT", help_behavior_hint="(default: the kernel's, 0.65 for split, else 0.8)"
+        ),
+    ] = None
     """Mean acceptance probability that the step size is adapted to."""
     side_by_side: int | None = None
     """Largest number of units sampled in one batch; by default as many as fit into about 4 GB, or

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ppl_cnn.inference.diagnostics.diagnose import FORWARD_COST
 from ppl_cnn.inference.kernels.adaptation import Feedback, Tuned, Tuning
+from ppl_cnn.inference.kernels.blackjax_kernels import BLACKJAX as OF_BLACKJAX
 from ppl_cnn.inference.kernels.numpyro_kernels import gaussian_step_size
 from ppl_cnn.inference.kernels.registry import parse_kernel
 
@@ -18,9 +18,9 @@ try:
 except ImportError:
     tfp = None
 
-OURS = ("split", "tempered")
+OURS = ("split", "tempered", "langevin")
 NUMPYRO = ("numpyro-hmc", "numpyro-nuts")
-BLACKJAX = ("blackjax-hmc", "blackjax-nuts")
+BLACKJAX = tuple(f"blackjax-{name}" for name in OF_BLACKJAX)
 TFP = ("tfp-hmc", "tfp-nuts") if tfp else ()
 
 
@@ -46,10 +46,12 @@ class Kernel(NamedTuple):
     """Where adaptation starts."""
     feedback: Callable[[Any], Feedback]
     tuned: Callable[[Any, Tuned], Any]
+    target: float
+    """Mean acceptance that its step is adapted to, as its authors advise."""
 
 
 def ours(name, density):
-    """A kernel of the chain driver, NumPyro's included."""
+    """A kernel of the chain driver, NumPyro's and blackjax's included."""
     kernel = parse_kernel(name).bind(density)
 
     def told(state):
@@ -65,6 +67,7 @@ def ours(name, density):
         tuning=lambda state: Tuning.around(kernel.tuned(state)),
         feedback=kernel.feedback,
         tuned=kernel.retuned,
+        target=kernel.target_accept_prob,
     )
 
 
@@ -76,23 +79,29 @@ class Their(NamedTuple):
     told: Told
 
 
-def theirs(density, init, advance):
-    """A kernel of another library.
+def theirs(density, init, advance, *, target=0.8, of_tilt=False):
+    """A kernel that is not the chain driver's.
 
     Args:
         density: its target.
-        init: a function of the log density and a flat z to the library's own state.
+        init: a function of a log density and a flat z to the library's own state.
         advance: a function of log density, key, state and step size to the next state, its z,
             gradients and acceptance.
+        target: mean acceptance that the step is adapted to.
+        of_tilt: whether their log density is g, relative to N(0, I).
     """
     size = int(np.prod(density.latent_shape))
 
     def log_density(params):
-        return lambda flat: -density.potential(flat.reshape(density.latent_shape), params)
+        def of(flat):
+            z = flat.reshape(density.latent_shape)
+            return density.tilt(z, params) if of_tilt else -density.potential(z, params)
+
+        return of
 
     def begin(params, key, z):
         first = jnp.asarray(gaussian_step_size(size))
-        told = Told(z, jnp.zeros((), jnp.int32), jnp.zeros(()), first)
+        told = Told(z, jnp.zeros(()), jnp.zeros(()), first)
         return Their(init(log_density(params), z.ravel()), key, told)
 
     def move(params, state):
@@ -100,7 +109,7 @@ def theirs(density, init, advance):
         step = state.told.step_size
         inner, z, count, acceptance = advance(log_density(params), now, state.inner, step)
         z = z.reshape(density.latent_shape)
-        return Their(inner, key, Told(z, jnp.asarray(count, jnp.int32), acceptance, step))
+        return Their(inner, key, Told(z, jnp.asarray(count, jnp.float32), acceptance, step))
 
     return Kernel(
         begin=begin,
@@ -111,6 +120,7 @@ def theirs(density, init, advance):
         tuned=lambda state, found: state._replace(
             told=state.told._replace(step_size=found.step_size)
         ),
+        target=target,
     )
 
 
@@ -119,17 +129,22 @@ def quarter_turn(density):
     return max(1, round(np.pi / 2 / gaussian_step_size(int(np.prod(density.latent_shape)))))
 
 
-def of_blackjax(name, density):
-    """blackjax's HMC or NUTS."""
-    library = getattr(blackjax, name)
-    kernel, mass = library.build_kernel(), jnp.ones(int(np.prod(density.latent_shape)))
-    options = {"num_integration_steps": quarter_turn(density)} if name == "hmc" else {}
+def pcn(density):
+    """Preconditioned Crank-Nicolson: z' = cos(h) z + sin(h) N(0, I), by forward passes alone."""
 
-    def advance(log_density, key, state, step):
-        state, info = kernel(key, state, log_density, step, mass, **options)
-        return state, state.position, info.num_integration_steps, info.acceptance_rate
+    def advance(tilt, key, state, step):
+        flat, (key_noise, key_accept) = state[0], jax.random.split(key)
+        h = jnp.minimum(step, jnp.pi / 2)
+        flat = jnp.cos(h) * flat + jnp.sin(h) * jax.random.normal(key_noise, flat.shape)
+        reached = flat, tilt(flat)
+        acceptance = jnp.exp(jnp.minimum(reached[1] - state[1], 0.0))
+        accepted = jax.random.uniform(key_accept) < acceptance
+        state = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), reached, state)
+        return state, state[0], FORWARD_COST, acceptance
 
-    return theirs(density, lambda log_density, flat: library.init(flat, log_density), advance)
+    return theirs(
+        density, lambda tilt, flat: (flat, tilt(flat)), advance, target=0.25, of_tilt=True
+    )
 
 
 def of_tfp(name, density):
@@ -158,5 +173,9 @@ def of_tfp(name, density):
 
 def kernel_of(name, density):
     library, _, kind = name.partition("-")
-    makers = {"numpyro": ours, "blackjax": of_blackjax, "tfp": of_tfp}
-    return makers[library](kind, density) if kind else ours(name, density)
+    if name == "pcn":
+        return pcn(density)
+    if library == "tfp":
+        return of_tfp(kind, density)
+    texts = {"blackjax": f"blackjax:{kind}", "numpyro": kind}
+    return ours(texts.get(library, name), density)

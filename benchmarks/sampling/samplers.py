@@ -10,19 +10,24 @@ its published weights, from the folder that PPL_CNN_REAL_WEIGHTS names (tests/fe
 makes it). Lines that the file holds already are not run again.
 
 All kernels sample the same potential in z, with our convolutions, a case's chains in one batch, in
-turn in one process, and are given the same number of gradients: half of it is first spent by
-split, whose last points are where all of them start; a quarter on each one's own adaptation; then
-it is spent on draws. split and tempered adapt as they do in ppl_cnn; NumPyro's HMC has trajectories
-of a quarter turn, jittered as ppl_cnn has them; HMC of blackjax and TFP as many leapfrogs as make
-a quarter turn at the step that suits the Gaussian; all of these and NUTS the step found by dual
-averaging towards the same acceptance, 0.8, and the identity as mass matrix. For every case, kernel
-and seed a JSON object:
+turn in one process, and are given the same number of gradients: half of it is first spent by split,
+whose last points are where all of them start; a quarter on each one's own adaptation; then it is
+spent on draws. NumPyro's HMC has trajectories of a quarter turn, jittered as ppl_cnn has them; HMC
+of blackjax and TFP as many leapfrogs as make a quarter turn at the step that suits the Gaussian.
+Steps are found by pooled dual averaging towards the acceptance that each kernel's authors advise,
+and the mass matrix is the identity. split, mgrad_gaussian, pcn and elliptical_slice know that the
+reference is Gaussian. langevin is approximate: its chains all take the whole step here, its bias
+isn't measured, and its figures don't compare with an exact kernel's. For every case, kernel and
+seed a JSON object:
 
     ess: smallest effective sample size of response, lp and 50 random projections of the image; bulk
         and tail, over all chains; null for fewer than 10 draws a chain, which are too few
     ess_per_1000_gradients, ess_per_cpu_second: of the smaller of the two, while drawing
     gradients: of all chains together while drawing; warmup_gradients: in its own adaptation. A
-        forward pass without a gradient, which isir makes, counts as FORWARD_COST, 0.45 of one
+        forward pass without a gradient, which isir, pcn and elliptical_slice make, counts as
+        FORWARD_COST, 0.45 of one; elliptical_slice takes a gradient too, for the Stein mean
+    tilt_sd: standard deviation of g = f/T over 200 draws of the reference; where it is far below 1
+        the density is nearly the reference, and the case is easy
     seconds, cpu_seconds: of drawing, by the clock and of this process; warmup_, compile_seconds
     step_size, acceptance: after the warmup; split's step is an upper bound, as it divides angles
 """
@@ -49,8 +54,8 @@ from ppl_cnn.models.networks.catalogue import ALEXNET, LENET
 from ppl_cnn.models.references.noise import WhiteNoise
 from ppl_cnn.models.trained.cnn import CNN
 
-TARGET = 0.8
-"""Acceptance that step sizes are adapted to."""
+REFERENCE_DRAWS = 200
+"""Draws of the reference by which `tilt_sd` is estimated."""
 PROJECTIONS = 50
 LEAST_WARMUP = 24
 """Transitions; a tree of NUTS may cost so much that few fit into the budget."""
@@ -77,7 +82,7 @@ class Case:
     """Transitions between two looks at the budget."""
     gradient_seconds: float
     """About how long a gradient of one image takes, to estimate the time left."""
-    kernels: tuple[str, ...] = (*OURS, *NUMPYRO, *BLACKJAX, *TFP)
+    kernels: tuple[str, ...] = (*OURS, "pcn", *NUMPYRO, *BLACKJAX, *TFP)
     seed: int = 0
 
     @property
@@ -92,7 +97,7 @@ class Case:
 
 LENETS = partial(random_unit, LENET, "fc4:3")
 ALEXNETS = partial(random_unit, ALEXNET, "conv5:12")
-OTHERS = ("split", *NUMPYRO, *BLACKJAX, *TFP)
+OTHERS = ("split", "langevin", "pcn", *NUMPYRO, *BLACKJAX, *TFP)
 """All but `tempered`: where the tilt is strong, a transition of one of its ladders takes up to
 16,000 gradients, and two ladders have a case of their own."""
 LARGE = Case("squeezenet-227-T1", partial(of_squeezenet, 227, 1.0), 2, 3_000, 8, 0.03)
@@ -120,7 +125,7 @@ TOY = (
         60,
         2,
         3e-4,
-        ("split", "isir", "numpyro-hmc", "blackjax-hmc"),
+        ("split", "isir", "pcn", "numpyro-hmc", "blackjax-mala"),
     ),
 )
 
@@ -194,7 +199,7 @@ class Run:
             if adapting:
                 feedback = jax.vmap(self.kernel.feedback)(states)
                 tuning = tuning.update(
-                    jax.tree.map(lambda leaf: leaf.mean(axis=0), feedback), TARGET
+                    jax.tree.map(lambda leaf: leaf.mean(axis=0), feedback), self.kernel.target
                 )
                 states = self._tuned(states, tuning, settled=False)
             return (states, tuning), jax.vmap(self._report, (None, 0))(params, states)
@@ -235,6 +240,20 @@ def burnt_in(case, density):
     carry = run.begin(jax.random.normal(jax.random.key(100 + case.seed), shape))
     carry, *_ = run.spend(carry, case.gradients // 2, adapting=True)
     return run.points(carry)
+
+
+def tilt_sd(density):
+    """The standard deviation of g under the reference."""
+    keys = jax.random.split(jax.random.key(7), REFERENCE_DRAWS)
+
+    @jax.jit
+    def tilts(params, keys):
+        def one(key):
+            return density.tilt(jax.random.normal(key, density.latent_shape), params)
+
+        return jax.lax.map(one, keys)
+
+    return float(tilts(density.params, keys).std())
 
 
 def measured(case, density, name, z):
@@ -300,9 +319,11 @@ def main():
     whole = sum(case.cost for case, _ in todo)
     for case in dict.fromkeys(case for case, _ in todo):
         density = case.density()
-        z = burnt_in(case, density)
+        z, spread = burnt_in(case, density), tilt_sd(density)
+        print(f"{case.name}: sd of g under the reference {spread:.3g}", file=sys.stderr)
         for kernel in [kernel for each, kernel in todo if each == case]:
-            add_line(options.out, measured(case, density, kernel, z))
+            line = measured(case, density, kernel, z)
+            add_line(options.out, {**line, "tilt_sd": float(f"{spread:.3g}")})
             spent += case.cost
             passed = time.perf_counter() - began
             left = passed / spent * (whole - spent)

@@ -17,8 +17,9 @@ from benchmarks.common import command_line, read_lines
 
 COLOURS = {"split": "#c0392b", "leapfrog": "#2c6fa6"}
 COLUMNS = (
-    *("split", "isir", "tempered", "numpyro-hmc", "blackjax-hmc", "tfp-hmc"),
-    *("numpyro-nuts", "blackjax-nuts", "tfp-nuts"),
+    *("split", "isir", "tempered", "langevin", "pcn", "blackjax-mgrad_gaussian"),
+    *("blackjax-elliptical_slice", "blackjax-mala", "blackjax-barker"),
+    *("numpyro-hmc", "blackjax-hmc", "tfp-hmc", "numpyro-nuts", "blackjax-nuts", "tfp-nuts"),
 )
 MEASURES = {
     "ess_per_1000_gradients": "effective draws per 1,000 gradients",
@@ -55,20 +56,24 @@ def table(lines, measure):
 
 
 def best_other(lines):
-    """Markdown: what split draws, per gradient, beside the best of the other libraries."""
-    print("\n| | split | best of the others | ratio |\n|---|---|---|---|")
+    """Markdown: what split draws, per gradient, beside the best exact kernel that isn't ours."""
+    print("\n| | sd of g | split | best of the others | ratio |\n|---|---|---|---|---|")
+    spreads = {name_of(line): line.get("tilt_sd") for line in lines}
     for case in dict.fromkeys(name_of(line) for line in lines):
         found = {
             line["kernel"]: line["ess_per_1000_gradients"]
             for line in lines
-            if name_of(line) == case and line["kernel"] not in ("isir", "tempered") and line["ess"]
+            if name_of(line) == case
+            and line["kernel"] not in ("isir", "tempered", "langevin")
+            and line["ess"]
         }
         mine = found.pop("split", None)
         if mine and found:
             best = max(found, key=found.__getitem__)
             said = f"{three_digits(found[best])} ({best})"
             ratio = three_digits(mine / found[best])
-            print(f"| {case} | {three_digits(mine)} | {said} | {ratio} |")
+            spread = "" if spreads[case] is None else f"{spreads[case]:.2g}"
+            print(f"| {case} | {spread} | {three_digits(mine)} | {said} | {ratio} |")
 
 
 def yardstick(lines):

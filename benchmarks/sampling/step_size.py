@@ -31,13 +31,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.common import add_line, command_line, missing, squeezenet
-from benchmarks.sampling.samplers import TARGET
 from ppl_cnn.inference.kernels.adaptation import StepSize
 from ppl_cnn.inference.kernels.numpyro_kernels import gaussian_step_size
 from ppl_cnn.inference.kernels.trajectory import integrate, point_at, van_der_corput
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.references.noise import WhiteNoise
 
+TARGET = 0.8
+"""Mean acceptance at which steps are compared."""
 TRIED = (0.75, 1.0, 4 / 3)
 
 

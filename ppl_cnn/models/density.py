@@ -93,6 +93,11 @@ class TiltedDensity:
         return shape
 
     @property
+    def views(self) -> int:
+        """How many images the score looks at, and so the network's gradients in one of f."""
+        return int(self.unit.settings.get("warps", 1))
+
+    @property
     def params(self) -> DensityParams:
         """The weights of unit and reference, which compiled programs take as an argument."""
         return DensityParams(self.unit.params, self.reference.params)

@@ -13,6 +13,7 @@ from jaxtyping import Float, Float32
 from ppl_cnn.errors import ArgumentError, RunFolderError
 from ppl_cnn.inference.diagnostics.log_z import RunLogZ, log_z_of
 from ppl_cnn.inference.diagnostics.mixing.mixing import Mixing
+from ppl_cnn.inference.diagnostics.mixing.step_bias import StepBias
 from ppl_cnn.inference.diagnostics.mixing.two_sides import Sides, two_sides
 from ppl_cnn.inference.diagnostics.pixel_maps import Maps, convergence_maps, stored_maps
 from ppl_cnn.inference.diagnostics.replicas import Climbs
@@ -80,6 +81,8 @@ class Diagnosis:
     """
     climbs: Climbs | None
     """What the replicas did; None if the kernel isn't the tempered one."""
+    step_bias: StepBias | None
+    """How chains at two steps differ; None for an exact kernel, and where all steps are alike."""
     images: Scan
     """What one pass over the images has kept: projections, means, a few whole draws."""
     reference: Float32[np.ndarray, "sample row col channel"] | None
@@ -191,7 +194,7 @@ def diagnose(run: xr.DataTree | str | Path, *, shown: int = 32, maps: bool = Tru
         table = weighed_summary(table, quantities, weighing)
     response = variable(quantities, "posterior/response").values
     sides = two_sides(response, images.projections) if two_sided else None
-    climbs = Climbs.of(tree)
+    climbs, step_bias = Climbs.of(tree), StepBias.of(quantities)
     resumes = folder is not None
     if weighing is None:
         verdict = judge(
@@ -201,6 +204,7 @@ def diagnose(run: xr.DataTree | str | Path, *, shown: int = 32, maps: bool = Tru
             mixing=mixing,
             sides=sides,
             climbs=climbs,
+            step_bias=step_bias,
             resumes=resumes,
         )
     else:
@@ -214,6 +218,7 @@ def diagnose(run: xr.DataTree | str | Path, *, shown: int = 32, maps: bool = Tru
         log_z=log_z_of(folder, record, weighing),
         sides=sides,
         climbs=climbs,
+        step_bias=step_bias,
         images=images,
         reference=_reference(tree),
         steins=steins,
@@ -286,7 +291,8 @@ def _efficiency(
     seconds = record.get("seconds", {}).get("sampling", 0)
     gradients = record.get("gradients", {}).get("sampling", 0)
     passes = int(stats["forward_passes"].sum()) if "forward_passes" in stats else None
-    cost = gradients + FORWARD_COST * (passes or 0)
+    views = record.get("config", {}).get("warps", 1)
+    cost = gradients + FORWARD_COST * views * (passes or 0)
     return Efficiency(
         draws / seconds if seconds else None,
         gradients / seconds if gradients and seconds else None,

@@ -56,6 +56,10 @@ NEAR_FOR_SURE = 0.3
 NEAR_BY_CHANCE = 0.01
 """How often chance alone makes a correlation with the own start count as nearness."""
 
+HARDLY_MOVED = 0.05
+"""A chain has hardly moved if its last image is this near to its start, as a share of the start's
+length."""
+
 DRIFT_BY_CHANCE = 0.001
 """How often chance alone makes the change of a quantity count as a drift."""
 

@@ -64,6 +64,8 @@ class StepSize(NamedTuple):
 
 LONGEST = math.pi
 """Largest angle of a trajectory, in radians: beyond half a turn, a Gaussian comes back."""
+LONGEST_STEP = 0.9 * math.pi
+"""Largest step, in radians: at half a turn the kick, tan(h/2) times the force, is infinite."""
 SHORTEST = 0.02
 """Smallest angle of a trajectory, in radians."""
 FADING = 0.95
@@ -295,7 +297,7 @@ class Tuning(NamedTuple):
         if self.angle is None:
             return Tuning(self.step.update(feedback.acceptance, target))
         # One step may be the whole of a trajectory, but no more.
-        step = self.step.update(feedback.acceptance, target, LONGEST)
+        step = self.step.update(feedback.acceptance, target, LONGEST_STEP)
         if self.ladder is None:
             return Tuning(step, self.angle.update(feedback))
         assert feedback.refused is not None

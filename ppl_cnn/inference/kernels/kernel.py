@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, runtime_c
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.kernels.adaptation import Feedback, Tuned
@@ -87,6 +87,8 @@ class Kernel(ABC):
     """Its name on the command line and in records."""
     own_statistics: ClassVar[Mapping[str, Statistic]] = {}
     """The statistics that this kernel reports beside `COMMON`."""
+    is_exact: ClassVar[bool] = True
+    """Whether the density is invariant; draws of a kernel that isn't exact are reported as such."""
     target_accept_prob: float = 0.8
     """Mean acceptance probability that the step size is adapted to."""
 
@@ -104,6 +106,18 @@ class Kernel(ABC):
             f"Kernel {cls.name!r} takes no value, but {cls.name + ':' + value!r} was given.",
             argument="kernel",
         )
+
+    def checked_acceptance(self, name: str, value: float) -> float:
+        """A mean acceptance probability that the step size can be adapted to.
+
+        Args:
+            name: the argument's name.
+            value: the probability.
+
+        Raises:
+            ArgumentError: it is not between 0 and 1, or not in the kernel's own range.
+        """
+        return acceptance(name, value)
 
     @property
     def replicas(self) -> int:
@@ -135,6 +149,15 @@ class Kernel(ABC):
             z: where the chain starts.
             params: the target's parameters.
         """
+
+    def numbered(self, state: State, chain: Int[Array, ""]) -> State:
+        """One chain's first state, for a kernel whose chains differ by their number.
+
+        Args:
+            state: the chain's.
+            chain: its number in the unit, from 0.
+        """
+        return state
 
     @abstractmethod
     def move(self, state: State, params: Any) -> State:

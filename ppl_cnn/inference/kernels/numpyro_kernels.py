@@ -1,4 +1,4 @@
-"""NumPyro's HMC and NUTS as kernels of the chain driver, on the whitened model of a target.
+"""NumPyro's kernels as kernels of the chain driver, on the whitened model of a target.
 
 The reference is standard normal in z, so the mass matrix is the identity and stays so: a diagonal
 estimated from a few hundred draws would only add noise. The driver adapts the step size
@@ -11,15 +11,18 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.infer
 from jaxtyping import Array, Float
+from numpyro.infer.ensemble import EnsembleSampler
 from numpyro.infer.hmc import HMCState
 from numpyro.infer.mcmc import MCMCKernel
 
-from ppl_cnn.errors import ArgumentError
+from ppl_cnn.errors import ArgumentError, unknown
 from ppl_cnn.inference.kernels.adaptation import Feedback, Tuned
+from ppl_cnn.inference.kernels.foreign import Foreign, ForeignKernel
 from ppl_cnn.inference.kernels.kernel import (
     Kernel,
     Statistic,
@@ -214,3 +217,115 @@ class NUTS(_OfNumPyro):
         """The statistics of the last transition, with the depth of its tree."""
         depth = jnp.floor(jnp.log2(state.num_steps)).astype(jnp.int32) + 1
         return {**reported(state), "tree_depth": depth}
+
+
+_TARGETS = {"BarkerMH": 0.4}
+"""Mean acceptance probabilities that suit kernels of NumPyro, where they aren't 0.8."""
+
+
+class ExternalKernel(ForeignKernel):
+    """Any of NumPyro's kernels of one chain, as a kernel of `ppl_cnn.draw`.
+
+    It moves z of the density's `whitened` model. The kernel's own warmup is not run: the driver
+    adapts `adapt_state.step_size`, if its state has one.
+
+    Args:
+        make: the kernel's class, such as `numpyro.infer.BarkerMH`, or a subclass of NumPyro's
+            `MCMCKernel` of your own; it is called with `model` and the settings.
+        target_accept_prob: mean acceptance probability that the step size is adapted to; by default
+            0.8, and 0.4 for `BarkerMH`.
+        **settings: arguments of the class. They are part of the run's record, as their text.
+
+    Raises:
+        ArgumentError: the class is no kernel of single chains, or a setting is out of range.
+
+    Examples:
+        >>> print(ExternalKernel(numpyro.infer.SA))
+        numpyro:SA
+    """
+
+    name = "numpyro"
+
+    def __init__(
+        self,
+        make: type[MCMCKernel],
+        *,
+        target_accept_prob: float | None = None,
+        **settings: Any,
+    ) -> None:
+        if issubclass(make, EnsembleSampler):
+            raise ArgumentError(
+                f"{make.__name__} moves chains by each other, and the driver moves each alone. "
+                f"Give a kernel of single chains, such as BarkerMH.",
+                argument="make",
+            )
+        self._make, self._settings = make, settings
+        usual = _TARGETS.get(make.__name__, 0.8)
+        wanted = usual if target_accept_prob is None else target_accept_prob
+        self.target_accept_prob = self.checked_acceptance("target_accept_prob", wanted)
+        self._kernel: Any = None
+
+    @classmethod
+    def parse(cls, value: str) -> Self:
+        """The kernel that is the class of that name in `numpyro.infer`."""
+        found = {
+            name: each
+            for name, each in vars(numpyro.infer).items()
+            if isinstance(each, type)
+            and issubclass(each, MCMCKernel)
+            and not issubclass(each, EnsembleSampler)
+        }
+        if value not in found:
+            raise unknown("kernel of NumPyro", value, tuple(found))
+        return cls(found[value])
+
+    def __str__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in self._settings.items())
+        return f"{self.name}:{self._make.__name__}" + (f"({settings})" if settings else "")
+
+    def bind(self, target: Target) -> Self:
+        """A kernel of the same settings for the target's whitened model."""
+        bound = super().bind(target)
+        bound._kernel = self._make(model=target.whitened, **self._settings)
+        return bound
+
+    def start(self, key: Array, z: Float[Array, "..."], params: Any) -> Foreign:
+        """One chain's first state."""
+        key, key_init = jax.random.split(key)
+        inner = self._kernel.init(key_init, 0, {SITE: z}, model_args=(params,), model_kwargs={})
+        return self._read(inner, params, key, moved=0)
+
+    def move(self, state: Foreign, params: Any) -> Foreign:
+        """One chain's state after another transition, without adaptation."""
+        inner = self._kernel.sample(state.inner, (params,), {})
+        return self._read(inner, params, state.rng_key, moved=1)
+
+    def retuned(self, state: Foreign, tuned: Tuned) -> Foreign:
+        """The state with another step size, if the kernel has one."""
+        adapted = getattr(state.inner, "adapt_state", None)
+        if not hasattr(adapted, "step_size"):
+            return state
+        adapted = adapted._replace(step_size=tuned.step_size)
+        return (
+            super().retuned(state, tuned)._replace(inner=state.inner._replace(adapt_state=adapted))
+        )
+
+    def _read(self, inner: Any, params: Any, key: Array, *, moved: int) -> Foreign:
+        """The chain, from the fields that NumPyro's states have in common."""
+        z = getattr(inner, self._kernel.sample_field)[SITE]
+        known = getattr(inner, "z_grad", None)
+        gradient = jax.grad(self.target.tilt)(z, params) if known is None else z - known[SITE]
+        step = getattr(getattr(inner, "adapt_state", None), "step_size", jnp.ones(()))
+        return Foreign(
+            inner=inner,
+            z=z,
+            tilt_grad=gradient,
+            potential_energy=inner.potential_energy,
+            energy=getattr(inner, "energy", inner.potential_energy),
+            accept_prob=getattr(inner, "accept_prob", jnp.ones(())),
+            num_steps=jnp.asarray(getattr(inner, "num_steps", moved), jnp.int32),
+            forward_passes=jnp.zeros((), jnp.int32),
+            diverging=jnp.asarray(getattr(inner, "diverging", False)),
+            adapt_state=Tuned(step),
+            rng_key=key,
+        )

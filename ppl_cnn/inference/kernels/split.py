@@ -18,15 +18,19 @@ from ppl_cnn.inference.kernels.trajectory import (
     metropolis,
 )
 
+TARGET_ACCEPT = 0.65
+"""Under a strong tilt the kinks of ReLU and max-pooling make the energy's error grow like the step,
+not like its square, so that longer steps pay that accept less often."""
+
 
 class Split(TiltKernel[ChainState]):
     """HMC with exact turns, for p(z) ∝ exp(g(z)) N(z; 0, I).
 
-    A trajectory's angle is jittered over 0.5 to 1.5 times the adapted one, by the van der Corput
-    sequence of the transition's number: chains side by side have the same angle and needn't wait
-    for each other. The warmup adapts step size and angle (`adaptation.Tuning`). With `MCMC.run`
-    give `init_params`: an array or a tree of arrays, with a leading axis if there are several
-    chains.
+    The angle of a trajectory with several steps is jittered over 0.5 to 1.5 times the adapted one,
+    by the van der Corput sequence of the transition's number: chains side by side have the same
+    angle and needn't wait for each other. The warmup adapts step size and angle
+    (`adaptation.Tuning`). With `MCMC.run` give `init_params`: an array or a tree of arrays, with a
+    leading axis if there are several chains.
 
     Args:
         tilt: g, a function of z (an array or a tree of arrays) and of the arguments that `run`
@@ -56,7 +60,7 @@ class Split(TiltKernel[ChainState]):
         self,
         tilt: Tilt | None = None,
         *,
-        target_accept_prob: float = 0.8,
+        target_accept_prob: float = TARGET_ACCEPT,
         step_size: float = FIRST_STEP,
         angle: float = FIRST_ANGLE,
     ) -> None:

@@ -22,7 +22,6 @@ from ppl_cnn.inference.kernels.kernel import (
     Kernel,
     Target,
     Transition,
-    acceptance,
     reported,
 )
 from ppl_cnn.inference.kernels.trajectory import Latent, Tilt
@@ -50,7 +49,7 @@ class TiltKernel[S: HasChain](MCMCKernel, Kernel):
     """There is no NumPyro model; ArviZ's `from_numpyro` asks."""
 
     def __init__(self, tilt: Tilt | None = None, *, target_accept_prob: float = 0.8) -> None:
-        self.target_accept_prob = acceptance("target_accept_prob", target_accept_prob)
+        self.target_accept_prob = self.checked_acceptance("target_accept_prob", target_accept_prob)
         self._given, self._warmup = tilt, 0
 
     @abstractmethod

@@ -19,6 +19,7 @@ from ppl_cnn.inference.report.parts.facts import advice_html, facts_html, settin
 from ppl_cnn.inference.report.parts.heatmaps import maps_html
 from ppl_cnn.inference.report.parts.plots import plots_html
 from ppl_cnn.inference.report.parts.published import published_html
+from ppl_cnn.inference.report.parts.step_bias import step_bias_html
 from ppl_cnn.inference.report.parts.tables import climbs_html, mixing_html, sides_html, summary_html
 from ppl_cnn.inference.report.parts.tilting import tilting_html
 from ppl_cnn.inference.report.parts.verdict import verdict_html
@@ -49,8 +50,8 @@ class Section(NamedTuple):
     tilting: str
     """HTML: draws of the reference beside draws of the density; empty if none are known."""
     mixing: str
-    """HTML: mixing within and across starts, two sides and replicas, if there are any; or the
-    weights of resampled draws."""
+    """HTML: mixing within and across starts, the step's bias, two sides and replicas, if there are
+    any; or the weights of resampled draws."""
     comparison: str
     """HTML: another run of the same density; empty without any."""
     maps: str
@@ -226,6 +227,8 @@ def _mixing(diagnosis: Diagnosis, heading: str) -> str:
     if diagnosis.mixing is None:
         return ""
     parts = mixing_html(diagnosis.mixing, diagnosis.sides, heading)
+    if diagnosis.step_bias is not None:
+        parts = step_bias_html(diagnosis.step_bias, heading) + parts
     if diagnosis.sides is not None:
         other = second_side(diagnosis.config) or ""
         parts += sides_html(diagnosis.sides, heading, other)

@@ -46,6 +46,11 @@ class Shown(NamedTuple):
         return self.section.verdict.state
 
     @property
+    def headline(self) -> str:
+        """The verdict in a few words."""
+        return self.section.verdict.headline
+
+    @property
     def trouble(self) -> tuple[int, float]:
         """Sorts the units that most need a look first."""
         rhat = self.section.verdict.rhat.value
@@ -107,6 +112,11 @@ class Missing(NamedTuple):
     def state(self) -> str:
         """What stands for a verdict's state."""
         return "missing"
+
+    @property
+    def headline(self) -> str:
+        """What stands for a verdict."""
+        return LABELS[self.state]
 
     @property
     def card(self) -> tuple[str, str]:
@@ -193,24 +203,24 @@ def _classes(folder: Path, record: Mapping[str, Any], sections: Sequence[Section
     return classes_html(rows, note)
 
 
-def _badge(state: str) -> str:
+def _badge(state: str, headline: str) -> str:
     sign = f'<span aria-hidden="true">{SIGNS[state]}</span>'
-    return f'<span class="badge {state}">{sign} {escape(LABELS[state])}</span>'
+    return f'<span class="badge {state}">{sign} {escape(headline)}</span>'
 
 
 def _counts(parts: Sequence[Shown | Missing]) -> str:
-    counts = Counter(part.state for part in parts)
+    counts = Counter((part.state, part.headline) for part in parts)
+    by_state = sorted(counts, key=lambda each: [*LABELS].index(each[0]))
     return " ".join(
-        f'<span class="count">{counts[state]} × {_badge(state)}</span>'
-        for state in LABELS
-        if counts[state]
+        f'<span class="count">{counts[each]} × {_badge(*each)}</span>' for each in by_state
     )
 
 
 def _card(part: Shown | Missing) -> str:
     picture, numbers = part.card
+    badge = _badge(part.state, part.headline)
     return f"""<li class="{part.state}"><a href="#{escape(unit_folder(part.unit))}">{picture}
-<strong>{escape(part.title)}</strong> {_badge(part.state)} <small>{numbers}</small></a></li>
+<strong>{escape(part.title)}</strong> {badge} <small>{numbers}</small></a></li>
 """
 
 

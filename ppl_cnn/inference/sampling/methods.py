@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ppl_cnn.errors import ArgumentError, unknown
 from ppl_cnn.inference.kernels.isir import ISIR
 from ppl_cnn.inference.kernels.kernel import Kernel
-from ppl_cnn.inference.kernels.registry import KERNELS, parse_kernel
+from ppl_cnn.inference.kernels.registry import KERNELS, LIBRARIES, parse_kernel
 from ppl_cnn.inference.kernels.split import Split
 from ppl_cnn.inference.sampling.resampling.scorer import Density
 from ppl_cnn.inference.sampling.resampling.settings import PROPOSALS, Resample, Resampling
@@ -24,7 +24,7 @@ def parse_method(text: str) -> Method:
 
     Args:
         text: resample or a name in `KERNELS`; `tempered:R` for R rungs, `isir:N` for N fresh
-            draws, `resample:N` for N proposals.
+            draws, `resample:N` for N proposals, `LIBRARY:NAME` for another library's kernel.
 
     Raises:
         UnknownNameError: no method has that name.
@@ -37,7 +37,7 @@ def parse_method(text: str) -> Method:
     name, colon, value = text.partition(":")
     if name == Resample.name:
         return Resample.parse(value) if colon else Resample()
-    if name not in KERNELS:
+    if name not in (*KERNELS, *LIBRARIES):
         raise unknown("kernel", name, (*KERNELS, Resample.name))
     return parse_kernel(text)
 
@@ -108,7 +108,7 @@ def settings_for(
         chains=chains,
         warmup=warmup,
         thin=thin,
-        target_accept=method.target_accept_prob if target_accept is None else target_accept,
+        target_accept=target_accept,
         seed=seed,
         start=start,
     )

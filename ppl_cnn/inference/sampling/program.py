@@ -140,13 +140,15 @@ class Program:
         return replace(position, chains=Chains._make(chains), block=block)
 
     def _start(self, params: DensityParams, keys: Array, z: Array | None = None) -> Chains:
-        def begin(params: DensityParams, key: Array, z: Array | None) -> State:
+        def begin(params: DensityParams, key: Array, z: Array | None, chain: Array) -> State:
             key_start, key_chain = jax.random.split(key)
             if z is None:
                 z = jax.random.normal(key_start, self._density.latent_shape)
-            return self.kernel.start(key_chain, z, params)
+            return self.kernel.numbered(self.kernel.start(key_chain, z, params), chain)
 
-        states = jax.vmap(begin, in_axes=(self.placement.axes, 0, 0))(params, keys, z)
+        numbers = jnp.arange(len(keys)) % self._sampling.chains
+        axes = (self.placement.axes, 0, 0, 0)
+        states = jax.vmap(begin, in_axes=axes)(params, keys, z, numbers)
         each = jax.tree.map(lambda leaf: leaf[:: self._sampling.chains], states)
         # A Python number's weak type isn't stored: the block would be another program later.
         chains: Chains = jax.tree.map(
@@ -255,7 +257,7 @@ class Program:
         seconds["compile"] += self._compiling
         self._compiling = 0.0
         steps = np.asarray(call.told.steps, np.int64).reshape(len(self.densities), -1)
-        evaluated = (steps.sum(axis=1) + before.gradients[phase]).tolist()
+        evaluated = (self._density.views * steps.sum(axis=1) + before.gradients[phase]).tolist()
         gradients = {**before.gradients, phase: evaluated}
         return replace(call.position, gradients=gradients, seconds=seconds)
 
@@ -360,7 +362,7 @@ class Program:
             return summed / self._sampling.chains
 
         feedback = jax.tree.map(pooled, self.kernel.feedback(states))
-        tuning = tuning.update(feedback, self._sampling.target_accept)
+        tuning = tuning.update(feedback, self._sampling.acceptance)
         current = tuning.current(tuning.step.transitions >= self._sampling.warmup)
         each = jax.tree.map(lambda leaf: leaf[members], current)
         return Chains(self.kernel.retuned(states, each), tuning)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ppl_cnn.errors import ArgumentError
-from ppl_cnn.inference.kernels.kernel import Kernel, acceptance
+from ppl_cnn.inference.kernels.kernel import Kernel
 from ppl_cnn.inference.kernels.split import Split
 from ppl_cnn.inference.sampling.starts.drawn import Prior
 from ppl_cnn.inference.sampling.starts.start import Start
@@ -20,7 +20,8 @@ class Sampling:
         chains: number of chains of each density.
         warmup: transitions at the start that adapt the kernel and are not kept.
         thin: transitions per kept draw.
-        target_accept: mean acceptance probability that the step size is adapted to.
+        target_accept: mean acceptance probability that the step size is adapted to; by default the
+            kernel's.
         seed: the same seed gives the same bits.
         start: where chains start; by default each at its own draw of the reference.
 
@@ -32,7 +33,7 @@ class Sampling:
     chains: int = 8
     warmup: int = 200
     thin: int = 1
-    target_accept: float = 0.8
+    target_accept: float | None = None
     seed: int = 0
     start: Start = field(default_factory=Prior)
 
@@ -40,18 +41,25 @@ class Sampling:
         plain_fields(self)
         for name in ("chains", "warmup", "thin"):
             check_count(name, getattr(self, name))
-        acceptance("target_accept", self.target_accept)
+        self.kernel.checked_acceptance("target_accept", self.acceptance)
         check_seed(self.seed)
         self.start.check(self.chains)
+
+    @property
+    def acceptance(self) -> float:
+        """The mean acceptance probability that is aimed at."""
+        given = self.target_accept
+        return self.kernel.target_accept_prob if given is None else given
 
     def record(self) -> dict[str, Any]:
         """The settings as the run's record has them; equal records give equal draws."""
         return {
             "kernel": str(self.kernel),
+            **({} if self.kernel.is_exact else {"approximate": True}),
             "chains": self.chains,
             "warmup": self.warmup,
             "thin": self.thin,
-            "target_accept": self.target_accept,
+            "target_accept": self.acceptance,
             "seed": self.seed,
             "init": str(self.start),
         }

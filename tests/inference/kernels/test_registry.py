@@ -1,11 +1,15 @@
 """Kernels and their texts."""
 
+import sys
+
 import pytest
+from numpyro.infer import AIES, BarkerMH
 
 from ppl_cnn.errors import ArgumentError, UnknownNameError
 from ppl_cnn.inference.kernels.isir import FRESH, ISIR
-from ppl_cnn.inference.kernels.numpyro_kernels import HMC, NUTS
-from ppl_cnn.inference.kernels.registry import KERNELS, parse_kernel
+from ppl_cnn.inference.kernels.langevin import Langevin
+from ppl_cnn.inference.kernels.numpyro_kernels import HMC, NUTS, ExternalKernel
+from ppl_cnn.inference.kernels.registry import KERNELS, LIBRARIES, parse_kernel
 from ppl_cnn.inference.kernels.split import Split
 from ppl_cnn.inference.kernels.tempered import RUNGS, Tempered
 
@@ -15,6 +19,26 @@ def test_a_text_names_a_kernel_which_gives_it_back(text):
     kernel = parse_kernel(text)
     assert type(kernel) is KERNELS[text.partition(":")[0]]
     assert str(kernel) == text
+
+
+@pytest.mark.parametrize("text", ["blackjax:mala", "numpyro:BarkerMH"])
+def test_a_text_names_a_kernel_of_another_library(text):
+    kernel = parse_kernel(text)
+    assert type(kernel) is LIBRARIES[text.partition(":")[0]]
+    assert str(kernel) == text
+
+
+@pytest.mark.parametrize("text", ["blackjax", "blackjax:gibbs", "numpyro:", "numpyro:AIES"])
+def test_a_name_that_a_library_lacks_is_refused(text, refused):
+    known = "mgrad_gaussian" if text.startswith("blackjax") else "BarkerMH"
+    with refused(known, kind=UnknownNameError, name=text.partition(":")[2]):
+        parse_kernel(text)
+
+
+def test_a_library_that_is_not_installed_is_named(monkeypatch, refused):
+    monkeypatch.setitem(sys.modules, "blackjax", None)
+    with refused("ppl_cnn[blackjax]", "'blackjax:mala'", kind=ArgumentError, argument="kernel"):
+        parse_kernel("blackjax:mala")
 
 
 def test_the_number_of_rungs_is_read():
@@ -35,6 +59,8 @@ def test_the_number_of_rungs_is_read():
         (Tempered(rungs=3), "tempered:3"),
         (ISIR(fresh=8), "isir:8"),
         (ISIR(fresh=FRESH), "isir"),
+        (Langevin(step_size=0.5), "langevin(step_size=0.5)"),
+        (ExternalKernel(BarkerMH, step_size=0.5), "numpyro:BarkerMH(step_size=0.5)"),
         (Split(target_accept_prob=0.9), "split"),  # which the record has by itself
     ],
 )
@@ -68,3 +94,8 @@ def test_bad_numbers_of_fresh_draws_are_refused(text, refused):
 def test_values_for_kernels_without_are_refused(text, refused):
     with refused(repr(text), kind=ArgumentError, argument="kernel"):
         parse_kernel(text)
+
+
+def test_a_kernel_that_moves_chains_by_each_other_is_refused(refused):
+    with refused("AIES", kind=ArgumentError, argument="make"):
+        ExternalKernel(AIES)

@@ -122,6 +122,15 @@ def test_the_records_name_all_units_and_each(tmp_path):
     assert own["gradients"]["sampling"] == int(steps.sum())
 
 
+def test_a_gradient_over_several_views_counts_as_several(tmp_path):
+    unit = ppl_cnn.Averaged(ppl_cnn.ScoreFunction(jnp.sum, (4, 4, 1)), 3)
+    density = ppl_cnn.TiltedDensity(unit, ppl_cnn.WhiteNoise(SIGMA))
+    sample_to([density], Sampling(chains=2, warmup=5), tmp_path, draws=4, progress=False)
+    spent = json.loads((tmp_path / "run.json").read_text())["gradients"]["sampling"]
+    steps = open_draws(tmp_path / "draws.zarr")["sample_stats/n_steps"]
+    assert spent == 3 * int(steps.sum())
+
+
 def test_groups_hold_units_of_one_layer_and_place():
     densities = trained_densities("conv3:0-4,conv2:1,conv3:7@0,0,conv3:9")
     sizes = [len(group) for group in group_units(densities, Sampling(chains=2))]

@@ -8,7 +8,7 @@ import xarray as xr
 from jaxtyping import Bool, Float
 
 from ppl_cnn.inference.diagnostics.scan import loaded, variable
-from ppl_cnn.inference.diagnostics.thresholds import NEAR_BY_CHANCE
+from ppl_cnn.inference.diagnostics.thresholds import HARDLY_MOVED, NEAR_BY_CHANCE
 
 _WINDOW = 10
 """The first and the last tenth of the draws are compared with the starts."""
@@ -72,6 +72,23 @@ def closeness(tree: xr.DataTree, draws: np.ndarray, *, two_sided: bool) -> Close
     side = np.arange(chains) >= (chains // 2 if two_sided else chains)
     alike = (starts[:, None] == starts[None]).all(axis=(2, 3, 4))
     return _compared(found, (side[:, None] == side[None]) & ~alike, side)
+
+
+def unmoved(tree: xr.DataTree) -> tuple[int, ...]:
+    """The chains whose last image is nearly that at which they started.
+
+    Args:
+        tree: the draws, as `read` or `ppl_cnn.draw` returns them.
+    """
+    if "start" not in tree.children:
+        return ()
+    starts = loaded(variable(tree, "start/image"))
+    last = loaded(variable(tree, "posterior/image").isel(draw=-1))
+    flat = starts.reshape(len(starts), -1)
+    with np.errstate(invalid="ignore"):
+        moved = np.linalg.norm(last.reshape(flat.shape) - flat, axis=1)
+    near = moved <= HARDLY_MOVED * np.linalg.norm(flat, axis=1)
+    return tuple(np.flatnonzero(near).tolist())
 
 
 def _compared(

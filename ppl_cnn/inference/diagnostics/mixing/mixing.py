@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
-from ppl_cnn.inference.diagnostics.mixing.closeness import Closeness, closeness, windows
+from ppl_cnn.inference.diagnostics.mixing.closeness import Closeness, closeness, unmoved, windows
 from ppl_cnn.inference.diagnostics.mixing.trend import Trend, trend
 from ppl_cnn.inference.diagnostics.scan import variable
 from ppl_cnn.inference.diagnostics.summary import Extreme, by_label, extreme, quiet
@@ -44,6 +44,8 @@ class Mixing(NamedTuple):
     """How near the last draws are to the starts; None if these are unknown or all the same."""
     trends: tuple[Trend, ...]
     """The drifts of response and lp."""
+    unmoved: tuple[int, ...] = ()
+    """The chains that have hardly moved from their starts."""
 
     @classmethod
     def of(
@@ -78,6 +80,7 @@ class Mixing(NamedTuple):
             begin,
             end,
             tuple(trends),
+            unmoved(tree),
         )
 
     @property

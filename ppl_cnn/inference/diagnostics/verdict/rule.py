@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 from ppl_cnn.inference.diagnostics.thresholds import (
     BFMI_GOOD,
+    DIFFERENT,
     DIVERGENT_SHARE,
     ESS_BAD,
     ESS_GOOD,
@@ -27,7 +28,8 @@ RULE = (
     "are not finite, the response or a chain stands still, chains that disagree are still near "
     "their starts, a mean drifts over all chains, or fewer than 50 draws leave the ESS unknown. It "
     "falls short if there is one chain, an ESS is unknown, chains that agree are still near their "
-    "starts, a mean drifts in one chain, or replicas hardly swap or climb. Otherwise it is good."
+    "starts, a mean drifts in one chain, replicas hardly swap or climb, or the kernel is "
+    "approximate. Otherwise it is good."
 )
 """The rule in words, for readers of a report."""
 
@@ -94,6 +96,7 @@ SIDES = Bounds(RHAT_POOR, RHAT_POOR)
 ESS = Bounds(ESS_GOOD, ESS_BAD)
 BFMI = Bounds(BFMI_GOOD, -math.inf)
 DIVERGENT = Bounds(0, DIVERGENT_SHARE)
+STEPS = Bounds(DIFFERENT, math.inf)
 NOT_FINITE = Bounds(0, 0)
 
 

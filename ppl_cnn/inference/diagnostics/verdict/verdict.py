@@ -14,6 +14,7 @@ import xarray as xr
 from jaxtyping import Bool, Float
 
 from ppl_cnn.inference.diagnostics.mixing.mixing import Mixing, chains_disagree, largest_rhat
+from ppl_cnn.inference.diagnostics.mixing.step_bias import StepBias
 from ppl_cnn.inference.diagnostics.mixing.two_sides import Sides
 from ppl_cnn.inference.diagnostics.replicas import Climbs
 from ppl_cnn.inference.diagnostics.scan import variable
@@ -28,12 +29,14 @@ from ppl_cnn.inference.diagnostics.thresholds import (
     RHAT_GOOD,
 )
 from ppl_cnn.inference.diagnostics.verdict import sentences as say
+from ppl_cnn.inference.diagnostics.verdict.approximate import Approximate
 from ppl_cnn.inference.diagnostics.verdict.rule import (
     BFMI,
     DIVERGENT,
     ESS,
     RHAT,
     SIDES,
+    STEPS,
     Bounds,
     Figure,
     State,
@@ -67,7 +70,8 @@ class Verdict(NamedTuple):
     """`good`; `short` if nothing is wrong but something is missing; `bad` if the draws must not
     be used."""
     findings: tuple[say.Finding, ...]
-    """Why; empty for a good run. All have the severity that `state` names."""
+    """Why; empty for a good run. All have the severity that `state` names, but `approximate`, which
+    is always among them."""
     rhat: Extreme
     """Largest rank-normalised split R-hat over the scalars; NaN for a single chain."""
     ess_bulk: Extreme
@@ -86,6 +90,8 @@ class Verdict(NamedTuple):
     """Number of draws over all chains."""
     sides: Extreme | None = None
     """Largest R-hat of one side of the chains against the other; None if all started alike."""
+    approximate: Approximate | None = None
+    """That the kernel corrects no errors, and the bias that is seen; None for an exact kernel."""
     weights: Weights | None = None
     """Those of the proposals that draws were resampled from; None for draws of chains. Resampled
     draws have an ESS, and neither R-hat, E-BFMI, divergences nor acceptance."""
@@ -93,7 +99,11 @@ class Verdict(NamedTuple):
     @property
     def headline(self) -> str:
         """The state in a few words."""
-        return HEADLINES[self.state]
+        said = HEADLINES[self.state]
+        if self.approximate is None:
+            return said
+        alone = self.findings == (self.approximate,)
+        return "Approximate" if alone else f"Approximate: {said[0].lower()}{said[1:]}"
 
     @property
     def sentence(self) -> str:
@@ -132,6 +142,11 @@ def _of_chains(found: Verdict) -> tuple[Figure, ...]:
     ]
     if found.sides is not None:
         figures.append(judged("R-hat of two sides", *found.sides, digits=3, bounds=SIDES))
+    if found.approximate is not None and found.approximate.bias is not None:
+        apart = found.approximate.bias.worst
+        figures.append(
+            judged("Step and its half", abs(apart.errors), apart.of, digits=1, bounds=STEPS)
+        )
     if found.nonfinite:
         note = f"of {found.draws:,} draws; none is good, any is bad"
         figures.append(Figure("Not finite", f"{found.nonfinite:,}", note, "bad"))
@@ -162,6 +177,7 @@ def judge(
     mixing: Mixing | None = None,
     sides: Sides | None = None,
     climbs: Climbs | None = None,
+    step_bias: StepBias | None = None,
     resumes: bool = False,
 ) -> Verdict:
     """Judges a run and says what to do about it.
@@ -173,6 +189,7 @@ def judge(
         mixing: how the chains mix, with their starts and drifts.
         sides: how the two sides compare, if there are two.
         climbs: what the replicas did, if there are any.
+        step_bias: how chains at two steps differ, under an approximate kernel.
         resumes: whether a run with more draws resumes from these.
     """
     config = config or {}
@@ -191,10 +208,11 @@ def judge(
         acceptance=float(variable(quantities, "sample_stats/acceptance_rate").mean()),
         draws=chains * draws,
         sides=None if sides is None else sides.rhat,
+        approximate=Approximate(step_bias) if config.get("approximate") else None,
     )
     useless = _useless(found, variable(quantities, "posterior/response").values, config)
     if useless is not None:
-        return found._replace(state="bad", findings=(useless,))
+        return _ruled(found, [useless])
     findings = _of_mixing(mixing, sides)
     findings += climbs.findings() if climbs is not None else ()
     findings += _of_energy(found, config)
@@ -205,10 +223,10 @@ def judge(
 def _ruled(found: Verdict, findings: Sequence[say.Finding]) -> Verdict:
     """The verdict by the rule, with the findings that are as severe as it."""
     of_figures = [figure.state for figure in found.figures]
-    state = worst([*of_figures, *(each.severity for each in findings)])
-    return found._replace(
-        state=state, findings=tuple(each for each in findings if each.severity == state)
-    )
+    always = [] if found.approximate is None else [found.approximate]
+    state = worst([*of_figures, *(each.severity for each in (*findings, *always))])
+    kept = [each for each in findings if each.severity == state]
+    return found._replace(state=state, findings=(*kept, *always))
 
 
 def judge_weights(

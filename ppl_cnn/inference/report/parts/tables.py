@@ -56,6 +56,10 @@ def mixing_html(mixing: Mixing, sides: Sides | None, heading: str) -> str:
             note = f"a difference up to {NEAR}, or by chance, is good"
             name = f"Correlation of the {when} draws with starts"
             rows.append(Figure(name, said, note, mixing.state if when == "last" else None))
+    if mixing.unmoved:
+        which = ", ".join(map(str, mixing.unmoved))
+        note = "the last image of a chain is nearly its first"
+        rows.append(Figure("Start, hardly moved", f"chain {which}", note, "bad"))
     for each in mixing.trends:
         if math.isfinite(each.errors):
             said = f"{each.errors:+z.1f} over all, {each.worst.value:+z.1f} in {each.worst.of}"

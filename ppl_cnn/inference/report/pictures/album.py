@@ -150,6 +150,8 @@ class Album(NamedTuple):
     sheet: Rendered | None
     """Draws of all chains, (draw, row, col, channel), where they are pictures; None for noise,
     whose means show more of the unit."""
+    unmoved: tuple[int, ...] = ()
+    """The chains whose draws are their starts, hardly moved."""
 
     @classmethod
     def of(cls, diagnosis: Diagnosis) -> "Album":
@@ -168,6 +170,7 @@ class Album(NamedTuple):
             mean=tones.render(diagnosis.mean),
             stein=None if stein_mean is None else tones.render(stein_mean),
             sheet=None if tones.mean is None else tones.render(spread(scan.shown, _ON_SHEET)),
+            unmoved=() if diagnosis.mixing is None else diagnosis.mixing.unmoved,
         )
 
     def best(self) -> UInt8[np.ndarray, "height width channel"]:
@@ -222,20 +225,23 @@ class Album(NamedTuple):
             self.mean, "Mean", f"E[x], over all chains; {self.mean}.{_check(check)}"
         )
         if self.sheet is not None:
-            return f'{_sheet_figure(self.sheet)}<div class="row">\n{mean}</div>'
-        figures = [mean, _large_figure(draw, "One draw", f"x, the last of chain 0; {draw}.")]
+            return f'{_sheet_figure(self.sheet, self.unmoved)}<div class="row">\n{mean}</div>'
+        which = f"the last of chain 0{', its start, hardly moved' if 0 in self.unmoved else ''}"
+        figures = [mean, _large_figure(draw, "One draw", f"x, {which}; {draw}.")]
         if self.stein is not None:
             caption = f"(s²/T) E[∇f], over all chains; {self.stein}."
             figures.insert(0, _large_figure(self.stein, "Stein mean", caption))
         return f'<div class="row">\n{"".join(figures)}</div>'
 
 
-def _sheet_figure(sheet: Rendered) -> str:
+def _sheet_figure(sheet: Rendered, unmoved: tuple[int, ...]) -> str:
+    which = ", ".join(map(str, unmoved))
+    still = f" Start, hardly moved: chain {which}." if unmoved else ""
     tags = "\n".join(image_tag(pixels, "", _TILE) for pixels in sheet.pixels)
     return f"""<figure><div class="sheet" role="img" aria-label="Draws">
 {tags}
 </div><figcaption><strong>{len(sheet.pixels)} draws</strong> x, of all chains and from all of the
-run, in the order of time; {sheet}.</figcaption></figure>
+run, in the order of time; {sheet}.{still}</figcaption></figure>
 """
 
 

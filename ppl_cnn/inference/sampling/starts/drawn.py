@@ -152,7 +152,8 @@ class Annealed(Start):
             estimate, effective = mean_weight(log_z)
             note |= {**estimate._asdict(), "effective": effective}
         gradients += sum(each.gradients for each in found)
-        return jnp.stack([each.z for each in found]), gradients, {"annealing": note}
+        spent = chains.density.views * gradients
+        return jnp.stack([each.z for each in found]), spent, {"annealing": note}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from ppl_cnn.inference.diagnostics.mixing.closeness import closeness, low_pass
+from ppl_cnn.inference.diagnostics.mixing.closeness import closeness, low_pass, unmoved
 
 
 def tree_of(images, starts):
@@ -28,6 +28,16 @@ def test_correlations_are_those_of_the_images():
     assert found.own == pytest.approx(0.6, abs=0.02)
     assert found.others == pytest.approx(0, abs=0.03)
     assert found.beyond_chance
+
+
+def test_chains_whose_last_image_is_nearly_their_start_have_not_moved():
+    starts = noise((3, 8, 8, 1))
+    images = np.stack([noise((3, 8, 8, 1), 1), starts], axis=1)
+    images[1, 1] = 0.8 * starts[1] + 0.6 * noise((8, 8, 1), 2)
+    images[2, 1] += 0.01
+    assert unmoved(tree_of(images, starts)) == (0, 2)
+    # A blank start has no length: only a chain that stands still is near it.
+    assert unmoved(tree_of(images, 0 * starts)) == ()
 
 
 def test_what_all_chains_have_in_common_is_no_memory():

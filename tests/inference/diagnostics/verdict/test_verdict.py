@@ -214,6 +214,7 @@ def made(kind):
         "resumes": True,
         "mixes_within": True,
         "images": False,
+        "bias": None,
     }
     fields = [field.name for field in dataclasses.fields(kind)]
     return kind(**{name: values.get(name, 3) for name in fields})

@@ -34,6 +34,12 @@ def test_mixing_has_a_row_for_what_is_known(parsed):
     assert "1.200 (response)" in near.text
 
 
+def test_chains_that_hardly_moved_are_named(parsed):
+    page = parsed(mixing_html(mixing()._replace(unmoved=(1, 3)), None, "h2"))
+    assert "Start, hardly moved" in page.text
+    assert "chain 1, 3" in page.text
+
+
 def test_a_single_chain_has_no_other_to_compare(parsed):
     page = parsed(mixing_html(mixing(chains=1, across=np.nan), None, "h2"))
     assert "R-hat over chains" not in page.text
