@@ -16,7 +16,7 @@ from jaxtyping import Array, Int
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.kernels.adaptation import Tuned
 from ppl_cnn.inference.kernels.chain_state import ChainState, first_chain
-from ppl_cnn.inference.kernels.kernel import Statistic, Transition, check_positive, with_settings
+from ppl_cnn.inference.kernels.kernel import Statistic, Transition, positive, with_settings
 from ppl_cnn.inference.kernels.tilt_kernel import TiltKernel
 from ppl_cnn.inference.kernels.trajectory import (
     FIRST_ANGLE,
@@ -70,8 +70,7 @@ class Langevin(TiltKernel[ChainState]):
         step_size: float = FIRST_STEP,
     ) -> None:
         super().__init__(tilt, target_accept_prob=target_accept_prob)
-        check_positive("step_size", step_size)
-        self._step_size = step_size
+        self._step_size = positive("step_size", step_size)
 
     def checked_acceptance(self, name: str, value: float) -> float:
         """Refuses a mean that the chains at half the step could reach alone."""

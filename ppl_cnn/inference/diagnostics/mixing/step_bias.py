@@ -76,7 +76,7 @@ class StepBias(NamedTuple):
         Args:
             quantities: the result of `scalars`, of a run whose draws have a `step_share`.
         """
-        stats = quantities["sample_stats"]
+        stats = quantities["sample_stats"].dataset
         if "step_share" not in stats:
             return None
         half = stats["step_share"].values[:, -1] < 1
