@@ -78,9 +78,8 @@ def main(options: GeneratorOptions) -> None:
     train_generator(recipe, out=out, execution=execution, judge=judge, command=command)
     if jax.process_index() == 0:
         print(out / "generator.html")
-        print(
-            f"python -m ppl_cnn.sample --reference generator:{out} --unit ...    samples under it"
-        )
+        reference = shlex.quote(f"generator:{out}")
+        print(f"python -m ppl_cnn.sample --reference {reference} --unit ...    samples under it")
 
 
 if __name__ == "__main__":

@@ -104,7 +104,8 @@ def main(options: PretrainOptions) -> None:
         result = train(recipe, out=out, execution=execution, command=command)
     if jax.process_index() == 0:
         own = names_an_object(recipe.network)
-        model = f"{recipe.network} --weights {out}" if own else f"{out}"
+        folder = shlex.quote(str(out))
+        model = f"{recipe.network} --weights {folder}" if own else folder
         print(f"{recipe.network} on {recipe.data}: {describe_error(result)}")
         print(f"python -m ppl_cnn.sample --model {model} --unit ...    samples its units")
 

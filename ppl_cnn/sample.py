@@ -72,7 +72,8 @@ class SampleOptions(DensityOptions):
     optimum next to such a draw, by STEPS gradients, 600 if not given. anneal or anneal:M: at an
     approximate draw of the density, by M particles that climb to it from the reference, 16 if not
     given. resample or resample:N: at draws by importance resampling from N draws of the reference,
-    1,000 if not given. zero: at the mean image. image:FILE,FILE,...: at photographs, in turn.
+    1,000 if not given. zero: at the mean image. image:FILE,FILE,...: at photographs, in turn;
+    the name of a file that exists may have commas.
     run:FOLDER: at another run's last draws."""
     two_sided: bool = False
     """Start half of the chains at draws of the reference, the other half as --start says, by

@@ -1,6 +1,7 @@
 """Class folders and modules of one's own, from `pretrain` to draws."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,7 @@ def test_a_module_of_ones_own_is_trained_and_sampled(trained, command, tmp_path,
         (1, (), ["1 class", "two or more"]),
         (4, ("--network", "own_training:Net"), ["3 scores", "4 classes", "4 wide"]),
         (3, ("--network", "own_training:nosuch"), ["own_training", "'nosuch'"]),
+        (3, ("--out", os.fsdecode(b"caf\xe9")), ["--out caf\\xe9", "UTF-8"]),
         (3, ("--switch", "ess:3"), ["--switch ess:3", "begins at 2 times"]),
         (3, ("--switch", "ess:0.05"), ["--switch ess:0.05", "at least 0.5"]),
     ],

@@ -7,6 +7,7 @@ NAME/VARIANT names one, and NAME alone the one that is prepared. Importing this 
 
 import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,5 +209,5 @@ def find(name: str, data_dir: str | Path | None = None) -> Prepared:
 def prepare_command(name: str, data_dir: str | Path | None) -> str:
     """The command line that prepares a data set of the catalogue."""
     manual = "" if DATA_SETS[name].manual_dir else " --manual-dir DIR"
-    option = f" --data-dir {data_dir}" if data_dir is not None else ""
+    option = f" --data-dir {shlex.quote(str(data_dir))}" if data_dir is not None else ""
     return f"python -m ppl_cnn.data prepare {name}{manual}{option}"

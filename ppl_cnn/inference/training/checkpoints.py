@@ -1,6 +1,7 @@
 """Checkpoints of a training run, and how a signal stops it between two steps."""
 
 import contextlib
+import os
 import signal
 import threading
 import time
@@ -13,6 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
+from ppl_cnn.errors import FileError, shown
 from ppl_cnn.inference.training.placement import BatchesAhead
 
 
@@ -27,6 +29,22 @@ class State(Protocol):
         """Number of steps taken."""
 
     def _asdict(self) -> dict[str, Any]: ...
+
+
+def check_folder(out: Path) -> None:
+    """Refuses a run's folder that Orbax can't write to.
+
+    Raises:
+        FileError: its path is not UTF-8.
+    """
+    try:
+        os.fsencode(out.absolute()).decode()
+    except UnicodeDecodeError:
+        raise FileError(
+            f"`out={shown(out)}` can't hold checkpoints: its whole path must be UTF-8. Give "
+            f"another folder.",
+            path=out,
+        ) from None
 
 
 class Checkpoints:

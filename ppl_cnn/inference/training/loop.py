@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ppl_cnn.data import ImageSplit, batches, open_split, ten_view_batches, training_batches
 from ppl_cnn.inference.runs.folder import RunFolder
 from ppl_cnn.inference.runs.record import versions
+from ppl_cnn.inference.training.checkpoints import check_folder
 from ppl_cnn.inference.training.evaluation import (
     ALPHA_IMAGES,
     ALPHA_IMAGES_PER_CLASS,
@@ -76,6 +77,7 @@ def train(
         UnknownNameError: the recipe names an unknown network or data set.
         MismatchError: network, data, batch and devices don't fit each other.
         RunFolderError: `out` holds another run, or is being written to.
+        FileError: the path of `out` is not UTF-8.
         ArgumentError: the loss or its gradient is no longer finite.
 
     Examples:
@@ -88,6 +90,7 @@ def train(
         (28, 28, 1)
     """
     out, execution = Path(out), execution or Execution()
+    check_folder(out)
     job = Job.prepare(recipe, execution)
     config = {"kind": "training", **asdict(recipe), **job.network.identity}
     with RunFolder.claim(out, config, command, writer=jax.process_index() == 0) as folder:

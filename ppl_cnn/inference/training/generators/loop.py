@@ -20,6 +20,7 @@ from ppl_cnn.errors import MismatchError, UnknownNameError
 from ppl_cnn.files import write_aside
 from ppl_cnn.inference.runs.folder import RunFolder
 from ppl_cnn.inference.runs.record import versions
+from ppl_cnn.inference.training.checkpoints import check_folder
 from ppl_cnn.inference.training.execution import Execution
 from ppl_cnn.inference.training.generators.class_figures import class_figures
 from ppl_cnn.inference.training.generators.exhibits import exhibits_of
@@ -78,9 +79,11 @@ def train_generator(
         UnknownNameError: the recipe names an unknown data set.
         MismatchError: data, batch, judge and devices don't fit each other.
         RunFolderError: `out` holds another run, or is being written to.
+        FileError: the path of `out` is not UTF-8.
         ArgumentError: the loss or its gradient is no longer finite.
     """
     out, execution = Path(out), execution or Execution()
+    check_folder(out)
     job = Job.prepare(recipe, execution, judge)
     config = {"kind": "generator", **recipe.record()}
     with RunFolder.claim(out, config, command, writer=jax.process_index() == 0) as folder:
