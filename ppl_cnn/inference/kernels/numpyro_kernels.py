@@ -308,7 +308,7 @@ class ExternalKernel(ForeignKernel):
 
     def retuned(self, state: Foreign, tuned: Tuned) -> Foreign:
         """The state with another step size, if the kernel has one."""
-        adapted = getattr(state.inner, "adapt_state", None)
+        adapted: Any = getattr(state.inner, "adapt_state", None)
         if not hasattr(adapted, "step_size"):
             return state
         adapted = adapted._replace(step_size=tuned.step_size)
