@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from ppl_cnn.inference.diagnostics.scan import variable
 from ppl_cnn.inference.diagnostics.summary import by_label, quiet
 from ppl_cnn.inference.diagnostics.thresholds import DIFFERENT, ESS_DRAWS
 
@@ -76,13 +77,12 @@ class StepBias(NamedTuple):
         Args:
             quantities: the result of `scalars`, of a run whose draws have a `step_share`.
         """
-        stats = quantities["sample_stats"].dataset
-        if "step_share" not in stats:
+        if "step_share" not in quantities["sample_stats"]:
             return None
-        half = stats["step_share"].values[:, -1] < 1
+        half = variable(quantities, "sample_stats/step_share").values[:, -1] < 1
         if half.all() or not half.any():
             return None
-        step = stats["step_size"].values
+        step = variable(quantities, "sample_stats/step_size").values
         found = [
             Halved.between(label, values.values[~half], values.values[half])
             for label, values in by_label(quantities).items()
