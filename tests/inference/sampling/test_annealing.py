@@ -122,10 +122,10 @@ def test_resampling_leaves_log_z_unbiased():
 
 
 def test_moves_owe_nothing_to_the_resampling():
-    """Pairs are resampled at each strength, and then refused one time in six. Over many pairs, the
-    mean weight and the weighted mean are exact: Z = exp(1/2), N(1, 1)."""
+    """Pairs are resampled at each strength, and then often refused. Over many pairs, the mean
+    weight and the weighted mean are exact: Z = exp(1/4)/sqrt(2), N(1/2, 1/2)."""
     pairs, every = 200_000, (0.0, 0.3, 0.6, 1.0)
-    response = ppl_cnn.ScoreFunction(lambda x: x[0, 0, 0], (1, 1, 1))
+    response = ppl_cnn.ScoreFunction(lambda x: jnp.sum(x - x**2 / 2), (1, 1, 1))
     density = ppl_cnn.TiltedDensity(response, ppl_cnn.WhiteNoise(1.0))
     keys = keys_of((pairs, 2))
     particles = jax.vmap(lambda keys: first_particles(density, density.params, keys))(keys)
@@ -137,9 +137,10 @@ def test_moves_owe_nothing_to_the_resampling():
         )
         particles, acceptance, _ = rise(particles, keys)
     assert acceptance.mean() < 0.9
-    weights = np.exp(np.asarray(particles.logs, np.float64)).mean(axis=1) / math.exp(0.5)
+    weights = np.exp(np.asarray(particles.logs, np.float64)).mean(axis=1)
+    weights *= math.sqrt(2) / math.exp(0.25)
     z = np.asarray(particles.points.z, np.float64).reshape(pairs, 2).mean(axis=1)
-    for values in (weights - 1, weights * (z - 1)):
+    for values in (weights - 1, weights * (z - 0.5)):
         error = values.std() / math.sqrt(pairs)
         assert error < 0.005
         assert abs(values.mean()) < 4 * error
