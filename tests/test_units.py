@@ -103,4 +103,4 @@ def test_an_unknown_model_is_refused_with_exit_code_2(units):
 def test_what_is_about_a_file_of_weights_needs_one(option, units):
     done = units("--model", "alexnet", f"--{option}", "raw")
     assert done.returncode == 2
-    assert f"--{option} raw is about a file of --weights" in done.stderr
+    assert f"--{option} raw can't be used" in done.stderr

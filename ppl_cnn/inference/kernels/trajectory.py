@@ -178,9 +178,10 @@ def divided(
 ) -> tuple[Int[Array, "*rung"], Float[Array, "*rung"]]:
     """Number and size of the steps of a transition's trajectory.
 
-    An angle of one step is taken as it is. A longer one is jittered over 0.5 to 1.5 times the
-    adapted angle, by the van der Corput sequence of the transition's number: trajectories of one
-    length may come back to where they began.
+    Where a quarter turn or less takes one step, that step is taken, never more than a quarter turn:
+    without a tilt, it forgets the start, and half a turn comes back to its mirror image. A longer
+    trajectory is jittered over 0.5 to 1.5 times the adapted angle, by the van der Corput sequence
+    of the transition's number: trajectories of one length may come back to where they began.
 
     Args:
         tuned: step size and angle, of one density or of several rungs.
@@ -190,8 +191,9 @@ def divided(
         Each rung's number of steps, and the step that divides its angle by the largest of them.
     """
     assert tuned.angle is not None
-    several = tuned.angle > tuned.step_size
-    angle = tuned.angle * jnp.where(several, 0.5 + van_der_corput(index), 1.0)
+    once = jnp.minimum(tuned.angle, FIRST_ANGLE)
+    several = once > tuned.step_size
+    angle = jnp.where(several, tuned.angle * (0.5 + van_der_corput(index)), once)
     steps = jnp.clip(jnp.ceil(angle / tuned.step_size), 1, MOST_STEPS)
     return steps.astype(jnp.int32), jnp.minimum(angle / steps.max(), tuned.step_size)
 
