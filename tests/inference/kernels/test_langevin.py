@@ -42,7 +42,7 @@ def ends(h):
     return np.asarray(run(state).z, np.float64)
 
 
-@pytest.mark.parametrize("h", [0.3, 0.6])
+@pytest.mark.parametrize("h", [pytest.param(0.3, marks=pytest.mark.long), 0.6])
 def test_a_quadratic_tilt_has_the_gaussian_of_the_closed_form(h):
     z, variance = ends(h), stationary_variance(h)
     # The largest of six standard normal errors exceeds 4 with probability 4e-4.

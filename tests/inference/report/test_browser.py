@@ -144,7 +144,7 @@ def press(browser, *keys):
         *(pytest.param(*each, marks=pytest.mark.long) for each in ((390, "dark"), (1440, "light"))),
     ],
 )
-@pytest.mark.parametrize("kind", ["single", "several"])
+@pytest.mark.parametrize("kind", ["single", pytest.param("several", marks=pytest.mark.long)])
 def test_it_opens_without_errors_requests_or_overlaps(request, show, kind, width, scheme):
     browser = show(request.getfixturevalue(kind), width, scheme)
     browser.execute_script("document.querySelector('.viewer').scrollIntoView()")

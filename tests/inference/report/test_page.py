@@ -185,13 +185,20 @@ def test_a_young_run_has_a_page(tmp_path, write_run, noise, parsed):
 @pytest.mark.parametrize(
     ("image", "values", "words"),
     [
-        (lambda noise: noise(1, 150), {}, say.OneChain().sentence.split("(")[0]),
-        (lambda noise: noise(2, 4, (1, 1, 2)), {}, "draws are far too few"),
+        pytest.param(
+            *(lambda noise: noise(1, 150), {}, say.OneChain().sentence.split("(")[0]),
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            *(lambda noise: noise(2, 4, (1, 1, 2)), {}, "draws are far too few"),
+            marks=pytest.mark.long,
+        ),
         (lambda noise: noise(2, 30), {"response": np.ones((2, 30))}, "the unit is dead"),
-        (
+        pytest.param(
             lambda noise: np.repeat(noise(2, 1), 30, axis=1),
             {"response": np.repeat([[1.0], [2.0]], 30, axis=1)},
             "2 of 2 chains don't move",
+            marks=pytest.mark.long,
         ),
         (lambda noise: np.nan * noise(2, 30), {}, say.NotFinite(60, 60).sentence.split(",")[0]),
         (lambda noise: noise(2, 30), {"diverging": np.ones((2, 30), bool)}, "60 of 60 draws had"),

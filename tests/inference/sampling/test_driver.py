@@ -48,7 +48,13 @@ def z_scores(image, truth, moment):
     return ((estimate - truth) / error).values.ravel()
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+# `tempered`, `hmc` and `langevin` have proofs of their own beside their kernels.
+SHORT = ("split", "isir", "nuts")
+
+
+@pytest.mark.parametrize(
+    "kernel", [pytest.param(k, marks=[pytest.mark.long] * (k not in SHORT)) for k in KERNELS]
+)
 def test_a_linear_response_gives_the_shifted_gaussian(kernel):
     draws = ppl_cnn.draw(
         linear_density(), kernel=kernel, chains=4, draws=1000, seed=0, progress=False

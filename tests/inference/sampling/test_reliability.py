@@ -406,6 +406,7 @@ def test_starts_at_a_run_that_cannot_be_used_are_refused(ended, refused, tmp_pat
         start(tmp_path / "other")
 
 
+@pytest.mark.long  # `tests/options` has the signals' handling
 def test_a_run_told_to_stop_says_that_it_can_be_resumed(refused, tmp_path):
     run = tmp_path / "run"
     line = [sys.executable, "-m", "ppl_cnn.sample", "--unit", "conv1:0", "--reference", "white:10"]
