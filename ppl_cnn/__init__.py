@@ -37,11 +37,13 @@ if TYPE_CHECKING:
     from ppl_cnn.inference.kernels.tempered import Tempered as Tempered
     from ppl_cnn.inference.report.page import report as report
     from ppl_cnn.inference.sampling.driver import draw as draw
-    from ppl_cnn.inference.sampling.evidence import evidence as evidence
-    from ppl_cnn.inference.sampling.evidence import evidence_of_images as evidence_of_images
-    from ppl_cnn.inference.sampling.log_z import LogZ as LogZ
-    from ppl_cnn.inference.sampling.log_z import MeanWeight as MeanWeight
-    from ppl_cnn.inference.sampling.log_z import class_offsets as class_offsets
+    from ppl_cnn.inference.sampling.evidence.evidence import evidence as evidence
+    from ppl_cnn.inference.sampling.evidence.evidence import (
+        evidence_of_images as evidence_of_images,
+    )
+    from ppl_cnn.inference.sampling.evidence.log_z import LogZ as LogZ
+    from ppl_cnn.inference.sampling.evidence.log_z import MeanWeight as MeanWeight
+    from ppl_cnn.inference.sampling.evidence.log_z import class_offsets as class_offsets
     from ppl_cnn.inference.sampling.resampling.settings import Resample as Resample
     from ppl_cnn.inference.sampling.starts.drawn import Annealed as Annealed
     from ppl_cnn.inference.sampling.starts.drawn import Prior as Prior
@@ -74,7 +76,7 @@ if TYPE_CHECKING:
     from ppl_cnn.models.references.spectral import Spectral as Spectral
     from ppl_cnn.models.trained.cnn import CNN as CNN
     from ppl_cnn.models.trained.loading import load as load
-    from ppl_cnn.models.trained.module_network import ModuleNetwork as ModuleNetwork
+    from ppl_cnn.models.trained.modules.module_network import ModuleNetwork as ModuleNetwork
     from ppl_cnn.models.units.score_function import ScoreFunction as ScoreFunction
     from ppl_cnn.models.units.targets import Logit as Logit
     from ppl_cnn.models.units.targets import LogProb as LogProb
@@ -105,10 +107,10 @@ _HOMES = {
     "Images": "ppl_cnn.inference.sampling.starts.images",
     "Langevin": "ppl_cnn.inference.kernels.langevin",
     "LogProb": "ppl_cnn.models.units.targets",
-    "LogZ": "ppl_cnn.inference.sampling.log_z",
+    "LogZ": "ppl_cnn.inference.sampling.evidence.log_z",
     "Logit": "ppl_cnn.models.units.targets",
-    "MeanWeight": "ppl_cnn.inference.sampling.log_z",
-    "ModuleNetwork": "ppl_cnn.models.trained.module_network",
+    "MeanWeight": "ppl_cnn.inference.sampling.evidence.log_z",
+    "ModuleNetwork": "ppl_cnn.models.trained.modules.module_network",
     "NETWORKS": "ppl_cnn.models.networks.catalogue",
     "NUTS": "ppl_cnn.inference.kernels.numpyro_kernels",
     "Network": "ppl_cnn.models.networks.declaration",
@@ -129,11 +131,11 @@ _HOMES = {
     "Uniform": "ppl_cnn.models.references.noise",
     "WhiteNoise": "ppl_cnn.models.references.noise",
     "Zero": "ppl_cnn.inference.sampling.starts.images",
-    "class_offsets": "ppl_cnn.inference.sampling.log_z",
+    "class_offsets": "ppl_cnn.inference.sampling.evidence.log_z",
     "diagnose": "ppl_cnn.inference.diagnostics.diagnose",
     "draw": "ppl_cnn.inference.sampling.driver",
-    "evidence": "ppl_cnn.inference.sampling.evidence",
-    "evidence_of_images": "ppl_cnn.inference.sampling.evidence",
+    "evidence": "ppl_cnn.inference.sampling.evidence.evidence",
+    "evidence_of_images": "ppl_cnn.inference.sampling.evidence.evidence",
     "load": "ppl_cnn.models.trained.loading",
     "load_generator": "ppl_cnn.models.generators.loading",
     "report": "ppl_cnn.inference.report.page",

@@ -16,7 +16,7 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ppl_cnn.options.command import run_command
 from ppl_cnn.options.densities import DensityOptions, Named
@@ -24,7 +24,10 @@ from ppl_cnn.options.densities import DensityOptions, Named
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ppl_cnn.inference.sampling.log_z import LogZ, MeanWeight
+    from ppl_cnn.inference.sampling.evidence.log_z import LogZ, MeanWeight
+
+NUMBERS = ("rungs", "chains", "draws", "warmup", "particles", "temperatures", "seed")
+"""The options that `ppl_cnn.evidence` takes by the same names."""
 
 
 @dataclass(frozen=True)
@@ -54,23 +57,19 @@ class EvidenceOptions(DensityOptions):
         Raises:
             ArgumentError: one is out of range.
         """
-        from ppl_cnn.inference.sampling.evidence import check_settings
+        from ppl_cnn.inference.sampling.evidence.evidence import check_settings
 
-        check_settings(
-            rungs=self.rungs,
-            chains=self.chains,
-            draws=self.draws,
-            warmup=self.warmup,
-            particles=self.particles,
-            temperatures=self.temperatures,
-            seed=self.seed,
-        )
+        check_settings(**self.numbers())
+
+    def numbers(self) -> dict[str, Any]:
+        """The numbers that `evidence` takes, by their names there."""
+        return {name: getattr(self, name) for name in NUMBERS}
 
 
 def main(options: EvidenceOptions) -> None:
     """Estimates and prints a table."""
     from ppl_cnn.inference.sampling.driver import Origin
-    from ppl_cnn.inference.sampling.evidence import evidence, evidence_of_images
+    from ppl_cnn.inference.sampling.evidence.evidence import evidence, evidence_of_images
     from ppl_cnn.models.empirical_density import EmpiricalDensity
 
     options.check()
@@ -87,13 +86,7 @@ def main(options: EvidenceOptions) -> None:
     else:
         found = evidence(
             [each for each in named.densities if not isinstance(each, EmpiricalDensity)],
-            rungs=options.rungs,
-            chains=options.chains,
-            draws=options.draws,
-            warmup=options.warmup,
-            particles=options.particles,
-            temperatures=options.temperatures,
-            seed=options.seed,
+            **options.numbers(),
             out=out,
             origin=origin,
         )
@@ -121,7 +114,7 @@ def _print_estimates(found: "Mapping[str, LogZ]", particles: int) -> None:
 
 def _print_alpha(found: "Mapping[str, LogZ] | Mapping[str, MeanWeight]", named: "Named") -> None:
     """The offsets of all classes, beside those that training has stored with the network."""
-    from ppl_cnn.inference.sampling.log_z import class_offsets
+    from ppl_cnn.inference.sampling.evidence.log_z import class_offsets
 
     classes = named.description["classes"]
     if not len(classes) == len(found) > 1:

@@ -22,7 +22,7 @@ OBJECTIVES = {
 }
 """LeNet by its name here -> what its training minimises."""
 EPOCHS, JUDGE_EPOCHS = 8, 6
-"""Of the LeNets, and of the judge, on Fashion-MNIST."""
+"""How often the LeNets and the judge see each image of Fashion-MNIST."""
 
 
 @dataclass(frozen=True, eq=False)

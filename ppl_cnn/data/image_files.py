@@ -240,7 +240,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
     try:
         return int(image.getexif().get(Base.Orientation, 1))
-    except Exception:  # EXIF that can't be read says nothing
+    except Exception:  # Pillow raises anything on damaged EXIF; viewers then turn nothing
         return 1
 
 

@@ -19,7 +19,7 @@ def speak_any_text() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             # The file also takes the closed one's number, which the next one would have got.
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # to the end
     codecs.register_error("ppl_cnn", _replaced)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -1,4 +1,4 @@
-"""Fuzzes what reads images and folders: `python tests/data/fuzz.py images --cases 200000 --seed 0`.
+"""Fuzzes what reads images and folders: `python -m tests.data.fuzz images --cases 200000 --seed 0`.
 
 `images` mutates PNG, JPEG, TIFF, GIF, WebP, BMP, PPM, JPEG 2000 and AVIF files: every case must end
 with pixels or an `ImageError` of one line. `folders` makes random trees with links, loops, pipes
@@ -13,7 +13,6 @@ import io
 import os
 import random
 import re
-import resource
 import shutil
 import signal
 import struct
@@ -31,16 +30,13 @@ from ppl_cnn.data.image_files import ImageError, open_image
 from ppl_cnn.data.sources.folders import Tree
 from ppl_cnn.data.walk import account, list_images
 from ppl_cnn.errors import InputError
+from tests.fuzzing import Broken, mutated, peak, resident
 
 SECONDS, SECONDS_PER_PIXEL = 1.0, 2e-7
 """Processor time that a case may take. A file of some bytes may say that it has 150 million pixels,
 and formats that compress runs may be right."""
 GROWTH = 128 * 2**20
 """Bytes that resident memory may grow by."""
-
-
-class Broken(BaseException):
-    """A reader did what it must never do; no `except Exception` catches this."""
 
 
 # Images.
@@ -89,33 +85,6 @@ TOKENS = (
 )
 
 
-def mutated(content: bytes, others: list[bytes], draw: random.Random) -> bytes:
-    data = bytearray(content)
-    for _ in range(draw.choice((1, 1, 2, 3, 8))):
-        # Most of what steers a reader stands at a file's beginning.
-        reach = min(len(data), draw.choice((40, 200, len(data)))) + 1
-        at, length = draw.randrange(reach), draw.choice((1, 1, 2, 4, 8, 32))
-        match draw.randrange(7):
-            case 0 if data:
-                data[min(at, len(data) - 1)] ^= 1 << draw.randrange(8)
-            case 1:
-                data[at : at + 1] = bytes([draw.choice((0, 1, 0x7F, 0x80, 0xFF))])
-            case 2:
-                del data[at : at + length]
-            case 3:
-                token = draw.choice(TOKENS)
-                data[at : at + draw.choice((0, len(token)))] = token
-            case 4:
-                data[at:at] = data[at : at + length] * draw.choice((1, 2, 50))
-            case 5:
-                other = draw.choice(others)
-                start = draw.randrange(len(other) + 1)
-                data[at : at + length] = other[start : start + draw.choice((4, 16, 64))]
-            case 6:
-                del data[at:]
-    return bytes(data)
-
-
 def with_sums(png: bytes) -> bytes:
     """A PNG file whose chunks have the check sums of what they contain."""
     data, at = bytearray(png), 8
@@ -132,7 +101,7 @@ def with_sums(png: bytes) -> bytes:
 def image_cases(seed: int) -> Iterator[bytes]:
     draw, files = random.Random(seed), image_seeds()
     while True:
-        content = mutated(draw.choice(files), files, draw)
+        content = mutated(draw.choice(files), files, draw, tokens=TOKENS, heads=(40, 200))
         png = content.startswith(b"\x89PNG") and draw.random() < 0.9
         yield with_sums(content) if png else content
 
@@ -267,10 +236,6 @@ def check_folder(folder: Path) -> tuple[str, int]:
 # The loop.
 
 
-def resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-
 def fuzz(what: str, count: int, seed: int) -> None:
     cases: Iterator[bytes] | Iterator[Path]
     check: Callable[..., tuple[str, int]]
@@ -306,11 +271,10 @@ def fuzz(what: str, count: int, seed: int) -> None:
         if number == count:
             break
     signal.setitimer(signal.ITIMER_PROF, 0)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(
         f"{what}: {count:,} cases in {time.process_time() - begin:.0f} s of processor time;"
         f" {results['read']:,} were read, {results['refused']:,} refused; resident memory"
-        f" {before / 1e6:.1f} MB early, {resident() / 1e6:.1f} after all, {peak / 1e6:.1f} at the"
+        f" {before / 1e6:.1f} MB early, {resident() / 1e6:.1f} after all, {peak() / 1e6:.1f} at the"
         " peak"
     )
 

@@ -172,11 +172,8 @@ class Conv(Layer):
         return jnp.concatenate([own(*part) for part in parts], axis=-1) + bias
 
 
-@dataclass(frozen=True)
-class Dense(Layer):
-    """A fully connected layer with bias; a map is flattened in the order (row, col, channel)."""
-
-    channels: int
+class Mixing(Layer):
+    """A layer of whose response each value may depend on everything that it reads."""
 
     @property
     @override
@@ -187,6 +184,13 @@ class Dense(Layer):
     @override
     def channelwise(self) -> bool:
         return False
+
+
+@dataclass(frozen=True)
+class Dense(Mixing):
+    """A fully connected layer with bias; a map is flattened in the order (row, col, channel)."""
+
+    channels: int
 
     @override
     def weight_shapes(self, shape: Shape) -> dict[str, Shape]:

@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 from ppl_cnn.models.formats.onnx_file import Attribute
 from ppl_cnn.models.networks.convolution import Padding
-from ppl_cnn.models.networks.layers import Layer, Weights
+from ppl_cnn.models.networks.layers import Layer, Mixing, Weights
 from ppl_cnn.models.networks.window import Shape, Window, windows_of
 from ppl_cnn.models.onnx.call import Call
 from ppl_cnn.models.onnx.forms import Form
@@ -54,7 +54,7 @@ _SCALAR = Form(())
 
 
 @dataclass(frozen=True)
-class Operation(Layer):
+class Operation(Mixing):
     """Any operator of ONNX on whole responses; a unit behind it sees the whole image."""
 
     operator: str
@@ -67,16 +67,6 @@ class Operation(Layer):
     """The form of its result."""
     output: int | None = None
     """Which of several results it is; None for an operator that has one."""
-
-    @property
-    @override
-    def reads_all(self) -> bool:
-        return True
-
-    @property
-    @override
-    def channelwise(self) -> bool:
-        return False
 
     @override
     def weight_shapes(self, shape: Shape) -> dict[str, Shape]:

@@ -24,12 +24,12 @@ from ppl_cnn.models.trained.model_folder import (
     read_description,
     read_weights,
 )
-from ppl_cnn.models.trained.module_network import ModuleNetwork
+from ppl_cnn.models.trained.modules.module_network import ModuleNetwork
+from ppl_cnn.models.trained.modules.user_networks import load_module
 from ppl_cnn.models.trained.onnx_network import SUFFIX, OnnxNetwork, open_onnx
 from ppl_cnn.models.trained.pixels import parse_pixels
 from ppl_cnn.models.trained.published import fetch
 from ppl_cnn.models.trained.suited_target import last_objective
-from ppl_cnn.models.trained.user_networks import load_module
 from ppl_cnn.models.units.class_names import class_names, named_classes
 from ppl_cnn.numeric import in_float32
 
@@ -52,7 +52,7 @@ def load(
             - the name of a declared network, such as "squeezenet1.1", together with `weights`;
             - an ONNX file, "resnet50.onnx", together with `pixels`;
             - "package.module:factory", a function that makes a network of yours (see
-              `ppl_cnn.models.trained.user_networks.load_module`).
+              `ppl_cnn.models.trained.modules.user_networks.load_module`).
         weights: a file of weights (PyTorch, Caffe, safetensors, npy, npz or pickled arrays, or the
             index of one in several parts), or "auto" to fetch the declared network's published
             weights. For a network of yours, such a file with the module's own names, the folder of

@@ -18,7 +18,7 @@ from ppl_cnn.models.networks.declaration import Network, Preprocessing
 from ppl_cnn.models.networks.graph import Params
 from ppl_cnn.models.trained.cnn import CNN
 from ppl_cnn.models.trained.importing import as_wide_as, params_from
-from ppl_cnn.models.trained.module_network import ModuleNetwork
+from ppl_cnn.models.trained.modules.module_network import ModuleNetwork
 from ppl_cnn.user_modules import names_an_object
 
 ONNX_FILE = "network.onnx"

@@ -17,7 +17,7 @@ from ppl_cnn.inference.sampling.settings import Sampling
 CURVATURE, SLOPE, TEMPERATURE = 1.5, 2.0, 0.5
 MEAN = SLOPE / TEMPERATURE / (1 + CURVATURE / TEMPERATURE)
 DEVIATION = (1 + CURVATURE / TEMPERATURE) ** -0.5
-"""Of each pixel: p = N(0, 1) exp((b x - a x^2/2)/T)."""
+"""b, a and T of each pixel's p = N(0, 1) exp((b x - a x^2/2)/T)."""
 
 
 def density():

@@ -20,7 +20,7 @@ PROOFS = (
     "kernels/test_tempered.py",
     "sampling/resampling/test_run.py",
     "sampling/starts/test_resampled.py",
-    "sampling/test_log_z.py",
+    "sampling/evidence/test_log_z.py",
     "sampling/test_stein.py",
 )
 LENGTHIEST = ("6000", "50000", "squeezenet", "128")

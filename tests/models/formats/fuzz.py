@@ -1,4 +1,4 @@
-"""Fuzzes a reader: `python tests/models/formats/fuzz.py READER --cases 200000 --seed 0`.
+"""Fuzzes a reader: `python -m tests.models.formats.fuzz READER --cases 200000 --seed 0`.
 
 READER is torch, pickle, caffe, npz, npy, safetensors or foreign. Every case must end with tensors
 or with an error of one or two sentences, within a second, without opening, importing or running
@@ -15,7 +15,6 @@ import json
 import pickle
 import random
 import re
-import resource
 import signal
 import struct
 import sys
@@ -28,16 +27,14 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 
+from tests.fuzzing import Broken, mutated, peak, resident
+
 GOLDEN = Path(__file__).parent / "golden"
 READERS = ("torch", "pickle", "caffe", "npz", "npy", "safetensors", "foreign")
 GUIDED = ("torch", "pickle", "caffe")
 SECONDS = 1.0
 GROWTH = 256 * 2**20
 """Bytes that resident memory may grow by while fuzzing, libFuzzer's own corpus included."""
-
-
-class Broken(BaseException):
-    """A reader did what it must never do; no `except Exception` catches this."""
 
 
 # Well-formed files.
@@ -138,49 +135,25 @@ TOKENS = (
 )
 
 
-def mutated(content: bytes, others: list[bytes], draw: random.Random) -> bytes:
-    data = bytearray(content)
-    for _ in range(draw.choice((1, 1, 2, 3, 8))):
-        at, length = draw.randrange(len(data) + 1), draw.choice((1, 1, 2, 4, 8, 32))
-        match draw.randrange(7):
-            case 0 if data:
-                data[min(at, len(data) - 1)] ^= 1 << draw.randrange(8)
-            case 1:
-                data[at : at + 1] = bytes([draw.choice((0, 1, 0x7F, 0x80, 0xFF))])
-            case 2:
-                del data[at : at + length]
-            case 3:
-                token = draw.choice(TOKENS)
-                data[at : at + draw.choice((0, len(token)))] = token
-            case 4:
-                data[at:at] = data[at : at + length] * draw.choice((1, 2, 50))
-            case 5:
-                other = draw.choice(others)
-                start = draw.randrange(len(other) + 1)
-                data[at : at + length] = other[start : start + draw.choice((4, 16, 64))]
-            case 6:
-                del data[at:]
-    return bytes(data)
-
-
 def mutated_file(reader: str, files: list[bytes], draw: random.Random) -> bytes:
     """A file one of whose parts is mutated, mostly with what holds the parts intact."""
     content = draw.choice(files)
     if draw.random() < 0.2:
-        return mutated(content, files, draw)
+        return mutated(content, files, draw, tokens=TOKENS)
     if content[:2] == b"PK":
         parts = members(content)
         pickles = [name for name in parts if name.endswith((".pkl", ".npy"))]
         chosen = draw.choice(pickles if draw.random() < 0.8 else list(parts))
-        parts[chosen] = mutated(parts[chosen], list(parts.values()), draw)
+        parts[chosen] = mutated(parts[chosen], [*parts.values()], draw, tokens=TOKENS)
         if draw.random() < 0.1:
             parts.pop(draw.choice(list(parts)))
         return zipped(parts, draw.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)))
     if reader == "safetensors":
         (length,) = struct.unpack("<Q", content[:8])
-        header = mutated(content[8 : 8 + length], [json.dumps({"a": 1}).encode()], draw)
+        other = json.dumps({"a": 1}).encode()
+        header = mutated(content[8 : 8 + length], [other], draw, tokens=TOKENS)
         return struct.pack("<Q", len(header)) + header + content[8 + length :]
-    return content[:2] + mutated(content[2:], files, draw)
+    return content[:2] + mutated(content[2:], files, draw, tokens=TOKENS)
 
 
 # What must hold.
@@ -242,19 +215,14 @@ class Tally:
 
     def report(self) -> None:
         seconds = time.perf_counter() - self.begin
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         print(
             f"{self.reader}: {self.count:,} cases in {seconds:.0f} s "
             f"({self.count / seconds:,.0f}/s); {self.results['tensors']:,} gave tensors, "
             f"{self.results['error']:,} an error; resident memory "
             f"{self.before / 1e6:.1f} MB after 1,000 cases, {resident() / 1e6:.1f} after all, "
-            f"{peak / 1e6:.1f} at the peak",
+            f"{peak() / 1e6:.1f} at the peak",
             flush=True,
         )
-
-
-def resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 # The two ways.

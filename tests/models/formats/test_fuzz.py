@@ -4,20 +4,19 @@ from pathlib import Path
 
 import pytest
 
-FUZZ = Path(__file__).parent / "fuzz.py"
+ROOT = Path(__file__).parents[3]
 
 
 def python(*arguments):
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=600
-    )
+    line = [sys.executable, *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, timeout=600, cwd=ROOT)
 
 
 @pytest.mark.parametrize(
     "reader", ["torch", "pickle", "caffe", "npz", "npy", "safetensors", "foreign"]
 )
 def test_some_cases_of_each_reader(reader):
-    run = python(FUZZ, reader, "--cases", 1000, "--mutate")
+    run = python("-m", "tests.models.formats.fuzz", reader, "--cases", 1000, "--mutate")
     assert run.returncode == 0, run.stderr
     assert f"{reader}: 1,000 cases" in run.stdout
 
@@ -40,8 +39,7 @@ def test_the_fuzzer_notices_what_a_reader_must_not_do(misdeed, words):
     script = f"""
 import os, sys, time, numpy as np
 from ppl_cnn.models.formats import ContentError
-sys.path.insert(0, {str(FUZZ.parent)!r})
-import fuzz
+from tests.models.formats import fuzz
 def refuse(fault): raise ContentError(fault)
 sys.addaudithook(fuzz.watch)
 fuzz.check(lambda content: {misdeed}, b"")

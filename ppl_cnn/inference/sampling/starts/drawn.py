@@ -11,7 +11,7 @@ import numpy as np
 
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.importance import mean_weight
-from ppl_cnn.inference.sampling.annealing import PARTICLES, anneal, find_schedule
+from ppl_cnn.inference.sampling.evidence.annealing import PARTICLES, anneal, find_schedule
 from ppl_cnn.inference.sampling.starts.optimum import STEPS, randomize_then_optimize
 from ppl_cnn.inference.sampling.starts.start import (
     ChainSettings,

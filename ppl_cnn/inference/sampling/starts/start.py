@@ -75,7 +75,7 @@ class Start(ABC):
             InputError: the start doesn't fit the density or the number of chains.
         """
 
-    def check(self, chains: int) -> None:  # noqa: B027
+    def check(self, chains: int) -> None:  # noqa: B027  # most take any number of chains
         """Refuses a number of chains that can't start this way; known before anything is done.
 
         Args:

@@ -16,8 +16,8 @@ from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.networks.forward import scaled
 from ppl_cnn.models.networks.graph import Params
 from ppl_cnn.models.networks.receptive_field import Weights
-from ppl_cnn.models.trained.captured import OUTPUT, named_leaves
-from ppl_cnn.models.trained.module_network import ModuleNetwork
+from ppl_cnn.models.trained.modules.captured import OUTPUT, named_leaves
+from ppl_cnn.models.trained.modules.module_network import ModuleNetwork
 
 _IN_TRAINING = {
     "train": True,

@@ -5,7 +5,7 @@ from ppl_cnn.inference.training.networks.declared import DeclaredTrainable
 from ppl_cnn.inference.training.networks.module import ModuleTrainable
 from ppl_cnn.inference.training.networks.trainable import Trainable
 from ppl_cnn.models.networks.catalogue import network_named
-from ppl_cnn.models.trained.user_networks import load_module
+from ppl_cnn.models.trained.modules.user_networks import load_module
 
 
 def trainable_named(text: str, classes: int) -> Trainable:

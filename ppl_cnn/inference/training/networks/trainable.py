@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.networks.graph import Params
 from ppl_cnn.models.trained.cnn import CNN
-from ppl_cnn.models.trained.module_network import ModuleNetwork
+from ppl_cnn.models.trained.modules.module_network import ModuleNetwork
 
 type Averages = dict[str, Array]
 """Name -> what the forward pass of training changes, such as a BatchNorm's running averages."""

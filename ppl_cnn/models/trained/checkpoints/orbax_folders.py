@@ -15,8 +15,8 @@ def read_orbax(folder: Path) -> dict[str, np.ndarray]:
 
     Args:
         folder: what a checkpointer saved; a step of a checkpoint manager, whose only item of
-            arrays it is; or the manager's folder, whose last step it is. Of a step with several
-            items, the names begin with the item's.
+            arrays it is; or the manager's folder, whose last step it is. Names begin with
+            an item's where a step has several.
 
     Raises:
         FileError: the folder holds no intact checkpoint.
@@ -55,7 +55,7 @@ def _arrays(folder: Path) -> dict[str, np.ndarray]:
     import jax
     import orbax.checkpoint as ocp
 
-    from ppl_cnn.models.trained.captured import named_leaves
+    from ppl_cnn.models.trained.modules.captured import named_leaves
 
     checkpointer = ocp.PyTreeCheckpointer()
     try:

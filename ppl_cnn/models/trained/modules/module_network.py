@@ -16,16 +16,16 @@ from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.networks.forward import scaled
 from ppl_cnn.models.networks.receptive_field import Images, Weights, receptive_fields
 from ppl_cnn.models.networks.window import Region, Shape
-from ppl_cnn.models.trained.captured import (
+from ppl_cnn.models.trained.cnn import preprocess
+from ppl_cnn.models.trained.modules.captured import (
     OUTPUT,
     CapturedModule,
     layer_shapes,
     named_leaves,
     unbridged,
 )
-from ppl_cnn.models.trained.cnn import preprocess
-from ppl_cnn.models.trained.inference_mode import check_responses
-from ppl_cnn.models.trained.module_unit import ModuleUnit
+from ppl_cnn.models.trained.modules.inference_mode import check_responses
+from ppl_cnn.models.trained.modules.module_unit import ModuleUnit
 from ppl_cnn.models.trained.suited_target import suited_target
 from ppl_cnn.models.units.listing import LayerUnits
 from ppl_cnn.models.units.names import Place, UnitName, parse_units

@@ -21,7 +21,7 @@ from scipy.special import logsumexp
 
 from ppl_cnn.errors import ArgumentError, MismatchError
 from ppl_cnn.inference.importance import Estimate, mean_weight
-from ppl_cnn.inference.sampling.annealing import AnnealingSchedule, climb
+from ppl_cnn.inference.sampling.evidence.annealing import AnnealingSchedule, climb
 from ppl_cnn.models.density import DensityParams, TiltedDensity
 from ppl_cnn.numeric import plain, whole
 from ppl_cnn.progress import Bar

@@ -10,8 +10,8 @@ from scipy.integrate import dblquad
 import ppl_cnn
 from ppl_cnn.errors import ArgumentError, MismatchError
 from ppl_cnn.inference.importance import Estimate
-from ppl_cnn.inference.sampling.evidence import evidence
-from ppl_cnn.inference.sampling.log_z import (
+from ppl_cnn.inference.sampling.evidence.evidence import evidence
+from ppl_cnn.inference.sampling.evidence.log_z import (
     AnnealedEstimate,
     LogZ,
     Replicas,

@@ -15,7 +15,7 @@ from ppl_cnn.errors import ArgumentError, one_line
 from ppl_cnn.models.networks.convolution import hasten
 from ppl_cnn.models.networks.receptive_field import Images, Weights
 from ppl_cnn.models.networks.window import Shape
-from ppl_cnn.models.trained.inference_mode import inference_arguments
+from ppl_cnn.models.trained.modules.inference_mode import inference_arguments
 from ppl_cnn.numeric import single
 
 OUTPUT = "output"

@@ -5,7 +5,7 @@ import pytest
 from flax import linen, nnx
 
 from ppl_cnn import ArgumentError, MismatchError, ModuleNetwork
-from ppl_cnn.models.trained.inference_mode import inference_arguments
+from ppl_cnn.models.trained.modules.inference_mode import inference_arguments
 
 SHAPE = (6, 6, 3)
 

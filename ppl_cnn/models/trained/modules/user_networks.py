@@ -12,11 +12,11 @@ from flax import linen, nnx
 from ppl_cnn.errors import ArgumentError, FileError, MismatchError
 from ppl_cnn.models.formats.names import listed, shown
 from ppl_cnn.models.formats.weights_file import read_tensors
-from ppl_cnn.models.trained.captured import OUTPUT
 from ppl_cnn.models.trained.checkpoints.entries import entry_of
 from ppl_cnn.models.trained.checkpoints.orbax_folders import read_orbax
 from ppl_cnn.models.trained.model_folder import Labels, preprocessing_of, read_description
-from ppl_cnn.models.trained.module_network import ModuleNetwork
+from ppl_cnn.models.trained.modules.captured import OUTPUT
+from ppl_cnn.models.trained.modules.module_network import ModuleNetwork
 from ppl_cnn.models.trained.suited_target import last_objective
 from ppl_cnn.user_modules import called, named_object
 

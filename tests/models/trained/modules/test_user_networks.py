@@ -10,14 +10,14 @@ from flax import nnx
 
 import ppl_cnn
 from ppl_cnn.errors import ArgumentError, FileError, MismatchError, UnknownNameError
-from ppl_cnn.models.trained.user_networks import load_module
+from ppl_cnn.models.trained.modules.user_networks import load_module
 
 FACTORY = "own_network:factory"
 
 
 @pytest.fixture(autouse=True)
 def _where_the_example_is(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[1])
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from ppl_cnn.errors import MismatchError
 from ppl_cnn.inference.importance import mean_weight
 from ppl_cnn.inference.kernels.adaptation import Tuned
 from ppl_cnn.inference.kernels.trajectory import Point
-from ppl_cnn.inference.sampling.annealing import (
+from ppl_cnn.inference.sampling.evidence.annealing import (
     AnnealingSchedule,
     Particles,
     anneal,

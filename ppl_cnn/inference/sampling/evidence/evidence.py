@@ -14,7 +14,7 @@ from ppl_cnn.inference.runs.folder import RunFolder
 from ppl_cnn.inference.runs.record import unit_folder
 from ppl_cnn.inference.runs.store import open_draws
 from ppl_cnn.inference.sampling.driver import Origin, check_one_run, sample_to
-from ppl_cnn.inference.sampling.log_z import (
+from ppl_cnn.inference.sampling.evidence.log_z import (
     LogZ,
     MeanWeight,
     Replicas,

@@ -10,7 +10,7 @@ from ppl_cnn.errors import ArgumentError, InputError, MismatchError, UnknownName
 from ppl_cnn.models.networks.catalogue import ALEXNET_FASHION, LENET
 from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.networks.layers import Conv, Dense
-from ppl_cnn.models.trained.module_network import ModuleNetwork
+from ppl_cnn.models.trained.modules.module_network import ModuleNetwork
 from ppl_cnn.models.trained.network import TrainedNetwork
 from ppl_cnn.models.units.listing import unit_layers
 from ppl_cnn.models.units.score_function import Scored
@@ -115,7 +115,7 @@ def test_layers_are_listed_as_a_declared_networks_are(both):
 def own():
     """The worked example."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[1])
+        patch.syspath_prepend(Path(__file__).parents[2])
         import own_network
 
     return own_network
