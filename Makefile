@@ -38,7 +38,7 @@ lint: $(VENV)/installed  ## Formatting, lint and types
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Types are checked beside the tests, which leaves a core idle for the shorter time.
-test: $(VENV)/installed  ## Lint, types, tests and the notebook, 15 minutes on two cores
+test: $(VENV)/installed  ## Lint, types, tests and the notebook, 14 minutes on two cores
 	@$(MAKE) --no-print-directory --jobs=2 lint tests
 
 tests: $(VENV)/installed
