@@ -182,11 +182,17 @@ def _count(names: Iterable[str]) -> dict[str, int]:
 
 
 def _figure_png(figure: Any) -> bytes:
-    drawn, stream = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=160, transparent=True)
-    with Image.open(drawn) as image:
-        # Lines have few colours: 64 shades take a third of the bytes.
-        few = image.quantize(64, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure.set(dpi=160)
+    figure.patch.set_alpha(0)
+    for axes in figure.axes:
+        axes.patch.set_alpha(0)
+    canvas, stream = FigureCanvasAgg(figure), io.BytesIO()
+    canvas.draw()
+    # Lines have few colours: 64 shades take a third of the bytes.
+    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba()))
+    few = drawn.quantize(64, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     few.save(stream, "PNG", optimize=True)
     return stream.getvalue()
 
