@@ -16,7 +16,7 @@ MODELS = {
     "models/networks": set(),
     "models/onnx": {"models/formats", "models/networks"},
     "models/units": {"models/networks"},
-    "models/generators": {"models/formats", "models/networks"},
+    "models/generators": {"models/formats", "models/networks", "models/onnx"},
     "models/references": {"models/networks", "models/generators", "data"},
     "models/density": {"models/networks", "models/units", "models/references"},
     "models/trained": {"models/formats", "models/networks", "models/onnx", "models/units"},

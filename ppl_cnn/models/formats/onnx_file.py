@@ -20,11 +20,13 @@ import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
 
+from ppl_cnn.errors import FileError
 from ppl_cnn.models.formats.errors import ContentError
 from ppl_cnn.models.formats.names import shown
 from ppl_cnn.models.formats.protobuf import Message
@@ -77,6 +79,22 @@ class OnnxModel:
     inputs: tuple[Input, ...]
     """The inputs that are no initializers."""
     outputs: tuple[str, ...]
+
+
+def open_model(path: Path) -> OnnxModel:
+    """The graph of an ONNX file.
+
+    Raises:
+        FileError: the file is missing, damaged or no ONNX file.
+    """
+    try:
+        return read_onnx(path.read_bytes())
+    except FileNotFoundError:
+        raise FileError(f"{path} is missing.", path=path) from None
+    except OSError as error:
+        raise FileError(f"{path} cannot be read ({error.strerror}).", path=path) from None
+    except ContentError as error:
+        raise FileError(f"{path} {error.fault}", path=path) from None
 
 
 def read_onnx(content: bytes) -> OnnxModel:

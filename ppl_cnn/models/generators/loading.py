@@ -7,6 +7,7 @@ from pathlib import Path
 from ppl_cnn.errors import FileError, UnknownNameError, unknown
 from ppl_cnn.models.generators.generator import Generator
 from ppl_cnn.models.generators.generator_folder import open_generator
+from ppl_cnn.models.generators.onnx_generator import SUFFIX, open_onnx_generator
 from ppl_cnn.numeric import in_float32
 
 EMBEDDED = Path(__file__).parent / "embedded"
@@ -25,13 +26,16 @@ def load_generator(text: str) -> Generator:
 
             - the name of a generator that comes with the package, such as "fashion";
             - a folder that `python -m ppl_cnn.generator` has written;
-            - FILE@ARCHITECTURE, a weights file of one of `ARCHITECTURES`.
+            - FILE@ARCHITECTURE, a weights file of one of `ARCHITECTURES`;
+            - FILE.onnx, a generator's graph with its weights (see `open_onnx_generator`).
 
     Raises:
         UnknownNameError: nothing of that name is there, or the architecture is unknown.
         FileError: a file is missing or damaged.
-        MismatchError: the file's tensors don't fit the architecture.
+        MismatchError: the file's tensors don't fit the architecture, or a graph is no generator.
     """
+    if Path(text).suffix.lower() == SUFFIX:
+        return open_onnx_generator(Path(text), name=text)
     file, at, architecture = text.rpartition("@")
     if at:
         if architecture not in ARCHITECTURES:
@@ -52,7 +56,7 @@ def load_generator(text: str) -> Generator:
         )
     raise UnknownNameError(
         f"Unknown generator {text!r}. Give {', '.join(known) or 'a folder'}, the folder of a run "
-        f"of ppl_cnn.generator, or FILE@{'|'.join(ARCHITECTURES)}.",
+        f"of ppl_cnn.generator, FILE@{'|'.join(ARCHITECTURES)} or FILE.onnx.",
         name=text,
         known=known,
     )

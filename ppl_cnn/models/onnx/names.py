@@ -74,7 +74,7 @@ def node_names(nodes: Sequence[Node]) -> Names:
 
 def _module_of_weights(node: Node) -> str:
     """The module whose weights a convolution or dense layer has; empty where they don't tell."""
-    if node.operator not in ("Conv", "Gemm", "MatMul") or len(node.inputs) < 2:
+    if node.operator not in ("Conv", "ConvTranspose", "Gemm", "MatMul") or len(node.inputs) < 2:
         return ""
     module, dot, kind = node.inputs[1].rpartition(".")
     return _plain(module) if dot and kind == "weight" and ":" not in module else ""

@@ -10,6 +10,7 @@ from ppl_cnn.models.networks.elementwise import FUNCTIONS
 from ppl_cnn.models.onnx.arithmetic import ARITHMETIC
 from ppl_cnn.models.onnx.arrays import ARRAYS
 from ppl_cnn.models.onnx.call import Call, Operator, aligned
+from ppl_cnn.models.onnx.convolutions import CONVOLUTIONS
 
 ELEMENTWISE: dict[str, tuple[str, tuple[tuple[str, float], ...]]] = {
     **{"Relu": ("relu", ()), "Sigmoid": ("sigmoid", ()), "Tanh": ("tanh", ())},
@@ -49,5 +50,6 @@ OPERATORS: dict[str, Operator] = {
     **{name: _elementwise(name) for name in ELEMENTWISE},
     **ARITHMETIC,
     **ARRAYS,
+    **CONVOLUTIONS,
 }
 """Operator -> function of a `Call` and of arrays with ONNX's axes."""

@@ -5,9 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Self, override
 
-from ppl_cnn.errors import ArgumentError, FileError, MismatchError
-from ppl_cnn.models.formats.errors import ContentError
-from ppl_cnn.models.formats.onnx_file import OnnxModel, read_onnx
+from ppl_cnn.errors import ArgumentError, MismatchError
+from ppl_cnn.models.formats.onnx_file import open_model
 from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.networks.graph import shapes
 from ppl_cnn.models.onnx.network import Imported, declared
@@ -79,7 +78,7 @@ def open_onnx(
             f"Give {FORMS}.",
             argument="pixels",
         )
-    model = read_model(path)
+    model = open_model(path)
     preprocess, own_name = partial(_preprocessing, pixels), name or path.stem
 
     def reopened(size: int) -> Imported:
@@ -93,22 +92,6 @@ def open_onnx(
             raise MismatchError(network.end)
         named = named_classes(classes, shapes(network)[network.layers[-1].name][-1])
     return OnnxNetwork(imported, reopened, classes=named)
-
-
-def read_model(path: Path) -> OnnxModel:
-    """The graph of an ONNX file.
-
-    Raises:
-        FileError: the file is missing, damaged or no ONNX file.
-    """
-    try:
-        return read_onnx(path.read_bytes())
-    except FileNotFoundError:
-        raise FileError(f"{path} is missing.", path=path) from None
-    except OSError as error:
-        raise FileError(f"{path} cannot be read ({error.strerror}).", path=path) from None
-    except ContentError as error:
-        raise FileError(f"{path} {error.fault}", path=path) from None
 
 
 def _preprocessing(pixels: Preprocessing | str, channels: int) -> Preprocessing:

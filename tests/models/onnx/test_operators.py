@@ -208,6 +208,42 @@ def test_convolutions(groups, attributes, pads, onnx_node, onnx_content):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+TRANSPOSED = [  # groups, window, attributes, and lax's zeros around the dilated input
+    (1, (4, 4), {"strides": (2, 2), "pads": (1, 1, 1, 1)}, ((2, 2), (2, 2))),
+    (1, (3, 3), {"strides": (2, 2), "pads": (1, 1, 1, 1), "output_padding": (1, 1)}, ((1, 2),) * 2),
+    (3, (3, 5), {"strides": (3, 2), "pads": (0, 2, 0, 1), "group": 3}, ((2, 2), (2, 3))),
+    (1, (2, 2), {"strides": (3, 3)}, ((1, 1), (1, 1))),
+    (1, (3, 2), {"strides": (2, 1), "dilations": (2, 3)}, ((4, 4), (3, 3))),
+    (1, (3, 3), {"strides": (2, 2), "auto_pad": "SAME_UPPER"}, ((2, 1), (2, 1))),
+    (1, (3, 3), {"strides": (2, 2), "output_shape": (8, 11)}, ((1, 2), (1, 1))),
+]
+
+
+@pytest.mark.parametrize(("groups", "window", "attributes", "zeros"), TRANSPOSED)
+def test_transposed_convolutions(groups, window, attributes, zeros, onnx_node, onnx_content):
+    random = np.random.default_rng(1)
+    kernel = random.normal(size=(3, 2, *window)).astype(np.float32)
+    bias = random.normal(size=2 * groups).astype(np.float32)
+    content = onnx_content(
+        [onnx_node("ConvTranspose", "x w b", "y", **attributes)],
+        {"w": kernel, "b": bias},
+        image=X.shape,
+    )
+    by_group = [
+        jax.lax.conv_general_dilated(
+            part,
+            weights.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1],
+            (1, 1),
+            zeros,
+            lhs_dilation=attributes["strides"],
+            rhs_dilation=attributes.get("dilations", (1, 1)),
+        )
+        for part, weights in zip(np.split(X, groups, 1), np.split(kernel, groups), strict=True)
+    ]
+    expected = np.concatenate(by_group, 1)[0] + bias.reshape(-1, 1, 1)
+    np.testing.assert_allclose(result(content), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize(("transposed", "factor"), [(0, 1.0), (1, 0.5)])
 def test_dense_layers(transposed, factor, onnx_node, onnx_content):
     kernel = RNG.normal(size=(72, 5)).astype(np.float32)
