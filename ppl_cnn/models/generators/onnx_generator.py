@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ppl_cnn.errors import MismatchError
@@ -120,14 +121,11 @@ def _range(lowering: Lowering, model: OnnxModel, path: Path) -> tuple[float, flo
     if operator in _RANGES:
         return _RANGES[operator]
     if node is not None and operator == "Clip":
-        bounds = [lowering.value(name) for name in node.inputs[1:3]]
-        bounds = bounds or [node.attributes.get("min"), node.attributes.get("max")]
-        if len(bounds) == 2 and not any(
-            each is None or isinstance(each, Signal) for each in bounds
-        ):
-            black, white = (float(each) for each in bounds)  # type: ignore[arg-type]
-            if black < white:
-                return black, white
+        known = [node.attributes.get(name) for name in ("min", "max")]
+        read = [lowering.value(name) for name in node.inputs[1:3]]
+        bounds = [float(each) for each in read or known if isinstance(each, float | np.ndarray)]
+        if len(bounds) == 2 and bounds[0] < bounds[1]:
+            return bounds[0], bounds[1]
     raise MismatchError(
         f"{path} ends in {operator or 'nothing'}, so that it doesn't tell what black and white "
         f"are. Export it with a Tanh (-1 to 1), a Sigmoid (0 to 1) or a Clip at its end."

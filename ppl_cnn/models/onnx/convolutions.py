@@ -91,8 +91,8 @@ def _phase(x: Any, kernel: Any, row: Any, col: Any, axes: tuple[_Axis, _Axis], g
         slice(max(0, -before), size - max(0, -after))
         for (_, before, after), size in zip((row, col), x.shape[1:3], strict=True)
     ]
-    padding = tuple((max(0, before), max(0, after)) for _, before, after in (row, col))
-    return convolve(x[:, cut[0], cut[1]], entries, stride=1, padding=padding, groups=groups)
+    rows, cols = ((max(0, before), max(0, after)) for _, before, after in (row, col))
+    return convolve(x[:, cut[0], cut[1]], entries, stride=1, padding=(rows, cols), groups=groups)
 
 
 def _axes(

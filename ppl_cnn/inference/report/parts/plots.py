@@ -188,10 +188,10 @@ def _figure_png(figure: Any) -> bytes:
     figure.patch.set_alpha(0)
     for axes in figure.axes:
         axes.patch.set_alpha(0)
-    canvas, stream = FigureCanvasAgg(figure), io.BytesIO()
+    canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
     # Lines have few colours: 64 shades take a third of the bytes.
-    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba()))
+    drawn, stream = Image.fromarray(np.asarray(canvas.buffer_rgba())), io.BytesIO()
     few = drawn.quantize(64, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     few.save(stream, "PNG", optimize=True)
     return stream.getvalue()
