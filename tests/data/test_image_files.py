@@ -188,6 +188,9 @@ WHOLE = encoded(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
         (tiff((GREY * 2.0).astype(np.float32), 32, 3), "from 0 to 440, not in 0..1"),
         (tiff(np.full((3, 4), np.nan, np.float32), 32, 3), "nan"),
         (tiff(GREY.astype(np.int16) - 9, 16, 2), "negative"),
+        (tiff(GREY.astype(np.uint16), 16, 1), "black as it stands: pixels up to 220"),
+        (tiff(DEEP.astype(np.uint32), 32, 1), "black as it stands: pixels up to 56540"),
+        (encoded(GREY.astype(np.uint16)), "its depth has 65535"),
     ],
 )
 def test_what_cannot_be_read_is_said(content, words, tmp_path, refused):

@@ -50,7 +50,7 @@ def load(
     *,
     entry: str | None = None,
     pixels: Preprocessing | str | None = None,
-    classes: str | None = None,
+    classes: str | Path | None = None,
     flatten: Flattening | None = None,
 ) -> CNN | ModuleNetwork:
     """Opens a network with weights.
@@ -169,7 +169,7 @@ def read_published(
     *,
     entry: str | None = None,
     pixels: Preprocessing | str | None = None,
-    classes: str | None = None,
+    classes: str | Path | None = None,
     flatten: Flattening | None = None,
 ) -> CNN:
     """A declared network with the weights of a file, and with its classes' names.

@@ -27,7 +27,7 @@ def load_module(
     weights: str | Path | None = None,
     *,
     entry: str | None = None,
-    classes: str | None = None,
+    classes: str | Path | None = None,
 ) -> ModuleNetwork:
     """Opens a network that a factory of the user's makes.
 
