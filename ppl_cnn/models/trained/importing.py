@@ -137,8 +137,8 @@ def as_wide_as(tensors: Mapping[str, np.ndarray], network: Network) -> Network:
 
 
 def with_score_layer(
-    tensors: Mapping[str, np.ndarray], network: Network, source: Path
-) -> Mapping[str, np.ndarray]:
+    tensors: dict[str, np.ndarray], network: Network, source: Path
+) -> dict[str, np.ndarray]:
     """The tensors with the last layer's under its own name, if fine-tuning gave it another.
 
     Caffe asks for another name (fc8_flickr), and a head that is put into a module gets one (fc.1).
