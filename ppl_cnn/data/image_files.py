@@ -216,6 +216,8 @@ def _faults(source: Path | bytes = b"") -> Iterator[None]:
 
 def _words(error: Exception) -> str:
     said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    if isinstance(error, LookupError):  # of a table that the file lacks; its text is a bare key
+        said = f"damaged ({type(error).__name__}: {said})"
     return " ".join(said.split()).rstrip(".") or type(error).__name__
 
 

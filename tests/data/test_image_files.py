@@ -226,3 +226,14 @@ def test_large_images_are_read_and_bombs_named(monkeypatch):
 
 def test_orientation_that_cannot_be_read_says_nothing():
     assert read(encoded(GREY, exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")).shape == (3, 4)
+
+
+def test_a_bare_key_is_no_reason(monkeypatch):
+    """Pillow raises KeyError(259) of a TIFF whose second page is damaged."""
+
+    def damaged(*_, **__):
+        raise KeyError(259)
+
+    monkeypatch.setattr(Image, "open", damaged)
+    with pytest.raises(ImageError, match=r"damaged \(KeyError: 259\)"):
+        read(WHOLE)
