@@ -49,7 +49,12 @@ def plain(value: Any) -> Any:
         >>> plain(np.int64(3)), plain(np.asarray(0.5)), plain("split")
         (3, 0.5, 'split')
     """
-    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
+    if getattr(value, "shape", None) != () or not hasattr(value, "item"):
+        return value
+    try:
+        return value.item()
+    except NotImplementedError:  # a random key of JAX
+        return value
 
 
 def plain_fields(record: Any) -> None:
@@ -70,14 +75,15 @@ def whole(name: str, value: Any) -> int:
     """A whole number, of any library.
 
     Raises:
-        ArgumentError: it is none, such as 2.5 or "2"; `name` is the argument's name.
+        ArgumentError: it is none, such as 2.5, "2" or True; `name` is the argument's name.
     """
+    number = plain(value)
     try:
-        return operator.index(plain(value))
+        if not isinstance(number, bool):
+            return operator.index(number)
     except TypeError:
-        raise ArgumentError(
-            f"`{name}` must be a whole number, not {value!r}.", argument=name
-        ) from None
+        pass
+    raise ArgumentError(f"`{name}` must be a whole number, not {_said(value)}.", argument=name)
 
 
 def real(name: str, value: Any) -> float:
@@ -88,5 +94,22 @@ def real(name: str, value: Any) -> float:
     """
     number = plain(value)
     if not isinstance(number, int | float):
-        raise ArgumentError(f"`{name}` must be a number, not {value!r}.", argument=name)
+        raise ArgumentError(f"`{name}` must be a number, not {_said(value)}.", argument=name)
     return number
+
+
+def positive(name: str, value: Any) -> float:
+    """A positive finite number, of any library.
+
+    Raises:
+        ArgumentError: it is none; `name` is the argument's name.
+    """
+    number = real(name, value)
+    if not 0 < number < float("inf"):
+        raise ArgumentError(f"`{name}` must be positive and finite, not {value}.", argument=name)
+    return number
+
+
+def _said(value: Any) -> str:
+    """What was received, on one line."""
+    return " ".join(repr(value).split())

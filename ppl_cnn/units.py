@@ -16,7 +16,7 @@ Examples:
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ppl_cnn.errors import ArgumentError, unknown
 from ppl_cnn.options.command import run_command
@@ -45,6 +45,9 @@ class UnitsOptions:
     --data; --weights do if it isn't what the declared network sees."""
     entry: str | None = None
     """The key of the weights, such as model_ema, in a file of --weights that has several."""
+    flatten: Literal["channels-first", "channels-last"] | None = None
+    """The order in which the dense layers of --weights read maps; by default the file's names
+    tell."""
     layer: str | None = None
     """The only layer to list; with --data, each of its channels gets a line."""
     data: str | None = None
@@ -89,13 +92,19 @@ def _trained(options: UnitsOptions) -> "TrainedNetwork | None":
     from ppl_cnn.models.trained.loading import load
     from ppl_cnn.models.trained.model_folder import embedded_names
 
-    about_weights = (options.weights, options.pixels, options.entry)
+    about_weights = (options.weights, options.pixels, options.entry, options.flatten)
     has_weights = any(about_weights) or options.model in embedded_names()
     if has_weights or options.model not in NETWORKS:
         # The units don't depend on what is done to pixels, but responses to images do.
         is_listing = options.data is None and options.model.lower().endswith(".onnx")
         pixels = options.pixels or ("raw" if is_listing else None)
-        return load(options.model, options.weights, entry=options.entry, pixels=pixels)
+        return load(
+            options.model,
+            options.weights,
+            entry=options.entry,
+            pixels=pixels,
+            flatten=options.flatten,
+        )
     if options.data is not None:
         raise ArgumentError(
             f"{options.model} comes without weights, which `data` needs. Give a file of them as "

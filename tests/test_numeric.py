@@ -9,9 +9,11 @@ import pytest
 import ppl_cnn
 from ppl_cnn import ArgumentError
 from ppl_cnn.inference.sampling.driver import draw
-from ppl_cnn.inference.sampling.settings import Sampling
+from ppl_cnn.inference.sampling.settings import Sampling, check_seed
 from ppl_cnn.models.networks.layers import Dense
 from ppl_cnn.numeric import in_float32, plain_fields, single, whole
+
+UNIT = ppl_cnn.ScoreFunction(jnp.sum, (2, 2, 1))
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,30 @@ def test_numbers_of_any_library_are_pythons(of, as_in_a_program):
     assert hash(record) == hash(Record(3, 2, (1, 2)))
 
 
-@pytest.mark.parametrize("value", [2.5, "2", None, np.float64(2), np.asarray([2]), 2.0])
+@pytest.mark.parametrize("value", [2.5, "2", None, np.float64(2), np.ones((2, 2), int), True])
 def test_what_is_no_whole_number_is_refused(value, refused):
     with refused("`draws`", kind=ArgumentError, argument="draws"):
         whole("draws", value)
+
+
+def test_a_random_key_is_no_seed(refused):
+    with refused("key", kind=ArgumentError, argument="seed"):
+        check_seed(jax.random.key(0))
+
+
+@pytest.mark.parametrize("wrong", ["1", None, 1j, [10], np.ones(2)])
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("temperature", lambda value: ppl_cnn.TiltedDensity(UNIT, ppl_cnn.WhiteNoise(3.0), value)),
+        ("sigma", ppl_cnn.WhiteNoise),
+        ("exponent", ppl_cnn.Spectral),
+        ("tau", ppl_cnn.SoftLogProb),
+    ],
+)
+def test_what_is_no_number_is_refused(make, name, wrong, refused):
+    with refused(f"`{name}`", kind=ArgumentError, argument=name):
+        make(wrong)
 
 
 FOREIGN = [
@@ -105,6 +127,14 @@ def numpy_score(x):
 
 def torch_like(x):
     raise TypeError("sum(): argument 'input' must be Tensor, not ShapedArray\nand more")
+
+
+@pytest.mark.parametrize(
+    "function", [jnp.argmax, lambda x: 1j * x.sum(), lambda x: x.sum() > 0, jnp.ravel]
+)
+def test_functions_without_a_real_number_are_refused(function, refused):
+    with refused("`function`", "dtype", kind=ArgumentError, argument="function"):
+        ppl_cnn.ScoreFunction(function, (2, 2, 1))
 
 
 @pytest.mark.parametrize("function", [numpy_score, torch_like, lambda x, y: x])

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 
 import ppl_cnn
 from ppl_cnn.inference.runs.store import open_draws
+from ppl_cnn.inference.training.loop import Job
 
 MODULE = """
 from flax import nnx
@@ -122,3 +124,31 @@ def test_what_does_not_fit_is_said_in_a_sentence(trained, classes, arguments, fa
     for fact in facts:
         assert fact in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_validation_chooses_the_checkpoint_and_test_gives_the_error(tmp_path):
+    """The images of validation are those of test, with the classes swapped."""
+    for split, names in (("train", "ab"), ("val", "ba"), ("test", "ab")):
+        for level, name in enumerate(names):
+            folder = tmp_path / "tree" / split / name
+            folder.mkdir(parents=True)
+            for number in range(4):
+                Image.new("L", (28, 28), 200 * level + number).save(folder / f"{number}.png")
+    stages = "discriminative:1steps,discriminative:1steps"
+    recipe = ppl_cnn.Recipe.read(
+        "lenet", data=f"folder:{tmp_path / 'tree'}", batch_size=8, stages=stages, rate=1e-3
+    )
+    execution = ppl_cnn.Execution(data_dir=tmp_path / "data")
+    result = ppl_cnn.train(recipe, out=tmp_path / "run", execution=execution)
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    tests = [test for test in map(json.loads, lines) if "test_error" in test]
+    assert [each["validation_error"] for each in tests] == [
+        1 - each["test_error"] for each in tests
+    ]
+    best = min(tests, key=lambda test: test["validation_error"])
+    assert result["best_checkpoint"] == (best["step"], best["validation_error"])
+    assert result["test_error"] == tests[-1]["test_error"]
+    data = json.loads((tmp_path / "run/run.json").read_text())["data"]
+    assert data["splits"] == {"train": 8, "validation": 8, "test": 8}
+    job = Job.prepare(replace(recipe, test="validation"), execution)
+    assert (job.test.split, job.validation) == ("validation", None)

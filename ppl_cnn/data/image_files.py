@@ -216,6 +216,8 @@ def _faults(source: Path | bytes = b"") -> Iterator[None]:
 
 def _words(error: Exception) -> str:
     said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    if isinstance(error, LookupError):  # of a table that the file lacks; its text is a bare key
+        said = f"damaged ({type(error).__name__}: {said})"
     return " ".join(said.split()).rstrip(".") or type(error).__name__
 
 
@@ -277,6 +279,10 @@ def _eight_bits(image: Image.Image) -> Image.Image:
             values = values.view(np.uint32)
         elif low < 0:
             raise ImageError("negative pixels")
+    if 0 < float(values.max()) * 255 < largest:
+        raise ImageError(
+            f"black as it stands: pixels up to {values.max():.6g}, and its depth has {largest:.0f}"
+        )
     grey = np.empty(values.shape, np.uint8)
     transparent = image.info.get("transparency")
     for row in range(0, len(values), rows := max(1, 2**20 // values.shape[1])):  # in little memory

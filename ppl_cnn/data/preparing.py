@@ -57,6 +57,8 @@ def prepare(
                 f"`manual_dir` does not apply to {name}, which names its own folder. Leave it out.",
                 argument="manual_dir",
             )
+        if name == FOLDER:
+            raise unknown("data set", name, KNOWN)
         path = Path(name.removeprefix(FOLDER)).expanduser()
         return prepare_tree(path, data_dir, short_side)
     if name not in DATA_SETS:

@@ -24,6 +24,8 @@ class ImageSplit:
     """The names of the classes, in the order of the labels."""
     identity: str = ""
     """The prepared folder with its version; for class folders, with the tree's fingerprint."""
+    splits: tuple[str, ...] = ()
+    """The names of all splits of the data set."""
 
     @property
     def image_shape(self) -> StoredShape:
@@ -109,4 +111,11 @@ def open_split(name: str, split: str, data_dir: str | Path | None = None) -> Ima
     source = Images(records, builder.info.features["image"].shape, folder)
     source.records([0, count - 1])  # files cut short are noticed here, not after an epoch
     classes = readable(tuple(builder.info.features["label"].names))
-    return ImageSplit(name, split, source, classes=classes, identity=builder.info.full_name)
+    return ImageSplit(
+        name,
+        split,
+        source,
+        classes=classes,
+        identity=builder.info.full_name,
+        splits=tuple(builder.info.splits),
+    )

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -58,6 +58,12 @@ class ImportOptions:
     ] = None
     """The key of the weights, such as model_ema, in a checkpoint that has several. By default it is
     the weights themselves, not their average; a line says what else there is."""
+    flatten: Annotated[
+        Literal["channels-first", "channels-last"] | None,
+        tyro.conf.arg(help_behavior_hint="(default: as the names tell)"),
+    ] = None
+    """The order in which dense layers read maps: (channel, row, col), or (row, col, channel) as
+    those do whose weights are named kernel, W or weights."""
 
 
 def import_weights(options: ImportOptions) -> None:
@@ -89,7 +95,7 @@ def import_weights(options: ImportOptions) -> None:
     else:
         network = network_named(str(options.network))
         path = weights_file(network, options.file)
-        cnn = read_published(path, network, entry=options.entry, **given)
+        cnn = read_published(path, network, entry=options.entry, flatten=options.flatten, **given)
     content = path.read_bytes()
     packages = ("ppl_cnn", "jax", "numpy")
     description = {
@@ -112,12 +118,13 @@ def _check_together(options: ImportOptions, *, is_onnx: bool) -> None:
             f"Leave it out.",
             argument="as",
         )
-    if is_onnx and options.entry is not None:
-        raise ArgumentError(
-            f"`entry={options.entry}` can't be used with {options.file}, which holds one network. "
-            f"Leave it out.",
-            argument="entry",
-        )
+    for name in ("entry", "flatten") if is_onnx else ():
+        if (value := getattr(options, name)) is not None:
+            raise ArgumentError(
+                f"`{name}={value}` can't be used with {options.file}, which is one whole network. "
+                f"Leave it out.",
+                argument=name,
+            )
     if not is_onnx and options.network is None:
         raise ArgumentError(
             f"--as is missing: which declared network do the weights of {options.file} belong to? "

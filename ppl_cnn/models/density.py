@@ -11,11 +11,11 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float, PyTree
 from numpyro.infer.reparam import TransformReparam
 
-from ppl_cnn.errors import ArgumentError, MismatchError
+from ppl_cnn.errors import MismatchError
 from ppl_cnn.models.networks.graph import Params
 from ppl_cnn.models.references.reference import Reference
 from ppl_cnn.models.units.score_function import Scored
-from ppl_cnn.numeric import plain_fields
+from ppl_cnn.numeric import plain_fields, positive
 
 
 class DensityParams(NamedTuple):
@@ -70,11 +70,7 @@ class TiltedDensity:
 
     def __post_init__(self) -> None:
         plain_fields(self)
-        if not 0 < self.temperature < float("inf"):
-            raise ArgumentError(
-                f"`temperature` must be positive and finite, not {self.temperature}.",
-                argument="temperature",
-            )
+        positive("temperature", self.temperature)
         _ = self.field
 
     @property

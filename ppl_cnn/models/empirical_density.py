@@ -5,12 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from ppl_cnn.errors import ArgumentError
 from ppl_cnn.models.density import DensityParams
 from ppl_cnn.models.references.empirical import Empirical
 from ppl_cnn.models.trained.cnn import preprocess
 from ppl_cnn.models.units.score_function import Scored
-from ppl_cnn.numeric import plain_fields
+from ppl_cnn.numeric import plain_fields, positive
 
 
 @dataclass(frozen=True)
@@ -48,11 +47,7 @@ class EmpiricalDensity:
 
     def __post_init__(self) -> None:
         plain_fields(self)
-        if not 0 < self.temperature < float("inf"):
-            raise ArgumentError(
-                f"`temperature` must be positive and finite, not {self.temperature}.",
-                argument="temperature",
-            )
+        positive("temperature", self.temperature)
 
     @property
     def params(self) -> DensityParams:

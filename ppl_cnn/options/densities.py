@@ -79,10 +79,13 @@ class DensityOptions:
     "mean=M,M,M scale=S,S,S order=RGB" for (pixels - mean) * scale of pixels from 0 to 255. An ONNX
     file needs it; --weights do if it isn't what the declared network sees."""
     classes: str | None = None
-    """The names of the classes of an ONNX file or of --weights: imagenet, or a text file with a
-    name a line."""
+    """The names of the classes of an ONNX file, of --weights or of your own network: imagenet, or a
+    text file with a name a line."""
     entry: str | None = None
     """The key of the weights, such as model_ema, in a file of --weights that has several."""
+    flatten: Literal["channels-first", "channels-last"] | None = None
+    """The order in which the dense layers of --weights read maps; by default the file's names
+    tell."""
     response: Literal["pre", "post"] = "pre"
     """The unit's response before or after the nonlinearity that follows its layer."""
     preset: Annotated[Literal["published", "vivid"] | None, arg(aliases=["--recipe"])] = None
@@ -160,7 +163,12 @@ class DensityOptions:
 
         values = self.values()
         network = load(
-            self.model, self.weights, entry=self.entry, pixels=self.pixels, classes=self.classes
+            self.model,
+            self.weights,
+            entry=self.entry,
+            pixels=self.pixels,
+            classes=self.classes,
+            flatten=self.flatten,
         )
         if values.size is not None:
             with self._preset_named(network):

@@ -188,6 +188,9 @@ WHOLE = encoded(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
         (tiff((GREY * 2.0).astype(np.float32), 32, 3), "from 0 to 440, not in 0..1"),
         (tiff(np.full((3, 4), np.nan, np.float32), 32, 3), "nan"),
         (tiff(GREY.astype(np.int16) - 9, 16, 2), "negative"),
+        (tiff(GREY.astype(np.uint16), 16, 1), "black as it stands: pixels up to 220"),
+        (tiff(DEEP.astype(np.uint32), 32, 1), "black as it stands: pixels up to 56540"),
+        (encoded(GREY.astype(np.uint16)), "its depth has 65535"),
     ],
 )
 def test_what_cannot_be_read_is_said(content, words, tmp_path, refused):
@@ -223,3 +226,14 @@ def test_large_images_are_read_and_bombs_named(monkeypatch):
 
 def test_orientation_that_cannot_be_read_says_nothing():
     assert read(encoded(GREY, exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")).shape == (3, 4)
+
+
+def test_a_bare_key_is_no_reason(monkeypatch):
+    """Pillow raises KeyError(259) of a TIFF whose second page is damaged."""
+
+    def damaged(*_, **__):
+        raise KeyError(259)
+
+    monkeypatch.setattr(Image, "open", damaged)
+    with pytest.raises(ImageError, match=r"damaged \(KeyError: 259\)"):
+        read(WHOLE)

@@ -29,8 +29,9 @@ def test_embedded_split_is_balanced_and_begins_as_fashion_mnist_does(split, coun
 
 
 def test_unknown_names_and_splits(tmp_path, refused):
-    with refused("'fashion'", *NAMES, "folder:PATH", kind=UnknownNameError, name="fashion"):
-        open_split("fashion", "train")
+    for name in ("fashion", "folder:", ""):
+        with refused(repr(name), *NAMES, "folder:PATH", kind=UnknownNameError, name=name):
+            open_split(name, "train")
     for split in ("trian", "train[5:2]", "train[:0]", "train[:200%]", ""):
         with refused(f"{split!r}", kind=UnknownNameError, name=split, known=("train", "test")):
             open_split("fashion-embedded", split)

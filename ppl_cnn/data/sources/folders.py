@@ -68,8 +68,8 @@ class Tree:
         if "validation" in self.splits:
             count = len(self.splits["validation"])
             lines.append(
-                f"the {count:,} images of validation are left alone; --test validation tests on"
-                " them instead of those of test"
+                f"the {count:,} images of validation choose a training's best checkpoint, and those"
+                " of test give its test error; --test validation takes the former for both"
             )
         return tuple(lines)
 

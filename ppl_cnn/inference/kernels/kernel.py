@@ -270,18 +270,6 @@ def parsed_count(name: str, value: str, *, what: str, letter: str) -> int:
     return int(value)
 
 
-def positive(name: str, value: float) -> float:
-    """A setting that must be a positive finite number, of any library.
-
-    Raises:
-        ArgumentError: with the setting's name.
-    """
-    number = real(name, value)
-    if not 0 < number < float("inf"):
-        raise ArgumentError(f"`{name}` must be positive and finite, not {value}.", argument=name)
-    return number
-
-
 def acceptance(name: str, value: float) -> float:
     """A setting that must be an acceptance probability between 0 and 1, of any library.
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Int
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.kernels.adaptation import Tuned
 from ppl_cnn.inference.kernels.chain_state import ChainState, first_chain
-from ppl_cnn.inference.kernels.kernel import Statistic, Transition, positive, with_settings
+from ppl_cnn.inference.kernels.kernel import Statistic, Transition, with_settings
 from ppl_cnn.inference.kernels.tilt_kernel import TiltKernel
 from ppl_cnn.inference.kernels.trajectory import (
     FIRST_ANGLE,
@@ -25,6 +25,7 @@ from ppl_cnn.inference.kernels.trajectory import (
     Tilt,
     metropolis,
 )
+from ppl_cnn.numeric import positive
 
 
 class Langevin(TiltKernel[ChainState]):

@@ -30,11 +30,11 @@ from ppl_cnn.inference.kernels.kernel import (
     Transition,
     acceptance,
     at_least_one,
-    positive,
     reported,
     with_settings,
 )
 from ppl_cnn.inference.kernels.trajectory import van_der_corput
+from ppl_cnn.numeric import positive
 
 SITE = "image_base"
 """z in a target's whitened model."""

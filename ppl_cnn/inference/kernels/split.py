@@ -6,7 +6,7 @@ from jaxtyping import Array
 
 from ppl_cnn.inference.kernels.adaptation import Tuned
 from ppl_cnn.inference.kernels.chain_state import ChainState, first_chain
-from ppl_cnn.inference.kernels.kernel import positive, with_settings
+from ppl_cnn.inference.kernels.kernel import with_settings
 from ppl_cnn.inference.kernels.tilt_kernel import TiltKernel
 from ppl_cnn.inference.kernels.trajectory import (
     FIRST_ANGLE,
@@ -17,6 +17,7 @@ from ppl_cnn.inference.kernels.trajectory import (
     jump_feedback,
     metropolis,
 )
+from ppl_cnn.numeric import positive
 
 TARGET_ACCEPT = 0.65
 """Under a strong tilt the kinks of ReLU and max-pooling make the energy's error grow like the step,

@@ -112,7 +112,7 @@ class Checkpoints:
         self._manager.save(step, args=args, force=True)
 
     def tested(self, step: int, error: float) -> None:
-        """Notes the test error, a share, of the checkpoint of that step."""
+        """Notes the error, a share, by which the checkpoint of that step is compared."""
         if self.best is None or error < self.best[1]:
             self.best = step, error
 

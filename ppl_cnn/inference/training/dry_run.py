@@ -2,6 +2,7 @@
 
 import math
 import time
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -222,7 +223,7 @@ def _declared(network: Trainable, recipe: Recipe) -> str:
     return f"{count:.4g} for the declared layers alone, forward and back"
 
 
-def _size(recipe: Recipe, data_dir: str | None) -> tuple[int, int]:
+def _size(recipe: Recipe, data_dir: str | Path | None) -> tuple[int, int]:
     """Number of training images and of classes: as prepared, or else as published."""
     try:
         data = open_split(recipe.data, recipe.train, data_dir)

@@ -5,6 +5,7 @@ Free of heavy imports, for the command line's sake.
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ppl_cnn.errors import ArgumentError, InputError
@@ -48,7 +49,7 @@ class Execution:
     deterministic: bool = False
     """On a GPU, compute to the same bits at each run, which takes longer; CPUs do so in any case.
     Compiled programs are kept in the run's folder."""
-    data_dir: str | None = None
+    data_dir: str | Path | None = None
     """Folder of the prepared data sets; by default TFDS's own."""
 
     def __post_init__(self) -> None:

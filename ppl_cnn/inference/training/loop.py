@@ -71,7 +71,8 @@ def train(
 
     Returns:
         The content of `model.json`. Its test errors are shares, each with its standard error; the
-        checkpoint that it names was chosen by that error, which is therefore no fair estimate.
+        best checkpoint that it names was chosen by the validation error where the data has images
+        of validation, and elsewhere by the test error, which is then no fair estimate of it.
 
     Raises:
         UnknownNameError: the recipe names an unknown network or data set.
@@ -99,7 +100,7 @@ def train(
         if (out / "model.json").is_file():
             return cast(dict[str, Any], json.loads((out / "model.json").read_text("utf-8")))
         with Training.begun(job, execution, out) as training:
-            training.session.record(folder, command, data_record(job.train, job.test))
+            training.session.record(folder, command, data_record(*job.splits()))
             training.session.metrics.say(job.summary())
             result: dict[str, float] = {}
             for plan in job.plans[int(training.session.state.stage) :]:
@@ -133,6 +134,8 @@ class Job(NamedTuple):
     """Training images."""
     test: ImageSplit
     """Test images."""
+    validation: ImageSplit | None
+    """Images that choose the best checkpoint; None where the test images do."""
     part: ImageSplit
     """Training images from which alpha is estimated for a test within a generative stage."""
     epoch: int
@@ -145,6 +148,9 @@ class Job(NamedTuple):
         """Opens what the recipe names; raises as `train` does."""
         data = open_split(recipe.data, recipe.train, execution.data_dir)
         test = open_split(recipe.data, recipe.test, execution.data_dir)
+        validation = None
+        if recipe.test == "test" and "validation" in test.splits and recipe.train != "validation":
+            validation = open_split(recipe.data, "validation", execution.data_dir)
         part, classes = data, len(data.classes)
         if recipe.train == "train":  # TFDS can't take a part of a part
             some = min(len(data), max(ALPHA_IMAGES, ALPHA_IMAGES_PER_CLASS * classes))
@@ -158,7 +164,11 @@ class Job(NamedTuple):
                 zip(recipe.parsed_stages, recipe.stage_steps(epoch), strict=True)
             )
         )
-        return cls(recipe, network, data, test, part, epoch, plans)
+        return cls(recipe, network, data, test, validation, part, epoch, plans)
+
+    def splits(self) -> list[ImageSplit]:
+        """What the run trains on, chooses by and is tested on."""
+        return [each for each in (self.train, self.validation, self.test) if each is not None]
 
     def batches(self) -> Any:
         """The endless batches of this process."""
@@ -177,9 +187,10 @@ class Job(NamedTuple):
         """What is trained on what, in words."""
         names = self.train.classes
         some = ", ".join(names[:FIRST_NAMES]) + (", ..." if len(names) > FIRST_NAMES else "")
+        validation = f"{len(self.validation):,} validation images, " if self.validation else ""
         return (
             f"{self.network.name} on {self.recipe.data}: {len(names):,} classes ({some}), "
-            f"{len(self.train):,} training images, {len(self.test):,} test images"
+            f"{len(self.train):,} training images, {validation}{len(self.test):,} test images"
         )
 
 
@@ -239,7 +250,7 @@ class Training:
             session.metrics.add_switch(session.number, plan.stage.objective, ess)
         alpha, result = self.test(plan.stage, self.job.train, at_end=True)
         session.state = session.state._replace(alpha=alpha)
-        for split in (self.job.train, self.job.test):
+        for split in self.job.splits():
             session.metrics.say(split.damage())
         return result
 
@@ -261,15 +272,20 @@ class Training:
             alpha = estimate_alpha(network, weights, images, mesh=self.mesh)
             alpha = put(alpha, self.places.alpha)
 
-        def tested(read: Reader = batches) -> dict[str, float]:
-            return evaluate(network, weights, self.job.test, alpha=alpha, mesh=self.mesh, read=read)
+        def tested(split: ImageSplit, read: Reader = batches) -> dict[str, float]:
+            return evaluate(network, weights, split, alpha=alpha, mesh=self.mesh, read=read)
 
-        result = tested()
+        result = tested(self.job.test)
+        deciding = result["test_error"]
         if at_end and self.job.test.varies:  # photographs, of which a network sees a part
-            views = tested(ten_view_batches)
+            views = tested(self.job.test, ten_view_batches)
             result |= {f"ten_views_{key}": value for key, value in views.items()}
+        if self.job.validation is not None:
+            validated = tested(self.job.validation)
+            deciding = result["validation_error"] = validated["test_error"]
+            result["validation_standard_error"] = validated["standard_error"]
         session.metrics.add_result(session.number, stage.objective, result)
-        session.checkpoints.tested(session.number, result["test_error"])
+        session.checkpoints.tested(session.number, deciding)
         return alpha, result
 
     def _is_over(self, plan: Plan, began: int) -> bool:
@@ -324,11 +340,11 @@ def publish(
     return description
 
 
-def data_record(train: ImageSplit, test: ImageSplit) -> dict[str, Any]:
-    """Which images a run trains on and is tested on."""
+def data_record(train: ImageSplit, *others: ImageSplit) -> dict[str, Any]:
+    """Which images a run trains on, chooses by and is tested on."""
     return {
         "name": train.name,
         "identity": train.identity,
         "classes": len(train.classes),
-        "splits": {split.split: len(split) for split in (train, test)},
+        "splits": {split.split: len(split) for split in (train, *others)},
     }

@@ -21,6 +21,7 @@ from ppl_cnn.files import write_aside
 from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.references.reference import Context, after_colon
 from ppl_cnn.models.references.transforms import Images, push_forward
+from ppl_cnn.numeric import positive
 
 LARGEST = 4096
 """The most values (row x col x channel) of an image; the factor has the square of that."""
@@ -96,10 +97,7 @@ class Gaussian:
                 argument="images",
             )
         for name, value in (("contrast", contrast), ("floor", floor)):
-            if not 0 < value < float("inf"):
-                raise ArgumentError(
-                    f"`{name}` must be positive and finite, not {value}.", argument=name
-                )
+            positive(name, value)
         flat = images.reshape(len(images), -1).astype(np.float64)
         values, vectors = np.linalg.eigh(np.cov(flat, rowvar=False).reshape(flat.shape[1], -1))
         spread = np.maximum(contrast * np.sqrt(np.maximum(values, 0.0)), floor)

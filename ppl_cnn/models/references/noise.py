@@ -11,7 +11,7 @@ from ppl_cnn.errors import ArgumentError
 from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.references.reference import Context, after_colon
 from ppl_cnn.models.references.transforms import NormalToUniform, push_forward
-from ppl_cnn.numeric import plain_fields
+from ppl_cnn.numeric import plain_fields, real
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class WhiteNoise:
 
     def __post_init__(self) -> None:
         plain_fields(self)
-        if not 0 < self.sigma < float("inf"):
+        if not 0 < real("sigma", self.sigma) < float("inf"):
             raise ArgumentError(
                 f"The sigma of white noise must be positive and finite, not {self.sigma}.",
                 argument="sigma",

@@ -1,9 +1,11 @@
 """Converts the tensors of a file to the weights of a declared network."""
 
+import logging
 import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,9 @@ from ppl_cnn.models.networks.declaration import Network
 from ppl_cnn.models.networks.graph import Params, input_shape, weight_shapes
 from ppl_cnn.models.networks.window import Shape
 
+type Flattening = Literal["channels-first", "channels-last"]
+"""The order in which a dense layer reads maps: (channel, row, col) or (row, col, channel)."""
+
 _BESIDE = re.compile(
     r"(.*\.)?(total_ops|total_params|(\w*normali[sz]\w*|\w*preprocess\w*)\.(mean|std)"
     r"|(pixel|image|img|input)_(mean|std))"
@@ -22,7 +27,13 @@ _BESIDE = re.compile(
 """Names of what modules and profilers keep beside weights."""
 
 
-def params_from(tensors: Mapping[str, np.ndarray], network: Network, source: Path) -> Params:
+def params_from(
+    tensors: Mapping[str, np.ndarray],
+    network: Network,
+    source: Path,
+    *,
+    flatten: Flattening | None = None,
+) -> Params:
     """The weights of a network, as float32, from the tensors of a file.
 
     The tensors of a layer X are X.kernel and X.bias in this package's layout, or X.weight and
@@ -38,6 +49,7 @@ def params_from(tensors: Mapping[str, np.ndarray], network: Network, source: Pat
         tensors: name -> array, as `formats.read_tensors` gives them.
         network: the network's declaration.
         source: the file, for error messages.
+        flatten: the order of maps in dense layers; None for what the names say, as above.
 
     Raises:
         MismatchError: a tensor is missing, left over or of a wrong shape.
@@ -64,8 +76,9 @@ def params_from(tensors: Mapping[str, np.ndarray], network: Network, source: Pat
             if array.shape != expected:
                 wrong.append(f"{shown(name)} has the shape {array.shape}, not {expected}")
                 continue
-            maps = input_shape(network, network.layer(layer))
-            arranged = _arranged(array, maps) if theirs else array
+            arranged = _ours(array) if theirs else array
+            if arranged.ndim == 2 and (flatten or _usual(name)) == "channels-first":
+                arranged = _channels_last(arranged, input_shape(network, network.layer(layer)))
             params[layer][key] = jnp.asarray(_finite(arranged, name, source))
     strange = _strange(left, tensors, network)
     _check_complete(missing, strange, wrong, network, source)
@@ -123,6 +136,63 @@ def as_wide_as(tensors: Mapping[str, np.ndarray], network: Network) -> Network:
     return network.with_classes(count) if tensors[kernel].size == count * inputs > 0 else network
 
 
+def with_score_layer(
+    tensors: dict[str, np.ndarray], network: Network, source: Path
+) -> dict[str, np.ndarray]:
+    """The tensors with the last layer's under its own name, if fine-tuning gave it another.
+
+    Caffe asks for another name (fc8_flickr), and a head that is put into a module gets one (fc.1).
+    The file must lack that layer alone, and hold one other layer that reads as many inputs; the log
+    says which.
+
+    Args:
+        tensors: name -> array, as for `params_from`.
+        network: the network's declaration.
+        source: the file, for the log.
+    """
+    named = names_in_files(network)
+    lacking = {slot for slot, names in named.items() if not any(name in tensors for name in names)}
+    layer = network.score_layer.name
+    if lacking != {(layer, "kernel"), (layer, "bias")}:
+        return tensors
+    inputs = math.prod(weight_shapes(network)[layer]["kernel"][:-1])
+    heads = [
+        name
+        for name, array in tensors.items()
+        for stem, _, key in [name.rpartition(".")]
+        if key in ("weight", "kernel")
+        and not any(name in names for names in named.values())
+        and array.size == inputs * tensors.get(f"{stem}.bias", np.empty(0)).size > 0
+    ]
+    if len(heads) != 1:
+        return tensors
+    stem = heads[0].rpartition(".")[0]
+    logging.getLogger("ppl_cnn").warning("%s: took %s as %s.", source, shown(stem), layer)
+    return {
+        f"{layer}{name.removeprefix(stem)}" if name.rpartition(".")[0] == stem else name: array
+        for name, array in tensors.items()
+    }
+
+
+def kernels_over_maps(tensors: Mapping[str, np.ndarray], network: Network) -> list[str]:
+    """The kernels in this package's layout of dense layers that read maps of several places.
+
+    Files of others have such names too, and the shapes don't tell in which order maps are read.
+
+    Args:
+        tensors: name -> array, as for `params_from`.
+        network: the network's declaration.
+    """
+    over_maps = [
+        layer
+        for layer, wanted in weight_shapes(network).items()
+        if len(wanted["kernel"]) == 2
+        and math.prod(input_shape(network, network.layer(layer))[:-1]) > 1
+    ]
+    names = (_name_in_file(tensors, network, layer, "kernel") for layer in over_maps)
+    return [name for name in names if name is not None and _usual(name) == "channels-last"]
+
+
 def _name_in_file(
     tensors: Mapping[str, np.ndarray], network: Network, layer: str, key: str
 ) -> str | None:
@@ -136,20 +206,28 @@ def _published_shape(shape: Shape) -> Shape:
     return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape[::-1]
 
 
-def _arranged(weight: np.ndarray, maps: Shape) -> np.ndarray:
-    """The kernel in this package's layout.
+def _ours(weight: np.ndarray) -> np.ndarray:
+    """The kernel (row, col, in, out) or (in, out) of one in PyTorch's and Caffe's layout."""
+    return weight.transpose(2, 3, 1, 0) if weight.ndim == 4 else weight.T
+
+
+def _usual(name: str) -> Flattening:
+    """The order of maps in files that have such names of kernels."""
+    return "channels-first" if name.endswith(".weight") else "channels-last"
+
+
+def _channels_last(kernel: np.ndarray, maps: Shape) -> np.ndarray:
+    """The kernel (in, out) of a layer that read its input as (channel, row, col).
 
     Args:
-        weight: the kernel in PyTorch's and Caffe's layout, (out, in, row, col) or (out, in).
+        kernel: the kernel.
         maps: the shape of what the layer reads.
     """
-    if weight.ndim == 4:
-        return weight.transpose(2, 3, 1, 0)
-    if len(maps) == 3:
-        rows, cols, channels = maps
-        by_map = weight.reshape(-1, channels, rows, cols)
-        return by_map.transpose(2, 3, 1, 0).reshape(-1, weight.shape[0])
-    return weight.T
+    if len(maps) != 3:
+        return kernel
+    rows, cols, channels = maps
+    by_map = kernel.reshape(channels, rows, cols, -1)
+    return by_map.transpose(1, 2, 0, 3).reshape(kernel.shape)
 
 
 def _finite(array: np.ndarray, name: str, source: Path) -> np.ndarray:

@@ -1,11 +1,13 @@
 """The door to networks with weights: `load`."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ppl_cnn.errors import ArgumentError, FileError
+from ppl_cnn.models.formats.names import listed, shown
 from ppl_cnn.models.formats.weights_file import open_weights
 from ppl_cnn.models.networks.catalogue import network_named
 from ppl_cnn.models.networks.declaration import Network, Preprocessing
@@ -14,7 +16,14 @@ from ppl_cnn.models.trained.checkpoints.caffe_networks import check_network, che
 from ppl_cnn.models.trained.checkpoints.entries import entry_of
 from ppl_cnn.models.trained.checkpoints.reparametrized import folded
 from ppl_cnn.models.trained.cnn import CNN
-from ppl_cnn.models.trained.importing import as_wide_as, names_in_files, params_from
+from ppl_cnn.models.trained.importing import (
+    Flattening,
+    as_wide_as,
+    kernels_over_maps,
+    names_in_files,
+    params_from,
+    with_score_layer,
+)
 from ppl_cnn.models.trained.model_folder import (
     ONNX_FILE,
     Labels,
@@ -41,7 +50,8 @@ def load(
     *,
     entry: str | None = None,
     pixels: Preprocessing | str | None = None,
-    classes: str | None = None,
+    classes: str | Path | None = None,
+    flatten: Flattening | None = None,
 ) -> CNN | ModuleNetwork:
     """Opens a network with weights.
 
@@ -64,8 +74,11 @@ def load(
         pixels: what the network sees of pixels: "torchvision", "caffe" or others (see
             `ppl_cnn.models.trained.pixels.parse_pixels`). An ONNX file needs it; a file of weights
             does where that differs from the declaration.
-        classes: the names of the scores of an ONNX file or a file of weights: "imagenet", or a text
-            file with a name a line.
+        classes: the names of the scores of an ONNX file, a file of weights or a network of yours:
+            "imagenet", or a text file with a name a line.
+        flatten: in which order the dense layers of a file of weights read maps: "channels-first"
+            (channel, row, col), or "channels-last" (row, col, channel). By default the file's names
+            tell, as `params_from` has it; the log says so where files differ in it.
 
     Returns:
         The network; `CNN` and `ModuleNetwork` share the interface `TrainedNetwork`.
@@ -87,21 +100,35 @@ def load(
         'Bag'
     """
     if Path(model).suffix.lower() == SUFFIX:
-        _refuse_given(f"{model} has its own", weights=weights, entry=entry)
+        _refuse_given(f"{model} has its own", weights=weights, entry=entry, flatten=flatten)
         return open_onnx(Path(model), pixels=pixels, classes=classes)
+    is_module = ":" in str(model) and not Path(model).is_dir()
     if weights is None:
         about = f"{model} has no file of `weights` here that it could be about"
-        _refuse_given(about, entry=entry, pixels=pixels, classes=classes)
-    if ":" in str(model) and not Path(model).is_dir():
-        _refuse_given("a network of yours says that itself", pixels=pixels, classes=classes)
-        return load_module(str(model), weights, entry=entry)
+        own = {} if is_module else {"classes": classes}
+        _refuse_given(about, entry=entry, pixels=pixels, flatten=flatten, **own)
+    if is_module:
+        _refuse_given("a network of yours says that itself", pixels=pixels, flatten=flatten)
+        return load_module(str(model), weights, entry=entry, classes=classes)
     if weights is not None:
         network = network_named(str(model))
         # All published weights are of classifiers that were trained by their logistic loss.
         objective = "discriminative" if str(weights) == "auto" else None
         path = weights_file(network, weights)
-        return read_published(path, network, objective, entry=entry, pixels=pixels, classes=classes)
-    folder = model_folder(model)
+        return read_published(
+            path,
+            network,
+            objective,
+            entry=entry,
+            pixels=pixels,
+            classes=classes,
+            flatten=flatten,
+        )
+    return _of_folder(model_folder(model))
+
+
+def _of_folder(folder: Path) -> CNN:
+    """The network of a run's or an import's folder."""
     description = read_description(folder)
     if (folder / ONNX_FILE).is_file():
         return _imported_onnx(folder, description)
@@ -142,7 +169,8 @@ def read_published(
     *,
     entry: str | None = None,
     pixels: Preprocessing | str | None = None,
-    classes: str | None = None,
+    classes: str | Path | None = None,
+    flatten: Flattening | None = None,
 ) -> CNN:
     """A declared network with the weights of a file, and with its classes' names.
 
@@ -155,6 +183,7 @@ def read_published(
         entry: the entry of the file that holds the weights, if there are several; see `load`.
         pixels: what the network sees of pixels; None for what is declared.
         classes: the names of its scores, as in `load`; None for those that are declared.
+        flatten: the order in which dense layers read maps, as in `load`.
 
     Raises:
         InputError: the file can't be read (see `read_tensors`), or holds other weights.
@@ -165,8 +194,14 @@ def read_published(
     check_network(layers, network, path)
     wanted = [*names_in_files(network).values()]
     tensors = entry_of(folded(tensors, path), wanted, source=path, entry=entry)
+    tensors = with_score_layer(tensors, network, path)
     network = as_wide_as(tensors, network)
-    params = params_from(tensors, network, path)
+    if flatten is None and (over_maps := kernels_over_maps(tensors, network)):
+        logging.getLogger("ppl_cnn").warning(
+            "%s: took %s to read maps as (row, col, channel), channels last (flatten).",
+            *(path, listed(map(shown, over_maps))),
+        )
+    params = params_from(tensors, network, path, flatten=flatten)
     if pixels is None:
         check_pixels(layers, network, path)
     names = class_names(network) if classes is None else named_classes(classes, _count(network))

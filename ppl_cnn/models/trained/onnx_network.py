@@ -56,7 +56,7 @@ def open_onnx(
     path: Path,
     *,
     pixels: Preprocessing | str | None,
-    classes: str | None = None,
+    classes: str | Path | None = None,
     name: str | None = None,
 ) -> OnnxNetwork:
     """The network of an ONNX file.

@@ -18,7 +18,7 @@ def class_names(network: Network) -> tuple[str, ...]:
     return () if network.classes is None else _imagenet()
 
 
-def named_classes(text: str, count: int) -> tuple[str, ...]:
+def named_classes(text: str | Path, count: int) -> tuple[str, ...]:
     """The names of classes that a text stands for.
 
     Args:
@@ -39,14 +39,17 @@ def named_classes(text: str, count: int) -> tuple[str, ...]:
             )
         return names
     names = _lines(Path(text))
-    if len(names) != count or not all(names):
+    if not all(names):
+        raise MismatchError(f"Line {names.index('') + 1} of {text} is empty. Name a class there.")
+    if len(names) != count:
         raise MismatchError(f"{text} must give {count} classes, one a line, not {len(names)}.")
     return names
 
 
 def _lines(path: Path) -> tuple[str, ...]:
     try:
-        return tuple(line.strip() for line in path.read_text("utf-8-sig").splitlines())
+        text = path.read_text("utf-8-sig").rstrip()
+        return tuple(line.strip() for line in text.splitlines())
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it isn't UTF-8 text"
         raise FileError(

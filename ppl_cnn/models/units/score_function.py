@@ -126,9 +126,10 @@ class ScoreFunction:
                 f"image of shape {self.shape}; {self} can't be traced ({one_line(error)}).",
                 argument="function",
             ) from error
-        if getattr(result, "shape", None) != ():
+        if getattr(result, "shape", None) != () or not jnp.issubdtype(result.dtype, jnp.floating):
             raise ArgumentError(
-                f"`function` must return a scalar array, but {self} returns {result}.",
+                f"`function` must return a scalar array of real numbers, but {self} returns "
+                f"{result}.",
                 argument="function",
             )
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ppl_cnn.errors import ArgumentError, UnknownNameError
-from ppl_cnn.numeric import plain_fields
+from ppl_cnn.numeric import plain_fields, real
 
 type Responses = Float[Array, " channel"]
 """The responses of all channels at one place; for the last layer, the logits."""
@@ -84,7 +84,7 @@ class SoftLogProb(Target):
 
     def __post_init__(self) -> None:
         plain_fields(self)
-        if not 0 < self.tau < float("inf"):
+        if not 0 < real("tau", self.tau) < float("inf"):
             raise ArgumentError(
                 f"The softness `tau` must be positive and finite, not {self.tau}.", argument="tau"
             )

@@ -19,7 +19,7 @@ from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.networks.graph import Params
 from ppl_cnn.models.units.score_function import Image, Scored
 from ppl_cnn.models.units.warps import Warp, taps_of, traced_warp, warped, warped_by
-from ppl_cnn.numeric import plain_fields
+from ppl_cnn.numeric import plain_fields, real
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Averaged:
             raise ArgumentError(
                 f"`warps` must be at least 2 for an average, not {self.warps}.", argument="warps"
             )
-        if not 0 <= self.smooth < float("inf"):
+        if not 0 <= real("smooth", self.smooth) < float("inf"):
             raise ArgumentError(
                 f"`smooth`, the noise's sigma, must be finite and at least 0, not {self.smooth}.",
                 argument="smooth",

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from ppl_cnn.models.networks.declaration import Network, Preprocessing
 from ppl_cnn.models.networks.graph import input_shape, weight_shapes
 from ppl_cnn.models.networks.layers import Conv, Dense, MaxPool
 from ppl_cnn.models.trained.cnn import CNN
-from ppl_cnn.models.trained.importing import as_wide_as, params_from
+from ppl_cnn.models.trained.importing import as_wide_as, params_from, with_score_layer
 
 TORCH_PYTHON = os.environ.get("PPL_CNN_TORCH_PYTHON")
 SOURCE = Path("file")
@@ -164,6 +165,56 @@ def test_last_weights_that_do_not_fit_each_other_tell_no_width(damage, tensors):
     assert as_wide_as(tensors | damage, NETWORK) is NETWORK
     del tensors["fc3.bias"]
     assert as_wide_as(tensors, NETWORK) is NETWORK
+
+
+@pytest.mark.parametrize("head", ["fc3_flickr", "fc.1", "new/head"])
+@pytest.mark.parametrize("layout", ["ours", "published", "legacy"])
+def test_a_last_layer_that_fine_tuning_renamed_is_known_by_its_inputs(
+    layout, head, random_params, caplog
+):
+    wide = NETWORK.with_classes(4)
+    params = random_params(wide)
+    tensors = ours(params) if layout == "ours" else published(wide, params, layout == "legacy")
+    renamed = {re.sub("^fc3", head, name): array for name, array in tensors.items()}
+    found = with_score_layer(renamed, NETWORK, SOURCE)
+    check_same(params_from(found, as_wide_as(found, NETWORK), SOURCE), params)
+    assert f"took {head} as fc3" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("lost", "added"),
+    [
+        ((), {"head": 5}),  # nothing is missing
+        (("fc3", "fc2"), {"head": 5}),  # more is
+        (("fc3",), {"head": 6}),  # another number of inputs
+        (("fc3",), {"head": 5, "auxiliary": 5}),  # which one?
+        (("fc3",), {}),
+    ],
+)
+def test_other_layers_are_not_taken_for_the_last(lost, added, tensors):
+    held = {name: array for name, array in tensors.items() if name.split(".")[0] not in lost}
+    for name, inputs in added.items():
+        held[f"{name}.weight"] = np.ones((4, inputs), np.float32)
+        held[f"{name}.bias"] = np.ones(4, np.float32)
+    assert with_score_layer(held, NETWORK, SOURCE) is held
+
+
+@pytest.mark.parametrize("layout", ["ours", "published"])
+def test_a_file_is_read_in_the_order_of_maps_that_is_given(layout, tmp_path, random_params, caplog):
+    params = random_params(LENET)
+    tensors = ours(params) if layout == "ours" else published(LENET, params)
+    wrong = "fc3.kernel" if layout == "ours" else "fc3.weight"
+    kernel = np.asarray(params["fc3"]["kernel"])
+    channels_first = kernel.reshape(4, 4, 50, 500).transpose(2, 0, 1, 3).reshape(800, 500)
+    other = channels_first if layout == "ours" else kernel.T
+    np.savez(tmp_path / "usual.npz", **tensors)
+    np.savez(tmp_path / "other.npz", **{**tensors, wrong: other})
+    usual, unusual = ("channels-last", "channels-first")[:: 1 if layout == "ours" else -1]
+    for name, flatten in (("usual", None), ("usual", usual), ("other", unusual)):
+        caplog.clear()
+        opened = ppl_cnn.load("lenet", tmp_path / f"{name}.npz", flatten=flatten)
+        check_same(opened.arrays(), params)
+        assert ("fc3.kernel" in caplog.text) == (layout == "ours" and flatten is None)
 
 
 def test_a_fine_tuned_network_opens_and_a_file_names_its_classes(

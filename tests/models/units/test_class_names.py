@@ -6,7 +6,7 @@ import ppl_cnn
 from ppl_cnn.errors import UnknownNameError
 from ppl_cnn.models.networks.catalogue import LENET, NETWORKS, SQUEEZENET
 from ppl_cnn.models.networks.graph import shapes, weight_shapes
-from ppl_cnn.models.units.class_names import class_names
+from ppl_cnn.models.units.class_names import class_names, named_classes
 from ppl_cnn.models.units.names import parse_units
 
 
@@ -48,6 +48,37 @@ def test_weights_from_a_file_come_with_the_names(tmp_path):
     assert str(goldfish) == "pool10:1"
     assert cnn.classes[1] == "goldfish"
     assert goldfish.score(goldfish.params, jnp.zeros(goldfish.shape)) == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        (b"cat\ndog\n", ("cat", "dog")),
+        (b"\xef\xbb\xbfcat\r\n dog \r\n\r\n\n", ("cat", "dog")),
+        ("Käse\n猫".encode(), ("Käse", "猫")),
+    ],
+)
+def test_a_file_names_classes(content, names, tmp_path):
+    path = tmp_path / "names.txt"
+    path.write_bytes(content)
+    assert named_classes(path, 2) == named_classes(str(path), 2) == names
+
+
+@pytest.mark.parametrize(
+    ("content", "facts"),
+    [
+        (b"cat\n\ndog\n", ("Line 2", "empty")),
+        (b"cat", ("2 classes", "not 1")),
+        (b"", ("2 classes", "not 0")),
+        (b"K\xe4se\ncat\n", ("names.txt", "UTF-8")),
+        ("cat\ndog\n".encode("utf-16"), ("names.txt", "UTF-8")),
+    ],
+)
+def test_a_file_that_names_no_such_classes_is_refused(content, facts, tmp_path, refused):
+    path = tmp_path / "names.txt"
+    path.write_bytes(content)
+    with refused(*facts):
+        named_classes(path, 2)
 
 
 def test_other_networks_have_none():

@@ -66,7 +66,7 @@ def describe_error(result: Mapping[str, float]) -> str:
     """A test's result in words: error rates and calibration error in per cent, ± standard error.
 
     Args:
-        result: what `evaluate` gives.
+        result: what `evaluate` gives, and the validation error if there is one.
     """
 
     def percent(key: str) -> str:
@@ -78,6 +78,10 @@ def describe_error(result: Mapping[str, float]) -> str:
         error, spread = percent(f"{views}top5_error"), percent(f"{views}top5_standard_error")
         return f", top-5 {error} ± {spread} %"
 
+    validation = ""
+    if "validation_error" in result:
+        spread = percent("validation_standard_error")
+        validation = f"; validation error {percent('validation_error')} ± {spread} %"
     views = ""
     if "ten_views_test_error" in result:
         views = (
@@ -88,5 +92,5 @@ def describe_error(result: Mapping[str, float]) -> str:
         f"test error {percent('test_error')} ± {percent('standard_error')} % "
         f"({percent('test_error_without_alpha')} % without alpha){top5()}, "
         f"calibration error {percent('calibration_error')} % "
-        f"({percent('calibration_error_without_alpha')} % without alpha){views}"
+        f"({percent('calibration_error_without_alpha')} % without alpha){views}{validation}"
     )

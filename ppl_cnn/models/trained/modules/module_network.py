@@ -137,6 +137,12 @@ class ModuleNetwork:
         other.weights = {name: weights[name] for name in self.weights}
         return other
 
+    def with_classes(self, names: tuple[str, ...]) -> Self:
+        """The same network with other names of its scores, as many as it has scores."""
+        other = copy.copy(self)
+        other.classes = tuple(map(printable, names))
+        return other
+
     def trained(
         self,
         weights: Mapping[str, Array],

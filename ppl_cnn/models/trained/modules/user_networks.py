@@ -18,11 +18,16 @@ from ppl_cnn.models.trained.model_folder import Labels, preprocessing_of, read_d
 from ppl_cnn.models.trained.modules.captured import OUTPUT
 from ppl_cnn.models.trained.modules.module_network import ModuleNetwork
 from ppl_cnn.models.trained.suited_target import last_objective
+from ppl_cnn.models.units.class_names import named_classes
 from ppl_cnn.user_modules import called, named_object
 
 
 def load_module(
-    spec: str, weights: str | Path | None = None, *, entry: str | None = None
+    spec: str,
+    weights: str | Path | None = None,
+    *,
+    entry: str | None = None,
+    classes: str | Path | None = None,
 ) -> ModuleNetwork:
     """Opens a network that a factory of the user's makes.
 
@@ -36,29 +41,41 @@ def load_module(
             run that has trained the module, which also says its classes, their offsets and its
             preprocessing. None keeps the factory's weights.
         entry: the entry that holds them, where there are several, such as "model_ema".
+        classes: the names of its scores, as in `ppl_cnn.models.units.class_names.named_classes`;
+            None for those of the run or of the factory.
 
     Raises:
         ArgumentError: the module can't be imported, the factory fails or makes no such network.
         UnknownNameError: the module has no such factory.
-        FileError: the weights are missing or damaged.
-        MismatchError: the weights don't fit the network.
+        FileError: the weights or the names are missing or damaged.
+        MismatchError: the weights or the names don't fit the network.
     """
+    network = _made(spec)
+    if weights is not None:
+        network = _weighted(network, Path(weights), entry)
+    if classes is None:
+        return network
+    return network.with_classes(named_classes(classes, network.layers[OUTPUT][-1]))
+
+
+def _made(spec: str) -> ModuleNetwork:
+    """The network that the factory returns, or that of the module that it returns."""
     made = _call(spec)
     if isinstance(made, ModuleNetwork):
-        network = made
-    elif isinstance(made, nnx.Module) and hasattr(made, "image_shape"):
+        return made
+    if isinstance(made, nnx.Module) and hasattr(made, "image_shape"):
         preprocessing, classes = getattr(made, "preprocessing", None), getattr(made, "classes", ())
-        network = ModuleNetwork(made, made.image_shape, preprocessing, classes=classes)
-    else:
-        hint = " Wrap it in nnx.bridge.ToNNX first." if isinstance(made, linen.Module) else ""
-        raise ArgumentError(
-            f"{spec} must return a ppl_cnn.ModuleNetwork or an nnx.Module with the attribute "
-            f"image_shape, not {type(made).__name__}.{hint}",
-            argument="model",
-        )
-    if weights is None:
-        return network
-    path = Path(weights)
+        return ModuleNetwork(made, made.image_shape, preprocessing, classes=classes)
+    hint = " Wrap it in nnx.bridge.ToNNX first." if isinstance(made, linen.Module) else ""
+    raise ArgumentError(
+        f"{spec} must return a ppl_cnn.ModuleNetwork or an nnx.Module with the attribute "
+        f"image_shape, not {type(made).__name__}.{hint}",
+        argument="model",
+    )
+
+
+def _weighted(network: ModuleNetwork, path: Path, entry: str | None) -> ModuleNetwork:
+    """The network with the weights of a file or folder."""
     if (path / "model.json").is_file():
         return _with_run(network, path)
     tensors = read_orbax(path) if path.is_dir() else read_tensors(path)

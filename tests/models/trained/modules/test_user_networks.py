@@ -62,6 +62,19 @@ def test_a_factory_is_called_by_its_name(spec, scale):
     np.testing.assert_allclose(network(scale * image()), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("spec", [FACTORY, "own_network:ready"])
+def test_a_file_names_its_classes(spec, tmp_path, refused):
+    path = tmp_path / "names.txt"
+    path.write_text("Katze\nfire engine\nHündin\n", "utf-8-sig")
+    network = ppl_cnn.load(spec, classes=path)
+    assert network.classes == ("Katze", "fire engine", "Hündin")
+    assert network.class_of(network.unit("class:Hündin").name) == "Hündin"
+    assert ppl_cnn.load(spec).classes[0] == "cat"
+    path.write_text("a\nb\n")
+    with refused("3 classes", "not 2", kind=MismatchError):
+        ppl_cnn.load(spec, classes=path)
+
+
 def test_weights_come_from_a_safetensors_file(trained, tmp_path):
     path = tmp_path / "own.safetensors"
     safetensors.numpy.save_file(tensors_of(trained), path)
