@@ -6,6 +6,7 @@ wait for what those compute.
 
 import itertools
 import json
+import threading
 from typing import Any
 
 import jax
@@ -16,6 +17,8 @@ from ppl_cnn.errors import ArgumentError, InputError
 _WAIT_MS = 500
 """How long one look for a message takes at most; between two, signals come through."""
 _numbers = itertools.count()
+leaving = threading.Event()
+"""Set when this process ends because something has failed: then no thread waits for messages."""
 
 
 def leads() -> bool:
@@ -89,12 +92,13 @@ def _say(key: str, value: Any) -> None:
 
 
 def _heard(key: str) -> Any:
-    while True:
+    while not leaving.is_set():
         try:
             return json.loads(_client().blocking_key_value_get(key, _WAIT_MS))
         except jax.errors.JaxRuntimeError as error:
             if "DEADLINE_EXCEEDED" not in str(error):
                 raise
+    raise InputError("This process ends, and waits for no other. See what it has said.")
 
 
 def _client() -> Any:

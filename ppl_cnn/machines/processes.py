@@ -79,13 +79,17 @@ class Processes:
         try:
             yield
             watch.finish()
+        except jax.errors.JaxRuntimeError as error:
+            time.sleep(2 * _EVERY)  # The cause may be another's end, of which this one then hears.
+            watch.leave(error)
+            if not _BROKEN.search(str(error)):
+                raise
+            raise InputError(
+                f"Another process can't be reached ({one_line(error)}). Start the same command in "
+                f"all processes to resume."
+            ) from None
         except BaseException as error:
             watch.leave(error)
-            if isinstance(error, jax.errors.JaxRuntimeError) and _BROKEN.search(str(error)):
-                raise InputError(
-                    f"Another process can't be reached ({one_line(error)}). Start the same command "
-                    f"in all processes to resume."
-                ) from None
             raise
 
 
@@ -113,9 +117,10 @@ class _Watch:
         """Tells the others why this process ends; then Python's exit doesn't wait for them."""
         import jax
 
-        if isinstance(error, jax.errors.JaxRuntimeError):
-            time.sleep(2 * _EVERY)  # The cause may be another's end, of which this one then hears.
+        from ppl_cnn.machines.messages import leaving
+
         self._ended.set()
+        leaving.set()
         code = _code(error)
         with contextlib.suppress(jax.errors.JaxRuntimeError):
             said = f"{type(error).__name__}: {error}" if code == 1 else with_options(f"{error}")
@@ -171,7 +176,8 @@ def _code(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         by = signal.SIGINT if type(error) is KeyboardInterrupt else signal.SIGTERM
         return 128 + by
-    return 2 if isinstance(error, InputError | OSError) else 1
+    broken = isinstance(error, RuntimeError) and _BROKEN.search(str(error))
+    return 2 if broken or isinstance(error, InputError | OSError) else 1
 
 
 def _exit(code: int) -> None:
@@ -203,6 +209,7 @@ def _initialize(given: dict[str, Any]) -> None:
 
     try:
         jax.distributed.initialize(**given)
+        jax.devices()
     except (ValueError, RuntimeError) as error:
         reason = re.split(r"[.!?]\s", f"{error} ")[0]
         raise InputError(

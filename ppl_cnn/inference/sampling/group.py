@@ -17,8 +17,9 @@ from ppl_cnn.inference.runs.folder import RunFolder
 from ppl_cnn.inference.runs.record import read_record, unit_folder
 from ppl_cnn.inference.runs.store import IMAGE, DrawStore
 from ppl_cnn.inference.runs.writer import Writer
+from ppl_cnn.inference.sampling.call import Call
 from ppl_cnn.inference.sampling.keys import reference_key
-from ppl_cnn.inference.sampling.program import Call, Program
+from ppl_cnn.inference.sampling.program import Program
 from ppl_cnn.inference.sampling.progress import Progress
 from ppl_cnn.inference.sampling.resampling.proposals import prior_draws, prior_shape
 from ppl_cnn.inference.sampling.settings import Sampling

@@ -8,9 +8,9 @@ memory suggests, of one call or several.
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from jaxtyping import Array
 from ppl_cnn.errors import MismatchError
 from ppl_cnn.inference.kernels.adaptation import Tuning
 from ppl_cnn.inference.kernels.kernel import State, Transition, averaged, joined, zeros_of
+from ppl_cnn.inference.sampling.call import Call, Told, wait_for
 from ppl_cnn.inference.sampling.keys import chain_keys
 from ppl_cnn.inference.sampling.placement import CHAIN, EVERYWHERE, Placement
 from ppl_cnn.inference.sampling.settings import Sampling
@@ -38,40 +39,14 @@ CALL_SECONDS = 1.5
 """How long a call of the program should take; a draw may take longer."""
 
 
-class Told(NamedTuple):
-    """What a call tells the host at once: few numbers, as each read waits for the device."""
-
-    steps: Array
-    """(chain,): gradients that each has taken."""
-    acceptance: Array
-    """(chain,): mean acceptance probability."""
-
-
-@dataclass(frozen=True)
-class Call:
-    """A call of the program, which may still be running."""
-
-    position: Position
-    """Where the run stands after it; gradients and seconds are those before it."""
-    kept: Kept
-    """The block that it has filled up to here."""
-    told: Told
-    transitions: int
-    """Transitions of each chain."""
-    closes: bool
-    """Whether the block is whole then, so that it has to be written."""
-    begun: float
-    """When the program was called, on the monotonic clock."""
-
-
 class Program:
     """The compiled block of densities side by side; it moves a run on.
 
     One program serves warmup and sampling and calls of every length: the number of draws and the
     thinning are arguments of its loops. So nothing is compiled twice, and the bits of a run depend
     neither on where it was stopped nor on how it was cut into calls. The chains of all densities,
-    those of the first first, are one batch, spread over all devices (`Placement`). All processes make
-    the same calls.
+    those of the first first, are one batch, spread over all devices (`Placement`). All processes
+    make the same calls.
 
     Args:
         densities: of units whose programs are equal.
@@ -271,7 +246,7 @@ class Program:
             call: what was begun.
             before: the position before it, with gradients and seconds.
         """
-        _wait(call.told)
+        wait_for(call.told)
         ended, begun = time.monotonic(), max(call.begun, self._ended)
         self._ended = ended
         fitting = CALL_SECONDS / max(ended - begun, 1e-9) * call.transitions
@@ -411,11 +386,3 @@ class Program:
             jax.tree.map(room, kernel.replica_tilts(states)),
             kernel.ladder(states),
         )
-
-
-def _wait(arrays: Any) -> None:
-    """Waits until arrays are there. Ctrl-C and SIGTERM get through, as they don't inside JAX."""
-    begun = time.monotonic()
-    while not all(leaf.is_ready() for leaf in jax.tree.leaves(arrays)):
-        time.sleep(min(0.002, (time.monotonic() - begun) / 50))
-    jax.block_until_ready(arrays)
