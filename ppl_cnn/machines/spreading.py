@@ -1,7 +1,7 @@
 """Arrays that are spread over the devices of all processes, and work that processes share."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,8 @@ def spread[T](tree: T, places: Any) -> T:
         places: a `NamedSharding` for each part of the tree.
     """
     if jax.process_count() == 1:
-        return jax.device_put(tree, places)
+        there: T = jax.device_put(tree, places)
+        return there
 
     def part(place: NamedSharding, arrays: Any) -> Any:
         return jax.tree.map(lambda leaf: _placed(leaf, place), arrays)
@@ -70,12 +71,12 @@ def own_part(tree: Any) -> Any:
 def whole(array: Array) -> np.ndarray:
     """An array as NumPy's, wherever its parts are; all processes must ask for it."""
     if jax.process_count() > 1 and not array.is_fully_replicated:
-        mesh = array.sharding.mesh
+        mesh = cast(NamedSharding, array.sharding).mesh
         array = jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, EVERYWHERE))(array)
     return np.asarray(array)
 
 
-def in_turn[T](work: Callable[[Any], T], items: Sequence[Any]) -> list[T]:
+def in_turn[T](work: Callable[[Any], T], items: Sequence[Any] | Array) -> list[T]:
     """The results of some work on each item; processes take the items in turn.
 
     Args:

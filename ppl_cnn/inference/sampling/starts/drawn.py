@@ -87,7 +87,7 @@ class Rto(Start):
             return optima, self.steps * count, {}
 
         def search(noise: Array) -> Array:
-            found = _optimum(*at, noise, steps=self.steps).block_until_ready()
+            found: Array = _optimum(*at, noise, steps=self.steps).block_until_ready()
             chains.bar.update(1)
             return found
 
