@@ -79,6 +79,7 @@ class Processes:
         try:
             yield
             watch.finish()
+            jax.distributed.shutdown()
         except jax.errors.JaxRuntimeError as error:
             time.sleep(2 * _EVERY)  # The cause may be another's end, of which this one then hears.
             watch.leave(error)
