@@ -38,7 +38,7 @@ def full(self, *block, original=group.DrawStore.write_chunks, **chain):
     original(self, *block, **chain)
     raise OSError(28, "No space left on device")
 
-def run(out, *, units=3, chains=4, draws=12, start="prior", evidently=False, fails=None):
+def run(out, *, units=3, chains=4, draws=12, start="prior", evidently=False, fails=None, **_):
     if fails == index:
         group.DrawStore.write_chunks = full
     if evidently:
@@ -55,6 +55,8 @@ with processes.together():
         try:
             run(**given)
         except InputError as error:
+            if "fatal" in given:
+                raise
             print(f"{type(error).__name__}: {error}", flush=True)
 """
 
@@ -184,7 +186,7 @@ def test_starts_and_log_z_are_shared_out(whole, tmp_path):
 def test_the_end_of_one_process_ends_the_other(tmp_path, index):
     """Where a disk is full, which the writing thread finds, while the other's waits for it."""
     run = {"out": "run", "units": 1, "draws": 10_000, "fails": index}
-    assert ended(*start_pair(tmp_path, run))[index] == 1
+    assert ended(*start_pair(tmp_path, run)) == [2, 2]
     told = said(tmp_path, 1 - index)
     assert f"Process {index} of 2 has failed ([Errno 28] No space left on device)" in told
     assert not open_draws(tmp_path / "run" / "draws.zarr")["posterior"].sizes["draw"]
@@ -194,10 +196,12 @@ def test_the_end_of_one_process_ends_the_other(tmp_path, index):
 def test_folders_that_not_all_see_and_stores_of_one_process_are_refused(tmp_path):
     alone = {"out": str(tmp_path / "alone"), "units": 1}
     assert ended(start(tmp_path, alone, devices=1)) == [0]
-    runs = [{"out": "run"}, {**alone, "draws": 20}]
-    assert ended(*start_pair(tmp_path, *runs, apart=True)) == [0, 0]
+    runs = [{"out": "run"}, {**alone, "draws": 20, "fatal": True}]
+    assert ended(*start_pair(tmp_path, *runs, apart=True)) == [2, 2]
     for index in (0, 1):
-        unseen, shared = said(tmp_path, index).splitlines()[-2:]
+        unseen = said(tmp_path, index).splitlines()[0]
         assert unseen.startswith(f"{RunFolderError.__name__}: Process 1 doesn't see")
         assert str(tmp_path / str(index) / "run") in unseen
-        assert "has the draws of 4 chains, which 2 processes can't write" in shared
+    shared = said(tmp_path, 1).splitlines()[-1]
+    assert shared.startswith("error: Process 0 of 2 has failed (A file of")
+    assert "has the draws of 4 chains, which 2 processes can't write" in shared
