@@ -14,12 +14,16 @@ Examples:
 
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import tyro
+
+from ppl_cnn.machines.processes import Processes
 from ppl_cnn.options.command import run_command
 from ppl_cnn.options.densities import DensityOptions, Named
+from ppl_cnn.options.overrides import overrides_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,6 +54,10 @@ class EvidenceOptions(DensityOptions):
     """The same seed gives the same numbers."""
     out: Path | None = None
     """The run's folder (default: runs/MODEL-UNIT-evidence)."""
+    processes: Annotated[
+        dict[str, Any], tyro.conf.arg(constructor=overrides_of(Processes), name="")
+    ] = field(default_factory=dict)
+    """What is given of `Processes`."""
 
     def check(self) -> None:
         """Refuses numbers that can't be used, before the network is opened.
@@ -68,21 +76,29 @@ class EvidenceOptions(DensityOptions):
 
 def main(options: EvidenceOptions) -> None:
     """Estimates and prints a table."""
+    with Processes(**options.processes).together():
+        estimate(options)
+
+
+def estimate(options: EvidenceOptions) -> None:
+    """Estimates with the other processes, if there are any, and prints a table as process 0."""
     from ppl_cnn.inference.sampling.driver import Origin
     from ppl_cnn.inference.sampling.evidence.evidence import evidence, evidence_of_images
+    from ppl_cnn.machines.messages import leads
     from ppl_cnn.models.empirical_density import EmpiricalDensity
 
     options.check()
     named = options.named()
-    options.print_values(named.choices)
+    if leads():
+        options.print_values(named.choices)
     out = options.out or options.folder("evidence", named.target)
     command = shlex.join(["python", "-m", "ppl_cnn.evidence", *sys.argv[1:]])
     origin = Origin(options.model_in_record, named.description, command)
     images = [each for each in named.densities if isinstance(each, EmpiricalDensity)]
-    found: dict[str, LogZ] | dict[str, MeanWeight]
     if images:
-        found = evidence_of_images(images, out=out, origin=origin)
-        _print_means(found)
+        means = evidence_of_images(images, out=out, origin=origin)
+        _print_means(means)
+        _print_alpha(means, named)
     else:
         found = evidence(
             [each for each in named.densities if not isinstance(each, EmpiricalDensity)],
@@ -90,8 +106,10 @@ def main(options: EvidenceOptions) -> None:
             out=out,
             origin=origin,
         )
+        if not leads():
+            return
         _print_estimates(found, options.particles)
-    _print_alpha(found, named)
+        _print_alpha(found, named)
     print(out / "evidence.json")
 
 

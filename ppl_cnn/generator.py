@@ -17,9 +17,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from ppl_cnn.inference.training.execution import Execution, Processes
+from ppl_cnn.inference.training.execution import Execution
 from ppl_cnn.inference.training.generators.recipe import GeneratorRecipe
 from ppl_cnn.machines.arithmetic import keep_programs, repeatable
+from ppl_cnn.machines.processes import Processes
 from ppl_cnn.options.command import run_command
 from ppl_cnn.options.overrides import overrides_of
 

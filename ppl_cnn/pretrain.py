@@ -23,10 +23,11 @@ from typing import Annotated, Any
 import tyro
 
 from ppl_cnn.errors import ArgumentError
-from ppl_cnn.inference.training.execution import Execution, Processes
+from ppl_cnn.inference.training.execution import Execution
 from ppl_cnn.inference.training.recipe import Recipe, recipe_summaries
 from ppl_cnn.machines.arithmetic import keep_programs, repeatable
 from ppl_cnn.machines.described import Machine
+from ppl_cnn.machines.processes import Processes
 from ppl_cnn.machines.profile import traced
 from ppl_cnn.options.command import run_command
 from ppl_cnn.options.overrides import overrides_of

@@ -17,15 +17,17 @@ Examples:
 
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from ppl_cnn.errors import ArgumentError
+from ppl_cnn.machines.processes import Processes
 from ppl_cnn.options.command import run_command
 from ppl_cnn.options.densities import DensityOptions, Named
+from ppl_cnn.options.overrides import overrides_of
 from ppl_cnn.options.presets import FROM_PRESET, FromPreset, default_hint
 
 if TYPE_CHECKING:
@@ -115,6 +117,10 @@ class SampleOptions(DensityOptions):
     deterministic: bool = False
     """On a GPU, compute to the same bits at each run, which takes longer; CPUs do so in any case.
     Compiled programs are kept in the run's folder."""
+    processes: Annotated[
+        dict[str, Any], tyro.conf.arg(constructor=overrides_of(Processes), name="")
+    ] = field(default_factory=dict)
+    """What is given of `Processes`."""
     profile: bool = False
     """Trace what devices and host do, into the run's folder profile/, for TensorBoard, XProf or
     Perfetto. The trace of a long run is large: give few --draws."""
@@ -204,7 +210,6 @@ class SampleOptions(DensityOptions):
 
 def main(options: SampleOptions) -> None:
     """Samples, also what is to be seen beside it, writes the report and prints its path."""
-    from ppl_cnn.inference.report.page import report
     from ppl_cnn.machines.arithmetic import repeatable
 
     if options.deterministic:
@@ -214,11 +219,16 @@ def main(options: SampleOptions) -> None:
         return
     if options.machine is not None:
         raise ArgumentError("`for` needs `dry_run`: a run takes the devices here.", argument="for")
-    named, out = sampled(options)
-    usual = "published" if named.is_own and not named.has_classes else "none"
-    if (options.beside or usual) == "published":
-        sampled(options.published(out))
-    print(report(out))
+    with Processes(**options.processes).together():
+        from ppl_cnn.inference.report.page import report
+        from ppl_cnn.machines.messages import leads
+
+        named, out = sampled(options)
+        usual = "published" if named.is_own and not named.has_classes else "none"
+        if (options.beside or usual) == "published":
+            sampled(options.published(out))
+        if leads():
+            print(report(out))
 
 
 def needed(options: SampleOptions) -> str:
@@ -254,13 +264,15 @@ def sampled(options: SampleOptions) -> tuple[Named, Path]:
     from ppl_cnn.inference.sampling.driver import Origin, sample_to
     from ppl_cnn.inference.sampling.methods import method_for
     from ppl_cnn.machines.arithmetic import keep_programs
+    from ppl_cnn.machines.messages import leads
     from ppl_cnn.machines.profile import traced
 
     options.check()
     named = options.named()
     method = method_for(named.densities[0], options.kernel)
     settings = options.settings(method)
-    options.print_values(named.choices)
+    if leads():
+        options.print_values(named.choices)
     out = options.out or options.folder(str(method), named.target)
     command = shlex.join(["python", "-m", "ppl_cnn.sample", *sys.argv[1:]])
     if options.deterministic:
@@ -275,7 +287,7 @@ def sampled(options: SampleOptions) -> tuple[Named, Path]:
             origin=Origin(options.model_in_record, named.description, command),
             side_by_side=options.side_by_side,
         )
-    if named.fitted is not None:
+    if named.fitted is not None and leads():
         named.fitted.save(out / "spectral.json")
     return named, out
 

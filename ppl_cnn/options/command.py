@@ -97,7 +97,8 @@ def _failure(action: Callable[[Any], None], options: Any, patience: float) -> _F
     """Runs the action; how it failed, if it did."""
     try:
         with stopping(patience):
-            _check_platform()
+            if not getattr(options, "processes", None):  # those join before JAX looks for devices
+                _check_platform()
             action(options)
     except InputError as error:
         return _Failure(2, f"error: {printable(with_options(str(error), flags(type(options))))}")

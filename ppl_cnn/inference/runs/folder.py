@@ -18,11 +18,13 @@ class RunFolder:
     Args:
         path: the folder.
         record: the content of its `run.json`.
+        writer: whether this process writes the record; one of several processes does.
     """
 
-    def __init__(self, path: Path, record: dict[str, Any]) -> None:
+    def __init__(self, path: Path, record: dict[str, Any], *, writer: bool = True) -> None:
         self.path = path
         self.record = record
+        self.writer = writer
 
     @classmethod
     @contextlib.contextmanager
@@ -42,7 +44,7 @@ class RunFolder:
                 another process is writing to it.
         """
         if not writer:
-            yield cls(path, {})
+            yield cls(path, {}, writer=False)
             return
         config = json.loads(json.dumps(config))
         _check_free(path)
@@ -68,8 +70,10 @@ class RunFolder:
         return {**config, "part_of": ""} == {**self.record["config"], "part_of": ""}
 
     def update(self, **fields: Any) -> None:
-        """Sets fields of the record and writes `run.json`."""
+        """Sets fields of the record; the writer writes `run.json`."""
         self.record |= fields
+        if not self.writer:
+            return
         write_aside(self.path / "run.json", json.dumps(self.record, indent=2).encode())
 
 

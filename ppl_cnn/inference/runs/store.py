@@ -5,21 +5,23 @@ The layout is ArviZ's. The groups `posterior` and `sample_stats` have dimensions
 has the images at which the chains start. A run by resampling has `weights` (proposal) and images of
 the `heaviest` proposals; it and a run under a generator have images of the `reference`.
 
-A block's chunks are written first. Then one rename publishes them: that of the root's consolidated
-metadata, a single file. So a reader sees whole blocks only, while the store grows and after a kill.
+A block's chunks are written first, in several processes by each those of its own chains. Then one
+rename publishes them: that of the root's consolidated metadata, a single file. So a reader sees
+whole blocks only, while the store grows and after a kill.
 """
 
+import contextlib
 import shutil
 import warnings
-from collections.abc import Mapping
-from itertools import product
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, override
 
 import numpy as np
 import xarray as xr
 import zarr
 from zarr.codecs import ZstdCodec
+from zarr.core.buffer import Buffer
 from zarr.core.metadata import ArrayV3Metadata
 from zarr.storage import LocalStore
 
@@ -27,7 +29,8 @@ from ppl_cnn.errors import RunFolderError
 
 IMAGE = ("row", "col", "channel")
 """An image's dimensions."""
-_GROWING = ("draw", "block")
+_GROUPS = ("posterior", "sample_stats", "stein", "tempering")
+"""The groups whose arrays grow along draw or block."""
 _WRITING = {
     # Each of Zarr's threads would keep the buffers of the largest chunk that it has written.
     "threading.max_workers": 1,
@@ -45,10 +48,11 @@ class DrawStore:
     Args:
         path: the store's folder.
         block: draws per chain in a block, which is a chunk of every array.
+        chains: chains in a chunk; by default all. Processes must not write to one chunk.
     """
 
-    def __init__(self, path: Path, block: int) -> None:
-        self._path, self._block = path, block
+    def __init__(self, path: Path, block: int, chains: int | None = None) -> None:
+        self._path, self._block, self._chains = path, block, chains
 
     def resume(self) -> xr.DataTree | None:
         """The draws that the store holds, or None if there is no store.
@@ -148,11 +152,13 @@ class DrawStore:
         kind: Any,
         sizes: Mapping[str, range],
     ) -> None:
-        growing = {"draw": self._block, "block": 1}
+        chunks = {"draw": self._block, "block": 1, **{dim: len(sizes[dim]) for dim in sizes}}
+        if self._chains and name not in sizes:
+            chunks["chain"] = self._chains
         array = group.create_array(
             name,
             shape=tuple(len(sizes.get(dim, ())) for dim in dims),
-            chunks=tuple(len(sizes[dim]) if dim in sizes else growing[dim] for dim in dims),
+            chunks=tuple(chunks[dim] for dim in dims),
             dtype=np.dtype(kind),
             dimension_names=dims,
             fill_value=np.dtype(kind).type(kind is np.bool_),
@@ -162,7 +168,7 @@ class DrawStore:
             array[:] = np.asarray(sizes[name])
 
     def write(self, draws: int, blocks: int, variables: Mapping[str, np.ndarray]) -> None:
-        """Adds a block. A block that was written right before a kill is written again.
+        """Adds a block of all chains. One that was written right before a kill is written again.
 
         Args:
             draws: draws per chain before the block.
@@ -173,9 +179,65 @@ class DrawStore:
             RunFolderError: the store is damaged.
             OSError: the disk is full. The blocks before stay readable.
         """
+        self.write_chunks(draws, blocks, variables)
+        self.publish(draws, blocks, variables["posterior/response"].shape[1])
+
+    def write_chunks(
+        self, draws: int, blocks: int, variables: Mapping[str, np.ndarray], *, chain: int = 0
+    ) -> None:
+        """Writes a block of some chains, which `publish` then adds to the store.
+
+        Args:
+            draws: draws per chain before the block.
+            blocks: blocks before it.
+            variables: "group/name" -> the block's values.
+            chain: the first of these chains; what has no chains is written with chain 0.
+
+        Raises:
+            RunFolderError: the store is damaged.
+            OSError: the disk is full. The blocks before stay readable.
+        """
+        begin = {"draw": draws, "block": blocks, "chain": chain}
+        with self._opened(_ChunksAlone(self._path)) as root:
+            for path, values in variables.items():
+                array = cast("zarr.Array[Any]", root[path])
+                dims = _dimensions(array)
+                if chain and "chain" not in dims:
+                    continue
+                first = [begin.get(dim, 0) for dim in dims]
+                ends = [start + size for start, size in zip(first, values.shape, strict=True)]
+                array.resize(tuple(map(max, array.shape, ends)))
+                array[tuple(map(slice, first, ends))] = values
+
+    def publish(self, draws: int, blocks: int, added: int) -> None:
+        """Adds a block, all of whose chunks are written, to the store.
+
+        Args:
+            draws: draws per chain before the block.
+            blocks: blocks before it.
+            added: its draws per chain.
+
+        Raises:
+            RunFolderError: the store is damaged.
+            OSError: the disk is full. The blocks before stay readable.
+        """
+        begin, end = {"draw": draws, "block": blocks}, {"draw": draws + added, "block": blocks + 1}
+        with self._opened(_on_disk(self._path)) as root:
+            growing = [root[name] for name in _GROUPS if name in root]
+            for name, array in (one for group in growing for one in group.arrays()):
+                dims = _dimensions(array)
+                sizes = [end.get(dim, size) for dim, size in zip(dims, array.shape, strict=True)]
+                array.resize(tuple(map(max, array.shape, sizes)))
+                if name in begin:
+                    array[begin[name] : end[name]] = np.arange(begin[name], end[name])
+            _publish(self._path)
+
+    @contextlib.contextmanager
+    def _opened(self, store: LocalStore) -> Iterator[Any]:
+        """The root group, to write to."""
         try:
             with zarr.config.set(_WRITING):
-                self._write(draws, blocks, variables)
+                yield zarr.open_group(store, mode="r+", use_consolidated=False)
         except OSError:
             raise
         except DAMAGE:
@@ -185,24 +247,22 @@ class DrawStore:
                 path=self._path,
             ) from None
 
-    def _write(self, draws: int, blocks: int, variables: Mapping[str, np.ndarray]) -> None:
-        root = zarr.open_group(_on_disk(self._path), mode="r+", use_consolidated=False)
-        begin = {"draw": draws, "block": blocks}
-        added = {"draw": variables["posterior/response"].shape[1], "block": 1}
-        coordinates = {
-            f"{group}/{dim}": np.arange(begin[dim], begin[dim] + added[dim])
-            for group, dim in product(("posterior", "sample_stats", "stein", "tempering"), _GROWING)
-            if f"{group}/{dim}" in root
-        }
-        for path, values in {**variables, **coordinates}.items():
-            array = cast("zarr.Array[Any]", root[path])
-            dims = cast(ArrayV3Metadata, array.metadata).dimension_names or ()
-            axis, dim = next((i, str(dim)) for i, dim in enumerate(dims) if dim in _GROWING)
-            end = begin[dim] + added[dim]
-            if array.shape[axis] < end:
-                array.resize((*array.shape[:axis], end, *array.shape[axis + 1 :]))
-            array[(slice(None),) * axis + (slice(begin[dim], end),)] = values
-        _publish(self._path)
+
+class _ChunksAlone(LocalStore):
+    """A store on disk whose chunks can be written, while its metadata stay as they are there.
+
+    One process writes the metadata, and all processes their chunks.
+    """
+
+    @override
+    async def set(self, key: str, value: Buffer) -> None:
+        if not key.endswith("zarr.json"):
+            await super().set(key, value)
+
+
+def _dimensions(array: "zarr.Array[Any]") -> tuple[str, ...]:
+    names = cast(ArrayV3Metadata, array.metadata).dimension_names or ()
+    return tuple(map(str, names))
 
 
 def _on_disk(path: Path) -> LocalStore:

@@ -27,9 +27,11 @@ from ppl_cnn.inference.sampling.resampling.scorer import Density
 from ppl_cnn.inference.sampling.resampling.settings import Resampling
 from ppl_cnn.inference.sampling.resources import check_chains, check_store, group_units
 from ppl_cnn.inference.sampling.settings import Sampling, check_count
+from ppl_cnn.inference.sampling.shared_folder import claimed
 from ppl_cnn.inference.sampling.starts.registry import as_start
 from ppl_cnn.inference.sampling.starts.start import Start
 from ppl_cnn.machines.arithmetic import Precision, products
+from ppl_cnn.machines.messages import Conversation, check_alone, leads
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.empirical_density import EmpiricalDensity
 from ppl_cnn.models.references.generator import GeneratorReference
@@ -159,7 +161,8 @@ def sample_to(
     """Samples into a folder: `draws.zarr`, `run.json` and, to resume chains from, `state.npz`.
 
     Several units get a folder each (`unit_folder`), with `draws.zarr` and `run.json` of its own.
-    The same call resumes a run that was stopped, and one with more draws adds to it.
+    The same call resumes a run that was stopped, and one with more draws adds to it. Where several
+    processes sample together, all of them call this, with one folder that all see.
 
     Args:
         densities: the densities to sample.
@@ -183,10 +186,12 @@ def sample_to(
     check_count("draws", draws)
     draws = whole("draws", draws)
     check_one_run(densities)
-    check_store(densities, chains=settings.chains, draws=draws, out=out)
+    if leads():
+        check_store(densities, chains=settings.chains, draws=draws, out=out)
     config = _config(densities, settings, origin.model)
     if precision != "highest":
         config["precision"] = precision
+    progress = progress and leads()
     with products(precision):
         if isinstance(settings, Resampling):
             _resample_to(
@@ -223,17 +228,22 @@ def _move_to(
     progress: bool,
 ) -> None:
     """Samples by chains; see `sample_to`."""
-    recorded = None if most is not None else _recorded(out, densities)
-    targets = with_latents(densities)
+    recorded = _recorded(out, densities) if most is None and leads() else None
+    targets, talk = with_latents(densities), Conversation()
     check_chains(targets, settings, draws=draws)
     groups = group_units(targets, settings, most=most, sizes=recorded)
-    programs = [Program(group, settings, block=_recorded_block(out, group)) for group in groups]
+    sizes = talk.agreed([len(group) for group in groups])
+    groups = group_units(targets, settings, sizes=sizes)
+    blocks = talk.agreed([_recorded_block(out, group) if leads() else None for group in groups])
+    programs = [
+        Program(group, settings, block=block) for group, block in zip(groups, blocks, strict=True)
+    ]
     several = len(densities) > 1
     if several:
         config["side_by_side"] = [len(group) for group in groups]
     else:
         config["block"] = programs[0].block
-    with RunFolder.claim(out, config, origin.command) as folder:
+    with claimed(out, config, origin.command) as folder:
         folder.update(**_description(densities[0], config), **origin.description, draws=draws)
         runs = [
             Group(folder, program, settings, index if several else None)
@@ -257,6 +267,7 @@ def _resample_to(
     progress: bool,
 ) -> None:
     """Samples by resampling; see `sample_to`."""
+    check_alone("kernel", settings.kernel)
     with RunFolder.claim(out, config, origin.command) as folder:
         folder.update(**_description(densities[0], config), **origin.description, draws=draws)
         run = ResamplingRun(folder, densities, settings)

@@ -1,21 +1,25 @@
 """A group of units that one program samples side by side, with their folders."""
 
 import contextlib
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
+import xarray as xr
 
 from ppl_cnn.errors import InputError, RunFolderError
 from ppl_cnn.inference.runs.folder import RunFolder
 from ppl_cnn.inference.runs.record import read_record, unit_folder
 from ppl_cnn.inference.runs.store import IMAGE, DrawStore
 from ppl_cnn.inference.runs.writer import Writer
+from ppl_cnn.inference.sampling.call import Call
 from ppl_cnn.inference.sampling.keys import reference_key
-from ppl_cnn.inference.sampling.program import Call, Program
+from ppl_cnn.inference.sampling.program import Program
 from ppl_cnn.inference.sampling.progress import Progress
 from ppl_cnn.inference.sampling.resampling.proposals import prior_draws, prior_shape
 from ppl_cnn.inference.sampling.settings import Sampling
@@ -26,6 +30,8 @@ from ppl_cnn.inference.sampling.state import (
     restore_state,
     save_state,
 )
+from ppl_cnn.machines.messages import Conversation
+from ppl_cnn.machines.spreading import own_part
 from ppl_cnn.models.density import TiltedDensity
 
 SAVE_SECONDS = 10.0
@@ -36,6 +42,9 @@ _OF_STARTS = ("annealing", "resampling", "forward_passes")
 
 class Group:
     """The densities that one program samples, their folders and where their chains stand.
+
+    All processes call a group's methods together. Each writes the draws of its own chains; the rest
+    is written by process 0, and lengths of calls and moments of saving are as it says.
 
     Args:
         folder: the run's.
@@ -52,9 +61,13 @@ class Group:
         self._folders = [folder]
         if index is not None:
             self._folders = [self._unit_folder(density) for density in program.densities]
+        own = program.placement.own
+        self._chunk = math.gcd(settings.chains, own.stop - own.start)
         self._stores = [
-            DrawStore(each.path / "draws.zarr", program.block) for each in self._folders
+            DrawStore(each.path / "draws.zarr", program.block, self._chunk)
+            for each in self._folders
         ]
+        self._talk, self._writers = Conversation(), Conversation()
 
     def _unit_folder(self, density: TiltedDensity) -> RunFolder:
         """A unit's own folder, with a record as of a run of its own; only this run resumes it."""
@@ -66,7 +79,7 @@ class Group:
         # What a unit's start took is known afterwards from its own record alone.
         with contextlib.suppress(InputError):
             record |= {k: v for k, v in read_record(path).items() if k in _OF_STARTS}
-        return RunFolder(path, record)
+        return RunFolder(path, record, writer=self._folder.writer)
 
     @property
     def found(self) -> int:
@@ -89,16 +102,18 @@ class Group:
         program = self._program
         position = restore_state(self._state, program.chains, program.room, program.place)
         made = self._open(position)
+        self._talk.meet()  # All have read; from here on process 0 writes.
         if position is None:
             position = self._begin(made, bar.shown)
         else:
             self._create(made, None)
+        self._talk.meet()
         bar.begin(program, position)
         with Writer() as writer:
             if position.draws >= draws and position.block is not None:
                 whole = position.closed()
                 writer.ask(partial(self._write, position, whole, position.block))
-                writer.ask(partial(self._save, whole))
+                writer.ask(partial(self._save, program.to_save(whole)))
             self._draw(position, draws, writer, bar)
 
     def _draw(self, position: Position, draws: int, writer: Writer, bar: Progress) -> None:
@@ -108,10 +123,11 @@ class Group:
         while following is not None:
             call = following
             due = call.position.draws >= draws or time.monotonic() - saved >= SAVE_SECONDS
+            due, most = self._talk.agreed((due, self._program.most))
             saved = time.monotonic() if due else saved
             # The next call uses these chains up.
-            copy = call.position.copied() if due else None
-            following = self._call(call.position, draws)
+            copy = self._program.to_save(call.position) if due else None
+            following = self._call(call.position, draws, most)
             before, position = position, self._program.ended(call, position)
             if call.closes:
                 writer.ask(partial(self._write, before, position, call.kept))
@@ -120,13 +136,14 @@ class Group:
                 writer.ask(partial(self._save, at))
             bar.show(position, np.asarray(call.told.acceptance))
 
-    def _call(self, position: Position, draws: int) -> Call | None:
+    def _call(self, position: Position, draws: int, most: int | None = None) -> Call | None:
         """The next call of the program; None where all draws are made."""
-        return self._program.call(position, draws) if position.draws < draws else None
+        return self._program.call(position, draws, most) if position.draws < draws else None
 
     def _save(self, position: Position) -> None:
         """Saves where the run stands, whose whole blocks are in the stores."""
-        save_state(position, self._state)
+        if self._folder.writer:
+            save_state(position, self._state)
         self._report(position)
 
     def _begin(self, made: Sequence[bool], progress: bool) -> Position:
@@ -135,18 +152,22 @@ class Group:
         start = self._settings.start
         started = start.latents(program.densities, self._settings, progress=progress)
         position = program.begin(started.latents, started.gradients)
-        self._create(made, np.asarray(program.images(position)))
+        self._create(made, program.images(position))
         for folder, note in zip(self._folders, started.notes, strict=True):
             folder.update(**note)
-        save_state(position, self._state)
+        saved = program.to_save(position)
+        if self._folder.writer:
+            save_state(saved, self._state)
         return position
 
     def _open(self, position: Position | None) -> list[bool]:
         """Compares the stores with the state.
 
         Returns:
-            For each unit, whether its store exists.
+            For each unit, whether its store exists; to all processes but 0, they do.
         """
+        if not self._folder.writer:
+            return [True] * len(self._stores)
         begun, made = position.written if position else 0, []
         for folder, store in zip(self._folders, self._stores, strict=True):
             path, tree = folder.path / "draws.zarr", store.resume()
@@ -167,8 +188,21 @@ class Group:
                     f"Restore the whole store, or give another `out`.",
                     path=path,
                 )
+            if tree is not None:
+                self._check_chunks(path, tree)
             made.append(tree is not None)
         return made
+
+    def _check_chunks(self, path: Path, tree: xr.DataTree) -> None:
+        """Refuses a store in which two processes would write to one file."""
+        processes = jax.process_count()
+        chunk = tree["posterior/image"].encoding["chunks"][0]
+        if processes > 1 and self._chunk % chunk:
+            raise RunFolderError(
+                f"A file of {path} has the draws of {chunk} chains, which {processes} processes "
+                f"can't write. Resume with as many processes as began the run, or one.",
+                path=path,
+            )
 
     def _create(self, made: Sequence[bool], starts: np.ndarray | None) -> None:
         """Makes the stores that are missing, with the images at the start if they are known."""
@@ -209,15 +243,21 @@ class Group:
         }
 
     def _write(self, before: Position, position: Position, kept: Kept) -> None:
-        """Adds a block to the stores."""
-        names, count = self._program.kernel.statistics, position.written - before.written
-        kept = jax.device_get(kept)  # in whole: a part would be cut on the devices, after the queue
-        for index, (density, store) in enumerate(
-            zip(self._program.densities, self._stores, strict=True)
-        ):
-            chains = self._program.chains_of(index)
-            variables = kept.variables(count, names, chains, stein=density.has_stein_mean)
-            store.write(before.written, before.blocks, variables)
+        """Adds a block to the stores, once all processes have written their chains."""
+        program, count = self._program, position.written - before.written
+        kept, own = own_part(kept), program.placement.own
+        at = before.written, before.blocks
+        for index, density in enumerate(program.densities):
+            chains = program.chains_of(index)
+            first, end = max(chains.start, own.start), min(chains.stop, own.stop)
+            if first < end:
+                here = slice(first - own.start, end - own.start)
+                names, stein = program.kernel.statistics, density.has_stein_mean
+                variables = kept.variables(count, names, here, stein=stein)
+                self._stores[index].write_chunks(*at, variables, chain=first - chains.start)
+        self._writers.meet()
+        for store in self._stores if self._folder.writer else ():
+            store.publish(*at, count)
 
     def _report(self, position: Position) -> None:
         """Adds gradients and its share of the time to each unit's record."""

@@ -1,4 +1,4 @@
-"""Where the chains of some densities lie: over this process's devices, and in parts on each."""
+"""Where the chains of some densities lie: over the devices of all processes, in parts on each."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -11,7 +11,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
+from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.kernels.kernel import State
+from ppl_cnn.machines.spreading import even_devices, spread
 from ppl_cnn.models.density import DensityParams, TiltedDensity, gradient_bytes
 
 CHAINS_PER_CORE = {"cpu": 4}
@@ -29,16 +31,20 @@ EVERYWHERE = PartitionSpec()
 
 
 class Placement:
-    """The chains of densities side by side, spread over this process's devices.
+    """The chains of densities side by side, spread over the devices of all processes.
 
-    The chains of all densities, those of the first first, are one batch.
+    The chains of all densities, those of the first first, are one batch. Each process has a part of
+    it, the first one the first.
 
     Args:
         densities: of units whose programs are equal.
         chains: number of chains of each density.
         replicas: number of latents that a chain moves at once.
-        devices: where to place them; by default on this process's devices. On devices that are
-            only described, programs can be compiled, but nothing is placed.
+        devices: where to place them; by default on the devices of all processes. On devices that
+            are only described, programs can be compiled, but nothing is placed.
+
+    Raises:
+        ArgumentError: processes can't have equally many chains.
     """
 
     def __init__(
@@ -50,10 +56,10 @@ class Placement:
     ) -> None:
         self.members = np.repeat(np.arange(len(densities)), chains)
         """Chain -> index of its density."""
-        described = devices is not None
-        devices, count = devices or jax.local_devices(), len(self.members)
-        used = max(n for n in range(1, len(devices) + 1) if count % n == 0)
-        self.mesh = Mesh(np.asarray(devices[:used]), ("chain",))
+        described, count = devices is not None, len(self.members)
+        self.own = _own_part(count, len(densities), chains)
+        """The chains of this process."""
+        self.mesh = Mesh(np.asarray(even_devices(count, devices)), ("chain",))
         # The densities' references are equal, but their arrays may be read from a file twice.
         shared = densities[0].reference.params
         weights = [DensityParams(density.unit.params, shared) for density in densities]
@@ -69,7 +75,7 @@ class Placement:
         self.params: DensityParams = (
             self.shapes(jax.eval_shape(params, *weights), self.specs)
             if described
-            else jax.device_put(params(*weights), self.placed(self.specs))
+            else spread(params(*weights), self.placed(self.specs))
         )
         """The weights of all units, those that differ once for each chain."""
         self.at_once = _at_once(densities[0], count, replicas, self.mesh.devices.flat[0].platform)
@@ -116,6 +122,20 @@ class Placement:
 
         parts = jax.lax.map(part, jnp.arange(count // size))
         return jax.tree.map(lambda leaf: leaf.reshape(count, *leaf.shape[2:]), parts)
+
+
+def _own_part(count: int, units: int, chains: int) -> slice:
+    """The chains of this process, of `count` in all."""
+    processes, index = jax.process_count(), jax.process_index()
+    if count % processes:
+        beside = f" of {units} units side by side" if units > 1 else ""
+        raise ArgumentError(
+            f"`chains={chains}`{beside} can't be spread evenly over {processes} processes. Give a "
+            f"multiple of {processes}, or another number of processes.",
+            argument="chains",
+        )
+    part = count // processes
+    return slice(index * part, (index + 1) * part)
 
 
 def _at_once(density: TiltedDensity, chains: int, replicas: int, platform: str) -> int:

@@ -8,9 +8,9 @@ memory suggests, of one call or several.
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, NamedTuple
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +20,12 @@ from jaxtyping import Array
 from ppl_cnn.errors import MismatchError
 from ppl_cnn.inference.kernels.adaptation import Tuning
 from ppl_cnn.inference.kernels.kernel import State, Transition, averaged, joined, zeros_of
+from ppl_cnn.inference.sampling.call import Call, Told, wait_for
 from ppl_cnn.inference.sampling.keys import chain_keys
 from ppl_cnn.inference.sampling.placement import CHAIN, EVERYWHERE, Placement
 from ppl_cnn.inference.sampling.settings import Sampling
 from ppl_cnn.inference.sampling.state import Chains, Kept, Position
+from ppl_cnn.machines.spreading import spread, whole
 from ppl_cnn.models.density import DensityParams, TiltedDensity
 
 BLOCK_BYTES = 16 * 2**20
@@ -37,45 +39,20 @@ CALL_SECONDS = 1.5
 """How long a call of the program should take; a draw may take longer."""
 
 
-class Told(NamedTuple):
-    """What a call tells the host at once: few numbers, as each read waits for the device."""
-
-    steps: Array
-    """(chain,): gradients that each has taken."""
-    acceptance: Array
-    """(chain,): mean acceptance probability."""
-
-
-@dataclass(frozen=True)
-class Call:
-    """A call of the program, which may still be running."""
-
-    position: Position
-    """Where the run stands after it; gradients and seconds are those before it."""
-    kept: Kept
-    """The block that it has filled up to here."""
-    told: Told
-    transitions: int
-    """Transitions of each chain."""
-    closes: bool
-    """Whether the block is whole then, so that it has to be written."""
-    begun: float
-    """When the program was called, on the monotonic clock."""
-
-
 class Program:
     """The compiled block of densities side by side; it moves a run on.
 
     One program serves warmup and sampling and calls of every length: the number of draws and the
     thinning are arguments of its loops. So nothing is compiled twice, and the bits of a run depend
     neither on where it was stopped nor on how it was cut into calls. The chains of all densities,
-    those of the first first, are one batch, spread over this process's devices (`Placement`).
+    those of the first first, are one batch, spread over all devices (`Placement`). All processes
+    make the same calls.
 
     Args:
         densities: of units whose programs are equal.
         sampling: how each is sampled.
         block: largest number of draws in a block; by default as many as memory suggests here.
-        devices: what to compile for; by default this process's devices.
+        devices: what to compile for; by default the devices of all processes.
     """
 
     def __init__(
@@ -118,6 +95,17 @@ class Program:
             room, longest = ACCELERATED * room * 4 // max(4, units), ACCELERATED * longest
         return int(np.clip(room // draw, 1, longest))
 
+    @cached_property
+    def _members(self) -> Array:
+        """Chain -> index of its density, on the devices."""
+        members = self.placement.members.astype(np.int32)
+        return spread(jnp.asarray(members), self.placement.placed(CHAIN))
+
+    @property
+    def most(self) -> int:
+        """Transitions that the next call should make to take about `CALL_SECONDS`."""
+        return self._most
+
     @property
     def rungs(self) -> int:
         """Number of rungs of the kernel's ladder, the reference included; 0 without one."""
@@ -135,8 +123,8 @@ class Program:
 
     def place(self, position: Position) -> Position:
         """The position with its arrays on the devices."""
-        chains = map(jax.device_put, position.chains, self.placement.placed(self._specs))
-        block = jax.device_put(position.block, self.placement.placed(CHAIN))
+        chains = map(spread, position.chains, self.placement.placed(self._specs))
+        block = spread(position.block, self.placement.placed(CHAIN))
         return replace(position, chains=Chains._make(chains), block=block)
 
     def _start(self, params: DensityParams, keys: Array, z: Array | None = None) -> Chains:
@@ -169,8 +157,9 @@ class Program:
         """
         clock = time.monotonic()
         begin = jax.jit(self._start, out_shardings=self.placement.placed(self._specs))
-        chains = begin(self.placement.params, self._keys, z)
-        finite = np.isfinite(self.kernel.transition(chains.states)["lp"])
+        given = spread((self._keys, z), self.placement.placed((CHAIN, CHAIN)))
+        chains = begin(self.placement.params, *given)
+        finite = np.isfinite(whole(self.kernel.transition(chains.states)["lp"]))
         if not finite.all():
             density = self.densities[int(self.placement.members[~finite][0])]
             raise MismatchError(
@@ -183,13 +172,23 @@ class Program:
         gradients |= {"warmup": none, "sampling": none}
         return Position(chains, 0, 0, 0, gradients, seconds, written=0)
 
-    def images(self, position: Position) -> Array:
+    def to_save(self, position: Position) -> Position:
+        """A copy of a position, all of which this process can save.
+
+        Args:
+            position: where the run stands; the next call may use its chains up.
+        """
+        alone = jax.process_count() == 1
+        return position.copied(None if alone else self.placement.placed(EVERYWHERE))
+
+    def images(self, position: Position) -> np.ndarray:
         """The images at which all chains are, in pixel units minus the mean.
 
         Args:
             position: where the run stands.
         """
-        return self._density.push(self.kernel.latent(position.chains.states), self.placement.params)
+        latents = self.kernel.latent(position.chains.states)
+        return whole(self._density.push(latents, self.placement.params))
 
     def advance(self, position: Position, draws: int) -> tuple[Position, Kept]:
         """Moves a run on by a whole block: of warmup until that is done, then of draws.
@@ -222,7 +221,7 @@ class Program:
         count = min(left, block - first, max(1, (most or self._most) // thin))
         room = self._empty() if position.block is None else position.block
         arguments = (
-            *(self.placement.params, position.chains, room, self.placement.members),
+            *(self.placement.params, position.chains, room, self._members),
             *map(np.int32, (first, count, thin)),
             np.bool_(warming),
         )
@@ -247,7 +246,7 @@ class Program:
             call: what was begun.
             before: the position before it, with gradients and seconds.
         """
-        _wait(call.told)
+        wait_for(call.told)
         ended, begun = time.monotonic(), max(call.begun, self._ended)
         self._ended = ended
         fitting = CALL_SECONDS / max(ended - begun, 1e-9) * call.transitions
@@ -271,11 +270,13 @@ class Program:
             out_specs=(self._specs, CHAIN, CHAIN),
             check_vma=False,  # loops over a device's own chains mix them with replicated counters
         )
-        return jax.jit(block, donate_argnums=(1, 2)).lower(
+        # Each process is told of all chains.
+        places = self.placement.placed((self._specs, CHAIN, EVERYWHERE))
+        return jax.jit(block, donate_argnums=(1, 2), out_shardings=places).lower(
             shapes(self.placement.params, self.placement.specs),
             shapes(self.chains, self._specs),
             shapes(self.room, CHAIN),
-            jax.ShapeDtypeStruct(self.placement.members.shape, np.int32),
+            shapes(jax.ShapeDtypeStruct(self.placement.members.shape, np.int32), CHAIN),
             *(count, count, count),
             jax.ShapeDtypeStruct((), np.bool_),
         )
@@ -358,7 +359,8 @@ class Program:
                 cpu=lambda each: scattered(each, members),
                 default=in_order,
             )
-            summed: Array = jax.lax.psum(total, "chain")
+            # In the devices' order, in which between processes a `psum` doesn't add.
+            summed: Array = jax.lax.all_gather(total, "chain").sum(axis=0)
             return summed / self._sampling.chains
 
         feedback = jax.tree.map(pooled, self.kernel.feedback(states))
@@ -384,11 +386,3 @@ class Program:
             jax.tree.map(room, kernel.replica_tilts(states)),
             kernel.ladder(states),
         )
-
-
-def _wait(arrays: Any) -> None:
-    """Waits until arrays are there. Ctrl-C and SIGTERM get through, as they don't inside JAX."""
-    begun = time.monotonic()
-    while not all(leaf.is_ready() for leaf in jax.tree.leaves(arrays)):
-        time.sleep(min(0.002, (time.monotonic() - begun) / 50))
-    jax.block_until_ready(arrays)

@@ -119,7 +119,7 @@ def check_chains(densities: Sequence[TiltedDensity], settings: Sampling, *, draw
     """
     chains = settings.chains * settings.kernel.replicas
     largest = max(math.prod(density.latent_shape) for density in densities)
-    need, room = _STATE * 4 * largest * chains, _memory()
+    need, room = _STATE * 4 * largest * chains // jax.process_count(), _memory()
     if need > room:
         raise ArgumentError(
             f"The states of `chains={settings.chains}` with `kernel={settings.kernel}` take "

@@ -103,13 +103,17 @@ class Position:
         """The same with the block whole, which has to be written."""
         return replace(self, written=self.draws, blocks=self.blocks + 1, block=None)
 
-    def copied(self) -> Self:
-        """A copy on the devices, to be saved while the next call uses these chains up."""
-        chains, block = _copied((self.chains, self.block))
+    def copied(self, place: jax.sharding.Sharding | None = None) -> Self:
+        """A copy on the devices, to be saved while the next call uses these chains up.
+
+        Args:
+            place: where the copy lies; by default where the arrays do.
+        """
+        copy = jax.jit(_copied, out_shardings=place)
+        chains, block = copy((self.chains, self.block))
         return replace(self, chains=chains, block=block)
 
 
-@jax.jit
 def _copied(arrays: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.copy(_raw(leaf)), arrays)
 

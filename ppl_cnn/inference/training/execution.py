@@ -1,14 +1,12 @@
-"""How a recipe is executed: how often it saves and tests, on what devices, in how many processes.
+"""How a recipe is executed: how often it saves and tests, and how it uses the devices.
 
 Free of heavy imports, for the command line's sake.
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ppl_cnn.errors import ArgumentError, InputError
+from ppl_cnn.errors import ArgumentError
 from ppl_cnn.numeric import plain_fields
 
 
@@ -65,69 +63,3 @@ class Execution:
                 raise ArgumentError(
                     f"`{name}` must be at least {least}, not {value}.", argument=name
                 )
-
-
-@dataclass(frozen=True)
-class Processes:
-    """The processes, one a host, that train one network together."""
-
-    coordinator: str | None = None
-    """HOST:PORT of process 0, to train in several processes, one a host; or auto, to take all
-    three from the scheduler (Slurm, Open MPI, Kubernetes, cloud TPUs)."""
-    process_id: int | None = None
-    """Number of this process, from 0; needed with HOST:PORT."""
-    num_processes: int | None = None
-    """Number of processes; needed with HOST:PORT."""
-
-    def join(self) -> None:
-        """Connects this process with the others; call it before JAX is used.
-
-        A process alone, with no field given, connects to nothing.
-
-        Raises:
-            ArgumentError: the description is incomplete, or the number is out of range.
-            InputError: no scheduler or coordinator was found.
-        """
-        described = (self.coordinator, self.process_id, self.num_processes)
-        if described == (None, None, None):
-            return
-        _initialize(_arguments(*described))
-
-
-def _initialize(given: dict[str, Any]) -> None:
-    """Calls `jax.distributed.initialize`, whose failure becomes one sentence."""
-    import jax
-
-    try:
-        jax.distributed.initialize(**given)
-    except (ValueError, RuntimeError) as error:
-        reason = re.split(r"[.!?]\s", f"{error} ")[0]
-        raise InputError(
-            f"The processes can't be connected ({reason}). Check `coordinator`, and that all "
-            f"processes are running."
-        ) from None
-
-
-def _arguments(
-    coordinator: str | None, process_id: int | None, num_processes: int | None
-) -> dict[str, Any]:
-    """What JAX is told of the processes."""
-    if coordinator == "auto" and process_id is None and num_processes is None:
-        return {}
-    if coordinator in (None, "auto") or process_id is None or num_processes is None:
-        raise ArgumentError(
-            "Several processes need `coordinator=HOST:PORT`, `process_id` and `num_processes`, "
-            "or `coordinator=auto` alone under a scheduler.",
-            argument="coordinator",
-        )
-    if not 0 <= process_id < num_processes:
-        raise ArgumentError(
-            f"`process_id` must be from 0 to {num_processes - 1} for {num_processes} processes, "
-            f"not {process_id}.",
-            argument="process_id",
-        )
-    return {
-        "coordinator_address": coordinator,
-        "num_processes": num_processes,
-        "process_id": process_id,
-    }

@@ -102,3 +102,23 @@ def test_a_damaged_store_takes_no_block(store, tmp_path, refused):
     (path / "posterior" / "image" / "zarr.json").write_text("{")
     with refused(path, "damaged", "`out`", kind=RunFolderError, path=path):
         store.write(0, 0, block(1.0))
+
+
+def test_parts_of_a_block_are_seen_once_it_is_published(tmp_path):
+    """As two processes write it: chains apart, each in files of its own."""
+    path = tmp_path / "draws.zarr"
+    stores = [DrawStore(path, block=5, chains=1) for _ in range(2)]
+    stores[0].create(SIZES, {"diverging": np.bool_}, {"seed": 7})
+    for number, draws in enumerate((5, 2)):
+        whole, before = block(number + 1.0, draws), set(path.rglob("*"))
+        for chain in (1, 0):
+            some = {n: v if n == "stein/draws" else v[chain, None] for n, v in whole.items()}
+            stores[chain].write_chunks(5 * number, number, some, chain=chain)
+        assert open_draws(path)["posterior"].sizes["draw"] == 5 * number
+        assert "zarr.json" not in {each.name for each in {*path.rglob("*")} - before}
+        stores[0].publish(5 * number, number, draws)
+    alone = DrawStore(tmp_path / "alone.zarr", block=5)
+    alone.create(SIZES, {"diverging": np.bool_}, {"seed": 7})
+    alone.write(0, 0, block(1.0))
+    alone.write(5, 1, block(2.0, 2))
+    xr.testing.assert_identical(*(open_draws(each).load() for each in (path, alone._path)))

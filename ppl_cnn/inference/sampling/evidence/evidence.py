@@ -27,6 +27,7 @@ from ppl_cnn.inference.sampling.resampling.proposals import Pictures
 from ppl_cnn.inference.sampling.resampling.scorer import Scorer
 from ppl_cnn.inference.sampling.settings import Sampling
 from ppl_cnn.machines.arithmetic import products
+from ppl_cnn.machines.messages import Conversation, check_alone, leads
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.empirical_density import EmpiricalDensity
 from ppl_cnn.numeric import in_float32
@@ -50,7 +51,8 @@ def evidence(
     """Estimates log Z of tilted densities, Z = E_q[exp(f/T)], in three ways that must agree.
 
     Thermodynamic integration and reweighting (MBAR) take the replicas of a tempered run; annealed
-    importance sampling climbs the same ladder.
+    importance sampling climbs the same ladder. Where several processes work together, all of them
+    call this, with one folder that all see; chains and particles are spread over them.
 
     Args:
         densities: the targets; they share reference and temperature, and their units differ.
@@ -98,7 +100,7 @@ def evidence(
     )
     origin = origin or Origin(command="ppl_cnn.evidence")
     with TemporaryDirectory() as temporary, products("highest"):
-        folder = Path(temporary if out is None else out)
+        folder = Path(Conversation().agreed(temporary) if out is None else out)
         sample_to(densities, settings, folder, draws=draws, origin=origin, progress=progress)
         found = log_z_of_run(
             folder,
@@ -106,9 +108,10 @@ def evidence(
             particles=particles,
             temperatures=temperatures,
             seed=seed,
-            progress=progress,
+            progress=progress and leads(),
         )
-        _write(folder, found)
+        if leads():
+            _write(folder, found)
     return found
 
 
@@ -173,6 +176,7 @@ def evidence_of_images(
         ['fc8:8', 'fc8:4']
     """
     check_one_run(densities)
+    check_alone("reference", densities[0].reference)
     alike: dict[Hashable, list[EmpiricalDensity]] = {}
     for density in densities:
         alike.setdefault(density.unit.program, []).append(density)

@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Array, Float
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 from ppl_cnn.errors import ArgumentError, MismatchError
 from ppl_cnn.inference.importance import Estimate, mean_weight
 from ppl_cnn.inference.sampling.evidence.annealing import AnnealingSchedule, climb
+from ppl_cnn.machines.spreading import in_turn
 from ppl_cnn.models.density import DensityParams, TiltedDensity
 from ppl_cnn.numeric import plain, whole
 from ppl_cnn.progress import Bar
@@ -227,13 +228,17 @@ def annealed_importance_sampling(
     schedule = AnnealingSchedule(np.asarray(between(replicas.strengths)), steps, angles)
     keys = jax.random.split(jax.random.key(plain(seed)), particles)
     part = max(size for size in range(1, MOST_AT_ONCE + 1) if particles % size == 0)
-    found, gradients = [], 0
-    bar = {"unit": "batch", "delay": 2, "leave": False, "disable": not progress}
-    for each in Bar(keys.reshape(-1, part), "annealing", **bar):
-        end, count = climb(density, params, each, schedule)
-        found.append(np.asarray(end.logs, np.float64))
-        gradients += count
-    return AnnealedEstimate(*mean_weight(np.concatenate(found)), gradients)
+    batches = keys.reshape(-1, part)
+    form = {"unit": "batch", "delay": 2, "leave": False, "disable": not progress}
+    with Bar(total=len(batches), desc="annealing", **form) as bar:
+
+        def climbed(each: Array) -> tuple[np.ndarray, int]:
+            end, count = climb(density, params, each, schedule)
+            bar.update(1)
+            return np.asarray(end.logs, np.float64), count
+
+        logs, counts = zip(*in_turn(climbed, batches), strict=True)
+    return AnnealedEstimate(*mean_weight(np.concatenate(logs)), sum(map(int, counts)))
 
 
 class LogZ(NamedTuple):

@@ -8,10 +8,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.importance import mean_weight
-from ppl_cnn.inference.sampling.evidence.annealing import PARTICLES, anneal, find_schedule
+from ppl_cnn.inference.sampling.evidence.annealing import (
+    PARTICLES,
+    Arrival,
+    anneal,
+    find_schedule,
+)
 from ppl_cnn.inference.sampling.starts.optimum import STEPS, randomize_then_optimize
 from ppl_cnn.inference.sampling.starts.start import (
     ChainSettings,
@@ -21,6 +27,7 @@ from ppl_cnn.inference.sampling.starts.start import (
     Started,
     UnitChains,
 )
+from ppl_cnn.machines.spreading import in_turn
 from ppl_cnn.models.density import DensityParams, TiltedDensity
 from ppl_cnn.numeric import plain_fields, whole
 
@@ -78,11 +85,13 @@ class Rto(Start):
             optima = _optima(*at, chains.drawn, steps=self.steps)
             chains.bar.update(count)
             return optima, self.steps * count, {}
-        found = []
-        for noise in chains.drawn:
-            found.append(_optimum(*at, noise, steps=self.steps).block_until_ready())
+
+        def search(noise: Array) -> Array:
+            found: Array = _optimum(*at, noise, steps=self.steps).block_until_ready()
             chains.bar.update(1)
-        return jnp.stack(found), self.steps * count, {}
+            return found
+
+        return jnp.stack(in_turn(search, chains.drawn)), self.steps * count, {}
 
 
 _optimum = jax.jit(randomize_then_optimize, static_argnums=0, static_argnames="steps")
@@ -136,12 +145,14 @@ class Annealed(Start):
         keys = jax.vmap(partial(jax.random.fold_in, data=2))(chains.keys)
         scouts = jax.random.split(jax.random.fold_in(keys[0], 1), max(PARTICLES, self.particles))
         schedule, gradients = find_schedule(compiled, params, scouts, show=show)
-        found = []
-        for key in keys:
+
+        def arrive(key: Array) -> Arrival:
             one = anneal(compiled, params, key, schedule, particles=self.particles, show=show)
             one.z.block_until_ready()
-            found.append(one)
             bar.update(1)
+            return one
+
+        found = in_turn(arrive, keys)
         log_z = np.asarray([each.log_z for each in found])
         note: dict[str, Any] = {
             "particles": self.particles,
@@ -151,7 +162,7 @@ class Annealed(Start):
         if len(found) > 1:
             estimate, effective = mean_weight(log_z)
             note |= {**estimate._asdict(), "effective": effective}
-        gradients += sum(each.gradients for each in found)
+        gradients += sum(int(each.gradients) for each in found)
         spent = chains.density.views * gradients
         return jnp.stack([each.z for each in found]), spent, {"annealing": note}
 

@@ -8,9 +8,12 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
 
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.files import write_aside
@@ -57,6 +60,44 @@ class Wording(Protocol):
         """The number of a test that the progress bar keeps showing."""
 
 
+class Packed(NamedTuple):
+    """A step's report as one array: the host reads that once, and not each of its numbers."""
+
+    row: Array
+    """All numbers of the report, in float32; on its way to the host."""
+    shapes: list[tuple[int, ...]]
+    """The shapes of the report's arrays."""
+    tree: Any
+    """The report's structure."""
+
+    @classmethod
+    def of(cls, info: Any) -> Self:
+        """Packs a report on the device, without waiting for it.
+
+        Args:
+            info: a tree of arrays.
+        """
+        row = _in_a_row(info)
+        row.copy_to_host_async()
+        leaves, tree = jax.tree.flatten(info)
+        return cls(row, [np.shape(leaf) for leaf in leaves], tree)
+
+    def read(self, row: np.ndarray) -> Any:
+        """The report, with NumPy's arrays.
+
+        Args:
+            row: `row`, on the host.
+        """
+        ends = np.cumsum([math.prod(shape) for shape in self.shapes])
+        parts = zip(np.split(row, ends[:-1]), self.shapes, strict=True)
+        return jax.tree.unflatten(self.tree, [part.reshape(shape) for part, shape in parts])
+
+
+@jax.jit
+def _in_a_row(info: Any) -> Array:
+    return jnp.concatenate([jnp.ravel(x).astype(jnp.float32) for x in jax.tree.leaves(info)])
+
+
 class Metrics:
     """`metrics.jsonl`, TensorBoard's events and the progress bar, in one session of a run.
 
@@ -76,7 +117,7 @@ class Metrics:
     ) -> None:
         self._path, self._batch_size, self._first = folder / "metrics.jsonl", batch_size, step
         self._wording = wording
-        self._pending: list[tuple[int, Any, Any]] = []
+        self._pending: list[tuple[int, Any, Packed]] = []
         kept = [text for text, line in _lines(self._path) if _belongs(line, step)]
         recent = [json.loads(text) for text in kept[-_PACE_STEPS:]]
         self._pace = Pace(total, recent)
@@ -107,7 +148,7 @@ class Metrics:
         Raises:
             ArgumentError: a loss or a gradient is not finite.
         """
-        self._pending.append((step, stage, info))
+        self._pending.append((step, stage, Packed.of(info)))
         if len(self._pending) >= FLUSH_EVERY or step - self._first in _EARLY:
             self.flush()
 
@@ -119,7 +160,8 @@ class Metrics:
         """
         if not self._pending:
             return
-        infos = jax.device_get([info for _, _, info in self._pending])
+        rows = jax.device_get([packed.row for _, _, packed in self._pending])
+        infos = [packed.read(row) for (_, _, packed), row in zip(self._pending, rows, strict=True)]
         now = time.monotonic()
         rate = len(infos) * self._batch_size / max(now - self._since, _SHORTEST)
         seconds = self._pace.mark(self._pending[-1][0])

@@ -19,6 +19,7 @@ from ppl_cnn.inference.training.monitoring.metrics import (
     FLUSH_EVERY,
     Metrics,
     Pace,
+    Packed,
     read_lines,
 )
 from ppl_cnn.inference.training.networks.declared import DeclaredTrainable
@@ -61,6 +62,18 @@ def info(step, loss=None):
         {layer: 2 * norm for layer, norm in norms.items()},
         {layer: norm / 2 for layer, norm in norms.items()},
     )
+
+
+def test_a_step_is_one_array_to_be_read():
+    """And its numbers are those of the report."""
+    given = info(7)
+    packed = Packed.of(given)
+    assert packed.row.shape == (4 + 3 + 3 * 2,)
+    found = packed.read(np.asarray(packed.row))
+    assert jax.tree.structure(found) == jax.tree.structure(given)
+    for one, other in zip(*map(jax.tree.leaves, (found, given)), strict=True):
+        assert isinstance(one, np.ndarray)
+        np.testing.assert_array_equal(one, other)
 
 
 def metrics_of(folder, step=0):
@@ -156,8 +169,8 @@ def test_numbers_that_are_not_finite_stop_the_run_after_they_were_written(
 
 def test_the_device_is_looked_at_now_and_then_only(tmp_path, monkeypatch):
     looks = []
-    get = jax.device_get
-    monkeypatch.setattr(jax, "device_get", lambda x: looks.append(len(x)) or get(x))
+    get, leaves = jax.device_get, jax.tree.leaves
+    monkeypatch.setattr(jax, "device_get", lambda x: looks.append(len(leaves(x))) or get(x))
     with metrics_of(tmp_path) as metrics:
         for step in range(1, 64):
             metrics.add(step, GENERATIVE, info(step))
