@@ -65,7 +65,8 @@ class DensityOptions:
     """One or more units, separated by commas. layer:channel is a filter at the centre of its map,
     layer:channel@row,col at another place, layer:channel@mean its mean over the map; class:NAME or
     class:INDEX is a class. A number that is one class's name and another's index is refused.
-    FIRST-LAST stands for all channels between. The image is the unit's receptive field. `python -m
+    FIRST-LAST stands for all channels between, * or a layer's name alone (conv5) for all of a layer,
+    whose page is an atlas. The image is the unit's receptive field. `python -m
     ppl_cnn.units` lists the units of a network."""
     model: str = "alexnet-fashion"
     """An embedded network; the folder of a run of `python -m ppl_cnn.pretrain` or of an import; the
@@ -259,7 +260,7 @@ class DensityOptions:
         preset = self.preset or ""
         parts = [
             Path(self.model).name.removesuffix(".onnx"),
-            self.unit,
+            self.unit.replace(":*", ""),  # conv5:* is conv5
             self.response,
             target,
             preset,
