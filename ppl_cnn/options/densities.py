@@ -29,8 +29,11 @@ if TYPE_CHECKING:
     from ppl_cnn.models.density import TiltedDensity
     from ppl_cnn.models.empirical_density import EmpiricalDensity
     from ppl_cnn.models.references.spectral import Spectral
+    from ppl_cnn.models.trained.cnn import CNN
+    from ppl_cnn.models.trained.modules.module_network import ModuleNetwork
+    from ppl_cnn.models.trained.modules.module_unit import ModuleUnit
     from ppl_cnn.models.trained.network import TrainedNetwork
-    from ppl_cnn.models.units.unit import NetworkUnit
+    from ppl_cnn.models.units.unit import NetworkUnit, Unit
 
     type Density = TiltedDensity | EmpiricalDensity
 
@@ -51,6 +54,9 @@ class Named(NamedTuple):
     """Whether auto took the network's own reference."""
     has_classes: bool
     """Whether classes are among the units."""
+    network: "CNN | ModuleNetwork"
+    units: "Sequence[Unit | ModuleUnit]"
+    """The units, without warps."""
     alpha: dict[str, float]
     """Class -> the offset from its score that training has stored with the network, which is
     -log Z + log prior at T = 1 under the training images; empty where the network has none, or
@@ -137,6 +143,13 @@ class DensityOptions:
         """What a run's record calls the network; with other pixels it is another one."""
         return self.model if self.pixels is None else f"{self.model} (pixels {self.pixels})"
 
+    def opened(self) -> dict[str, str]:
+        """The arguments of `load` that open the network, for the record; None is left out."""
+        given = {
+            name: getattr(self, name) for name in ("model", "weights", "pixels", "entry", "classes")
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
     def values(self) -> Preset:
         """The values in force of the options that a preset sets."""
         return resolved(self.preset, {name: getattr(self, name) for name in self._preset_options()})
@@ -160,9 +173,7 @@ class DensityOptions:
         from ppl_cnn.models.units.views import averaged
 
         values = self.values()
-        network = load(
-            self.model, self.weights, entry=self.entry, pixels=self.pixels, classes=self.classes
-        )
+        network = load(**self.opened())
         if values.size is not None:
             with self._preset_named(network):
                 network = network.resized(values.size)
@@ -183,6 +194,7 @@ class DensityOptions:
         description = {
             "network": network.name,
             "classes": {str(unit): name for unit in units if (name := network.class_of(unit.name))},
+            "opened": self.opened(),
         }
         if self.preset is not None:
             # The key's name is that of records which older versions wrote.
@@ -204,6 +216,8 @@ class DensityOptions:
             choices,
             is_own=is_own,
             has_classes=bool(classes),
+            network=network,
+            units=units,
             alpha=alpha,
         )
 

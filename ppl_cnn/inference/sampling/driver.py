@@ -33,6 +33,7 @@ from ppl_cnn.machines.arithmetic import Precision, products
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.empirical_density import EmpiricalDensity
 from ppl_cnn.models.references.generator import GeneratorReference
+from ppl_cnn.models.units.score_function import Scored
 from ppl_cnn.numeric import in_float32, whole
 
 
@@ -317,15 +318,20 @@ def _recorded_block(out: Path, group: Sequence[TiltedDensity]) -> int | None:
     return None
 
 
+def weights_digest(units: Sequence[Scored]) -> str:
+    """A digest of the units' weights, as the record of a run of them has it."""
+    digest, seen = hashlib.sha256(), set[int]()
+    for leaf in jax.tree.leaves([unit.params for unit in units]):
+        if id(leaf) not in seen:
+            seen.add(id(leaf))
+            digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
+
+
 def _config(
     densities: Sequence[Density], settings: Sampling | Resampling, model: str
 ) -> dict[str, Any]:
     """What determines the draws, for the record; weights are a digest."""
-    digest, seen = hashlib.sha256(), set[int]()
-    for leaf in jax.tree.leaves([density.unit.params for density in densities]):
-        if id(leaf) not in seen:
-            seen.add(id(leaf))
-            digest.update(np.asarray(leaf).tobytes())
     units: dict[str, Any] = dict(densities[0].unit.settings)
     if len(densities) > 1:
         del units["unit"]
@@ -338,7 +344,7 @@ def _config(
         "kind": "sampling",
         "model": model,
         **units,
-        "weights": digest.hexdigest()[:16],
+        "weights": weights_digest([density.unit for density in densities]),
         "reference": str(densities[0].reference),
         "temperature": densities[0].temperature,
         **_data(densities[0]),
