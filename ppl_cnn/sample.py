@@ -110,6 +110,9 @@ class SampleOptions(DensityOptions):
     """A folder of photographs, or a data set as NAME[@SPLIT] or folder:PATH. The report shows the
     nine images to which each unit responds most, cropped to its receptive field, beside the draws.
     A filter at the centre of its map is sought at all places of the map."""
+    save: Literal["gif", "mp4"] | None = None
+    """Also write an animation of the chains' draws, images/draws.gif or draws.mp4 in each unit's
+    folder. mp4 needs the program ffmpeg."""
     out: Path | None = None
     """The run's folder (default: runs/MODEL-UNIT-KERNEL). The same command resumes a run that was
     stopped."""
@@ -207,7 +210,9 @@ class SampleOptions(DensityOptions):
 
 def main(options: SampleOptions) -> None:
     """Samples, also what is to be seen beside it, writes the report and prints its path."""
+    from ppl_cnn.inference.report.animated import animate
     from ppl_cnn.inference.report.page import report
+    from ppl_cnn.inference.report.pictures.animation import check_animation
     from ppl_cnn.inference.sampling.exemplars.search import find_exemplars
     from ppl_cnn.inference.sampling.exemplars.sources import parse_source
     from ppl_cnn.machines.arithmetic import repeatable
@@ -219,6 +224,8 @@ def main(options: SampleOptions) -> None:
         return
     if options.machine is not None:
         raise ArgumentError("`for` needs `dry_run`: a run takes the devices here.", argument="for")
+    if options.save is not None:
+        check_animation(options.save)
     source = None if options.exemplars is None else parse_source(options.exemplars)
     named, out = sampled(options)
     if source is not None:
@@ -226,7 +233,10 @@ def main(options: SampleOptions) -> None:
     usual = "published" if named.is_own and not named.has_classes else "none"
     if (options.beside or usual) == "published":
         sampled(options.published(out))
-    print(report(out))
+    page = report(out)
+    if options.save is not None:
+        animate(out, options.save)
+    print(page)
 
 
 def needed(options: SampleOptions) -> str:

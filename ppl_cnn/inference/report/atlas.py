@@ -9,6 +9,7 @@ from urllib.parse import quote
 from ppl_cnn.errors import InputError
 from ppl_cnn.files import write_aside
 from ppl_cnn.inference.report.cards import Card, counts_html
+from ppl_cnn.inference.report.frame.folio import folio_html
 from ppl_cnn.inference.report.frame.frame import frame_html
 from ppl_cnn.inference.report.parts.facts import advice_html, command_html, settings
 from ppl_cnn.inference.report.section import unit_section
@@ -22,6 +23,11 @@ _AT_ONCE = 48
 """Cards that are shown at once."""
 _THUMBNAILS = 8 * 2**20
 """Bytes of all thumbnails, about: the page opens at once, also with 2,048 units."""
+_ORDERS = {
+    "": "as sampled",
+    "response": "largest response first",
+    "trouble": "most trouble first",
+}
 _LARGEST = 12 * 2**10
 """Bytes of a thumbnail, at most."""
 
@@ -70,7 +76,7 @@ def atlas_page(
             missing.setdefault(advice_html(str(error), record), []).append(beside.unit)
     content = f"""<nav aria-label="Units">
 <p>{counts_html(cards)}</p>
-{_controls()}<ul class="cards" data-at-once="{_AT_ONCE}">
+{folio_html(_ORDERS)}<ul class="cards" data-at-once="{_AT_ONCE}">
 {"".join(card.html() for card in cards)}</ul>
 </nav>
 {_missing(missing)}<section>
@@ -107,19 +113,6 @@ def _title(units: Sequence[str], model: str) -> str:
     layers = {unit.partition(":")[0] for unit in units}
     what = f"{len(units)} units" + (f" of {layers.pop()}" if len(layers) == 1 else "")
     return f"{what}, {model}" if model else what
-
-
-def _controls() -> str:
-    """What turns the pages; the page's script shows it, and without scripts all cards are shown."""
-    return """<div class="folio">
-<label>Order <select name="order"><option value="">as sampled</option>
-<option value="response">largest response first</option>
-<option value="trouble">most trouble first</option></select></label>
-<label>Page <select name="page"></select></label>
-<button type="button" class="play" value="-1">Previous</button>
-<button type="button" class="play" value="1">Next</button>
-</div>
-"""
 
 
 def _missing(missing: Mapping[str, Sequence[str]]) -> str:

@@ -8,17 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
 from ppl_cnn.inference.diagnostics.verdict.rule import ESS, RHAT
 from ppl_cnn.inference.diagnostics.verdict.verdict import Verdict
 from ppl_cnn.inference.report.parts.verdict import LABELS, SIGNS
-from ppl_cnn.inference.report.pictures.encoding import address, data_address, jpeg
+from ppl_cnn.inference.report.pictures.encoding import address, address_within
 from ppl_cnn.inference.report.section import Section
 
 _WORST_FIRST = ("bad", "short", "good", "missing")
-_SMALLER = ((112, 85), (96, 75), (80, 60), (64, 45))
-"""Longest side and JPEG's quality of thumbnails, in turn until they are small enough."""
 
 
 class Card(NamedTuple):
@@ -109,22 +106,8 @@ def counts_html(cards: Sequence[Card]) -> str:
 
 
 def _picture(pixels: UInt8[np.ndarray, "height width channel"], limit: int | None) -> str:
-    source = address(pixels) if limit is None else _within(pixels, limit)
+    source = address(pixels) if limit is None else address_within(pixels, limit)
     return f'<img class="pixels" alt="" src="{source}">'
-
-
-def _within(pixels: UInt8[np.ndarray, "height width channel"], limit: int) -> str:
-    """The address of a picture that takes a number of bytes at most, if it can be so small."""
-    source = address(pixels)
-    for side, quality in _SMALLER:
-        if len(source) <= limit:
-            break
-        image = Image.fromarray(pixels.squeeze(axis=2) if pixels.shape[2] == 1 else pixels)
-        image.thumbnail((side, side))
-        small = np.asarray(image)
-        small = small[..., None] if small.ndim == 2 else small
-        source = data_address("jpeg", jpeg(small, quality))
-    return source
 
 
 def _numbers(verdict: Verdict) -> str:

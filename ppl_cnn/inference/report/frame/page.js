@@ -128,7 +128,7 @@ class Viewer {
   }
 }
 
-// The cards of an atlas, a page at a time. The address keeps page and order, so that a reader who
+// A long list, such as an atlas's cards, a page at a time. The address keeps page and order, so that a reader who
 // comes back from a unit finds them again.
 class Folio {
   constructor(list) {
@@ -136,6 +136,7 @@ class Folio {
     this.list = list;
     this.size = Number(list.dataset.atOnce);
     this.controls = list.parentElement.querySelector(".folio");
+    if (!this.controls) return;
     [this.order, this.page] = this.controls.querySelectorAll("select");
     this.buttons = [...this.controls.querySelectorAll("button")];
     const [, order, page] = location.hash.match(/^#by-(\w*)-(\d+)$/) ?? [];
@@ -153,11 +154,11 @@ class Folio {
 
   sort() {
     const by = this.order.value;
-    const sign = by === "response" ? -1 : 1;
+    const sign = by === "trouble" ? 1 : -1;
     const value = (card) => (by in card.dataset ? sign * Number(card.dataset[by]) : Infinity);
     this.shown = by ? this.cards.toSorted((a, b) => value(a) - value(b) || 0) : this.cards;
     this.list.append(...this.shown);
-    const name = (card) => card.querySelector("strong").textContent;
+    const name = (card) => card.querySelector("h2, strong").textContent;
     this.page.replaceChildren();
     for (let first = 0; first < this.shown.length; first += this.size) {
       const last = Math.min(first + this.size, this.shown.length) - 1;
