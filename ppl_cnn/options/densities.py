@@ -71,8 +71,8 @@ class DensityOptions:
     """One or more units, separated by commas. layer:channel is a filter at the centre of its map,
     layer:channel@row,col at another place, layer:channel@mean its mean over the map; class:NAME or
     class:INDEX is a class. A number that is one class's name and another's index is refused.
-    FIRST-LAST stands for all channels between, * or a layer's name alone (conv5) for all of a layer,
-    whose page is an atlas. The image is the unit's receptive field. `python -m
+    FIRST-LAST stands for all channels between; * stands for all of a layer, and so does the layer's
+    name alone, as in conv5. The image is the unit's receptive field. `python -m
     ppl_cnn.units` lists the units of a network."""
     model: str = "alexnet-fashion"
     """An embedded network; the folder of a run of `python -m ppl_cnn.pretrain` or of an import; the

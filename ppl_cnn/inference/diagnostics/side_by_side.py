@@ -167,7 +167,9 @@ def _by_key(record: Mapping[str, Any], units: Sequence[str], kind: int) -> dict[
     """Key -> the only unit with it: 0 the name, 1 that without a place, 2 the class's name."""
     classes = record.get("classes", {})
     keys = [(unit, unit.partition("@")[0], classes.get(unit, ""))[kind] for unit in units]
-    return {key: unit for key, unit in zip(keys, units, strict=True) if key and keys.count(key) == 1}
+    return {
+        key: unit for key, unit in zip(keys, units, strict=True) if key and keys.count(key) == 1
+    }
 
 
 def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[Difference]:

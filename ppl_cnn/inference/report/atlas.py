@@ -1,4 +1,4 @@
-"""The atlas: the page of a run of many units, such as a layer's. Each unit has a page of its own."""
+"""The atlas: the page of a run of many units, such as a layer's, each with a page of its own."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -43,7 +43,9 @@ class Neighbours(NamedTuple):
         """The links of the unit's page to the others'."""
         links = ['<a href="../report.html">All units</a>']
         if self.before is not None:
-            links.insert(0, f'<a rel="prev" href="../{_page(self.before)}">‹ {escape(self.before)}</a>')
+            links.insert(
+                0, f'<a rel="prev" href="../{_page(self.before)}">‹ {escape(self.before)}</a>'
+            )
         if self.after is not None:
             links.append(f'<a rel="next" href="../{_page(self.after)}">{escape(self.after)} ›</a>')
         return f'<nav class="beside" aria-label="Other units">{" ".join(links)}</nav>\n'
@@ -68,7 +70,9 @@ def atlas_page(
     cards: list[Card] = []
     missing: dict[str, list[str]] = {}
     around = zip([None, *units[:-1]], units, [*units[1:], None], strict=True)
-    for beside in Bar(map(Neighbours._make, around), "units", delay=2, leave=False, total=len(units)):
+    for beside in Bar(
+        map(Neighbours._make, around), "units", delay=2, leave=False, total=len(units)
+    ):
         try:
             cards.append(_written(folder, beside, config, limit=limit, against=against))
         except InputError as error:

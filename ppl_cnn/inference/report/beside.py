@@ -91,7 +91,9 @@ def _differences(found: SideBySide) -> str:
 
 
 def _head(found: SideBySide) -> str:
-    names = "".join(f'<th scope="col">{escape(path.name)}</th>' for path in (found.one, found.other))
+    names = "".join(
+        f'<th scope="col">{escape(path.name)}</th>' for path in (found.one, found.other)
+    )
     return f"<thead><tr><td></td>{names}</tr></thead>"
 
 
@@ -119,7 +121,7 @@ def _alone(found: SideBySide) -> str:
 def _pair(pair: Pair, found: SideBySide, limit: int) -> str:
     """A unit in both runs."""
     columns = "\n".join(
-        f'<div><h3>{escape(path.name)}</h3>\n{_column(run, limit)}</div>'
+        f"<div><h3>{escape(path.name)}</h3>\n{_column(run, limit)}</div>"
         for path, run in ((found.one, pair.one), (found.other, pair.other))
     )
     comparison = pair.comparison

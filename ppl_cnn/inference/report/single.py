@@ -1,6 +1,7 @@
 """The page of one unit."""
 
 import shlex
+from html import escape
 
 from ppl_cnn.inference.report.frame.frame import frame_html
 from ppl_cnn.inference.report.section import Section
@@ -38,5 +39,5 @@ def _unplotted(section: Section) -> str:
     if section.verdict.weights is not None:
         return ""
     command = shlex.join(["python", "-m", "ppl_cnn.report", str(section.folder)])
-    return f"""<p class="note">Pages of so many units have no plots. <code>{command}</code> makes this
-page with ArviZ's plots.</p>"""
+    return f"""<p class="note">The pages of so many units have no plots.
+<code>{escape(command)}</code> makes this page with ArviZ's plots.</p>"""

@@ -11,7 +11,8 @@ from ppl_cnn.errors import FileError
 from ppl_cnn.files import write_aside
 
 type Scored = Literal["anywhere", "there"]
-"""At which places of its map a unit was scored: at all, or at its own alone."""
+"""At which places of its map a unit was scored: at all that see as much as its centre, or at its
+own alone."""
 
 FILE = "exemplars.npz"
 _VERSION = 1

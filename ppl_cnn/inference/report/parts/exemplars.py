@@ -15,8 +15,8 @@ _ON_CARD = 56
 """Pixels along an image's longer side on a card."""
 
 _SEEN = {
-    "anywhere": "The response is the filter's largest over all places of its map, and each image "
-    "is cropped to the receptive field of that place; grey lies beyond the border.",
+    "anywhere": "The response is the filter's largest over the places of its map that see as much "
+    "of an image as its centre, and each image is cropped to what that place sees.",
     "there": "The response is that at the unit's own place, and each image is what the unit sees.",
 }
 

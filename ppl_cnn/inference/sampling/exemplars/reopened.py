@@ -1,6 +1,6 @@
 """The network and the units of a run that was sampled before, opened as its record says."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ class Reopened(NamedTuple):
     """What a run was of."""
 
     network: CNN | ModuleNetwork
-    units: list[Unit | ModuleUnit]
+    units: Sequence[Unit | ModuleUnit]
     """All of the run, in its order, without warps."""
 
 
@@ -50,19 +50,20 @@ def reopened(folder: Path) -> Reopened:
     network = load(**opened)
     if "size" in config:
         network = network.resized(config["size"])
-    units = list(network.units(",".join(names), config.get("response", "pre"), _target(config)))
+    text, side = ",".join(names), config.get("response", "pre")
+    units: Sequence[Unit | ModuleUnit] = network.units(text, side, _target(config))
     _check_weights(folder, units, config)
     return Reopened(network, units)
 
 
 def _target(config: Mapping[str, Any]) -> str:
-    """The target of the classes among a run's units; filters have none."""
-    targets = str(config.get("target", Logit())).split(", ")
-    return next((target for target in targets if target != str(Logit())), str(Logit()))
+    """The target that was asked for: only auto gives filters another than classes."""
+    target = str(config.get("target", Logit()))
+    return "auto" if "," in target else target
 
 
 def _check_weights(
-    folder: Path, units: list[Unit | ModuleUnit], config: Mapping[str, Any]
+    folder: Path, units: Sequence[Unit | ModuleUnit], config: Mapping[str, Any]
 ) -> None:
     """Refuses a network whose weights have changed since the run.
 

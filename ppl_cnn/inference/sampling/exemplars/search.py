@@ -1,9 +1,9 @@
 """Searches a set of images for those to which each unit of a run responds most."""
 
 import sys
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Float32, Int, UInt8
 from ppl_cnn.errors import FileError, MismatchError
 from ppl_cnn.inference.runs.exemplars import Exemplars
 from ppl_cnn.inference.runs.record import read_record, unit_folder
-from ppl_cnn.inference.sampling.exemplars.anywhere import Anywhere
+from ppl_cnn.inference.sampling.exemplars.anywhere import Anywhere, Inside
 from ppl_cnn.inference.sampling.exemplars.sources import Source, lines
 from ppl_cnn.inference.sampling.resampling.proposals import Proposals, Read
 from ppl_cnn.inference.sampling.resampling.scorer import Scorer
@@ -45,9 +45,10 @@ def find_exemplars(
     """Finds the nine images to which each unit responds most, and saves them beside its draws.
 
     A filter at the centre of its map, where filters are if nothing else is asked for, is scored at
-    all places of the map, and its exemplars are cropped to the receptive field of the place where
-    it responds most. Any other unit is scored at its own place alone. Scores are those of the
-    image itself, also if the run averages over warps.
+    all places that see as much of the image as the centre does (`Inside`), and its exemplars are
+    cropped to the receptive field of the place where it responds most. Any other unit is scored
+    at its own place alone. Scores are those of the image itself, also if the run averages over
+    warps.
 
     Source: natural exemplars are what readers understand best; Borowski et al., Exemplary natural
     images explain CNN activations better than state-of-the-art feature visualization, ICLR 2021.
@@ -65,7 +66,6 @@ def find_exemplars(
     """
     several = "units" in read_record(folder)["config"]
     told = False
-    region = cache(partial(_region, network, units[0].response))
     for group in _groups(network, units):
         proposals = source.proposals(group.seen[0])
         best = _best(group, proposals, source, progress=progress)
@@ -79,9 +79,9 @@ def find_exemplars(
             images = preprocess(read.given, unit.preprocessing, unit.image_shape)
             regions = [(unit.rows, unit.cols)] * len(images)
             if isinstance(seen, Anywhere):
-                regions = [region(unit.name.layer, place) for place in _places(group, seen, images)]
+                regions = _regions(group, seen, images)
             exemplars = Exemplars(
-                _cut(_levels(images, unit), regions, unit.shape),
+                _cut(_levels(images, unit), regions),
                 responses,
                 tuple(map(source.name, numbers.tolist())),
                 _labels(read, proposals.classes),
@@ -123,30 +123,38 @@ class _Best(NamedTuple):
 
 
 def _groups(network: CNN | ModuleNetwork, units: Sequence[Unit | ModuleUnit]) -> list[_Group]:
-    centres = {
-        layer.name: (layer.places[0] // 2, layer.places[1] // 2)
-        for layer in network.unit_layers()
-        if layer.places is not None
-    }
-    central = [u for u in units if u.name.place and u.name.place == centres.get(u.name.layer)]
-    means = {unit.name: mean for unit, mean in zip(central, _means(network, central), strict=True)}
+    maps = {layer.name: layer.places for layer in network.unit_layers() if layer.places}
+    central = [unit for unit in units if _is_central(unit, maps)]
+    response = units[0].response
+    found = _means(network, central, response)
+    means = {unit.name: mean for unit, mean in zip(central, found, strict=True)}
+    layers = dict.fromkeys(unit.name.layer for unit in central)
+    inside = {layer: Inside.of(network, layer, maps[layer], response) for layer in layers}
     groups: dict[Hashable, _Group] = {}
     for unit in units:
-        seen: Scored = Anywhere(means[unit.name]) if unit.name in means else unit
+        seen: Scored = unit
+        if unit.name in means:
+            seen = Anywhere(means[unit.name], inside[unit.name.layer])
         group = groups.setdefault(seen.program, _Group([], []))
         group.units.append(unit)
         group.seen.append(seen)
     return list(groups.values())
 
 
+def _is_central(unit: Unit | ModuleUnit, maps: Mapping[str, tuple[int, int]]) -> bool:
+    """Whether a unit is a filter at the centre of its map."""
+    rows, cols = maps.get(unit.name.layer, (0, 0))
+    return bool(rows) and unit.name.place == (rows // 2, cols // 2)
+
+
 def _means(
-    network: CNN | ModuleNetwork, units: Sequence[Unit | ModuleUnit]
+    network: CNN | ModuleNetwork, units: Sequence[Unit | ModuleUnit], response: Side
 ) -> Sequence[Unit | ModuleUnit]:
     """The means over the maps of these filters."""
     if not units:
         return []
     text = ",".join(f"{unit.name.layer}:{unit.name.channel}@mean" for unit in units)
-    return network.units(text, units[0].response)
+    return network.units(text, response)
 
 
 def _best(group: _Group, proposals: Proposals, source: Source, *, progress: bool) -> _Best:
@@ -163,7 +171,7 @@ def _best(group: _Group, proposals: Proposals, source: Source, *, progress: bool
             usable = ~np.isin(here, source.damaged(proposals))
             scores = np.concatenate([responses, part.tilts[:, usable]], axis=1)
             every = np.concatenate(
-                [numbers, np.broadcast_to(here[usable], (count, usable.sum()))], axis=1
+                [numbers, np.broadcast_to(here[usable], (count, int(usable.sum())))], axis=1
             )
             order = np.argsort(-np.nan_to_num(scores, nan=-np.inf), axis=1, kind="stable")[:, :KEPT]
             responses = np.take_along_axis(scores, order, axis=1)
@@ -171,7 +179,10 @@ def _best(group: _Group, proposals: Proposals, source: Source, *, progress: bool
             first, searched = first + len(here), searched + int(usable.sum())
             bar.update(len(here))
     if not searched:
-        raise FileError(f"None of the images of {source} can be read. Give others as `exemplars`.")
+        raise FileError(
+            f"None of the images of {source} can be read. Give others as `exemplars`.",
+            path=str(source),
+        )
     if not np.isfinite(responses).all():
         unit = group.units[int(np.flatnonzero(~np.isfinite(responses).all(axis=1))[0])]
         raise MismatchError(
@@ -187,24 +198,16 @@ def _best_places(seen: Anywhere, params: Any, images: Array) -> Int[Array, "n 2"
     return jax.vmap(seen.best, (None, 0))(params, images)
 
 
-def _places(
+def _regions(
     group: _Group, seen: Anywhere, images: Float[Array, "n row col channel"]
-) -> Iterator[tuple[int, int]]:
-    """Where on its map a filter responds most to each of these images of the network."""
+) -> list[Region]:
+    """What a filter sees of each of these images of the network, where it responds most."""
     own = images[:, seen.rows.start : seen.rows.stop, seen.cols.start : seen.cols.stop]
     filled = jnp.pad(own, ((0, KEPT - len(own)), (0, 0), (0, 0), (0, 0)))  # compiled once
     compiled = group.seen[0]
     assert isinstance(compiled, Anywhere)
     places = np.asarray(_best_places(compiled, seen.params, filled))[: len(own)]
-    return ((int(row), int(col)) for row, col in places)
-
-
-def _region(
-    network: CNN | ModuleNetwork, response: Side, layer: str, place: tuple[int, int]
-) -> Region:
-    """The receptive field of a place of a layer's map."""
-    unit = network.unit(f"{layer}:0@{place[0]},{place[1]}", response)
-    return unit.rows, unit.cols
+    return [(seen.inside.rows[row], seen.inside.cols[col]) for row, col in places.tolist()]
 
 
 def _levels(
@@ -217,19 +220,11 @@ def _levels(
 
 
 def _cut(
-    images: UInt8[np.ndarray, "n row col channel"],
-    regions: Sequence[Region],
-    least: tuple[int, int, int],
+    images: UInt8[np.ndarray, "n row col channel"], regions: Sequence[Region]
 ) -> UInt8[np.ndarray, "n height width channel"]:
-    """A part of each image, of the unit's shape at least; grey lies beyond the image's border."""
-    sides = [max(least[axis], *(len(region[axis]) for region in regions)) for axis in (0, 1)]
-    cut = np.full((len(images), *sides, images.shape[3]), 127, np.uint8)
-    for part, image, (rows, cols) in zip(cut, images, regions, strict=True):
-        top = sides[0] - len(rows) if rows.start == 0 else 0
-        left = sides[1] - len(cols) if cols.start == 0 else 0
-        inside = part[top : top + len(rows), left : left + len(cols)]
-        inside[:] = image[rows.start : rows.stop, cols.start : cols.stop]
-    return cut
+    """A part of each image; all parts have one size."""
+    parts = zip(images, regions, strict=True)
+    return np.stack([image[r.start : r.stop, c.start : c.stop] for image, (r, c) in parts])
 
 
 def _labels(read: Read, classes: Sequence[str]) -> tuple[str, ...]:
