@@ -1,5 +1,6 @@
 """Two runs side by side: what differs in their settings, and the units that both have."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -152,14 +153,11 @@ def _matched(
         return [(units[0], others[0])]
     found: dict[str, str] = {}
     for kind in range(3):
-        ours, theirs = (
-            _by_key(record, left, kind)
-            for record, left in (
-                (records[0], [unit for unit in units if unit not in found]),
-                (records[1], [unit for unit in others if unit not in found.values()]),
-            )
-        )
-        found |= {ours[key]: theirs[key] for key in ours if key in theirs}
+        ours, theirs = _by_key(records[0], units, kind), _by_key(records[1], others, kind)
+        taken = set(found.values())
+        for key, unit in ours.items():
+            if unit not in found and key in theirs and theirs[key] not in taken:
+                found[unit] = theirs[key]
     return [(unit, found[unit]) for unit in units if unit in found]
 
 
@@ -167,9 +165,8 @@ def _by_key(record: Mapping[str, Any], units: Sequence[str], kind: int) -> dict[
     """Key -> the only unit with it: 0 the name, 1 that without a place, 2 the class's name."""
     classes = record.get("classes", {})
     keys = [(unit, unit.partition("@")[0], classes.get(unit, ""))[kind] for unit in units]
-    return {
-        key: unit for key, unit in zip(keys, units, strict=True) if key and keys.count(key) == 1
-    }
+    counts = Counter(keys)
+    return {key: unit for key, unit in zip(keys, units, strict=True) if key and counts[key] == 1}
 
 
 def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[Difference]:

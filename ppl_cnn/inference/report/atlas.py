@@ -110,7 +110,7 @@ def _written(
 
 def _page(unit: str) -> str:
     """The address of a unit's page, from the run's folder."""
-    return f"{quote(unit_folder(unit))}/report.html"
+    return f"{quote(unit_folder(unit), safe=',')}/report.html"
 
 
 def _title(units: Sequence[str], model: str) -> str:

@@ -25,7 +25,13 @@ from ppl_cnn.inference.sampling.progress import Progress
 from ppl_cnn.inference.sampling.resampling.run import ResamplingRun
 from ppl_cnn.inference.sampling.resampling.scorer import Density
 from ppl_cnn.inference.sampling.resampling.settings import Resampling
-from ppl_cnn.inference.sampling.resources import check_chains, check_store, group_units
+from ppl_cnn.inference.sampling.resources import (
+    MANY_UNITS,
+    check_chains,
+    check_store,
+    group_units,
+    told_size,
+)
 from ppl_cnn.inference.sampling.settings import Sampling, check_count
 from ppl_cnn.inference.sampling.starts.registry import as_start
 from ppl_cnn.inference.sampling.starts.start import Start
@@ -242,6 +248,10 @@ def _move_to(
         ]
         if progress:
             _say_found(out, runs, draws, len(densities))
+            if len(densities) >= MANY_UNITS:
+                chains, count = settings.chains, len(groups)
+                size = told_size(densities, chains=chains, draws=draws, groups=count)
+                print(size, file=sys.stderr)
         with Progress(settings, draws=draws, units=len(densities), shown=progress) as bar:
             for run in runs:
                 run.sample(draws, bar)

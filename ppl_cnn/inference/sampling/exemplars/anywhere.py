@@ -124,10 +124,12 @@ class Anywhere:
         over = self._map(params, image)
         return jnp.stack(jnp.unravel_index(jnp.argmax(over), over.shape))
 
-    def _map(self, params: Params, image: Image) -> Float[Array, "row col"]:
+    def _map(self, params: Params, image: Image) -> Float[Array, "map_row map_col"]:
         (row, col), rows, cols = self.inside.first, self.inside.rows, self.inside.cols
         responses = self.unit.responses(params, image)
         own = responses[row : row + len(rows), col : col + len(cols)]
         channel = params["unit"]["channel"]
-        found: Float[Array, "row col"] = lax.dynamic_index_in_dim(own, channel, 2, keepdims=False)
+        found: Float[Array, "map_row map_col"] = lax.dynamic_index_in_dim(
+            own, channel, 2, keepdims=False
+        )
         return found

@@ -73,22 +73,8 @@ def find_exemplars(
             told = True
             for line in lines(source, proposals):
                 Bar.write(line, file=sys.stderr)
-        found = zip(group.units, group.seen, best.numbers, best.responses, strict=True)
-        for unit, seen, numbers, responses in found:
-            read = proposals.read(numbers)
-            images = preprocess(read.given, unit.preprocessing, unit.image_shape)
-            regions = [(unit.rows, unit.cols)] * len(images)
-            if isinstance(seen, Anywhere):
-                regions = _regions(group, seen, images)
-            exemplars = Exemplars(
-                _cut(_levels(images, unit), regions),
-                responses,
-                tuple(map(source.name, numbers.tolist())),
-                _labels(read, proposals.classes),
-                str(source),
-                best.searched,
-                "anywhere" if isinstance(seen, Anywhere) else "there",
-            )
+        for number, unit in enumerate(group.units):
+            exemplars = _exemplars(group, number, best, proposals, source)
             exemplars.save(folder / unit_folder(str(unit)) if several else folder)
 
 
@@ -190,6 +176,27 @@ def _best(group: _Group, proposals: Proposals, source: Source, *, progress: bool
             f"weights and preprocessing."
         )
     return _Best(numbers, responses, searched)
+
+
+def _exemplars(
+    group: _Group, number: int, best: _Best, proposals: Proposals, source: Source
+) -> Exemplars:
+    """Those of one unit of a group, read again and cropped."""
+    unit, seen, numbers = group.units[number], group.seen[number], best.numbers[number]
+    read = proposals.read(numbers)
+    images = preprocess(read.given, unit.preprocessing, unit.image_shape)
+    regions = [(unit.rows, unit.cols)] * len(images)
+    if isinstance(seen, Anywhere):
+        regions = _regions(group, seen, images)
+    return Exemplars(
+        _cut(_levels(images, unit), regions),
+        best.responses[number],
+        tuple(map(source.name, numbers.tolist())),
+        _labels(read, proposals.classes),
+        str(source),
+        best.searched,
+        "anywhere" if isinstance(seen, Anywhere) else "there",
+    )
 
 
 @partial(jax.jit, static_argnums=0)

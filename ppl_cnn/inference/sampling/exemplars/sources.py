@@ -171,7 +171,7 @@ def parse_source(text: str) -> Source:
         images = parse_reference(_DATA + name)
         assert isinstance(images, Empirical)
         return OfData(images)
-    if Path(text).is_dir():
+    if text and Path(text).is_dir():
         return OfFolder(Path(text))
     raise UnknownNameError(
         f"`exemplars={text}` is neither a folder nor a data set. Give a folder of photographs, or "
