@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ppl_cnn.inference.kernels.numpyro_kernels import ExternalKernel as ExternalKernel
     from ppl_cnn.inference.kernels.split import Split as Split
     from ppl_cnn.inference.kernels.tempered import Tempered as Tempered
+    from ppl_cnn.inference.report.beside import side_by_side as side_by_side
     from ppl_cnn.inference.report.page import report as report
     from ppl_cnn.inference.sampling.driver import draw as draw
     from ppl_cnn.inference.sampling.evidence.evidence import evidence as evidence
@@ -139,6 +140,7 @@ _HOMES = {
     "load": "ppl_cnn.models.trained.loading",
     "load_generator": "ppl_cnn.models.generators.loading",
     "report": "ppl_cnn.inference.report.page",
+    "side_by_side": "ppl_cnn.inference.report.beside",
     "train": "ppl_cnn.inference.training.loop",
     "train_generator": "ppl_cnn.inference.training.generators.loop",
 }

@@ -8,6 +8,7 @@ sampled under the published setting, into the folder's published/.
 Examples:
     python -m ppl_cnn.sample --unit conv5:12 --chains 8
     python -m ppl_cnn.sample --unit conv5:0-15,conv2:40 --chains 4
+    python -m ppl_cnn.sample --unit conv2 --chains 4 --draws 200 --exemplars fashion-embedded
     python -m ppl_cnn.sample --model runs/lenet --unit fc4:3 --kernel nuts --out runs/dress
     python -m ppl_cnn.sample --model alexnet --weights bvlc_alexnet.caffemodel --unit class:goldfish
     python -m ppl_cnn.sample --model squeezenet1.1 --weights auto --unit class:banana --preset vivid
@@ -107,6 +108,13 @@ class SampleOptions(DensityOptions):
     """What else is sampled of the same units. published: the published setting (--preset published,
     by split), into FOLDER/published, with the same chains, draws, warm-up and seed; the report ends
     with it. none: nothing."""
+    exemplars: str | None = None
+    """A folder of photographs, or a data set as NAME[@SPLIT] or folder:PATH. The report shows the
+    nine images to which each unit responds most, cropped to its receptive field, beside the draws.
+    A filter at the centre of its map is sought at all places of the map."""
+    save: Literal["gif", "mp4"] | None = None
+    """Also write an animation of the chains' draws, images/draws.gif or draws.mp4 in each unit's
+    folder. mp4 needs the program ffmpeg."""
     out: Path | None = None
     """The run's folder (default: runs/MODEL-UNIT-KERNEL). The same command resumes a run that was
     stopped."""
@@ -220,15 +228,33 @@ def main(options: SampleOptions) -> None:
     if options.machine is not None:
         raise ArgumentError("`for` needs `dry_run`: a run takes the devices here.", argument="for")
     with Processes(**options.processes).together():
-        from ppl_cnn.inference.report.page import report
-        from ppl_cnn.machines.messages import leads
+        run(options)
 
-        named, out = sampled(options)
-        usual = "published" if named.is_own and not named.has_classes else "none"
-        if (options.beside or usual) == "published":
-            sampled(options.published(out))
-        if leads():
-            print(report(out))
+
+def run(options: SampleOptions) -> None:
+    """Samples with the other processes, if there are any; process 0 does what follows."""
+    from ppl_cnn.inference.report.animated import animate
+    from ppl_cnn.inference.report.page import report
+    from ppl_cnn.inference.report.pictures.animation import check_animation
+    from ppl_cnn.inference.sampling.exemplars.search import find_exemplars
+    from ppl_cnn.inference.sampling.exemplars.sources import parse_source
+    from ppl_cnn.machines.messages import leads
+
+    if options.save is not None:
+        check_animation(options.save)
+    source = None if options.exemplars is None else parse_source(options.exemplars)
+    named, out = sampled(options)
+    if source is not None and leads():
+        find_exemplars(out, named.network, named.units, source)
+    usual = "published" if named.is_own and not named.has_classes else "none"
+    if (options.beside or usual) == "published":
+        sampled(options.published(out))
+    if not leads():
+        return
+    page = report(out)
+    if options.save is not None:
+        animate(out, options.save)
+    print(page)
 
 
 def needed(options: SampleOptions) -> str:

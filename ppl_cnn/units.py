@@ -1,10 +1,10 @@
 """Lists the units of a network: layer, channels, map, receptive field and cost.
 
 A unit is written layer:channel (for a convolution, at the centre of its map),
-layer:channel@row,col, layer:channel@mean or class:name. The image that is sampled is the unit's
-receptive field, cut off at the image's border; its response is computed on that part of the network
-alone. With --data, images show which units respond at all after their nonlinearity, so that no
-hours are spent on dead ones.
+layer:channel@row,col, layer:channel@mean or class:name; a layer's name alone is all of its units.
+The image that is sampled is the unit's receptive field, cut off at the image's border; its response
+is computed on that part of the network alone. With --data, images show which units respond at all
+after their nonlinearity, so that no hours are spent on dead ones.
 
 Examples:
     python -m ppl_cnn.units --model alexnet

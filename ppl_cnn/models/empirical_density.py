@@ -65,7 +65,13 @@ class EmpiricalDensity:
         Returns:
             Images of the unit's shape, in pixel units minus the mean.
         """
-        unit = self.unit
-        images = preprocess(pixels, unit.preprocessing, unit.image_shape)
-        rows, cols = unit.rows, unit.cols
-        return images[:, rows.start : rows.stop, cols.start : cols.stop]
+        return seen_by(self.unit, pixels)
+
+
+def seen_by(
+    unit: Scored, pixels: UInt8[Array | np.ndarray, "n image_row image_col colour"]
+) -> Float[Array, "n row col channel"]:
+    """A unit's images of photographs; see `EmpiricalDensity.seen`."""
+    images = preprocess(pixels, unit.preprocessing, unit.image_shape)
+    rows, cols = unit.rows, unit.cols
+    return images[:, rows.start : rows.stop, cols.start : cols.stop]

@@ -29,8 +29,11 @@ if TYPE_CHECKING:
     from ppl_cnn.models.density import TiltedDensity
     from ppl_cnn.models.empirical_density import EmpiricalDensity
     from ppl_cnn.models.references.spectral import Spectral
+    from ppl_cnn.models.trained.cnn import CNN
+    from ppl_cnn.models.trained.modules.module_network import ModuleNetwork
+    from ppl_cnn.models.trained.modules.module_unit import ModuleUnit
     from ppl_cnn.models.trained.network import TrainedNetwork
-    from ppl_cnn.models.units.unit import NetworkUnit
+    from ppl_cnn.models.units.unit import NetworkUnit, Unit
 
     type Density = TiltedDensity | EmpiricalDensity
 
@@ -51,6 +54,9 @@ class Named(NamedTuple):
     """Whether auto took the network's own reference."""
     has_classes: bool
     """Whether classes are among the units."""
+    network: "CNN | ModuleNetwork"
+    units: "Sequence[Unit | ModuleUnit]"
+    """The units, without warps."""
     alpha: dict[str, float]
     """Class -> the offset from its score that training has stored with the network, which is
     -log Z + log prior at T = 1 under the training images; empty where the network has none, or
@@ -65,7 +71,8 @@ class DensityOptions:
     """One or more units, separated by commas. layer:channel is a filter at the centre of its map,
     layer:channel@row,col at another place, layer:channel@mean its mean over the map; class:NAME or
     class:INDEX is a class. A number that is one class's name and another's index is refused.
-    FIRST-LAST stands for all channels between. The image is the unit's receptive field. `python -m
+    FIRST-LAST stands for all channels between; * stands for all of a layer, and so does the layer's
+    name alone, as in conv5. The image is the unit's receptive field. `python -m
     ppl_cnn.units` lists the units of a network."""
     model: str = "alexnet-fashion"
     """An embedded network; the folder of a run of `python -m ppl_cnn.pretrain` or of an import; the
@@ -139,6 +146,12 @@ class DensityOptions:
         """What a run's record calls the network; with other pixels it is another one."""
         return self.model if self.pixels is None else f"{self.model} (pixels {self.pixels})"
 
+    def opened(self) -> dict[str, Any]:
+        """The arguments of `load` that open the network, for the record; None is left out."""
+        names = ("model", "weights", "pixels", "entry", "classes", "flatten")
+        given = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in given.items() if value is not None}
+
     def values(self) -> Preset:
         """The values in force of the options that a preset sets."""
         return resolved(self.preset, {name: getattr(self, name) for name in self._preset_options()})
@@ -162,14 +175,7 @@ class DensityOptions:
         from ppl_cnn.models.units.views import averaged
 
         values = self.values()
-        network = load(
-            self.model,
-            self.weights,
-            entry=self.entry,
-            pixels=self.pixels,
-            classes=self.classes,
-            flatten=self.flatten,
-        )
+        network = load(**self.opened())
         if values.size is not None:
             with self._preset_named(network):
                 network = network.resized(values.size)
@@ -190,6 +196,7 @@ class DensityOptions:
         description = {
             "network": network.name,
             "classes": {str(unit): name for unit in units if (name := network.class_of(unit.name))},
+            "opened": self.opened(),
         }
         if self.preset is not None:
             # The key's name is that of records which older versions wrote.
@@ -211,6 +218,8 @@ class DensityOptions:
             choices,
             is_own=is_own,
             has_classes=bool(classes),
+            network=network,
+            units=units,
             alpha=alpha,
         )
 
@@ -267,7 +276,7 @@ class DensityOptions:
         preset = self.preset or ""
         parts = [
             Path(self.model).name.removesuffix(".onnx"),
-            self.unit,
+            self.unit.replace(":*", ""),  # conv5:* is conv5
             self.response,
             target,
             preset,

@@ -4,10 +4,11 @@ from pathlib import Path
 
 from ppl_cnn.files import write_aside
 from ppl_cnn.inference.diagnostics.diagnose import Diagnosis
-from ppl_cnn.inference.report.frame.frame import frame_html
+from ppl_cnn.inference.report.atlas import FEWEST, atlas_page
 from ppl_cnn.inference.report.pictures.album import Album
 from ppl_cnn.inference.report.section import Section, section_of
 from ppl_cnn.inference.report.several import several_page
+from ppl_cnn.inference.report.single import single_page
 from ppl_cnn.inference.runs.record import read_record
 
 _PICTURE_BYTES = 6 * 2**20
@@ -24,7 +25,8 @@ def report(folder: str | Path, *, against: str | Path | None = None) -> Path:
     `maps.npz`, R-hat and ESS of every pixel; and in `images/` the PNG files `draws` (a row per
     chain), `means` and `steins` (one image per chain), `mean` and `stein` (over all chains); for
     several classes under a generator or a data set also `classes`, a row per class. Each file is
-    written aside and renamed.
+    written aside and renamed. From 33 units on, as of a whole layer, the page is an atlas, and each
+    unit has a `report.html` of its own beside its draws.
 
     Args:
         folder: a run of `python -m ppl_cnn.sample`, or of `draw` with `out`, finished or not.
@@ -49,11 +51,14 @@ def report(folder: str | Path, *, against: str | Path | None = None) -> Path:
     record, other = read_record(folder), None if against is None else Path(against)
     if "units" in record["config"]:
         units = max(1, len(record["config"]["units"]))
-        limit = min(_PICTURE_BYTES, _MANY_BYTES // units)
-        page = several_page(folder, record, limit=limit, against=other)
+        if units < FEWEST:
+            limit = min(_PICTURE_BYTES, _MANY_BYTES // units)
+            page = several_page(folder, record, limit=limit, against=other)
+        else:
+            page = atlas_page(folder, record, limit=_PICTURE_BYTES // 4, against=other)
     else:
         section = section_of(folder, limit=_PICTURE_BYTES, against=other)
-        page = _page(section, record["config"].get("model", ""))
+        page = single_page(section, record["config"].get("model", ""))
     # Names of folders need not be UTF-8.
     write_aside(folder / "report.html", page.encode(errors="backslashreplace"))
     return folder / "report.html"
@@ -67,24 +72,4 @@ def render(diagnosis: Diagnosis, *, limit: int = _PICTURE_BYTES) -> str:
         limit: how many bytes its pictures may take in the page.
     """
     section = Section.of(diagnosis, Album.of(diagnosis), limit=limit)
-    return _page(section, diagnosis.config.get("model", ""))
-
-
-def _page(section: Section, model: str) -> str:
-    title = f"{section.title} of {model}" if model else section.title
-    content = f"""<section aria-label="Images">
-{section.images}
-</section>
-{section.judgement}
-{section.comparison}
-{section.tilting}
-{section.mixing}
-{section.maps}
-{section.plots("h2", opened=True)}
-{section.summary}
-<section>
-<h2>The run</h2>
-{section.facts}
-</section>
-{section.published}"""
-    return frame_html(title, section.subtitle, content)
+    return single_page(section, diagnosis.config.get("model", ""))

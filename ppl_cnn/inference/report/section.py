@@ -8,6 +8,7 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import UInt8
 
+from ppl_cnn.errors import FileError
 from ppl_cnn.files import write_aside
 from ppl_cnn.inference.diagnostics.comparison import Comparison
 from ppl_cnn.inference.diagnostics.diagnose import Diagnosis, diagnose
@@ -15,6 +16,7 @@ from ppl_cnn.inference.diagnostics.pixel_maps import stored_maps
 from ppl_cnn.inference.diagnostics.verdict.verdict import Verdict
 from ppl_cnn.inference.report.frame.frame import folding_html
 from ppl_cnn.inference.report.parts.comparison import comparison_html
+from ppl_cnn.inference.report.parts.exemplars import exemplars_html, sheet
 from ppl_cnn.inference.report.parts.facts import advice_html, facts_html, settings
 from ppl_cnn.inference.report.parts.heatmaps import maps_html
 from ppl_cnn.inference.report.parts.plots import plots_html
@@ -26,6 +28,7 @@ from ppl_cnn.inference.report.parts.verdict import verdict_html
 from ppl_cnn.inference.report.parts.weighing import weighing_html
 from ppl_cnn.inference.report.pictures.album import Album, Tones
 from ppl_cnn.inference.report.pictures.viewer import Sheets, modes, viewer_html
+from ppl_cnn.inference.runs.exemplars import Exemplars
 from ppl_cnn.inference.runs.record import published_run, second_side, unit_folder
 
 
@@ -41,10 +44,12 @@ class Section(NamedTuple):
     name: str
     """The class's name; empty if the unit is no class, or one without a name."""
     thumbnail: UInt8[np.ndarray, "height width channel"]
+    natural: UInt8[np.ndarray, "height width channel"] | None
+    """A sheet of exemplars; None without any."""
     row: UInt8[np.ndarray, "draw row col channel"] | None
     """Ten draws, if they are pictures."""
     images: str
-    """HTML: the large pictures and the viewer."""
+    """HTML: the large pictures, exemplars if there are any, and the viewer."""
     judgement: str
     """HTML: the verdict with its numbers."""
     tilting: str
@@ -77,6 +82,7 @@ class Section(NamedTuple):
         heading: str = "h2",
         against: Diagnosis | None = None,
         published: str = "",
+        exemplars: Exemplars | None = None,
     ) -> "Section":
         """Renders a diagnosis, except for its plots, which take long.
 
@@ -88,6 +94,7 @@ class Section(NamedTuple):
             heading: the tag of the headings of its parts.
             against: another run's, of the same density.
             published: HTML, as the field.
+            exemplars: the images of a set to which the unit responds most, if they are known.
 
         Raises:
             MismatchError: the other run is of another density.
@@ -97,6 +104,8 @@ class Section(NamedTuple):
         name = record.get("classes", {}).get(config.get("unit"), "")
         maps = "" if diagnosis.maps is None else maps_html(diagnosis.maps, heading)
         large = album.html(diagnosis.stein_check)
+        if exemplars is not None:
+            large += exemplars_html(exemplars, diagnosis)
         tones, mixing = Tones.of(diagnosis), _mixing(diagnosis, heading)
         tilting = tilting_html(diagnosis, heading)
         compared = None if against is None else Comparison.of(diagnosis, against)
@@ -119,6 +128,7 @@ class Section(NamedTuple):
             verdict=diagnosis.verdict,
             name=name,
             thumbnail=album.best(),
+            natural=None if exemplars is None else sheet(exemplars),
             row=None if album.sheet is None else album.row(),
             images=f"{large}<{heading}>{_one_by_one(diagnosis)}</{heading}>\n{viewer}",
             judgement=verdict_html(diagnosis, heading),
@@ -190,7 +200,32 @@ def section_of(
         heading=heading,
         against=other,
         published=published_html(published_run(folder, diagnosis.config), heading),
+        exemplars=Exemplars.read(folder),
     )
+
+
+def unit_section(
+    folder: Path, unit: str, *, limit: int, heading: str, against: Path | None = None
+) -> Section:
+    """The section of one unit of a run of several; see `section_of`.
+
+    Args:
+        folder: the unit's.
+        unit: as the run's record has it.
+        limit: how many bytes its pictures may take in the page.
+        heading: the tag of the headings of its parts.
+        against: the unit's folder in another run, to compare with.
+
+    Raises:
+        FileError: the unit has not been sampled yet, or its folder is damaged.
+        ArgumentError: there are fewer than 4 draws per chain.
+        MismatchError: the other run is of another density.
+    """
+    if not (folder / "run.json").exists():
+        raise FileError(
+            "This unit has not been sampled yet. Rerun the same command to resume.", path=folder
+        )
+    return section_of(folder, limit=limit, unit=unit, heading=heading, against=against)
 
 
 def _draws(diagnosis: Diagnosis) -> str:

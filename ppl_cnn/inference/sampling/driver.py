@@ -25,7 +25,13 @@ from ppl_cnn.inference.sampling.progress import Progress
 from ppl_cnn.inference.sampling.resampling.run import ResamplingRun
 from ppl_cnn.inference.sampling.resampling.scorer import Density
 from ppl_cnn.inference.sampling.resampling.settings import Resampling
-from ppl_cnn.inference.sampling.resources import check_chains, check_store, group_units
+from ppl_cnn.inference.sampling.resources import (
+    MANY_UNITS,
+    check_chains,
+    check_store,
+    group_units,
+    told_size,
+)
 from ppl_cnn.inference.sampling.settings import Sampling, check_count
 from ppl_cnn.inference.sampling.shared_folder import claimed
 from ppl_cnn.inference.sampling.starts.registry import as_start
@@ -35,6 +41,7 @@ from ppl_cnn.machines.messages import Conversation, check_alone, leads
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.empirical_density import EmpiricalDensity
 from ppl_cnn.models.references.generator import GeneratorReference
+from ppl_cnn.models.units.score_function import Scored
 from ppl_cnn.numeric import in_float32, whole
 
 
@@ -251,6 +258,10 @@ def _move_to(
         ]
         if progress:
             _say_found(out, runs, draws, len(densities))
+            if len(densities) >= MANY_UNITS:
+                chains, count = settings.chains, len(groups)
+                size = told_size(densities, chains=chains, draws=draws, groups=count)
+                print(size, file=sys.stderr)
         with Progress(settings, draws=draws, units=len(densities), shown=progress) as bar:
             for run in runs:
                 run.sample(draws, bar)
@@ -328,15 +339,20 @@ def _recorded_block(out: Path, group: Sequence[TiltedDensity]) -> int | None:
     return None
 
 
+def weights_digest(units: Sequence[Scored]) -> str:
+    """A digest of the units' weights, as the record of a run of them has it."""
+    digest, seen = hashlib.sha256(), set[int]()
+    for leaf in jax.tree.leaves([unit.params for unit in units]):
+        if id(leaf) not in seen:
+            seen.add(id(leaf))
+            digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
+
+
 def _config(
     densities: Sequence[Density], settings: Sampling | Resampling, model: str
 ) -> dict[str, Any]:
     """What determines the draws, for the record; weights are a digest."""
-    digest, seen = hashlib.sha256(), set[int]()
-    for leaf in jax.tree.leaves([density.unit.params for density in densities]):
-        if id(leaf) not in seen:
-            seen.add(id(leaf))
-            digest.update(np.asarray(leaf).tobytes())
     units: dict[str, Any] = dict(densities[0].unit.settings)
     if len(densities) > 1:
         del units["unit"]
@@ -349,7 +365,7 @@ def _config(
         "kind": "sampling",
         "model": model,
         **units,
-        "weights": digest.hexdigest()[:16],
+        "weights": weights_digest([density.unit for density in densities]),
         "reference": str(densities[0].reference),
         "temperature": densities[0].temperature,
         **_data(densities[0]),

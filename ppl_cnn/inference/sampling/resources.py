@@ -27,6 +27,8 @@ _COMPRESSED = 0.5
 _GRADIENTS_PER_DAY = 86_400 * 1e6
 """More than any machine makes of the smallest network."""
 _LONGEST_DAYS = 30
+MANY_UNITS = 33
+"""Units from which on a run says what it takes before it begins."""
 
 
 def group_units(
@@ -78,6 +80,26 @@ def _fitting(density: TiltedDensity, settings: Sampling) -> int:
     return max(1, max(GROUP_BYTES, own) // unit)
 
 
+def told_size(densities: Sequence[Density], *, chains: int, draws: int, groups: int) -> str:
+    """What a run of many units takes, in a sentence.
+
+    Args:
+        densities: the run's.
+        chains: of each density.
+        draws: per chain, in all.
+        groups: of units that are sampled side by side.
+    """
+    return (
+        f"{len(densities)} units, in {groups} {'group' if groups == 1 else 'groups'} side by side. "
+        f"The images of their draws take {_told(_store_bytes(densities, chains, draws))} at most."
+    )
+
+
+def _store_bytes(densities: Sequence[Density], chains: int, draws: int) -> int:
+    values = sum(math.prod(density.unit.shape) for density in densities)
+    return 4 * chains * draws * values
+
+
 def check_store(densities: Sequence[Density], *, chains: int, draws: int, out: Path) -> None:
     """Refuses draws that the disk has no room for.
 
@@ -90,8 +112,7 @@ def check_store(densities: Sequence[Density], *, chains: int, draws: int, out: P
     Raises:
         ArgumentError: even compressed to half, they take more than what is free.
     """
-    values = sum(math.prod(density.unit.shape) for density in densities)
-    need = 4 * chains * draws * values
+    need = _store_bytes(densities, chains, draws)
     if _COMPRESSED * need < 2**20:
         return
     there = next(each for each in (out, *out.absolute().parents) if each.exists())

@@ -13,11 +13,12 @@ type Place = tuple[int, int] | Literal["mean"] | None
 """(row, col) on a layer's map, the mean over the map, or None for a layer without one."""
 
 _LAYER = r"(?P<layer>[\w.-]+(?:/[\w.-]+)*)"
-_CHANNELS = r"(?P<first>\d{1,9})(?:-(?P<last>\d{1,9}))?"
+_CHANNELS = r"(?::(?:(?P<all>\*)|(?P<first>\d{1,9})(?:-(?P<last>\d{1,9}))?))?"
 _PLACE = r"(?:@(?:(?P<mean>mean)|(?P<row>\d{1,9}),(?P<col>\d{1,9})))?"
 _MANY = 30
 """The layers from which on an error names only those that are spelt similarly."""
-_ITEM = re.compile(rf"{_LAYER}:{_CHANNELS}{_PLACE}(?=,|\Z)", re.ASCII)
+_ITEM = re.compile(rf"{_LAYER}{_CHANNELS}{_PLACE}(?=,|\Z)", re.ASCII)
+_NUMBERS = re.compile(r"\d+(-\d+)?", re.ASCII)
 
 
 class UnitName(NamedTuple):
@@ -48,7 +49,8 @@ def parse_units(
         text: one or more of these, separated by commas: layer:channel (at the centre of the
             layer's map), layer:channel@row,col, layer:channel@mean (the channel's mean over the
             map), class:index, class:name. A range first-last in place of a channel or index
-            names all of them. A number that is one class's name and another's index is refused.
+            names all of them; * names all that there are, and so does a layer's name alone. A
+            number that is one class's name and another's index is refused.
         layers: layer name -> shape of its response, for the layers that have units; the last
             has the classes.
         classes: the names of the classes, or ().
@@ -68,12 +70,20 @@ def parse_units(
         >>> layers = {"conv5": (13, 13, 256), "fc8": (1000,)}
         >>> [str(name) for name in parse_units("conv5:12,conv5:0-1@mean,class:7", layers)]
         ['conv5:12@6,6', 'conv5:0@mean', 'conv5:1@mean', 'fc8:7']
+        >>> len(parse_units("conv5", layers)), len(parse_units("conv5:*@0,0", layers))
+        (256, 256)
     """
     last = list(layers)[-1]
     found: dict[UnitName, None] = {}
     for written, channels, place in _items(text, classes, last):
         if written == "class" and end is not None:
             raise MismatchError(end)
+        if channels is None and written not in layers and _beginning(written, classes):
+            raise UnknownNameError(
+                f"{written!r} is a class, not a layer. Write class:{written}.",
+                name=written,
+                known=layers,
+            )
         layer = last if written == "class" else _layer_named(written, layers, aliases)
         for name in _checked(layer, channels, place, layers):
             if name in found:
@@ -84,8 +94,10 @@ def parse_units(
     return list(found)
 
 
-def _items(text: str, classes: Sequence[str], last: str) -> Iterator[tuple[str, range, Place]]:
-    """(layer or "class", channels, place as written) of each part of the text.
+def _items(
+    text: str, classes: Sequence[str], last: str
+) -> Iterator[tuple[str, range | None, Place]]:
+    """(layer or "class", channels, place as written) of each part; None stands for all channels.
 
     Args:
         text: one or more units, separated by commas.
@@ -97,17 +109,11 @@ def _items(text: str, classes: Sequence[str], last: str) -> Iterator[tuple[str, 
         match = _ITEM.match(text, at)
         if match and match["layer"] == "class" and _is_name(match, classes, last):
             match = None
-        if match:
-            first = int(match["first"])
-            end = first if match["last"] is None else int(match["last"])
-            if end < first:
-                raise ArgumentError(
-                    f"The range {match[0]!r} is empty. Write {end}-{first}.", argument="unit"
-                )
+        if match and not _NUMBERS.fullmatch(match["layer"]):  # the rest of a list of channels
             place: Place = "mean" if match["mean"] else None
             if match["row"] is not None:
                 place = int(match["row"]), int(match["col"])
-            yield match["layer"], range(first, end + 1), place
+            yield match["layer"], _channels(match), place
             at = match.end()
         elif text.startswith("class:", at):
             name, index = _class_at(text, at + len("class:"), classes)
@@ -116,7 +122,7 @@ def _items(text: str, classes: Sequence[str], last: str) -> Iterator[tuple[str, 
         else:
             raise ArgumentError(
                 f"{text[at:]!r} is not a unit. Write layer:channel, layer:channel@row,col, "
-                f"layer:channel@mean or class:name, separated by commas.",
+                f"layer:channel@mean, class:name or a layer's name alone, separated by commas.",
                 argument="unit",
             )
         if at == len(text):
@@ -124,16 +130,42 @@ def _items(text: str, classes: Sequence[str], last: str) -> Iterator[tuple[str, 
         at += 1  # the comma
 
 
-def _is_name(match: re.Match[str], classes: Sequence[str], last: str) -> bool:
-    """Whether class:NUMBER gives the name of a class rather than its index.
+def _channels(match: re.Match[str]) -> range | None:
+    """The channels that a part of the text names; None for all of the layer.
 
     Raises:
-        MismatchError: it is the name of one class and the index of another.
+        ArgumentError: it is a range that ends before it begins.
     """
+    if match["first"] is None:
+        return None
+    first = int(match["first"])
+    end = first if match["last"] is None else int(match["last"])
+    if end < first:
+        raise ArgumentError(
+            f"The range {match[0]!r} is empty. Write {end}-{first}.", argument="unit"
+        )
+    return range(first, end + 1)
+
+
+def _is_name(match: re.Match[str], classes: Sequence[str], last: str) -> bool:
+    """Whether class:NUMBER or class:* gives the name of a class rather than its index, or all.
+
+    Raises:
+        MismatchError: it is the name of one class and the index of another, or stands for all.
+    """
+    if match[0] == "class":
+        return False
     written = match[0].removeprefix("class:")
-    named = _beginning(match.string[match.start("first") :], classes)
+    named = _beginning(match.string[match.end("layer") + 1 :], classes)
     if named and len(classes[named[0]]) > len(written):
         return True  # such as "7, large"
+    if match["all"]:
+        if named:
+            raise MismatchError(
+                f"{match[0]!r} may mean the name {written!r}, which is {last}:{named[0]}, or all "
+                f"classes. Write {last}:{named[0]} or {last}."
+            )
+        return False
     first, end = int(match["first"]), int(match["last"] or match["first"])
     if end >= len(classes):
         return bool(named)
@@ -206,10 +238,12 @@ def _layer_named(written: str, layers: Mapping[str, Shape], aliases: Mapping[str
 
 
 def _checked(
-    layer: str, channels: range, place: Place, layers: Mapping[str, Shape]
+    layer: str, channels: range | None, place: Place, layers: Mapping[str, Shape]
 ) -> Iterator[UnitName]:
     """The names of the units, if the layer has such channels and such a place."""
     shape = layers[layer]
+    if channels is None:
+        channels = range(shape[-1])
     if channels[-1] >= shape[-1]:
         raise MismatchError(f"{layer} has the channels 0 to {shape[-1] - 1}, not {channels[-1]}.")
     if len(shape) == 1:

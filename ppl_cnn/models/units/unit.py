@@ -108,10 +108,15 @@ class Unit(NetworkUnit):
         """All that defines the unit but its channel."""
         return self.network, self.slab, self.response, self.target
 
+    def responses(self, params: Params, image: Image) -> Array:
+        """The responses (row, col, channel) or (channel,) of its place or map, by channel."""
+        x = scaled(self.network.preprocessing, image[None])
+        response: Array = self.slab.respond(params, x)[0]
+        return response
+
     def score(self, params: Params, image: Image) -> Float[Array, ""]:
         """The score f(image) of an image of its receptive field, before division by T."""
-        x = scaled(self.network.preprocessing, image[None])
-        response = self.slab.respond(params, x)[0]
+        response = self.responses(params, image)
         if response.ndim == 3:
             # The slab of a unit at a place ends in a map of that place alone.
             response = jnp.mean(response, axis=(0, 1))

@@ -365,3 +365,49 @@ def test_units_that_cannot_be_shown_say_why_in_a_sentence(several, show):
     assert len(sentences) == 2
     assert "3 draws" in sentences[0]
     assert "not been sampled yet" in sentences[1]
+
+
+# An atlas
+
+
+@pytest.fixture
+def atlas(tmp_path, write_run, monkeypatch):
+    """An atlas of three units, of which two are shown at once."""
+    monkeypatch.setattr("ppl_cnn.inference.report.page.FEWEST", 3)
+    monkeypatch.setattr("ppl_cnn.inference.report.atlas._AT_ONCE", 2)
+    units = [f"conv5:{channel}" for channel in range(3)]
+    for channel, unit in enumerate(units):
+        response = np.random.default_rng(channel).normal(channel, size=(2, 8)).astype(np.float32)
+        write_run(tmp_path / unit_folder(unit), noise(2, 8), 0.0, {"unit": unit}, response=response)
+    config = {"kind": "sampling", "model": "alexnet-fashion", "units": units}
+    (tmp_path / "run.json").write_text(json.dumps({"config": config}))
+    return report(tmp_path)
+
+
+@pytest.mark.long
+def test_an_atlas_turns_its_pages_and_keeps_them(atlas, show):
+    browser = show(atlas, 390, "dark")
+
+    def cards():
+        shown = browser.find_elements("css selector", ".cards > li:not([hidden]) strong")
+        return [each.text for each in shown]
+
+    assert cards() == ["conv5:0", "conv5:1"]
+    previous, following = browser.find_elements("css selector", ".folio button")
+    assert not previous.is_enabled()
+    following.click()
+    assert cards() == ["conv5:2"]
+    assert not following.is_enabled()
+    order = browser.find_element("css selector", "select[name=order]")
+    order.send_keys("largest")
+    assert cards() == ["conv5:2", "conv5:1"]
+    browser.find_element("css selector", ".cards a").click()
+    wait(lambda: browser.title.startswith("conv5:2"))
+    browser.back()
+    wait(lambda: browser.title.startswith("3 units"))
+    assert cards() == ["conv5:2", "conv5:1"]
+    assert browser.execute_script("return document.documentElement.scrollWidth") == 390
+    assert browser.get_log("browser") == []
+    browser = show(atlas, scripts=False)
+    assert len(browser.find_elements("css selector", ".cards > li")) == 3
+    assert not browser.find_element("css selector", ".folio").is_displayed()

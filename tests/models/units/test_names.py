@@ -65,6 +65,22 @@ def test_classes_are_units_of_the_last_layer_by_name_or_index(text, indices):
     assert parse_units(text, LAYERS, CLASSES) == [UnitName("fc8", c, None) for c in indices]
 
 
+@pytest.mark.parametrize(
+    ("text", "layer", "place"),
+    [
+        *(("conv1", "conv1", (27, 27)), ("conv1:*", "conv1", (27, 27))),
+        *(("conv1@mean", "conv1", "mean"), ("conv1:*@0,54", "conv1", (0, 54))),
+        *(("fire2_expand1x1", "fire2/expand1x1", (3, 2)), ("features.0", "conv1", (27, 27))),
+        *(("fc8", "fc8", None), ("class:*", "fc8", None), ("class", "fc8", None)),
+    ],
+)
+def test_a_layer_alone_is_all_of_its_units(text, layer, place):
+    names = parse_units(text, LAYERS, CLASSES, aliases={"features.0": "conv1"})
+    assert names == [UnitName(layer, channel, place) for channel in range(LAYERS[layer][-1])]
+    beside = parse_units(f"conv5_3:1,{text},conv5_3:0", LAYERS, aliases={"features.0": "conv1"})
+    assert beside[1:-1] == names
+
+
 def test_what_is_shown_is_read_again():
     for text in ("conv1:12", "conv1:95@0,54", "fire2/expand1x1:0-63@mean", "class:ox, big"):
         names = parse_units(text, LAYERS, CLASSES)
@@ -76,8 +92,13 @@ def test_what_is_shown_is_read_again():
     [
         *(
             "",
-            "conv1",
             "conv1:",
+            "conv1:**",
+            "conv1:*-3",
+            "*",
+            "*:3",
+            "conv1:3,7",
+            "conv1:3,7-9",
             ":3",
             "conv1:-1",
             "conv1:1.5",
@@ -127,6 +148,13 @@ def test_malformed_units_are_refused(text, refused):
         ("class:crane", UnknownNameError, ["2 classes", "'crane'", "class:6 or class:7"]),
         ("class:", UnknownNameError, ["class ''"]),
         ("class:zebra,conv1:0", UnknownNameError, ["'zebra'"]),
+        ("conv9", UnknownNameError, ["'conv9'", "conv1, conv5_3, fire2/expand1x1, fc8"]),
+        ("conv9:*", UnknownNameError, ["'conv9'", "conv1, conv5_3, fire2/expand1x1, fc8"]),
+        ("Goldfish", UnknownNameError, ["'Goldfish'", "class:Goldfish"]),
+        ("fc8@mean", MismatchError, ["fc8", "no map", "@"]),
+        ("class:*@0,0", MismatchError, ["fc8", "no map", "@"]),
+        ("conv1,conv1:3", ArgumentError, ["conv1:3@27,27 twice"]),
+        ("conv1:*@55,0", MismatchError, ["conv1", "54,54", "55,0"]),
     ],
 )
 def test_units_that_are_not_there_are_refused(text, kind, words, refused):
@@ -151,6 +179,7 @@ FOLDERS = tuple(sorted(str(number) for number in range(1, 11)))
         ("fc4:1", FOLDERS, 1),
         ("class:5", ("a", "b", "c", "d", "e", "f"), 5),
         ("class:2024", ("2023", "2024"), 1),
+        ("class:*, star", ("+", "*, star"), 1),
     ],
 )
 def test_a_number_is_a_name_where_no_index_contradicts(text, classes, index):
@@ -167,6 +196,7 @@ def test_a_number_is_a_name_where_no_index_contradicts(text, classes, index):
         ("class:0", ("1", "0"), ["'0'", "fc4:1", "'1'", "fc4:0"]),
         ("class:0,class:1", ("0", "2", "1"), ["'1'", "fc4:2", "'2'", "fc4:1"]),
         ("class:1", ("1", "1"), ["'1'", "fc4:0", "fc4:1"]),
+        ("class:*", ("+", "*"), ["'*'", "fc4:1", "fc4."]),
     ],
 )
 def test_a_number_that_means_two_classes_is_refused_with_both(text, classes, facts, refused):
@@ -186,7 +216,7 @@ def test_classes_without_names_are_asked_for_by_index(refused):
 
 
 PIECES = st.sampled_from(
-    [*LAYERS, *CLASSES, *":@,-/.\n", "class:", "mean", "0", "12", "999999999", "conv1:1"]
+    [*LAYERS, *CLASSES, *":@,-/.*\n", "class:", "mean", "0", "12", "999999999", "conv1:1"]
 )
 TEXTS = st.text(max_size=60) | st.lists(PIECES, max_size=12).map("".join)
 

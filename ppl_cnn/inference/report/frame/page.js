@@ -128,8 +128,62 @@ class Viewer {
   }
 }
 
+// A long list, such as an atlas's cards, a page at a time. The address keeps page and order, so that a reader who
+// comes back from a unit finds them again.
+class Folio {
+  constructor(list) {
+    this.cards = [...list.children];
+    this.list = list;
+    this.size = Number(list.dataset.atOnce);
+    this.controls = list.parentElement.querySelector(".folio");
+    if (!this.controls) return;
+    [this.order, this.page] = this.controls.querySelectorAll("select");
+    this.buttons = [...this.controls.querySelectorAll("button")];
+    const [, order, page] = location.hash.match(/^#by-(\w*)-(\d+)$/) ?? [];
+    this.order.value = order ?? "";
+    if (!this.order.value) this.order.value = "";
+    this.sort();
+    this.show(Number(page ?? 0));
+    this.order.addEventListener("change", () => (this.sort(), this.turn(0)));
+    this.page.addEventListener("change", () => this.turn(this.page.selectedIndex));
+    this.controls.addEventListener("click", (event) => {
+      const by = Number(event.target.value);
+      if (event.target.matches("button")) this.turn(this.page.selectedIndex + by);
+    });
+  }
+
+  sort() {
+    const by = this.order.value;
+    const sign = by === "trouble" ? 1 : -1;
+    const value = (card) => (by in card.dataset ? sign * Number(card.dataset[by]) : Infinity);
+    this.shown = by ? this.cards.toSorted((a, b) => value(a) - value(b) || 0) : this.cards;
+    this.list.append(...this.shown);
+    const name = (card) => card.querySelector("h2, strong").textContent;
+    this.page.replaceChildren();
+    for (let first = 0; first < this.shown.length; first += this.size) {
+      const last = Math.min(first + this.size, this.shown.length) - 1;
+      const names = by ? `${first + 1}–${last + 1}` : `${name(this.shown[first])} – ${name(this.shown[last])}`;
+      this.page.append(new Option(`${first / this.size + 1}: ${names}`));
+    }
+  }
+
+  turn(page) {
+    this.show(page);
+    history.replaceState(null, "", `#by-${this.order.value}-${this.page.selectedIndex}`);
+  }
+
+  show(page) {
+    const last = this.page.length - 1;
+    page = Math.min(Math.max(page, 0), last);
+    this.page.selectedIndex = page;
+    this.shown.forEach((card, i) => (card.hidden = Math.floor(i / this.size) !== page));
+    [this.buttons[0].disabled, this.buttons[1].disabled] = [page === 0, page === last];
+  }
+}
+
 document.documentElement.classList.add("scripted");
 document.querySelectorAll(".viewer").forEach((viewer) => new Viewer(viewer));
+document.querySelectorAll("[data-at-once]").forEach((list) => new Folio(list));
 
 // After a link is followed, the keyboard continues from its target.
 addEventListener("hashchange", () => {

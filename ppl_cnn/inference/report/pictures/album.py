@@ -1,8 +1,9 @@
 """Pictures of draws, means and Stein means on stated contrast scales, and their encodings."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -19,6 +20,7 @@ from ppl_cnn.inference.report.pictures.encoding import (
     png,
     reduced,
 )
+from ppl_cnn.inference.runs.record import has_pictures
 
 _TILE = 112
 """Screen pixels along a small image's longer side."""
@@ -72,9 +74,15 @@ class Tones(NamedTuple):
     @classmethod
     def of(cls, diagnosis: Diagnosis) -> "Tones":
         """How the images of a diagnosis are shown."""
-        preprocessing = diagnosis.record.get("preprocessing", {})
+        return cls.recorded(diagnosis.record)
+
+    @classmethod
+    def recorded(cls, record: Mapping[str, Any]) -> "Tones":
+        """How the images of a run with this record are shown."""
+        preprocessing = record.get("preprocessing", {})
         order, mean = str(preprocessing.get("order", "")), preprocessing.get("mean")
-        return cls(order, tuple(mean) if mean and diagnosis.has_pictures else None)
+        pictures = has_pictures(record.get("config", {}))
+        return cls(order, tuple(mean) if mean and pictures else None)
 
     def render(
         self,

@@ -12,6 +12,8 @@ from PIL.PngImagePlugin import PngInfo
 
 _PNG_VALUES = 20_000
 """Images of more values go into the page as JPEG: noise as PNG would take tens of megabytes."""
+_SMALLER = ((160, 85), (112, 85), (96, 75), (80, 60), (64, 45))
+"""Longest side and JPEG's quality of a picture, in turn until it is small enough."""
 
 
 def factor(pixels: UInt8[np.ndarray, "row col channel"], side: int) -> int:
@@ -93,6 +95,25 @@ def address(pixels: UInt8[np.ndarray, "row col channel"]) -> str:
     if pixels.size <= _PNG_VALUES:
         return data_address("png", png(pixels))
     return data_address("jpeg", jpeg(pixels, 90))
+
+
+def address_within(pixels: UInt8[np.ndarray, "height width channel"], limit: int) -> str:
+    """The data address of an image, reduced and compressed until it takes few bytes.
+
+    Args:
+        pixels: grey or RGB levels.
+        limit: how many bytes it may take, if it can be so small.
+    """
+    source = address(pixels)
+    for side, quality in _SMALLER:
+        if len(source) <= limit:
+            break
+        image = Image.fromarray(pixels.squeeze(axis=2) if pixels.shape[2] == 1 else pixels)
+        image.thumbnail((side, side))
+        small = np.asarray(image)
+        small = small[..., None] if small.ndim == 2 else small
+        source = data_address("jpeg", jpeg(small, quality))
+    return source
 
 
 def jpeg(pixels: UInt8[np.ndarray, "row col channel"], quality: int) -> bytes:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Float32, Int32, Integer, PyTree
 from ppl_cnn.inference.sampling.resampling.proposals import Proposals, Read
 from ppl_cnn.models.density import DensityParams, TiltedDensity
 from ppl_cnn.models.empirical_density import EmpiricalDensity
+from ppl_cnn.models.units.score_function import Scored as Unit
 from ppl_cnn.progress import Bar
 
 type Density = TiltedDensity | EmpiricalDensity
@@ -27,11 +28,6 @@ VALUES_AT_ONCE = 2**22
 _SPREAD, _EVERYWHERE = PartitionSpec("proposal"), PartitionSpec()
 
 
-def at_once(density: Density) -> int:
-    """How many proposals pass the network at once on a device."""
-    return int(np.clip(VALUES_AT_ONCE // math.prod(density.unit.shape), 1, MOST_AT_ONCE))
-
-
 class Scored(NamedTuple):
     """Some proposals with their tilts."""
 
@@ -39,6 +35,28 @@ class Scored(NamedTuple):
     """g = f/T for each of the densities."""
     labels: Int32[np.ndarray, " n"] | None
     """Their classes, if they have any."""
+
+
+@runtime_checkable
+class Tilting(Protocol):
+    """What is scored: a density, or a unit alone."""
+
+    @property
+    def unit(self) -> Unit:
+        """What scores images."""
+
+    @property
+    def temperature(self) -> float:
+        """What scores are divided by."""
+
+    @property
+    def params(self) -> DensityParams:
+        """The weights."""
+
+
+def at_once(density: Tilting) -> int:
+    """How many proposals pass the network at once on a device."""
+    return int(np.clip(VALUES_AT_ONCE // math.prod(density.unit.shape), 1, MOST_AT_ONCE))
 
 
 class Scorer:
@@ -51,7 +69,7 @@ class Scorer:
         proposals: draws of the reference.
     """
 
-    def __init__(self, densities: Sequence[Density], proposals: Proposals) -> None:
+    def __init__(self, densities: Sequence[Tilting], proposals: Proposals) -> None:
         self._density, self._proposals = densities[0], proposals
         mesh = Mesh(np.asarray(jax.local_devices()), ("proposal",))
         self.size = at_once(self._density) * mesh.size
@@ -78,14 +96,18 @@ class Scorer:
         tilts, labels = list[np.ndarray](), list[np.ndarray]()
         bar = {"desc": "weighing", "delay": 2, "leave": False, "disable": not progress}
         with Bar(total=self._proposals.count, **bar) as shown:
-            for part in self._parts():
+            for part in self.parts():
                 tilts.append(part.tilts)
                 labels += [] if part.labels is None else [part.labels]
                 shown.update(part.tilts.shape[1])
         return Scored(np.concatenate(tilts, axis=1), np.concatenate(labels) if labels else None)
 
-    def _parts(self) -> Iterator[Scored]:
-        """Part by part: while a device works on one, the host reads the next."""
+    def parts(self) -> Iterator[Scored]:
+        """All proposals in order, part by part: while a device works, the host reads the next.
+
+        Raises:
+            FileError: files of a data set are damaged.
+        """
         before: tuple[Array, Read, int] | None = None
         for read in self._proposals.in_order(self.size):
             given, count = self._placed(read.given)
@@ -134,7 +156,7 @@ def _fetched(tilts: Array, read: Read, count: int) -> Scored:
     return Scored(np.asarray(tilts)[:, :count], read.labels)
 
 
-def _together(densities: Sequence[Density]) -> tuple[DensityParams, Any]:
+def _together(densities: Sequence[Tilting]) -> tuple[DensityParams, Any]:
     """The weights of all densities, and each one's axis of units; None for a single density.
 
     Arrays that all units share have no such axis, so that images pass those layers once.

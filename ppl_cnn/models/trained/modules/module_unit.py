@@ -43,15 +43,18 @@ class ModuleUnit(NetworkUnit):
         place = self.name.layer, self.name.place
         return self.network, *place, self.response, self.target, self.rows, self.cols
 
-    def score(self, params: Params, image: Image) -> Float[Array, ""]:
-        """The score f(image) of an image of its receptive field, before division by T."""
-        rows, cols, place = self.rows, self.cols, self.name.place
+    def responses(self, params: Params, image: Image) -> Array:
+        """The layer's responses, (row, col, channel) or (channel,)."""
         outside = [
             (inside.start, size - inside.stop)
-            for inside, size in zip((rows, cols), self.image_shape[:2], strict=True)
+            for inside, size in zip((self.rows, self.cols), self.image_shape[:2], strict=True)
         ]
         x = jnp.pad(image, (*outside, (0, 0)))[None]
-        response = self.network.respond(dict(params["weights"]), x, self.name.layer)[0]
+        return self.network.respond(dict(params["weights"]), x, self.name.layer)[0]
+
+    def score(self, params: Params, image: Image) -> Float[Array, ""]:
+        """The score f(image) of an image of its receptive field, before division by T."""
+        place, response = self.name.place, self.responses(params, image)
         if place == "mean":
             response = jnp.mean(response, axis=(0, 1))
         elif place is not None:
