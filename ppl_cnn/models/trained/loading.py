@@ -10,6 +10,7 @@ from ppl_cnn.models.formats.weights_file import open_weights
 from ppl_cnn.models.networks.catalogue import network_named
 from ppl_cnn.models.networks.declaration import Network, Preprocessing
 from ppl_cnn.models.networks.graph import shapes
+from ppl_cnn.models.trained.checkpoints.batch_norms import normalized
 from ppl_cnn.models.trained.checkpoints.caffe_networks import check_network, check_pixels
 from ppl_cnn.models.trained.checkpoints.entries import entry_of
 from ppl_cnn.models.trained.checkpoints.reparametrized import folded
@@ -166,7 +167,7 @@ def read_published(
     wanted = [*names_in_files(network).values()]
     tensors = entry_of(folded(tensors, path), wanted, source=path, entry=entry)
     network = as_wide_as(tensors, network)
-    params = params_from(tensors, network, path)
+    params = params_from(normalized(tensors, network, path), network, path)
     if pixels is None:
         check_pixels(layers, network, path)
     names = class_names(network) if classes is None else named_classes(classes, _count(network))
