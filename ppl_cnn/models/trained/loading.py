@@ -13,6 +13,7 @@ from ppl_cnn.models.networks.graph import shapes
 from ppl_cnn.models.trained.checkpoints.batch_norms import normalized
 from ppl_cnn.models.trained.checkpoints.caffe_networks import check_network, check_pixels
 from ppl_cnn.models.trained.checkpoints.entries import entry_of
+from ppl_cnn.models.trained.checkpoints.normalizers import warn_of_other_pixels
 from ppl_cnn.models.trained.checkpoints.reparametrized import folded
 from ppl_cnn.models.trained.cnn import CNN
 from ppl_cnn.models.trained.importing import as_wide_as, names_in_files, params_from
@@ -50,7 +51,8 @@ def load(
         model: one of
             - the name of a network that comes with the package, such as "alexnet-fashion";
             - the folder of a run of `python -m ppl_cnn.pretrain` or of an import;
-            - the name of a declared network, such as "squeezenet1.1", together with `weights`;
+            - the name of a declared network, such as "resnet50", together with `weights`
+              (`python -m ppl_cnn.models` lists them);
             - an ONNX file, "resnet50.onnx", together with `pixels`;
             - "package.module:factory", a function that makes a network of yours (see
               `ppl_cnn.models.trained.modules.user_networks.load_module`).
@@ -162,14 +164,15 @@ def read_published(
     """
     if pixels is not None:
         network = _seeing(network, pixels)
-    tensors, layers = open_weights(path)
+    stored, layers = open_weights(path)
     check_network(layers, network, path)
     wanted = [*names_in_files(network).values()]
-    tensors = entry_of(folded(tensors, path), wanted, source=path, entry=entry)
+    tensors = entry_of(folded(stored, path), wanted, source=path, entry=entry)
     network = as_wide_as(tensors, network)
     params = params_from(normalized(tensors, network, path), network, path)
     if pixels is None:
         check_pixels(layers, network, path)
+        warn_of_other_pixels(stored, network, path)
     names = class_names(network) if classes is None else named_classes(classes, _count(network))
     return CNN(network, params, classes=names, objective=objective)
 
