@@ -16,10 +16,10 @@ from ppl_cnn.models.networks.graph import Params, input_shape, weight_shapes
 from ppl_cnn.models.networks.window import Shape
 
 _BESIDE = re.compile(
-    r"(.*\.)?(total_ops|total_params|(\w*normali[sz]\w*|\w*preprocess\w*)\.(new_)?(mean|std)"
-    r"|(pixel|image|img|input)_(mean|std))"
+    r"(.*\.)?(total_ops|total_params|n_averaged"
+    r"|(\w*normali[sz]\w*|\w*preprocess\w*)\.(new_)?(mean|std)|(pixel|image|img|input)_(mean|std))"
 )
-"""Names of what modules and profilers keep beside weights."""
+"""Names of what modules, averages of modules and profilers keep beside weights."""
 _PUBLISHED = {"kernel": ("weight",), "scale": ("weight",), "shift": ("bias",)}
 """Our name of a weight -> its name in PyTorch and Caffe, or of the first that it is made of."""
 
