@@ -8,6 +8,7 @@ after their nonlinearity, so that no hours are spent on dead ones.
 
 Examples:
     python -m ppl_cnn.units --model alexnet
+    python -m ppl_cnn.units --model resnet50 --layer layer4.2
     python -m ppl_cnn.units --model mine:factory
     python -m ppl_cnn.units --model resnet50.onnx
     python -m ppl_cnn.units --layer conv5 --data fashion-embedded

@@ -168,19 +168,22 @@ def refused():
 
 @pytest.fixture
 def random_params():
-    """A function of a network to weights: kernels N(0, 2/fan_in), biases N(0, 0.2^2)."""
+    """A function of a network to weights: kernels N(0, 2/fan_in), scales N(1, 0.2^2), and biases
+    and shifts N(0, 0.2^2)."""
     from ppl_cnn.models.networks.graph import weight_shapes
 
     def params_of(network, seed: int = 0):
         random = np.random.default_rng(seed)
 
-        def weights(kernel, bias):
-            deviation = np.float32(math.sqrt(2 / math.prod(kernel[:-1])))
-            return {
-                "kernel": jnp.asarray(deviation * random.standard_normal(kernel, np.float32)),
-                "bias": jnp.asarray(np.float32(0.2) * random.standard_normal(bias, np.float32)),
-            }
+        def weight(kind, shape):
+            normal = random.standard_normal(shape, np.float32)
+            if kind == "kernel":
+                return jnp.asarray(np.float32(math.sqrt(2 / math.prod(shape[:-1]))) * normal)
+            return jnp.asarray(np.float32(kind == "scale") + np.float32(0.2) * normal)
 
-        return {name: weights(**wanted) for name, wanted in weight_shapes(network).items()}
+        return {
+            name: {kind: weight(kind, shape) for kind, shape in wanted.items()}
+            for name, wanted in weight_shapes(network).items()
+        }
 
     return params_of

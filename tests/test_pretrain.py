@@ -37,6 +37,7 @@ def test_the_command_trains_and_says_how_to_go_on(tmp_path):
     [
         (["--config", "nosuch"], ["'nosuch'", "lenet"]),
         (["--network", "nosuch"], ["'nosuch'"]),
+        (["--network", "resnet18", "--data", "nosuch"], ["resnet18", "batch normalizations"]),
         (["--data", "nosuch"], ["'nosuch'"]),
         (["--stages", "magic:3"], ["'magic:3'"]),
         (["--batch-size", "7000"], ["7000", "6000"]),

@@ -1,6 +1,7 @@
-"""Imports published weights: `python -m ppl_cnn.models import FILE --as NAME --out DIR`."""
+"""Lists networks, imports weights: `python -m ppl_cnn.models import FILE --as NAME --out DIR`."""
 
 import hashlib
+import math
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -11,7 +12,7 @@ import tyro
 from ppl_cnn.errors import ArgumentError, FileError
 from ppl_cnn.options.command import run_command
 
-DESCRIPTION = """Imports published weights.
+DESCRIPTION = """Lists the networks, and imports published weights.
 
 A file of weights is converted once, to a folder that the other commands open as --model:
 
@@ -21,6 +22,8 @@ A file of weights is converted once, to a folder that the other commands open as
   python -m ppl_cnn.models import resnet50.onnx --pixels torchvision --classes imagenet \\
       --out runs/resnet50
   python -m ppl_cnn.units --model runs/alexnet
+
+Without a subcommand, the command lists the networks.
 """
 
 
@@ -39,7 +42,8 @@ class ImportOptions:
     network: Annotated[
         str | None, tyro.conf.arg(name="as", metavar="NAME", help_behavior_hint="")
     ] = None
-    """The declared network that the weights belong to, such as alexnet. An ONNX file needs none."""
+    """The declared network that the weights belong to, such as resnet50; `python -m ppl_cnn.models`
+    lists them. An ONNX file needs none."""
     pixels: Annotated[
         str | None,
         tyro.conf.arg(metavar="PIXELS", help_behavior_hint="(default: the network's)"),
@@ -64,6 +68,37 @@ class ImportOptions:
     ] = None
     """The order in which dense layers read maps: (channel, row, col), or (row, col, channel) as
     those do whose weights are named kernel, W or weights."""
+
+
+@dataclass(frozen=True)
+class List:
+    """Shows the declared networks: images, scores, the number of weights, where these come from."""
+
+
+def main(options: ImportOptions | List) -> None:
+    """Runs the subcommand."""
+    if isinstance(options, ImportOptions):
+        import_weights(options)
+    else:
+        show()
+
+
+def show() -> None:
+    """Prints a line for each network."""
+    from ppl_cnn.models.networks.catalogue import NETWORKS
+    from ppl_cnn.models.networks.graph import shapes, weight_shapes
+    from ppl_cnn.models.trained.model_folder import embedded_names
+    from ppl_cnn.models.trained.published import PUBLISHED
+
+    embedded = embedded_names()
+    for name, network in NETWORKS.items():
+        size = " x ".join(map(str, network.image_shape))
+        scores = shapes(network)[network.layers[-1].name][-1]
+        weights = weight_shapes(network).values()
+        count = sum(math.prod(shape) for layer in weights for shape in layer.values())
+        source = "--weights FILE or auto" if name in PUBLISHED else "--weights FILE"
+        source = "comes with its weights" if name in embedded else source
+        print(f"{name:<20} {size:<13}  {scores:>5,} scores  {count:>11,} weights  {source}")
 
 
 def import_weights(options: ImportOptions) -> None:
@@ -128,17 +163,17 @@ def _check_together(options: ImportOptions, *, is_onnx: bool) -> None:
     if not is_onnx and options.network is None:
         raise ArgumentError(
             f"--as is missing: which declared network do the weights of {options.file} belong to? "
-            f"Give its name, such as alexnet.",
+            f"Give its name, such as alexnet; `python -m ppl_cnn.models` lists them.",
             argument="as",
         )
 
 
 if __name__ == "__main__":
     run_command(
-        # The suppressed None keeps `import` a subcommand as long as it is the only one.
         Annotated[ImportOptions, tyro.conf.subcommand("import")]
-        | Annotated[None, tyro.conf.Suppress],
-        import_weights,
+        | Annotated[List, tyro.conf.subcommand("list")],
+        main,
         prog="python -m ppl_cnn.models",
         description=DESCRIPTION,
+        defaults=List(),
     )

@@ -76,8 +76,8 @@ class DensityOptions:
     ppl_cnn.units` lists the units of a network."""
     model: str = "alexnet-fashion"
     """An embedded network; the folder of a run of `python -m ppl_cnn.pretrain` or of an import; the
-    name of a declared network, with --weights; an ONNX file, with --pixels; or
-    package.module:factory for your own Flax NNX network."""
+    name of a declared network (`python -m ppl_cnn.models` lists them), with --weights; an ONNX
+    file, with --pixels; or package.module:factory for your own Flax NNX network."""
     weights: str | None = None
     """A file of weights (safetensors, PyTorch, Caffe, npy, npz, pickles), or auto to fetch the
     network's published weights."""
@@ -122,8 +122,8 @@ class DensityOptions:
     size: Annotated[
         int | FromPreset | None, arg(metavar="{None}|INT", help_behavior_hint=default_hint("size"))
     ] = FROM_PRESET
-    """The side of the network's square images in pixels, for networks without dense layers. None is
-    the network's own size."""
+    """The side of the network's square images in pixels, for networks whose weights fit any, such
+    as squeezenet1.1 and resnet18. None is the network's own size."""
     reference: Annotated[
         str | FromPreset,
         arg(
@@ -234,8 +234,8 @@ class DensityOptions:
             size, own = self.values().size, network.image_shape[0]
             raise ArgumentError(
                 f"`preset={self.preset}` shows images of {size}x{size}, which {network.name} can't "
-                f"take. Give `size={own}` beside it, or choose a network without dense layers, "
-                f"such as squeezenet1.1.",
+                f"take. Give `size={own}` beside it, or choose a network that takes any size, "
+                f"such as squeezenet1.1 or resnet18.",
                 argument="preset",
             ) from None
 

@@ -11,7 +11,7 @@ import pytest
 import ppl_cnn
 from ppl_cnn.errors import FileError, InputError, MismatchError, UnknownNameError
 from ppl_cnn.models.__main__ import ImportOptions, import_weights
-from ppl_cnn.models.networks.catalogue import LENET
+from ppl_cnn.models.networks.catalogue import LENET, NETWORKS
 from ppl_cnn.models.networks.declaration import Preprocessing
 
 
@@ -32,6 +32,17 @@ def weights(tmp_path, random_params):
         },
     )
     return path
+
+
+@pytest.mark.parametrize("arguments", [(), ("list",)])
+def test_the_networks_are_listed(arguments, models):
+    run = models(*arguments)
+    assert (run.returncode, run.stderr) == (0, "")
+    lines = {line.split()[0]: line for line in run.stdout.splitlines()}
+    assert set(lines) == {*NETWORKS}
+    for fact in ("224 x 224 x 3", "1,000 scores", "25,557,032 weights", "auto"):
+        assert fact in lines["resnet50"]
+    assert "auto" not in lines["zfnet"]
 
 
 @pytest.mark.parametrize("names", [(), tuple("abcdefghij")])

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ppl_cnn.data import DATA_SETS, open_split
 from ppl_cnn.errors import InputError
 from ppl_cnn.inference.training.execution import Execution
-from ppl_cnn.inference.training.networks.named import trainable_named
+from ppl_cnn.inference.training.networks.named import check_trainable, trainable_named
 from ppl_cnn.inference.training.networks.trainable import Trainable
 from ppl_cnn.inference.training.placement import data_mesh
 from ppl_cnn.inference.training.recipe import Recipe
@@ -111,6 +111,7 @@ def dry_run(
         InputError: programs for the machine can't be compiled here.
     """
     execution = execution or Execution()
+    check_trainable(recipe.network)
     images, classes = _size(recipe, execution.data_dir)
     devices = jax.devices() if machine is None else machine.devices()
     check_fit(

@@ -27,7 +27,7 @@ from ppl_cnn.inference.training.evaluation import (
 from ppl_cnn.inference.training.execution import Execution
 from ppl_cnn.inference.training.monitoring.classifier import ClassifierWording
 from ppl_cnn.inference.training.monitoring.curves import draw_curves
-from ppl_cnn.inference.training.networks.named import trainable_named
+from ppl_cnn.inference.training.networks.named import check_trainable, trainable_named
 from ppl_cnn.inference.training.networks.trainable import Trainable
 from ppl_cnn.inference.training.placement import data_mesh, local, put
 from ppl_cnn.inference.training.recipe import Recipe
@@ -146,6 +146,7 @@ class Job(NamedTuple):
     @classmethod
     def prepare(cls, recipe: Recipe, execution: Execution) -> Self:
         """Opens what the recipe names; raises as `train` does."""
+        check_trainable(recipe.network)
         data = open_split(recipe.data, recipe.train, execution.data_dir)
         test = open_split(recipe.data, recipe.test, execution.data_dir)
         validation = None

@@ -52,7 +52,7 @@ class Recipe:
     """Name of a network that the package declares, such as lenet, alexnet-fashion or alexnet (the
     error for an unknown name lists them all), or package.module:factory for a Flax NNX module of
     your own, which is trained from the factory's weights. A declared network gets as many classes
-    as the data."""
+    as the data. Those with batch normalizations, such as resnet18, can't be trained."""
     data: str = field(metadata=_lists("Data sets", DATA_SETS))
     """Name of a data set, shipped or made by `python -m ppl_cnn.data prepare`, or folder:PATH for
     class folders of images."""

@@ -72,13 +72,15 @@ class Network:
     layers: tuple[Layer, ...] = field(repr=False)
     """The layers, each after those that it reads; the last gives the scores."""
     aliases: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    """Pairs (name in published weights, layer), where the two differ."""
+    """Pairs (other name, layer): of its weights in published files, or of a module it ends."""
     is_resized: bool = False
     """Whether its images have another size than those it was declared for."""
     classes: str | None = None
     """The data set of its classes, or None; "imagenet" is ILSVRC 2012 in its order."""
     with_units: tuple[str, ...] = field(default=(), repr=False)
     """The layers whose channels are units; by default the convolutions and dense layers."""
+    auxiliary: tuple[str, ...] = field(default=(), repr=False)
+    """Modules in published weights that act in training alone, such as auxiliary classifiers."""
     end: str | None = None
     """Why the scores can't be computed and the last layer isn't that of the classes, as a sentence;
     None for a network with scores."""

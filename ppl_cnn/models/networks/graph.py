@@ -54,6 +54,7 @@ def _read_shape(known: Mapping[str, Shape], network: Network, layer: Layer) -> S
     return joined
 
 
+@cache
 def weight_shapes(network: Network) -> dict[str, dict[str, Shape]]:
     """Layer name -> weight name -> shape, for the layers that have weights."""
     wanted = {

@@ -123,7 +123,7 @@ class Layer(ABC):
 
 @dataclass(frozen=True)
 class Conv(Layer):
-    """A convolution with bias; `groups` splits input and output channels, as in AlexNet.
+    """A convolution; `groups` splits input and output channels, as in AlexNet.
 
     Kernel, stride and dilation are numbers, or pairs for rows and columns. The padding is a number,
     or pairs (above, below), (left, right).
@@ -135,6 +135,7 @@ class Conv(Layer):
     padding: int | Padding = 0
     groups: int = 1
     dilation: Pair = field(default=1, kw_only=True)
+    has_bias: bool = field(default=True, kw_only=True)
 
     @property
     @override
@@ -148,10 +149,8 @@ class Conv(Layer):
 
     @override
     def weight_shapes(self, shape: Shape) -> dict[str, Shape]:
-        return {
-            "kernel": (*pair(self.kernel), shape[-1] // self.groups, self.channels),
-            "bias": (self.channels,),
-        }
+        kernel = (*pair(self.kernel), shape[-1] // self.groups, self.channels)
+        return {"kernel": kernel, "bias": (self.channels,)} if self.has_bias else {"kernel": kernel}
 
     @override
     def response_shape(self, shape: Shape) -> Shape:
@@ -159,17 +158,20 @@ class Conv(Layer):
 
     @override
     def apply(self, weights: Weights, x: Array, padding: Padding, keep: Array | None) -> Array:
+        response = self._convolved(weights["kernel"], x, padding)
+        return response + weights["bias"][None, None, None, :] if self.has_bias else response
+
+    def _convolved(self, kernel: Array, x: Array, padding: Padding) -> Array:
         own = partial(convolve, stride=self.stride, padding=padding, dilation=pair(self.dilation))
-        kernel, bias = weights["kernel"], weights["bias"][None, None, None, :]
         if self.groups > _FEW_GROUPS or kernel.shape[2] < self.groups:
-            return own(x, kernel, groups=self.groups) + bias
+            return own(x, kernel, groups=self.groups)
         # One convolution per group: XLA's CPU backend needs 2.5 times as long for grouped ones.
         parts = zip(
             jnp.split(x, self.groups, axis=-1),
             jnp.split(kernel, self.groups, axis=-1),
             strict=True,
         )
-        return jnp.concatenate([own(*part) for part in parts], axis=-1) + bias
+        return jnp.concatenate([own(*part) for part in parts], axis=-1)
 
 
 class Mixing(Layer):
@@ -378,6 +380,9 @@ class BatchNorm(Layer):
 
     Source: Ioffe, Szegedy, Batch normalization, ICML 2015.
     """
+
+    epsilon: float = 1e-5
+    """What published weights' variances are increased by; scale has it already."""
 
     @override
     def weight_shapes(self, shape: Shape) -> dict[str, Shape]:

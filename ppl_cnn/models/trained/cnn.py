@@ -151,8 +151,8 @@ class CNN(nnx.Module):
         if tied:
             raise ArgumentError(
                 f"The weights of {tied[0]} of {self.name} fit images of {before[0]}x{before[1]} "
-                f"alone. Leave out `size`, or use a network without dense layers, such as "
-                f"squeezenet1.1.",
+                f"alone. Leave out `size`, or use a network that takes any, such as "
+                f"squeezenet1.1 or resnet18.",
                 argument="size",
             )
         return type(self)(

@@ -21,10 +21,12 @@ type Flattening = Literal["channels-first", "channels-last"]
 """The order in which a dense layer reads maps: (channel, row, col) or (row, col, channel)."""
 
 _BESIDE = re.compile(
-    r"(.*\.)?(total_ops|total_params|(\w*normali[sz]\w*|\w*preprocess\w*)\.(mean|std)"
-    r"|(pixel|image|img|input)_(mean|std))"
+    r"(.*\.)?(total_ops|total_params|n_averaged"
+    r"|(\w*normali[sz]\w*|\w*preprocess\w*)\.(new_)?(mean|std)|(pixel|image|img|input)_(mean|std))"
 )
-"""Names of what modules and profilers keep beside weights."""
+"""Names of what modules, averages of modules and profilers keep beside weights."""
+_PUBLISHED = {"kernel": ("weight",), "scale": ("weight",), "shift": ("bias",)}
+"""Our name of a weight -> its name in PyTorch and Caffe, or of the first that it is made of."""
 
 
 def params_from(
@@ -43,6 +45,8 @@ def params_from(
         dense                  (out, in)                             -> (in, out)
         dense that reads maps  (out, in), in = (channel, row, col)   -> in = (row, col, channel)
 
+    A batch normalization has X.scale and X.shift (see
+    `ppl_cnn.models.trained.checkpoints.batch_norms`).
     Shapes filled up to four axes with leading ones, as in old caffemodels, are accepted.
 
     Args:
@@ -79,7 +83,7 @@ def params_from(
             arranged = _ours(array) if theirs else array
             if arranged.ndim == 2 and (flatten or _usual(name)) == "channels-first":
                 arranged = _channels_last(arranged, input_shape(network, network.layer(layer)))
-            params[layer][key] = jnp.asarray(_finite(arranged, name, source))
+            params[layer][key] = jnp.asarray(finite(arranged, name, source))
     strange = _strange(left, tensors, network)
     _check_complete(missing, strange, wrong, network, source)
     return params
@@ -90,15 +94,17 @@ def _strange(
 ) -> list[str]:
     """The names of the tensors left over that belong to another network than this one.
 
-    Counts of a profiler, a module's constants for normalising its images, and other names of used
-    tensors don't. The pixels of the network are its declaration's all the same.
+    Counts of a profiler, a module's constants for normalising its images, modules that act in
+    training alone, and other names of used tensors don't. The pixels of the network are its
+    declaration's all the same.
     """
     known = {name for names in names_in_files(network).values() for name in names}
     used = [array for name, array in tensors.items() if name not in left]
+    auxiliary = tuple(f"{module}." for module in network.auxiliary)
     return sorted(
         name
         for name, array in left.items()
-        if not _BESIDE.fullmatch(name)
+        if not _BESIDE.fullmatch(name) and not name.startswith(auxiliary)
         if name in known or not any(_is_tied(array, other) for other in used)
     )
 
@@ -109,14 +115,20 @@ def _is_tied(array: np.ndarray, other: np.ndarray) -> bool:
 
 
 def names_in_files(network: Network) -> dict[tuple[str, str], list[str]]:
-    """(layer, "kernel" or "bias") -> the names that the tensor may have in a file."""
-    names: dict[tuple[str, str], list[str]] = {}
-    for layer, weights in weight_shapes(network).items():
-        layers = [layer, *(published for published, own in network.aliases if own == layer)]
-        for key in weights:
-            keys = ("kernel", "weight") if key == "kernel" else (key,)
-            names[layer, key] = [f"{name}.{key}" for key in keys for name in layers]
-    return names
+    """(layer, one of its weights, such as "kernel") -> the names that it may have in a file."""
+    return {
+        (layer, key): [
+            f"{name}.{each}" for each in (key, *_PUBLISHED.get(key, ())) for name in names
+        ]
+        for layer, weights in weight_shapes(network).items()
+        for names in [layer_names(network, layer)]
+        for key in weights
+    }
+
+
+def layer_names(network: Network, layer: str) -> list[str]:
+    """The names that a layer has in files: its own, and its aliases."""
+    return [layer, *(published for published, own in network.aliases if own == layer)]
 
 
 def as_wide_as(tensors: Mapping[str, np.ndarray], network: Network) -> Network:
@@ -186,7 +198,7 @@ def kernels_over_maps(tensors: Mapping[str, np.ndarray], network: Network) -> li
     over_maps = [
         layer
         for layer, wanted in weight_shapes(network).items()
-        if len(wanted["kernel"]) == 2
+        if len(wanted.get("kernel", ())) == 2
         and math.prod(input_shape(network, network.layer(layer))[:-1]) > 1
     ]
     names = (_name_in_file(tensors, network, layer, "kernel") for layer in over_maps)
@@ -230,8 +242,17 @@ def _channels_last(kernel: np.ndarray, maps: Shape) -> np.ndarray:
     return by_map.transpose(1, 2, 0, 3).reshape(kernel.shape)
 
 
-def _finite(array: np.ndarray, name: str, source: Path) -> np.ndarray:
-    """The array as float32; refused unless it holds finite real numbers."""
+def finite(array: np.ndarray, name: str, source: Path) -> np.ndarray:
+    """The array as float32.
+
+    Args:
+        array: what the file holds.
+        name: its name there.
+        source: the file.
+
+    Raises:
+        FileError: the array holds other than finite real numbers.
+    """
     if not np.issubdtype(array.dtype, np.floating):
         raise FileError(
             f"{source}: {shown(name)} holds {array.dtype}, not real numbers.", path=source

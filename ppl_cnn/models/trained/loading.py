@@ -12,8 +12,10 @@ from ppl_cnn.models.formats.weights_file import open_weights
 from ppl_cnn.models.networks.catalogue import network_named
 from ppl_cnn.models.networks.declaration import Network, Preprocessing
 from ppl_cnn.models.networks.graph import shapes
+from ppl_cnn.models.trained.checkpoints.batch_norms import normalized
 from ppl_cnn.models.trained.checkpoints.caffe_networks import check_network, check_pixels
 from ppl_cnn.models.trained.checkpoints.entries import entry_of
+from ppl_cnn.models.trained.checkpoints.normalizers import warn_of_other_pixels
 from ppl_cnn.models.trained.checkpoints.reparametrized import folded
 from ppl_cnn.models.trained.cnn import CNN
 from ppl_cnn.models.trained.importing import (
@@ -59,7 +61,8 @@ def load(
         model: one of
             - the name of a network that comes with the package, such as "alexnet-fashion";
             - the folder of a run of `python -m ppl_cnn.pretrain` or of an import;
-            - the name of a declared network, such as "squeezenet1.1", together with `weights`;
+            - the name of a declared network, such as "resnet50", together with `weights`
+              (`python -m ppl_cnn.models` lists them);
             - an ONNX file, "resnet50.onnx", together with `pixels`;
             - "package.module:factory", a function that makes a network of yours (see
               `ppl_cnn.models.trained.modules.user_networks.load_module`).
@@ -190,10 +193,10 @@ def read_published(
     """
     if pixels is not None:
         network = _seeing(network, pixels)
-    tensors, layers = open_weights(path)
+    stored, layers = open_weights(path)
     check_network(layers, network, path)
     wanted = [*names_in_files(network).values()]
-    tensors = entry_of(folded(tensors, path), wanted, source=path, entry=entry)
+    tensors = entry_of(folded(stored, path), wanted, source=path, entry=entry)
     tensors = with_score_layer(tensors, network, path)
     network = as_wide_as(tensors, network)
     if flatten is None and (over_maps := kernels_over_maps(tensors, network)):
@@ -201,9 +204,10 @@ def read_published(
             "%s: took %s to read maps as (row, col, channel), channels last (flatten).",
             *(path, listed(map(shown, over_maps))),
         )
-    params = params_from(tensors, network, path, flatten=flatten)
+    params = params_from(normalized(tensors, network, path), network, path, flatten=flatten)
     if pixels is None:
         check_pixels(layers, network, path)
+        warn_of_other_pixels(stored, network, path)
     names = class_names(network) if classes is None else named_classes(classes, _count(network))
     return CNN(network, params, classes=names, objective=objective)
 

@@ -264,14 +264,14 @@ def _with_channels(
 
     Channels of a grouped convolution then read all groups, with zeros for those of others.
     """
-    kernel = weights["kernel"][..., jnp.asarray(channels)]
-    bias = weights["bias"][jnp.asarray(channels)]
+    own = {name: array[..., jnp.asarray(channels)] for name, array in weights.items()}
     if isinstance(layer, Conv):
         if layer.groups > 1:
-            columns = [_ungrouped(layer, kernel[..., i], c) for i, c in enumerate(channels)]
-            kernel = jnp.stack(columns, axis=-1)
-        return replace(layer, channels=len(channels), groups=1), {"kernel": kernel, "bias": bias}
-    return replace(layer, channels=len(channels)), {"kernel": kernel, "bias": bias}
+            kernels = enumerate(channels)
+            columns = [_ungrouped(layer, own["kernel"][..., i], c) for i, c in kernels]
+            own["kernel"] = jnp.stack(columns, axis=-1)
+        return replace(layer, channels=len(channels), groups=1), own
+    return replace(layer, channels=len(channels)), own
 
 
 def _ungrouped(layer: Conv, kernel: Array, channel: int) -> Array:

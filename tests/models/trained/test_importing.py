@@ -10,9 +10,9 @@ import pytest
 import ppl_cnn
 from ppl_cnn.errors import FileError, MismatchError, UnknownNameError
 from ppl_cnn.models.formats import read_tensors
-from ppl_cnn.models.networks.catalogue import LENET, NETWORKS
+from ppl_cnn.models.networks.catalogue import LENET
 from ppl_cnn.models.networks.declaration import Network, Preprocessing
-from ppl_cnn.models.networks.graph import input_shape, weight_shapes
+from ppl_cnn.models.networks.graph import input_shape
 from ppl_cnn.models.networks.layers import Conv, Dense, MaxPool
 from ppl_cnn.models.trained.cnn import CNN
 from ppl_cnn.models.trained.importing import as_wide_as, params_from, with_score_layer
@@ -87,11 +87,6 @@ def test_names_of_published_files_are_known(random_params):
     }
     assert "classifier.1.weight" in tensors
     check_same(params_from(tensors, NETWORK, SOURCE), params)
-
-
-def test_every_declared_network_finds_what_its_aliases_name():
-    for network in NETWORKS.values():
-        assert {own for _, own in network.aliases} <= set(weight_shapes(network))
 
 
 def test_doubles_and_halves_become_float32(random_params):

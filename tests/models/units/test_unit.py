@@ -19,9 +19,10 @@ from ppl_cnn.models.networks.catalogue import (
     ZFNET,
 )
 from ppl_cnn.models.networks.declaration import IMAGE, Network, Preprocessing
+from ppl_cnn.models.networks.elementwise import Elementwise
 from ppl_cnn.models.networks.forward import scaled, scores
 from ppl_cnn.models.networks.graph import sources
-from ppl_cnn.models.networks.layers import Concat, Conv, GlobalMean, ReLU
+from ppl_cnn.models.networks.layers import BatchNorm, Concat, Conv, Dense, GlobalMean, ReLU
 from ppl_cnn.models.units.listing import unit_layers
 from ppl_cnn.models.units.names import UnitName
 from ppl_cnn.models.units.score_function import Scored
@@ -53,6 +54,25 @@ FORKED = Network(
 # Units of several layers side by side, whose channels can't be computed one by one.
 BESIDE = replace(FORKED, name="beside", layers=FORKED.layers[:6])
 
+# A residual block without biases, and a depthwise convolution in it.
+RESIDUAL = Network(
+    "residual",
+    (13, 11, 2),
+    Preprocessing((0.0, 0.0), (1.0, 0.5)),
+    layers=(
+        Conv("conv1", 6, kernel=3, stride=2, padding=1, has_bias=False),
+        BatchNorm("bn1"),
+        Elementwise("relu6", "clip", (0.0, 6.0)),
+        Conv("depthwise", 6, kernel=3, padding=1, groups=6, has_bias=False),
+        BatchNorm("bn2"),
+        Elementwise("sum", "add", after=("bn2", "relu6")),
+        ReLU("block"),
+        GlobalMean("mean"),
+        Dense("fc", 4),
+    ),
+    with_units=("conv1", "bn1", "depthwise", "bn2", "sum", "block", "mean", "fc"),
+)
+
 # Hundreds of slabs are compiled here and run once: a compilation without LLVM's optimizations
 # takes a fourth of the time.
 QUICK = {"xla_backend_optimization_level": 0}
@@ -73,12 +93,12 @@ def whole_responses(network, params, image):
     responses = {IMAGE: scaled(network.preprocessing, image[None])}
     for layer in network.layers:
         read = [responses[name] for name in sources(network)[layer.name]]
-        x = read[0] if len(read) == 1 else jnp.concatenate(read, axis=-1)
         off = [
-            layer.windows[0].inputs(range(layer.windows[0].outputs(n)), n)[1] for n in x.shape[1:3]
+            layer.windows[0].inputs(range(layer.windows[0].outputs(n)), n)[1]
+            for n in read[0].shape[1:3]
         ]
-        padding = tuple(off) if x.ndim == 4 else ((0, 0), (0, 0))
-        responses[layer.name] = layer.apply(params.get(layer.name, {}), x, padding, None)
+        padding = tuple(off) if read[0].ndim == 4 else ((0, 0), (0, 0))
+        responses[layer.name] = layer.respond(params.get(layer.name, {}), read, padding, None)
     return {layer.name: responses[layer.name][0] for layer in unit_layers(network)}
 
 
@@ -153,9 +173,12 @@ def sampled_units(network, count, random):
 
 
 # One of each pattern: the layers of VGG16's two declarations are the same.
-PATTERNS = {network.layers: network for network in (*NETWORKS.values(), FORKED, BESIDE)}
+PATTERNS = {network.layers: network for network in (*NETWORKS.values(), FORKED, BESIDE, RESIDUAL)}
 PLAIN = {"alexnet", "alexnet-torchvision", "caffenet", "squeezenet1.1", "vgg16-caffe", "zfnet"}
+PLAIN |= {"googlenet", "mobilenet_v2", "resnet18", "resnet50", "vgg16_bn"}
 """Nothing in their patterns that isn't in the others', but larger."""
+DEEP = {"resnet34", "resnet101", "resnet152", "wide_resnet50_2"}
+"""More of the same."""
 
 
 @pytest.mark.parametrize(
@@ -163,6 +186,7 @@ PLAIN = {"alexnet", "alexnet-torchvision", "caffenet", "squeezenet1.1", "vgg16-c
     [
         pytest.param(network, marks=pytest.mark.long) if network.name in PLAIN else network
         for network in PATTERNS.values()
+        if network.name not in DEEP
     ],
     ids=lambda network: network.name,
 )

@@ -8,7 +8,17 @@ from ppl_cnn.models.formats.caffe import CaffeLayer
 from ppl_cnn.models.formats.names import shown
 from ppl_cnn.models.networks.catalogue import NETWORKS
 from ppl_cnn.models.networks.declaration import Network
-from ppl_cnn.models.networks.layers import LRN, Concat, Conv, Dense, GlobalMean, MaxPool, ReLU
+from ppl_cnn.models.networks.elementwise import Elementwise
+from ppl_cnn.models.networks.layers import (
+    LRN,
+    BatchNorm,
+    Concat,
+    Conv,
+    Dense,
+    GlobalMean,
+    MaxPool,
+    ReLU,
+)
 
 _TYPES = {
     Conv: "Convolution",
@@ -18,6 +28,8 @@ _TYPES = {
     ReLU: "ReLU",
     LRN: "LRN",
     Concat: "Concat",
+    BatchNorm: "BatchNorm",
+    Elementwise: "Eltwise",
 }
 """Layers -> their types in Caffe."""
 _PASSING = {"Dropout", "Split", "Softmax", "Flatten", "Input", "Silence", "Accuracy", "Reshape", ""}

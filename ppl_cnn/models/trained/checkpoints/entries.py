@@ -32,7 +32,8 @@ def entry_of(
 
     A checkpoint may hold the network under a prefix (`model.module.`), a second network beside it,
     or an average of the weights as well (`model_ema.`). The prefix is found by the network's own
-    names. Weights are preferred to their average; the log says so.
+    names. Weights are preferred to their average; the log says so. Where the same weights stand
+    under two prefixes, as in checkpoints of adversarial training, they are one network.
 
     Args:
         tensors: name -> array, of the whole file.
@@ -55,6 +56,7 @@ def entry_of(
     whole = [prefix for prefix in whole if not _has(prefix, _TRAINING)] or whole
     if not whole:
         return _under(plain, _likeliest(counts, len(wanted)))
+    whole = _different(plain, whole, wanted)
     chosen = [prefix for prefix in whole if not _has(prefix, _AVERAGE)] or whole
     if len(chosen) > 1:
         raise MismatchError(
@@ -67,6 +69,25 @@ def entry_of(
             *(source, _shown(chosen[0]), listed(map(_shown, others))),
         )
     return _under(plain, chosen[0])
+
+
+def _different(
+    tensors: Mapping[str, np.ndarray], prefixes: Sequence[str], wanted: Sequence[Collection[str]]
+) -> list[str]:
+    """The prefixes without those under which the same weights stand as under a shorter one."""
+    names = [name for slot in wanted for name in slot]
+    different: dict[str, dict[str, np.ndarray]] = {}
+    for prefix in sorted(prefixes, key=len):
+        own = {name: tensors[prefix + name] for name in names if prefix + name in tensors}
+        if not any(_equal(own, other) for other in different.values()):
+            different[prefix] = own
+    return [*different]
+
+
+def _equal(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:
+    return one.keys() == other.keys() and all(
+        np.array_equal(array, other[name]) for name, array in one.items()
+    )
 
 
 def _prefix_of(entry: str, counts: Mapping[str, set[int]], source: Path) -> str:

@@ -5,6 +5,7 @@ import ppl_cnn
 from ppl_cnn.errors import ArgumentError, MismatchError
 from ppl_cnn.models.formats.caffe import CaffeLayer, read_caffemodel
 from ppl_cnn.models.networks.catalogue import ALEXNET, CAFFENET, LENET, NETWORKS, SQUEEZENET, VGG16
+from ppl_cnn.models.networks.elementwise import Elementwise
 from ppl_cnn.models.networks.layers import Conv, Dense, Dropout, GlobalMean, MaxPool, ReLU
 from ppl_cnn.models.trained.checkpoints.caffe_networks import check_network, check_pixels
 
@@ -15,7 +16,7 @@ FILE = "net.caffemodel"
 def described(network, *, data=True):
     """The layers of a network as Caffe writes them; weights are stand-ins."""
     names = {Conv: "Convolution", Dense: "InnerProduct", ReLU: "ReLU", Dropout: "Dropout"}
-    names |= {MaxPool: "Pooling", GlobalMean: "Pooling"}
+    names |= {MaxPool: "Pooling", GlobalMean: "Pooling", Elementwise: "Eltwise"}
     layers = [CaffeLayer("data", "Data")] if data else []
     for layer in network.layers:
         blobs = BLOB if isinstance(layer, Conv | Dense) else ()

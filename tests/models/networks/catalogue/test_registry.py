@@ -7,12 +7,21 @@ from ppl_cnn.models.networks.catalogue import (
     ALEXNET_FASHION,
     ALEXNET_TORCHVISION,
     CAFFENET,
+    GOOGLENET,
     LENET,
     LENET_ADVERTORCH,
+    MOBILENET_V2,
     NETWORKS,
+    RESNET18,
+    RESNET34,
+    RESNET50,
+    RESNET101,
+    RESNET152,
     SQUEEZENET,
     VGG16,
+    VGG16_BN,
     VGG16_CAFFE,
+    WIDE_RESNET50_2,
     ZFNET,
 )
 from ppl_cnn.models.networks.declaration import Network
@@ -41,6 +50,16 @@ def parameters(network: Network) -> int:
         (VGG16, 138_357_544),
         (VGG16_CAFFE, 138_357_544),
         (SQUEEZENET, 1_235_496),
+        # num_params in torchvision's documentation; GoogLeNet's without auxiliary classifiers.
+        (VGG16_BN, 138_365_992),
+        (RESNET18, 11_689_512),
+        (RESNET34, 21_797_672),
+        (RESNET50, 25_557_032),
+        (RESNET101, 44_549_160),
+        (RESNET152, 60_192_808),
+        (WIDE_RESNET50_2, 68_883_240),
+        (GOOGLENET, 6_624_904),
+        (MOBILENET_V2, 3_504_872),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
@@ -62,12 +81,16 @@ def test_a_network_has_its_originals_number_of_parameters(network, count):
         (VGG16, {"conv1_2": 224, "conv2_2": 112, "conv3_3": 56, "conv4_3": 28, "pool5": 7}),
         # Caffe rounds 27.5 and 13.5 up.
         (SQUEEZENET, {"conv1": 113, "pool1": 56, "pool3": 28, "pool5": 14, "conv10": 14}),
+        # The papers' tables.
+        (RESNET50, {"conv1": 112, "layer1": 56, "layer2": 28, "layer3": 14, "layer4": 7}),
+        (GOOGLENET, {"conv1": 112, "conv3": 56, "inception3b": 28, "inception4e": 14}),
+        (MOBILENET_V2, {"features.0": 112, "features.2": 56, "features.13": 14, "features": 7}),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_a_networks_maps_have_its_originals_sizes(network, sizes):
-    found = shapes(network)
-    assert {name: found[name][:2] for name in sizes} == {
+    found, aliases = shapes(network), dict(network.aliases)
+    assert {name: found[aliases.get(name, name)][:2] for name in sizes} == {
         name: (size, size) for name, size in sizes.items()
     }
 
@@ -110,12 +133,12 @@ def test_a_network_has_any_number_of_classes(network, count):
 
 
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=lambda network: network.name)
-def test_aliases_are_other_names_of_layers_with_weights(network):
+def test_aliases_are_other_names_of_layers(network):
     others, own = [name for name, _ in network.aliases], [name for _, name in network.aliases]
     assert len(set(others)) == len(others)
-    assert len(set(own)) == len(own)
-    assert set(own) <= set(weight_shapes(network))
-    assert not set(others) & set(weight_shapes(network))
+    layers = {layer.name for layer in network.layers}
+    assert set(own) <= layers
+    assert not set(others) & layers
 
 
 def test_alexnet_fashion_has_alexnets_layers_and_at_most_two_million_parameters():
