@@ -69,17 +69,17 @@ class DensityOptions:
     ppl_cnn.units` lists the units of a network."""
     model: str = "alexnet-fashion"
     """An embedded network; the folder of a run of `python -m ppl_cnn.pretrain` or of an import; the
-    name of a declared network, with --weights; an ONNX file, with --pixels; or
+    name of a declared network, with --weights; an ONNX file or one of Keras, with --pixels; or
     package.module:factory for your own Flax NNX network."""
     weights: str | None = None
     """A file of weights (safetensors, PyTorch, Caffe, npy, npz, pickles), or auto to fetch the
     network's published weights."""
     pixels: str | None = None
     """What the network sees of pixels: torchvision, caffe, keras-tf, inception, raw, or
-    "mean=M,M,M scale=S,S,S order=RGB" for (pixels - mean) * scale of pixels from 0 to 255. An ONNX
-    file needs it; --weights do if it isn't what the declared network sees."""
+    "mean=M,M,M scale=S,S,S order=RGB" for (pixels - mean) * scale of pixels from 0 to 255. A
+    network's file needs it; --weights do if it isn't what the declared network sees."""
     classes: str | None = None
-    """The names of the classes of an ONNX file or of --weights: imagenet, or a text file with a
+    """The names of the classes of a network's file or of --weights: imagenet, or a text file with a
     name a line."""
     entry: str | None = None
     """The key of the weights, such as model_ema, in a file of --weights that has several."""
@@ -257,8 +257,11 @@ class DensityOptions:
             target: the target in force, as in `Named`.
         """
         preset = self.preset or ""
+        from ppl_cnn.models.trained.onnx_network import SUFFIXES
+
+        model = Path(self.model)
         parts = [
-            Path(self.model).name.removesuffix(".onnx"),
+            model.stem if model.suffix in SUFFIXES else model.name,
             self.unit,
             self.response,
             target,

@@ -26,7 +26,7 @@ from ppl_cnn.models.trained.model_folder import (
 )
 from ppl_cnn.models.trained.modules.module_network import ModuleNetwork
 from ppl_cnn.models.trained.modules.user_networks import load_module
-from ppl_cnn.models.trained.onnx_network import SUFFIX, OnnxNetwork, open_onnx
+from ppl_cnn.models.trained.onnx_network import SUFFIXES, OnnxNetwork, open_onnx
 from ppl_cnn.models.trained.pixels import parse_pixels
 from ppl_cnn.models.trained.published import fetch
 from ppl_cnn.models.trained.suited_target import last_objective
@@ -51,6 +51,8 @@ def load(
             - the folder of a run of `python -m ppl_cnn.pretrain` or of an import;
             - the name of a declared network, such as "squeezenet1.1", together with `weights`;
             - an ONNX file, "resnet50.onnx", together with `pixels`;
+            - a file of a Keras model, "net.keras" or "net.h5", together with `pixels`; it needs the
+              extra ppl_cnn[keras], and lambdas in it are refused;
             - "package.module:factory", a function that makes a network of yours (see
               `ppl_cnn.models.trained.modules.user_networks.load_module`).
         weights: a file of weights (PyTorch, Caffe, safetensors, npy, npz or pickled arrays, or the
@@ -62,19 +64,19 @@ def load(
             "model_ema". By default it is the weights themselves, not their average; the log says
             so.
         pixels: what the network sees of pixels: "torchvision", "caffe" or others (see
-            `ppl_cnn.models.trained.pixels.parse_pixels`). An ONNX file needs it; a file of weights
+            `ppl_cnn.models.trained.pixels.parse_pixels`). A network's file needs it; one of weights
             does where that differs from the declaration.
-        classes: the names of the scores of an ONNX file or a file of weights: "imagenet", or a text
-            file with a name a line.
+        classes: the names of the scores of a network's file or one of weights: "imagenet", or a
+            text file with a name a line.
 
     Returns:
         The network; `CNN` and `ModuleNetwork` share the interface `TrainedNetwork`.
 
     Raises:
         UnknownNameError: there is no such model.
-        ArgumentError: the declared network needs `weights` or an ONNX file `pixels`, your factory
-            fails, the file has no such entry, or an argument is given without a file that it is
-            about.
+        ArgumentError: the declared network needs `weights` or a network's file `pixels`; Keras
+            isn't installed; your factory fails, the file has no such entry, or an argument is given
+            without a file that it is about.
         FileError: a file is missing or damaged, or can't be fetched.
         MismatchError: the weights don't fit the network.
 
@@ -86,7 +88,7 @@ def load(
         >>> net.class_of(net.unit("class:Bag").name)
         'Bag'
     """
-    if Path(model).suffix.lower() == SUFFIX:
+    if Path(model).suffix.lower() in SUFFIXES:
         _refuse_given(f"{model} has its own", weights=weights, entry=entry)
         return open_onnx(Path(model), pixels=pixels, classes=classes)
     if weights is None:

@@ -1,4 +1,4 @@
-"""ONNX files as networks with weights."""
+"""ONNX files, and those of Keras, as networks with weights."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,6 +8,8 @@ from typing import Self, override
 from ppl_cnn.errors import ArgumentError, FileError, MismatchError
 from ppl_cnn.models.formats.errors import ContentError
 from ppl_cnn.models.formats.onnx_file import OnnxModel, read_onnx
+from ppl_cnn.models.keras.files import SUFFIXES as KERAS
+from ppl_cnn.models.keras.files import read_keras
 from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.networks.graph import shapes
 from ppl_cnn.models.onnx.network import Imported, declared
@@ -16,12 +18,15 @@ from ppl_cnn.models.trained.pixels import FORMS, parse_pixels
 from ppl_cnn.models.units.class_names import named_classes
 
 SUFFIX = ".onnx"
+SUFFIXES = (SUFFIX, *KERAS)
+"""Those of files that hold a network with its weights."""
 
 
 class OnnxNetwork(CNN):
-    """A network from an ONNX file; `open_onnx` makes it.
+    """A network from a file that has its graph, of ONNX or Keras; `open_onnx` makes it.
 
-    Its layers are those of the file's graph, named by the modules that it was exported from.
+    Its layers are those of the file's graph, named by the modules that it was exported from or by
+    Keras' layers.
 
     Attributes:
         head: the operator at the end of the graph, such as "Softmax", that was left out so that
@@ -60,7 +65,7 @@ def open_onnx(
     classes: str | None = None,
     name: str | None = None,
 ) -> OnnxNetwork:
-    """The network of an ONNX file.
+    """The network of an ONNX file, or of one of Keras (`SUFFIXES`).
 
     Args:
         path: the file.
@@ -69,23 +74,49 @@ def open_onnx(
         name: the network's name; by default that of the file.
 
     Raises:
-        ArgumentError: `pixels` is missing, or doesn't fit the network.
-        FileError: the file is missing, damaged or no ONNX file.
+        ArgumentError: `pixels` is missing, or doesn't fit the network; or Keras isn't installed.
+        FileError: the file is missing, damaged or of another kind.
         MismatchError: the graph isn't that of a network of one image; or the classes don't fit it.
     """
     if pixels is None:
-        raise ArgumentError(
-            f"`pixels` is missing: {path.name} doesn't tell what its first layer sees of pixels. "
-            f"Give {FORMS}.",
-            argument="pixels",
-        )
-    model = read_model(path)
-    preprocess, own_name = partial(_preprocessing, pixels), name or path.stem
+        raise pixels_missing(path.name)
+    return network_of(read_model(path), name or path.stem, pixels=pixels, classes=classes)
+
+
+def pixels_missing(name: str) -> ArgumentError:
+    """The error that asks what a network sees of pixels, where nothing but the user can tell.
+
+    Args:
+        name: what was to be opened.
+    """
+    return ArgumentError(
+        f"`pixels` is missing: {name} doesn't tell what its first layer sees of pixels. "
+        f"Give {FORMS}.",
+        argument="pixels",
+    )
+
+
+def network_of(
+    model: OnnxModel, name: str, *, pixels: Preprocessing | str, classes: str | None = None
+) -> OnnxNetwork:
+    """The network of a graph.
+
+    Args:
+        model: the graph.
+        name: the network's name.
+        pixels: what its first layer sees of pixels, as in `parse_pixels`.
+        classes: the names of its scores, as in `named_classes`; None if they have none.
+
+    Raises:
+        ArgumentError: `pixels` doesn't fit the network.
+        MismatchError: the graph isn't that of a network of one image; or the classes don't fit it.
+    """
+    preprocess = partial(_preprocessing, pixels)
 
     def reopened(size: int) -> Imported:
-        return declared(model, own_name, preprocess, side=size)
+        return declared(model, name, preprocess, side=size)
 
-    imported = declared(model, own_name, preprocess)
+    imported = declared(model, name, preprocess)
     network = imported.network
     named: tuple[str, ...] = ()
     if classes is not None:
@@ -96,11 +127,15 @@ def open_onnx(
 
 
 def read_model(path: Path) -> OnnxModel:
-    """The graph of an ONNX file.
+    """The graph of an ONNX file, or of one of Keras.
 
     Raises:
-        FileError: the file is missing, damaged or no ONNX file.
+        ArgumentError: Keras isn't installed.
+        FileError: the file is missing, damaged or of another kind.
+        MismatchError: the file of Keras holds no network of images with their channels last.
     """
+    if path.suffix.lower() in KERAS:
+        return read_keras(path)
     try:
         return read_onnx(path.read_bytes())
     except FileNotFoundError:
