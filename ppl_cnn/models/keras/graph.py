@@ -70,7 +70,7 @@ class _Graph:
             given = keras.tree.flatten((args, kwargs))
             tensors = [each for each in given if id(each) in value_of]
             values = [
-                value_of[id(each)] if id(each) in value_of else np.float32(each)
+                value_of[id(each)] if id(each) in value_of else np.asarray(each, np.float32)
                 for each in given
                 if id(each) in value_of or isinstance(each, int | float)
             ]

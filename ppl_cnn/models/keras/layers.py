@@ -14,7 +14,7 @@ from ppl_cnn.models.formats.onnx_file import Attribute
 from ppl_cnn.models.keras.activations import ACTIVATIONS
 
 type Shape = tuple[int | None, ...]
-type Value = str | np.ndarray
+type Operand = str | np.ndarray
 """The name of a value, or a constant."""
 
 _TO_ONNX = (0, 3, 1, 2)
@@ -27,7 +27,7 @@ class Site:
 
     layer: Any
     name: str
-    read: tuple[Value, ...]
+    read: tuple[Operand, ...]
     """What it reads."""
     shape: Shape
     """The shape of the first tensor that it reads, with Keras' axes."""
@@ -36,7 +36,7 @@ class Site:
     graph: Callable[..., str]
 
     @property
-    def x(self) -> Value:
+    def x(self) -> Operand:
         """The first value that it reads."""
         return self.read[0]
 
@@ -45,7 +45,7 @@ class Site:
         """Whether it reads maps (n, row, col, channel)."""
         return len(self.shape) == 4
 
-    def add(self, operator: str, *read: Value, part: str = "", **attributes: Attribute) -> str:
+    def add(self, operator: str, *read: Operand, part: str = "", **attributes: Attribute) -> str:
         """Adds a node.
 
         Args:
@@ -59,18 +59,19 @@ class Site:
 
     def axis(self, axis: int) -> int:
         """ONNX's axis for one of Keras'."""
-        return _TO_KERAS.index(axis % 4) if self.is_map else axis % len(self.shape)
+        return _TO_KERAS[axis % 4] if self.is_map else axis % len(self.shape)
 
     def weight(self, name: str) -> np.ndarray:
         """A weight of the layer."""
-        return np.asarray(getattr(self.layer, name))
+        found = getattr(self.layer, name)
+        return np.asarray(getattr(found, "value", found))
 
     def by_channel(self, numbers: Any) -> np.ndarray:
         """Numbers for each channel, or one for all, as a constant beside what the layer reads."""
         flat = np.asarray(numbers, np.float32).reshape(-1)
         return flat.reshape(-1, 1, 1) if self.is_map else flat
 
-    def moved(self, value: Value, part: str, axes: tuple[int, ...] = _TO_KERAS) -> str:
+    def moved(self, value: Operand, part: str, axes: tuple[int, ...] = _TO_KERAS) -> str:
         """Maps with Keras' axes, or back again."""
         return self.add("Transpose", value, part=part, perm=axes)
 
@@ -79,7 +80,7 @@ class Site:
         return activated(self, value, self.layer.activation)
 
 
-def activated(site: Site, value: Value, activation: Any) -> str | None:
+def activated(site: Site, value: Operand, activation: Any) -> str | None:
     """A value after an activation: a function, or a layer that was given as one."""
     name = getattr(activation, "__name__", type(activation).__name__)
     if name in ("linear", "NoneType"):
@@ -94,7 +95,11 @@ def activated(site: Site, value: Value, activation: Any) -> str | None:
     operator, bounds, attributes = ACTIVATIONS[name]
     if operator in ("Softmax", "LogSoftmax"):
         attributes = {"axis": 1 if len(site.made) == 4 else -1}
-    return site.add(operator, value, *map(np.float32, bounds), part=part, **attributes)
+    return site.add(operator, value, *map(_number, bounds), part=part, **attributes)
+
+
+def _number(value: float) -> np.ndarray:
+    return np.asarray(value, np.float32)
 
 
 def _conv(site: Site) -> str | None:
@@ -189,7 +194,7 @@ def _relu(site: Site) -> str | None:
         return site.add("LeakyRelu", site.x, alpha=slope)
     if most is None:
         return site.add("Relu", site.x)
-    return site.add("Clip", site.x, np.float32(0), np.float32(most))
+    return site.add("Clip", site.x, *map(_number, (0, most)))
 
 
 def _prelu(site: Site) -> str:
@@ -277,6 +282,10 @@ def _rescaling(site: Site) -> str:
     return site.add("Add", scaled, site.by_channel(site.layer.offset))
 
 
+def _layer_scale(site: Site) -> str:
+    return site.add("Mul", site.x, site.by_channel(site.weight("gamma")))
+
+
 def _normalization(site: Site) -> str | None:
     layer = site.layer
     if layer.invert or {axis % len(site.shape) for axis in layer.axis or ()} - {
@@ -284,7 +293,7 @@ def _normalization(site: Site) -> str | None:
     }:
         return None
     deviation = np.maximum(np.sqrt(site.weight("variance")), 1e-7)  # Keras' epsilon
-    centred = site.add("Sub", site.x, site.by_channel(layer.mean), part="mean")
+    centred = site.add("Sub", site.x, site.by_channel(site.weight("mean")), part="mean")
     return site.add("Div", centred, site.by_channel(deviation))
 
 
@@ -309,7 +318,7 @@ def _simple(operator: str, **attributes: str) -> Callable[[Site], str]:
 _IN_TRAINING = (
     *("Dropout", "SpatialDropout2D", "GaussianDropout", "GaussianNoise", "AlphaDropout"),
     *("ActivityRegularization", "Identity", "RandomFlip", "RandomRotation", "RandomZoom"),
-    *("RandomTranslation", "RandomContrast", "RandomBrightness"),
+    *("RandomTranslation", "RandomContrast", "RandomBrightness", "StochasticDepth"),
 )
 
 LAYERS: dict[str, Callable[[Site], str | None]] = {
@@ -327,7 +336,7 @@ LAYERS: dict[str, Callable[[Site], str | None]] = {
     **{"Reshape": _reshape, "Flatten": _flatten, "Concatenate": _concatenate, "Average": _average},
     **{"Add": _of_all("Add"), "Subtract": _of_all("Sub"), "Multiply": _of_all("Mul")},
     **{"Maximum": _of_all("Max"), "Minimum": _of_all("Min")},
-    **{"Rescaling": _rescaling, "Normalization": _normalization},
+    **{"Rescaling": _rescaling, "Normalization": _normalization, "LayerScale": _layer_scale},
     **dict.fromkeys(_IN_TRAINING, _same),
 }
 """The class of a layer -> its rule."""

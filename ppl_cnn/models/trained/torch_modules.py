@@ -50,8 +50,14 @@ def from_torch(
         raise ArgumentError(
             f"`model` must be a torch.nn.Module, not {type(model).__name__}.", argument="model"
         )
-    if not isinstance(example, torch.Tensor) or example.ndim != 4 or example.shape[1] not in (1, 3):
-        raise _no_images(example)
+    is_tensor = isinstance(example, torch.Tensor)
+    if not is_tensor or example.ndim != 4 or example.shape[1] not in (1, 3):
+        said = f"one of shape {tuple(example.shape)}" if is_tensor else type(example).__name__
+        raise ArgumentError(
+            f"`example` must be a tensor of images (n, channel, row, col) with 1 or 3 channels, "
+            f"not {said}.",
+            argument="example",
+        )
     name = type(model).__name__
     if pixels is None:
         raise pixels_missing(name)
@@ -76,16 +82,6 @@ def _torch() -> Any:
     return torch
 
 
-def _no_images(example: Any) -> ArgumentError:
-    shape = getattr(example, "shape", None)
-    said = type(example).__name__ if shape is None else f"one of shape {tuple(shape)}"
-    return ArgumentError(
-        f"`example` must be a tensor of images (n, channel, row, col) with 1 or 3 channels, not "
-        f"{said}.",
-        argument="example",
-    )
-
-
 def _exported(torch: Any, model: Any, example: Any) -> bytes:
     """The content of an ONNX file of the module."""
     with _in_inference(model), warnings.catch_warnings():
@@ -94,8 +90,9 @@ def _exported(torch: Any, model: Any, example: Any) -> bytes:
             program = torch.onnx.export(model, (example,), dynamo=True, verbose=False)
             content: bytes = program.model_proto.SerializeToString()
         except Exception as error:  # whatever an exporter raises
+            reason = error.__cause__ if isinstance(error.__cause__, Exception) else error
             raise ArgumentError(
-                f"PyTorch can't export {type(model).__name__} to ONNX ({one_line(error)}). Mend "
+                f"PyTorch can't export {type(model).__name__} to ONNX ({one_line(reason)}). Mend "
                 f"that, or open an .onnx file that another exporter has written.",
                 argument="model",
             ) from error
