@@ -20,7 +20,6 @@ import ppl_cnn
 from ppl_cnn.errors import ArgumentError, FileError, MismatchError
 from ppl_cnn.models.networks.slab import Slab
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
