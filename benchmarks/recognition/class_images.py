@@ -45,6 +45,7 @@ from benchmarks.common import REPORTING, TUNING, add_line, command_line, missing
 from benchmarks.recognition.arms import Lucid, PresetDensity, Sampled
 from benchmarks.recognition.findings import ARMS, images_of, report
 from ppl_cnn.inference.sampling.starts.optimum import STEPS as ASCENT
+from ppl_cnn.models.trained.network import TrainedNetwork
 from ppl_cnn.options.presets import PRESETS, Preset
 
 
@@ -159,6 +160,7 @@ def main():
     )
     options = parser.parse_args()
     classes = (TUNING if options.tuning else REPORTING)[options.first :][: options.classes]
+    network: TrainedNetwork
     if options.model is None:
         network = squeezenet(toy=options.toy)
     else:

@@ -45,17 +45,19 @@ class Site:
         """Whether it reads maps (n, row, col, channel)."""
         return len(self.shape) == 4
 
-    def add(self, operator: str, *read: Operand, part: str = "", **attributes: Attribute) -> str:
-        """Adds a node.
+    def add(self, operator: str, *read: Operand, **attributes: Attribute) -> str:
+        """Adds the node that has the layer's name.
 
         Args:
             operator: ONNX's.
             read: what it reads.
-            part: the node's name within the layer; empty for the one that has the layer's name.
             attributes: ONNX's.
         """
-        name = f"{self.name}/{part}" if part else self.name
-        return self.graph(operator, read, name, attributes=attributes)
+        return self.graph(operator, read, self.name, attributes=attributes)
+
+    def beside(self, part: str, operator: str, *read: Operand, **attributes: Attribute) -> str:
+        """Adds another node of the layer, with the name layer/part."""
+        return self.graph(operator, read, f"{self.name}/{part}", attributes=attributes)
 
     def axis(self, axis: int) -> int:
         """ONNX's axis for one of Keras'."""
@@ -73,7 +75,7 @@ class Site:
 
     def moved(self, value: Operand, part: str, axes: tuple[int, ...] = _TO_KERAS) -> str:
         """Maps with Keras' axes, or back again."""
-        return self.add("Transpose", value, part=part, perm=axes)
+        return self.beside(part, "Transpose", value, perm=axes)
 
     def activated(self, value: str) -> str | None:
         """A value after the layer's activation."""
@@ -90,12 +92,12 @@ def activated(site: Site, value: Operand, activation: Any) -> str | None:
         return LAYERS[name](Site(activation, part, (value,), site.made, site.made, site.graph))
     if name not in ACTIVATIONS:
         return None
-    # A layer that is an activation alone has the node's name.
-    part = "" if value is site.x else name
     operator, bounds, attributes = ACTIVATIONS[name]
     if operator in ("Softmax", "LogSoftmax"):
         attributes = {"axis": 1 if len(site.made) == 4 else -1}
-    return site.add(operator, value, *map(_number, bounds), part=part, **attributes)
+    if value is site.x:  # the layer is an activation alone
+        return site.add(operator, value, *map(_number, bounds), **attributes)
+    return site.beside(name, operator, value, *map(_number, bounds), **attributes)
 
 
 def _number(value: float) -> np.ndarray:
@@ -121,7 +123,7 @@ def _depthwise(site: Site) -> str | None:
 def _separable(site: Site) -> str | None:
     own, mixed = _of_each(site.weight("depthwise_kernel")), site.weight("pointwise_kernel")
     groups = site.shape[-1]
-    each = site.add("Conv", site.x, own, part="depthwise", **_window(site), group=groups)
+    each = site.beside("depthwise", "Conv", site.x, own, **_window(site), group=groups)
     return site.activated(site.add("Conv", each, mixed.transpose(3, 2, 0, 1), *_bias(site)))
 
 
@@ -155,7 +157,7 @@ def _dense(site: Site) -> str | None:
     x = site.moved(site.x, "last") if site.is_map else site.x
     y = site.add("MatMul", x, kernel)
     if bias:
-        y = site.add("Add", y, *bias, part="bias")
+        y = site.beside("bias", "Add", y, *bias)
     return site.activated(site.moved(y, "first", _TO_ONNX) if site.is_map else y)
 
 
@@ -263,7 +265,7 @@ def _of_all(operator: str) -> Callable[[Site], str]:
     def rule(site: Site) -> str:
         result = site.add(operator, *site.read[:2])
         for number, value in enumerate(site.read[2:], 2):
-            result = site.add(operator, result, value, part=str(number))
+            result = site.beside(str(number), operator, result, value)
         return result
 
     return rule
@@ -278,7 +280,7 @@ def _concatenate(site: Site) -> str:
 
 
 def _rescaling(site: Site) -> str:
-    scaled = site.add("Mul", site.x, site.by_channel(site.layer.scale), part="scale")
+    scaled = site.beside("scale", "Mul", site.x, site.by_channel(site.layer.scale))
     return site.add("Add", scaled, site.by_channel(site.layer.offset))
 
 
@@ -293,7 +295,7 @@ def _normalization(site: Site) -> str | None:
     }:
         return None
     deviation = np.maximum(np.sqrt(site.weight("variance")), 1e-7)  # Keras' epsilon
-    centred = site.add("Sub", site.x, site.by_channel(site.weight("mean")), part="mean")
+    centred = site.beside("mean", "Sub", site.x, site.by_channel(site.weight("mean")))
     return site.add("Div", centred, site.by_channel(deviation))
 
 
@@ -309,7 +311,9 @@ def _simple(operator: str, **attributes: str) -> Callable[[Site], str]:
     """The rule of an operator of one value; attributes are ONNX's, by Keras' names of them."""
 
     def rule(site: Site) -> str:
-        found = {key: float(getattr(site.layer, name)) for key, name in attributes.items()}
+        found: dict[str, Attribute] = {
+            key: float(getattr(site.layer, name)) for key, name in attributes.items()
+        }
         return site.add(operator, site.x, **found)
 
     return rule

