@@ -58,7 +58,7 @@ def read_keras(path: Path) -> OnnxModel:
         raise FileError(
             f"Keras {keras.__version__} can't open {path} ({one_line(error)}).", path=path
         ) from error
-    if not isinstance(model, keras.Model) or not model.inputs:
+    if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         raise MismatchError(f"{path} holds no model that is a graph of Keras' layers.")
     if any(getattr(each, "data_format", None) == "channels_first" for each in _layers(model)):
         raise MismatchError(

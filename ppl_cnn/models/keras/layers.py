@@ -154,11 +154,11 @@ def _dense(site: Site) -> str | None:
     kernel, bias = site.weight("kernel"), _bias(site)
     if len(site.shape) == 2:
         return site.activated(site.add("Gemm", site.x, kernel, *bias))
-    x = site.moved(site.x, "last") if site.is_map else site.x
-    y = site.add("MatMul", x, kernel)
-    if bias:
-        y = site.beside("bias", "Add", y, *bias)
-    return site.activated(site.moved(y, "first", _TO_ONNX) if site.is_map else y)
+    if site.is_map:
+        return site.activated(site.add("Conv", site.x, kernel.T[:, :, None, None], *bias))
+    if not bias:
+        return site.activated(site.add("MatMul", site.x, kernel))
+    return site.activated(site.add("Add", site.beside("kernel", "MatMul", site.x, kernel), *bias))
 
 
 def _batch_norm(site: Site) -> str | None:
@@ -350,6 +350,7 @@ FUNCTIONS: dict[str, Callable[[Site], str | None]] = {
     **{"TrueDivide": _of_all("Div"), "Divide": _of_all("Div")},
     **{"Reshape": _reshape, "Concatenate": _concatenate},
     **{"Relu": _simple("Relu"), "Sigmoid": _simple("Sigmoid"), "Tanh": _simple("Tanh")},
-    **{"Silu": _simple("Swish"), "Softplus": _simple("Softplus")},
+    **{"Silu": _simple("Swish"), "Softplus": _simple("Softplus"), "Absolute": _simple("Abs")},
+    **{"Exp": _simple("Exp"), "Log": _simple("Log"), "Sqrt": _simple("Sqrt")},
 }
 """The class of a function of `keras.ops` in a model -> its rule."""

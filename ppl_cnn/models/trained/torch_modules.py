@@ -29,7 +29,8 @@ def from_torch(
     alone, and has its own modes back afterwards.
 
     Args:
-        model: a `torch.nn.Module` that maps images (n, channel, row, col) to scores (n, class).
+        model: a `torch.nn.Module` that maps images (n, channel, row, col) to scores (n, class), also
+            inside `torch.compile` or `torch.nn.DataParallel`.
         example: a tensor of such images, which the module can be called with: on its device, in its
             precision. Its values don't matter; the network's images have its rows and columns.
         pixels: what the network sees of pixels: "torchvision", "caffe" or others (see
@@ -58,6 +59,7 @@ def from_torch(
             f"not {said}.",
             argument="example",
         )
+    model = _unwrapped(torch, model)
     name = type(model).__name__
     if pixels is None:
         raise pixels_missing(name)
@@ -80,6 +82,13 @@ def _torch() -> Any:
             argument="model",
         ) from None
     return torch
+
+
+def _unwrapped(torch: Any, model: Any) -> Any:
+    """The module inside those that only run it, whose names would lead all paths."""
+    model = getattr(model, "_orig_mod", model)  # of torch.compile
+    parallel = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
+    return model.module if isinstance(model, parallel) else model
 
 
 def _exported(torch: Any, model: Any, example: Any) -> bytes:

@@ -227,6 +227,10 @@ def test_files_of_other_kinds_are_refused(keras, saved, tmp_path, refused):
     first = saved(keras.layers.Conv2D(2, 3, data_format="channels_first"), shape=(3, 8, 8))
     with refused(first, "channels_last", kind=MismatchError):
         ppl_cnn.load(first, pixels="raw")
+    unbuilt = tmp_path / "unbuilt.keras"
+    keras.Sequential([keras.layers.Conv2D(2, 3)]).save(unbuilt)
+    with refused(unbuilt, "graph", kind=MismatchError):
+        ppl_cnn.load(unbuilt, pixels="raw")
     vector = saved(keras.layers.Dense(2), shape=(5,))
     with refused("images", kind=MismatchError):
         ppl_cnn.load(vector, pixels="raw")

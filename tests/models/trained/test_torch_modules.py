@@ -106,6 +106,12 @@ def test_layers_have_the_modules_paths_and_slabs(net):
     np.testing.assert_allclose(own, whole[0, 3, 1, 2], rtol=1e-5)
 
 
+def test_a_module_that_another_runs_has_its_own_paths(model, torch):
+    net = ppl_cnn.from_torch(torch.nn.DataParallel(model), torch.zeros(1, 3, 17, 13), pixels="raw")
+    assert net.name == "Net"
+    assert "blocks.0.conv" in {layer.name for layer in net.unit_layers()}
+
+
 def test_what_is_no_image_or_module_is_refused(model, torch, refused):
     image = torch.zeros(1, 3, 17, 13)
     with refused("torch.nn.Module", "function", kind=ArgumentError, argument="model"):
