@@ -29,8 +29,8 @@ def from_torch(
     alone, and has its own modes back afterwards.
 
     Args:
-        model: a `torch.nn.Module` that maps images (n, channel, row, col) to scores (n, class), also
-            inside `torch.compile` or `torch.nn.DataParallel`.
+        model: a `torch.nn.Module` that maps images (n, channel, row, col) to scores (n, class),
+            also inside `torch.compile` or `torch.nn.DataParallel`.
         example: a tensor of such images, which the module can be called with: on its device, in its
             precision. Its values don't matter; the network's images have its rows and columns.
         pixels: what the network sees of pixels: "torchvision", "caffe" or others (see

@@ -215,6 +215,7 @@ def test_layers_before_an_unknown_one_stay_usable(keras, saved):
     assert "unit" in net.declaration.end
 
 
+@pytest.mark.filterwarnings("ignore:You are saving a model that has not yet been built")
 def test_files_of_other_kinds_are_refused(keras, saved, tmp_path, refused):
     odd = tmp_path / "odd.keras"
     odd.write_bytes(b"nothing of the kind")
