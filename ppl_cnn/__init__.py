@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from ppl_cnn.models.trained.cnn import CNN as CNN
     from ppl_cnn.models.trained.loading import load as load
     from ppl_cnn.models.trained.modules.module_network import ModuleNetwork as ModuleNetwork
+    from ppl_cnn.models.trained.torch_modules import from_torch as from_torch
     from ppl_cnn.models.units.score_function import ScoreFunction as ScoreFunction
     from ppl_cnn.models.units.targets import Logit as Logit
     from ppl_cnn.models.units.targets import LogProb as LogProb
@@ -137,6 +138,7 @@ _HOMES = {
     "draw": "ppl_cnn.inference.sampling.driver",
     "evidence": "ppl_cnn.inference.sampling.evidence.evidence",
     "evidence_of_images": "ppl_cnn.inference.sampling.evidence.evidence",
+    "from_torch": "ppl_cnn.models.trained.torch_modules",
     "load": "ppl_cnn.models.trained.loading",
     "load_generator": "ppl_cnn.models.generators.loading",
     "report": "ppl_cnn.inference.report.page",

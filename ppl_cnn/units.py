@@ -11,12 +11,14 @@ Examples:
     python -m ppl_cnn.units --model resnet50 --layer layer4.2
     python -m ppl_cnn.units --model mine:factory
     python -m ppl_cnn.units --model resnet50.onnx
+    python -m ppl_cnn.units --model net.keras
     python -m ppl_cnn.units --layer conv5 --data fashion-embedded
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ppl_cnn.errors import ArgumentError, unknown
@@ -37,13 +39,13 @@ class UnitsOptions:
 
     model: str = "alexnet-fashion"
     """An embedded network; the folder of a run of `python -m ppl_cnn.pretrain` or of an import; the
-    name of a declared network, with or without weights; an ONNX file; or package.module:factory
-    for a network of your own."""
+    name of a declared network, with or without weights; an ONNX file or one of Keras; or
+    package.module:factory for a network of your own."""
     weights: str | None = None
     """A file of weights for a network's name, or "auto" to fetch its published ones."""
     pixels: str | None = None
-    """What the network sees of pixels, such as torchvision or caffe. An ONNX file needs it with
-    --data; --weights do if it isn't what the declared network sees."""
+    """What the network sees of pixels, such as torchvision or caffe. A network's file needs it
+    with --data; --weights do if it isn't what the declared network sees."""
     entry: str | None = None
     """The key of the weights, such as model_ema, in a file of --weights that has several."""
     flatten: Literal["channels-first", "channels-last"] | None = None
@@ -92,12 +94,13 @@ def _trained(options: UnitsOptions) -> "TrainedNetwork | None":
     from ppl_cnn.models.networks.catalogue import NETWORKS
     from ppl_cnn.models.trained.loading import load
     from ppl_cnn.models.trained.model_folder import embedded_names
+    from ppl_cnn.models.trained.onnx_network import SUFFIXES
 
     about_weights = (options.weights, options.pixels, options.entry, options.flatten)
     has_weights = any(about_weights) or options.model in embedded_names()
     if has_weights or options.model not in NETWORKS:
         # The units don't depend on what is done to pixels, but responses to images do.
-        is_listing = options.data is None and options.model.lower().endswith(".onnx")
+        is_listing = options.data is None and Path(options.model).suffix.lower() in SUFFIXES
         pixels = options.pixels or ("raw" if is_listing else None)
         return load(
             options.model,
@@ -116,7 +119,7 @@ def _trained(options: UnitsOptions) -> "TrainedNetwork | None":
 
 
 def _notes(trained: "TrainedNetwork | None") -> list[str]:
-    """What there is to know of an ONNX file's scores."""
+    """What there is to know of the scores of a network's file."""
     from ppl_cnn.models.trained.onnx_network import OnnxNetwork
 
     if not isinstance(trained, OnnxNetwork):

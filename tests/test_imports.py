@@ -15,11 +15,14 @@ MODELS = {
     "models/formats": set(),
     "models/networks": set(),
     "models/onnx": {"models/formats", "models/networks"},
+    "models/keras": {"models/formats"},
     "models/units": {"models/networks"},
     "models/generators": {"models/formats", "models/networks", "models/onnx"},
     "models/references": {"models/networks", "models/generators", "data"},
     "models/density": {"models/networks", "models/units", "models/references"},
-    "models/trained": {"models/formats", "models/networks", "models/onnx", "models/units"},
+    "models/trained": {
+        *("models/formats", "models/networks", "models/onnx", "models/keras", "models/units"),
+    },
 }
 MODELS["models/empirical_density"] = set(MODELS) - {"models/formats"}
 ALL_MODELS = set(MODELS)

@@ -1,8 +1,11 @@
-"""Whether EfficientNet-Lite0, an independent network, recognises SqueezeNet's class images.
+"""Whether other networks recognise the class images of SqueezeNet, or of an ONNX file's network.
 
     python -m benchmarks.recognition.class_images FOLDER           # all arms, 30 classes x 4 chains
     python -m benchmarks.recognition.class_images FOLDER --classes 5 --arms vivid published
     python -m benchmarks.recognition.class_images FOLDER --report  # from what FOLDER holds already
+    python -m benchmarks.recognition.class_images FOLDER --model net.onnx --pixels inception
+
+The judges are EfficientNet-Lite0 and SqueezeNet 1.1, without the network that made the images.
 
 PPL_CNN_REAL_WEIGHTS names the folder that tests/fetch_real_inputs.py makes. FOLDER gets the images
 of each class and arm, two chains in images/ARM-CLASS-PAIR.npz, and results.jsonl with a line for
@@ -37,10 +40,12 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+import ppl_cnn
 from benchmarks.common import REPORTING, TUNING, add_line, command_line, missing, squeezenet
 from benchmarks.recognition.arms import Lucid, PresetDensity, Sampled
 from benchmarks.recognition.findings import ARMS, images_of, report
 from ppl_cnn.inference.sampling.starts.optimum import STEPS as ASCENT
+from ppl_cnn.models.trained.network import TrainedNetwork
 from ppl_cnn.options.presets import PRESETS, Preset
 
 
@@ -70,14 +75,14 @@ FIRST_STEP, ANGLE, WARMUP = 0.006, 0.15, 3
 class Bench:
     """The arms, each made when it is first asked for."""
 
-    def __init__(self, folder, *, toy=False):
-        self.folder, self.sizes = folder, TOY if toy else FULL
+    def __init__(self, folder, network, *, toy=False):
+        self.folder, self.network, self.sizes = folder, network, TOY if toy else FULL
         (folder / "images").mkdir(parents=True, exist_ok=True)
-        wanted, path = json.loads(json.dumps(settings(self.sizes))), folder / "settings.json"
+        described = {"network": network.name, **settings(self.sizes)}
+        wanted, path = json.loads(json.dumps(described)), folder / "settings.json"
         if path.exists() and json.loads(path.read_text("utf-8")) != wanted:
             sys.exit(f"{folder} holds images of other settings. Give another folder.")
         path.write_text(json.dumps(wanted, indent=2), "utf-8")
-        self.network = squeezenet(toy=toy)
         self._made = {}
 
     def _once(self, name, make):
@@ -143,6 +148,8 @@ def settings(sizes):
 def main():
     parser = command_line(__doc__)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--model", help="an ONNX file of ImageNet's classes; by default SqueezeNet")
+    parser.add_argument("--pixels", help="what the ONNX file's network sees of pixels")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
     parser.add_argument("--classes", type=int, default=len(REPORTING), help="how many classes")
     parser.add_argument("--first", type=int, default=0, help="how many classes to skip before them")
@@ -153,9 +160,14 @@ def main():
     )
     options = parser.parse_args()
     classes = (TUNING if options.tuning else REPORTING)[options.first :][: options.classes]
+    network: TrainedNetwork
+    if options.model is None:
+        network = squeezenet(toy=options.toy)
+    else:
+        network = ppl_cnn.load(options.model, pixels=options.pixels, classes="imagenet")
     if not options.report:
-        Bench(options.folder, toy=options.toy).run(options.arms, classes, options.chains)
-    report(options.folder, toy=options.toy)
+        Bench(options.folder, network, toy=options.toy).run(options.arms, classes, options.chains)
+    report(options.folder, network.name, toy=options.toy)
 
 
 if __name__ == "__main__":

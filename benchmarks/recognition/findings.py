@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.common import JUDGE_CLASSES, read_lines
-from benchmarks.recognition.judging import judged, known_photographs, rank_of
+from benchmarks.recognition.judging import JUDGES, judged, known_photographs, rank_of
 
 ARMS = ("published", "start", "vivid", "lucid", "lucid-target")
 
@@ -27,10 +27,10 @@ class Findings(NamedTuple):
     images: dict
     """(arm, class) -> its images."""
     answers: dict
-    """(arm, class) -> the judge's log-probabilities (chain, class)."""
+    """(arm, class) -> a judge's log-probabilities (chain, class)."""
 
     @classmethod
-    def of(cls, folder, *, toy=False):
+    def of(cls, folder, judge, *, toy=False):
         known: dict[tuple[str, int], dict[int, dict]] = defaultdict(dict)
         for line in read_lines(folder / "results.jsonl"):
             known[line["arm"], line["class"]][line["pair"]] = line
@@ -51,7 +51,7 @@ class Findings(NamedTuple):
             for key in keys
         }
         found = {key: [known[key][pair] for pair in range(pairs)] for key in keys}
-        answers = judged({f"{arm}-{c}": images[arm, c] for arm, c in keys}, toy=toy)
+        answers = judged({f"{arm}-{c}": images[arm, c] for arm, c in keys}, judge, toy=toy)
         named = {(arm, c): answers[f"{arm}-{c}"] for arm, c in keys}
         return cls(arms, classes, found, images, named)
 
@@ -134,15 +134,23 @@ def differences(found):
     return rows
 
 
-def report(folder, *, toy=False):
-    """Writes table.md and grid.png, and prints the table."""
-    first, five = known_photographs(toy=toy)
-    found = Findings.of(folder, toy=toy)
-    rows = [f"Of 20 photographs the judge knows {first}, and {five} among five.", *table(found)]
-    rows += ["", *differences(found)]
-    (folder / "table.md").write_text("\n".join(rows) + "\n", "utf-8")
+def report(folder, network, *, toy=False):
+    """Writes table.md, and grid-JUDGE.png for each judge, and prints the table.
+
+    Args:
+        folder: of class_images.py.
+        network: the name of the network that made the images; the others are the judges.
+        toy: whether they are toys.
+    """
+    rows = []
+    for judge in sorted(JUDGES.keys() - {network}):
+        first, five = known_photographs(judge, toy=toy)
+        found = Findings.of(folder, judge, toy=toy)
+        rows += [f"Of 20 photographs {judge} knows {first}, and {five} among five.", *table(found)]
+        rows += ["", *differences(found), ""]
+        draw_grid(folder / f"grid-{judge}.png", found)
+    (folder / "table.md").write_text("\n".join(rows), "utf-8")
     print("\n".join(rows))
-    draw_grid(folder / "grid.png", found)
 
 
 def draw_grid(path, found, columns=10, side=104):

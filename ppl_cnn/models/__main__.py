@@ -111,6 +111,7 @@ def import_weights(options: ImportOptions) -> None:
         ArgumentError: the network's name or its pixels are missing or unknown, or the file has no
             such entry.
     """
+    from ppl_cnn.models.keras.files import SUFFIXES as KERAS
     from ppl_cnn.models.networks.catalogue import network_named
     from ppl_cnn.models.trained.cnn import CNN
     from ppl_cnn.models.trained.loading import read_published, weights_file
@@ -118,6 +119,12 @@ def import_weights(options: ImportOptions) -> None:
     from ppl_cnn.models.trained.onnx_network import open_onnx
 
     path, is_onnx = Path(options.file), options.file.lower().endswith(".onnx")
+    if path.suffix.lower() in KERAS:
+        raise ArgumentError(
+            f"{path} can't be imported, as a file of Keras needs none of that. Give it to the "
+            f"other commands as --model.",
+            argument="file",
+        )
     _check_together(options, is_onnx=is_onnx)
     if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
         raise FileError(

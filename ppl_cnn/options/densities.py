@@ -77,17 +77,17 @@ class DensityOptions:
     model: str = "alexnet-fashion"
     """An embedded network; the folder of a run of `python -m ppl_cnn.pretrain` or of an import; the
     name of a declared network (`python -m ppl_cnn.models` lists them), with --weights; an ONNX
-    file, with --pixels; or package.module:factory for your own Flax NNX network."""
+    file or one of Keras, with --pixels; or package.module:factory for your own Flax NNX network."""
     weights: str | None = None
     """A file of weights (safetensors, PyTorch, Caffe, npy, npz, pickles), or auto to fetch the
     network's published weights."""
     pixels: str | None = None
     """What the network sees of pixels: torchvision, caffe, keras-tf, inception, raw, or
-    "mean=M,M,M scale=S,S,S order=RGB" for (pixels - mean) * scale of pixels from 0 to 255. An ONNX
-    file needs it; --weights do if it isn't what the declared network sees."""
+    "mean=M,M,M scale=S,S,S order=RGB" for (pixels - mean) * scale of pixels from 0 to 255. A
+    network's file needs it; --weights do if it isn't what the declared network sees."""
     classes: str | None = None
-    """The names of the classes of an ONNX file, of --weights or of your own network: imagenet, or a
-    text file with a name a line."""
+    """The names of the classes of a network's file, of --weights or of your own network: imagenet,
+    or a text file with a name a line."""
     entry: str | None = None
     """The key of the weights, such as model_ema, in a file of --weights that has several."""
     flatten: Literal["channels-first", "channels-last"] | None = None
@@ -274,8 +274,11 @@ class DensityOptions:
             target: the target in force, as in `Named`.
         """
         preset = self.preset or ""
+        from ppl_cnn.models.trained.onnx_network import SUFFIXES
+
+        model = Path(self.model)
         parts = [
-            Path(self.model).name.removesuffix(".onnx"),
+            model.stem if model.suffix in SUFFIXES else model.name,
             self.unit.replace(":*", ""),  # conv5:* is conv5
             self.response,
             target,

@@ -58,7 +58,7 @@ TOYS = {
 FILES = {
     "sampling/mixing.py": ("toy/table.md", "toy/mixing.png"),
     "sampling/samplers_table.py": ("all.png",),
-    "recognition/class_images.py": ("images/table.md", "images/grid.png"),
+    "recognition/class_images.py": ("images/table.md", "images/grid-efficientnet-lite0.png"),
     "references/class_samples.py": ("references/toy/tables.md", "references/toy/class_samples.png"),
     "references/faces.py": ("faces/table.md", "faces/faces.png"),
     "references/textures.py": ("textures/table.md", "textures/textures.png"),

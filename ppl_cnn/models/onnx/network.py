@@ -109,11 +109,11 @@ def declared(
 def _image(model: OnnxModel, side: int | None) -> Form:
     """The form of the image."""
     if not model.outputs:
-        raise MismatchError("The ONNX file has no outputs.")
+        raise MismatchError("The network has no outputs.")
     if len(model.inputs) != 1:
         names = listed(shown(each.name) for each in model.inputs) or "none"
         raise MismatchError(
-            f"The ONNX file has {len(model.inputs)} inputs ({names}). Export a network whose one "
+            f"The network has {len(model.inputs)} inputs ({names}). Export one whose one "
             f"input is an image."
         )
     sizes = model.inputs[0].sizes
@@ -133,7 +133,7 @@ def _image(model: OnnxModel, side: int | None) -> Form:
 def _no_image(given: Input) -> MismatchError:
     sizes = ", ".join("?" if size is None else str(size) for size in given.sizes)
     return MismatchError(
-        f"The ONNX file's input {shown(given.name)} has the shape ({sizes}), which is no batch of "
+        f"The network's input {shown(given.name)} has the shape ({sizes}), which is no batch of "
         f"images. It must be (n, channel, row, col) or (n, row, col, channel) with 1 or 3 channels."
     )
 

@@ -37,7 +37,7 @@ from ppl_cnn.models.trained.model_folder import (
 )
 from ppl_cnn.models.trained.modules.module_network import ModuleNetwork
 from ppl_cnn.models.trained.modules.user_networks import load_module
-from ppl_cnn.models.trained.onnx_network import SUFFIX, OnnxNetwork, open_onnx
+from ppl_cnn.models.trained.onnx_network import SUFFIXES, OnnxNetwork, open_onnx
 from ppl_cnn.models.trained.pixels import parse_pixels
 from ppl_cnn.models.trained.published import fetch
 from ppl_cnn.models.trained.suited_target import last_objective
@@ -64,6 +64,8 @@ def load(
             - the name of a declared network, such as "resnet50", together with `weights`
               (`python -m ppl_cnn.models` lists them);
             - an ONNX file, "resnet50.onnx", together with `pixels`;
+            - a file of a Keras model, "net.keras" or "net.h5", together with `pixels`; it needs the
+              extra ppl_cnn[keras], and lambdas in it are refused;
             - "package.module:factory", a function that makes a network of yours (see
               `ppl_cnn.models.trained.modules.user_networks.load_module`).
         weights: a file of weights (PyTorch, Caffe, safetensors, npy, npz or pickled arrays, or the
@@ -75,10 +77,10 @@ def load(
             "model_ema". By default it is the weights themselves, not their average; the log says
             so.
         pixels: what the network sees of pixels: "torchvision", "caffe" or others (see
-            `ppl_cnn.models.trained.pixels.parse_pixels`). An ONNX file needs it; a file of weights
+            `ppl_cnn.models.trained.pixels.parse_pixels`). A network's file needs it; one of weights
             does where that differs from the declaration.
-        classes: the names of the scores of an ONNX file, a file of weights or a network of yours:
-            "imagenet", or a text file with a name a line.
+        classes: the names of the scores of a network's file, a file of weights or a network of
+            yours: "imagenet", or a text file with a name a line.
         flatten: in which order the dense layers of a file of weights read maps: "channels-first"
             (channel, row, col), or "channels-last" (row, col, channel). By default the file's names
             tell, as `params_from` has it; the log says so where files differ in it.
@@ -88,9 +90,9 @@ def load(
 
     Raises:
         UnknownNameError: there is no such model.
-        ArgumentError: the declared network needs `weights` or an ONNX file `pixels`, your factory
-            fails, the file has no such entry, or an argument is given without a file that it is
-            about.
+        ArgumentError: the declared network needs `weights` or a network's file `pixels`; Keras
+            isn't installed; your factory fails, the file has no such entry, or an argument is given
+            without a file that it is about.
         FileError: a file is missing or damaged, or can't be fetched.
         MismatchError: the weights don't fit the network.
 
@@ -102,7 +104,7 @@ def load(
         >>> net.class_of(net.unit("class:Bag").name)
         'Bag'
     """
-    if Path(model).suffix.lower() == SUFFIX:
+    if Path(model).suffix.lower() in SUFFIXES:
         _refuse_given(f"{model} has its own", weights=weights, entry=entry, flatten=flatten)
         return open_onnx(Path(model), pixels=pixels, classes=classes)
     is_module = ":" in str(model) and not Path(model).is_dir()

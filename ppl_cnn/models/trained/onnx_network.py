@@ -1,4 +1,4 @@
-"""ONNX files as networks with weights."""
+"""ONNX files, and those of Keras, as networks with weights."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Self, override
 
 from ppl_cnn.errors import ArgumentError, MismatchError
-from ppl_cnn.models.formats.onnx_file import open_model
+from ppl_cnn.models.formats.onnx_file import OnnxModel, open_model
+from ppl_cnn.models.keras.files import SUFFIXES as KERAS
+from ppl_cnn.models.keras.files import read_keras
 from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.networks.graph import shapes
 from ppl_cnn.models.onnx.network import Imported, declared
@@ -15,12 +17,15 @@ from ppl_cnn.models.trained.pixels import FORMS, parse_pixels
 from ppl_cnn.models.units.class_names import named_classes
 
 SUFFIX = ".onnx"
+SUFFIXES = (SUFFIX, *KERAS)
+"""Those of files that hold a network with its weights."""
 
 
 class OnnxNetwork(CNN):
-    """A network from an ONNX file; `open_onnx` makes it.
+    """A network from a file that has its graph, of ONNX or Keras; `open_onnx` makes it.
 
-    Its layers are those of the file's graph, named by the modules that it was exported from.
+    Its layers are those of the file's graph, named by the modules that it was exported from or by
+    Keras' layers.
 
     Attributes:
         head: the operator at the end of the graph, such as "Softmax", that was left out so that
@@ -59,7 +64,7 @@ def open_onnx(
     classes: str | Path | None = None,
     name: str | None = None,
 ) -> OnnxNetwork:
-    """The network of an ONNX file.
+    """The network of an ONNX file, or of one of Keras (`SUFFIXES`).
 
     Args:
         path: the file.
@@ -68,23 +73,53 @@ def open_onnx(
         name: the network's name; by default that of the file.
 
     Raises:
-        ArgumentError: `pixels` is missing, or doesn't fit the network.
-        FileError: the file is missing, damaged or no ONNX file.
+        ArgumentError: `pixels` is missing, or doesn't fit the network; or Keras isn't installed.
+        FileError: the file is missing, damaged or of another kind.
         MismatchError: the graph isn't that of a network of one image; or the classes don't fit it.
     """
     if pixels is None:
-        raise ArgumentError(
-            f"`pixels` is missing: {path.name} doesn't tell what its first layer sees of pixels. "
-            f"Give {FORMS}.",
-            argument="pixels",
-        )
-    model = open_model(path)
-    preprocess, own_name = partial(_preprocessing, pixels), name or path.stem
+        raise pixels_missing(path.name)
+    return network_of(read_model(path), name or path.stem, pixels=pixels, classes=classes)
+
+
+def pixels_missing(name: str) -> ArgumentError:
+    """The error that asks what a network sees of pixels, where nothing but the user can tell.
+
+    Args:
+        name: what was to be opened.
+    """
+    return ArgumentError(
+        f"`pixels` is missing: {name} doesn't tell what its first layer sees of pixels. "
+        f"Give {FORMS}.",
+        argument="pixels",
+    )
+
+
+def network_of(
+    model: OnnxModel,
+    name: str,
+    *,
+    pixels: Preprocessing | str,
+    classes: str | Path | None = None,
+) -> OnnxNetwork:
+    """The network of a graph.
+
+    Args:
+        model: the graph.
+        name: the network's name.
+        pixels: what its first layer sees of pixels, as in `parse_pixels`.
+        classes: the names of its scores, as in `named_classes`; None if they have none.
+
+    Raises:
+        ArgumentError: `pixels` doesn't fit the network.
+        MismatchError: the graph isn't that of a network of one image; or the classes don't fit it.
+    """
+    preprocess = partial(_preprocessing, pixels)
 
     def reopened(size: int) -> Imported:
-        return declared(model, own_name, preprocess, side=size)
+        return declared(model, name, preprocess, side=size)
 
-    imported = declared(model, own_name, preprocess)
+    imported = declared(model, name, preprocess)
     network = imported.network
     named: tuple[str, ...] = ()
     if classes is not None:
@@ -92,6 +127,17 @@ def open_onnx(
             raise MismatchError(network.end)
         named = named_classes(classes, shapes(network)[network.layers[-1].name][-1])
     return OnnxNetwork(imported, reopened, classes=named)
+
+
+def read_model(path: Path) -> OnnxModel:
+    """The graph of an ONNX file, or of one of Keras.
+
+    Raises:
+        ArgumentError: Keras isn't installed.
+        FileError: the file is missing, damaged or of another kind.
+        MismatchError: the file of Keras holds no network of images with their channels last.
+    """
+    return read_keras(path) if path.suffix.lower() in KERAS else open_model(path)
 
 
 def _preprocessing(pixels: Preprocessing | str, channels: int) -> Preprocessing:
