@@ -33,6 +33,7 @@ TOYS = {
     "speed/busy.py": [],
     "speed/leapfrog.py": [],
     "speed/loading.py": ["--threads", "2"],
+    "speed/loops.py": [],
     "speed/memory.py": [],
     "speed/side_by_side.py": [],
     "speed/slab.py": [],
@@ -89,7 +90,12 @@ LONG = {
     *("references/class_samples.py", "references/textures.py"),
     *("training/pretraining.py", "training/training_step.py"),
     *("sampling/samplers.py", "sampling/samplers_table.py", "sampling/mixing.py"),
-    *("recognition/class_images.py", "speed/leapfrog.py", "speed/side_by_side.py"),
+    *(
+        "recognition/class_images.py",
+        "speed/leapfrog.py",
+        "speed/loops.py",
+        "speed/side_by_side.py",
+    ),
 }
 """Toys that take ten seconds and more: they run in `make test-all`."""
 ORDER = sorted(TOYS, key=lambda name: (name == "sampling/samplers_table.py", name))
