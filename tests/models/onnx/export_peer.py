@@ -1,12 +1,13 @@
 """Exports networks to ONNX and runs them, where PyTorch and onnxruntime are.
 
-python export_peer.py NAME EXPORTER FOLDER [SOURCE WEIGHTS]
+python export_peer.py NAME EXPORTER FOLDER [SOURCE WEIGHTS PHOTOGRAPH]
 
 NAME is a network of torchvision, with random weights, or an efficientnet-lite of the package
 efficientnet-lite-pytorch in the folder SOURCE with the file WEIGHTS. EXPORTER is dynamo or script.
 Writes net.onnx, responses.npz (the image x, and what each node makes), modules.txt (the names of
 convolutions and dense layers), and for a network of torchvision gradient.npz: the gradient of its
-fifth score for x, in float64.
+fifth score for x, in float64. x is noise, or the photograph; for that, exact.npz has what each node
+makes in float64.
 """
 
 import sys
@@ -16,6 +17,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
+from PIL import Image
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
@@ -45,19 +50,72 @@ def exported(model: nn.Module, exporter: str, side: int, path: Path) -> None:
         torch.onnx.export(model, (image,), path, dynamo=False)
 
 
-def run(path: Path, side: int) -> dict[str, np.ndarray]:
-    """The image, and each node's first result."""
+def image_of(photograph: str, side: int) -> np.ndarray:
+    """A batch of one image: a photograph from -1 to 1, or noise."""
+    if not photograph:
+        return np.random.default_rng(0).standard_normal((1, 3, side, side), np.float32)
+    with Image.open(photograph) as image:
+        pixels = np.asarray(image.convert("RGB").resize((side, side)), np.float32)
+    return pixels.transpose(2, 0, 1)[None] / 127.5 - 1
+
+
+def told(path: Path) -> onnx.ModelProto:
+    """The file's graph, with each node's first result as an output."""
     model = onnx.load(path)
     del model.graph.output[:]
     model.graph.output.extend(onnx.ValueInfoProto(name=node.output[0]) for node in model.graph.node)
+    return model
+
+
+def run(path: Path, x: np.ndarray) -> dict[str, np.ndarray]:
+    """Each node's first result."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    session = onnxruntime.InferenceSession(told(path).SerializeToString(), options)
     names = [output.name for output in session.get_outputs()]
-    x = np.random.default_rng(0).standard_normal((1, 3, side, side), np.float32)
     found = session.run(names, {session.get_inputs()[0].name: x})
-    return {"x": x, **dict(zip(names, found, strict=True))}
+    return dict(zip(names, found, strict=True))
+
+
+class Conv(OpRun):
+    """PyTorch's convolution, which has float64; the evaluator's own takes minutes."""
+
+    def _run(self, x, w, b=None, **attributes):
+        top, left, bottom, right = attributes["pads"] or (0, 0, 0, 0)
+        made = nn.functional.conv2d(
+            nn.functional.pad(torch.tensor(x), (left, right, top, bottom)),
+            torch.tensor(w),
+            None if b is None else torch.tensor(b),
+            attributes["strides"] or 1,
+            dilation=attributes["dilations"] or 1,
+            groups=attributes["group"] or 1,
+        )
+        return (made.numpy(),)
+
+
+def exact(path: Path, x: np.ndarray) -> dict[str, np.ndarray]:
+    """Each node's first result, in float64 by ONNX's reference evaluator."""
+    model = told(path)
+    model.graph.ClearField("value_info")
+    constants = [a.t for node in model.graph.node for a in node.attribute if a.name == "value"]
+    for tensor in (*model.graph.initializer, *constants):
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            array = numpy_helper.to_array(tensor).astype(np.float64)
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    evaluator = ReferenceEvaluator(model, new_ops=[Conv])
+    found = evaluator.run(None, {model.graph.input[0].name: x.astype(np.float64)})
+    names = [output.name for output in model.graph.output]
+    return {
+        name: value
+        for name, value in zip(names, found, strict=True)
+        if isinstance(value, np.ndarray) and value.dtype == np.float64
+    }
+
+
+def save(path: Path, values: dict[str, np.ndarray]) -> None:
+    """Stores arrays under names that may have slashes."""
+    np.savez(path, **{name.replace("/", "|"): array for name, array in values.items()})
 
 
 def gradient(model: nn.Module, x: np.ndarray) -> np.ndarray:
@@ -72,13 +130,22 @@ def gradient(model: nn.Module, x: np.ndarray) -> np.ndarray:
     return image.grad.numpy()
 
 
-def main(name: str, exporter: str, folder: Path, source: str = "", weights: str = "") -> None:
+def main(
+    name: str,
+    exporter: str,
+    folder: Path,
+    source: str = "",
+    weights: str = "",
+    photograph: str = "",
+) -> None:
     model, side = made(name, source, weights)
     exported(model, exporter, side, folder / "net.onnx")
-    found = run(folder / "net.onnx", side)
-    np.savez(folder / "responses.npz", **{key.replace("/", "|"): found[key] for key in found})
+    x = image_of(photograph, side)
+    save(folder / "responses.npz", {"x": x, **run(folder / "net.onnx", x)})
+    if photograph:
+        save(folder / "exact.npz", exact(folder / "net.onnx", x))
     if not source:
-        np.savez(folder / "gradient.npz", gradient(model, found["x"]))
+        np.savez(folder / "gradient.npz", gradient(model, x))
     kinds = (nn.Conv2d, nn.Linear)
     modules = [path for path, module in model.named_modules() if isinstance(module, kinds)]
     (folder / "modules.txt").write_text("\n".join(modules))

