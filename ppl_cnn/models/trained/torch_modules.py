@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from ppl_cnn.errors import ArgumentError, one_line
@@ -19,7 +20,7 @@ def from_torch(
     example: Any,
     *,
     pixels: Preprocessing | str | None = None,
-    classes: str | None = None,
+    classes: str | Path | None = None,
 ) -> OnnxNetwork:
     """Opens a PyTorch module as a network, as `load` does an ONNX file of it.
 
