@@ -168,7 +168,7 @@ class RandomView:
         random = np.random.default_rng((self.seed, self.epoch, position))
         pixels = self._cropped(image, position, random)
         if self.augmentation.flip and random.random() < 0.5:
-            pixels = pixels[:, ::-1]
+            pixels = mirrored(pixels)
         if self.augmentation.colour:
             pixels = shifted(pixels, colour_shift(random.standard_normal(3)))
         return pixels
@@ -288,6 +288,14 @@ def colour_shift(normals: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3"]:
     weights = 255 * COLOUR_DEVIATION * np.asarray(COLOUR_VALUES) * normals
     shift: np.ndarray = weights @ np.asarray(COLOUR_VECTORS)
     return shift
+
+
+def mirrored(pixels: UInt8[np.ndarray, "row col channel"]) -> UInt8[np.ndarray, "row col channel"]:
+    """Pixels with left and right exchanged."""
+    copy = np.empty_like(pixels)
+    for channel in range(pixels.shape[-1]):  # NumPy takes five times as long for whole pixels
+        copy[..., channel] = pixels[:, ::-1, channel]
+    return copy
 
 
 def shifted(

@@ -4,13 +4,15 @@ All data sets take one road: a prepared TFDS array_record data set, read at rand
 grain. grain shuffles and batches positions; `ppl_cnn.data.images.Images` reads and decodes them.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from jaxtyping import Integer
 
 from ppl_cnn.data.augmentation import Augmentation, CentreView, RandomView, Shape, TenViews, View
-from ppl_cnn.data.images import ImageBatch, ViewsBatch
+from ppl_cnn.data.images import ImageBatch, Images, ViewsBatch
 from ppl_cnn.data.reading import ReadAhead, Readers
 from ppl_cnn.data.splits import ImageSplit
 from ppl_cnn.errors import ArgumentError, MismatchError
@@ -97,16 +99,9 @@ def training_batches(
                 f"`augment={augment}` adds colour noise, and the images of {split.name} are read in"
                 " grey. Leave colour out."
             )
-
-        def view(step: int, places: Integer[np.ndarray, " n"]) -> ImageBatch:
-            epoch = step // steps
-            seen = RandomView(
-                augmentation, seed=seed, epoch=epoch, shape=shape, short_side=short_side
-            )
-            batch: ImageBatch = split.source.read(places, seen)
-            return batch
-
-        read = own.map_with_index(view)
+        view = partial(RandomView, augmentation, seed=seed, shape=shape, short_side=short_side)
+        step = partial(_read_at_step, source=split.source, view=view, epoch=steps)
+        read = own.map_with_index(step)
     return ReadAhead(read, split.source, Readers.chosen(readers, threads, varies=split.varies))
 
 
@@ -230,12 +225,27 @@ def _in_order(
 
     share = _share(batch_size, process_index, process_count)
     starts = range(process_index * share, len(split) + process_index * share, batch_size)
-
-    def read(start: int) -> Any:
-        places = range(start, min(start + share, len(split)))
-        return split.source.read(places) if view is None else split.source.read(places, view)
-
+    read = partial(_read_from, source=split.source, share=share, view=view)
     return ReadAhead(grain.MapDataset.source(starts).map(read), split.source, readers)
+
+
+# These two are no closures, so that they can be sent to other processes.
+def _read_at_step(
+    step: int,
+    places: Integer[np.ndarray, " n"],
+    *,
+    source: Images,
+    view: Callable[..., RandomView],
+    epoch: int,
+) -> ImageBatch:
+    """A step's images, in the views of its epoch; `epoch` is the number of steps in one."""
+    batch: ImageBatch = source.read(places, view(epoch=step // epoch))
+    return batch
+
+
+def _read_from(start: int, *, source: Images, share: int, view: View | None) -> Any:
+    places = range(start, min(start + share, len(source)))
+    return source.read(places) if view is None else source.read(places, view)
 
 
 def _centre(

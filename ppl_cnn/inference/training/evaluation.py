@@ -4,9 +4,10 @@ All devices of all processes share the work: each batch is spread over them, and
 that are kept of an image come back to every process.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import chain, pairwise
+from itertools import islice
 from typing import NamedTuple
 
 import jax
@@ -282,5 +283,8 @@ def _spread_batches(
         "short_side": network.preprocessing.short_side,
     }
     coming = map(spread, read(split, size, **seen))
-    for one, _ in pairwise(chain(coming, [None])):
-        yield one
+    ahead = deque(islice(coming, 1))
+    for following in coming:
+        ahead.append(following)
+        yield ahead.popleft()
+    yield from ahead
