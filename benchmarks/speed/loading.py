@@ -81,8 +81,10 @@ def measure(
     clock, cpu = time.perf_counter() - clock, time.process_time() - cpu
     loader.close()
     images = sizes.batch * sizes.batches
-    by_clock = {"images_per_second": round(images / clock)}
-    return by_clock if readers else {"images_per_cpu_second": round(images / cpu), **by_clock}
+    speed: dict[str, float] = {"images_per_second": round(images / clock)}
+    if not readers:
+        speed["images_per_cpu_second"] = round(images / cpu)
+    return speed
 
 
 class Unseen(CentreView):

@@ -18,7 +18,7 @@ import numpy as np
 
 from ppl_cnn.cores import usable_cores
 from ppl_cnn.data.images import Images
-from ppl_cnn.errors import ArgumentError
+from ppl_cnn.errors import ArgumentError, one_line
 
 if TYPE_CHECKING:
     import grain
@@ -132,7 +132,7 @@ class ReadAhead[Batch](Iterator[Batch]):
             shared, damaged = next(self._open[0])
         except RuntimeError as error:
             raise ArgumentError(
-                f"A process that reads images ended ({error}). Give `readers=0` or more shared"
+                f"A process that reads images ended ({one_line(error)}). Give `readers=0` or more shared"
                 " memory; a script that trains needs `if __name__ == '__main__':`.",
                 argument="readers",
             ) from error
