@@ -132,8 +132,8 @@ class ReadAhead[Batch](Iterator[Batch]):
             shared, damaged = next(self._open[0])
         except RuntimeError as error:
             raise ArgumentError(
-                f"A process that reads images ended ({one_line(error)}). Give `readers=0` or more shared"
-                " memory; a script that trains needs `if __name__ == '__main__':`.",
+                f"A process that reads images ended ({one_line(error)}). Give `readers=0` or more"
+                " shared memory; a script that trains needs `if __name__ == '__main__':`.",
                 argument="readers",
             ) from error
         # Copied, as grain frees the shared memory with its array, which JAX may go on using.
