@@ -27,6 +27,16 @@ class InputError(ValueError):
         ArgumentError
     """
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors pass between processes, which Python's own way can't do for keywords."""
+        return _again, (type(self), self.args, vars(self))
+
+
+def _again(kind: type[InputError], args: tuple[Any, ...], attributes: dict[str, Any]) -> InputError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(attributes)
+    return error
+
 
 class ArgumentError(InputError):
     """An argument's value can't be used, whatever else is given.

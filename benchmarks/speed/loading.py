@@ -5,7 +5,8 @@
 FOLDER has large photographs, of which 240 JPEG files of 500x375 are cut. Sharper photographs make
 larger files, which take longer, so the files' mean size is printed. A JSON object for each way of
 storing, augmentation and number of threads: images per second of CPU time and of the clock, of
-this process alone, at 224 pixels and in batches of 60.
+this process alone, at 224 pixels and in batches of 60. With --readers also for so many processes
+that read, by the clock alone.
 """
 
 import tempfile
@@ -58,7 +59,9 @@ def cut(photographs: Path, tree: Path, sizes: Sizes) -> None:
         small.save(folder / f"{index}.jpg", quality=92)
 
 
-def measure(name: str, data_dir: str, augment: str, threads: int, sizes: Sizes) -> dict[str, float]:
+def measure(
+    name: str, data_dir: str, augment: str, sizes: Sizes, *, threads: int | None, readers: int = 0
+) -> dict[str, float]:
     split = open_split(name, "train", data_dir)
     loader = training_batches(
         split,
@@ -68,17 +71,20 @@ def measure(name: str, data_dir: str, augment: str, threads: int, sizes: Sizes) 
         image_shape=(sizes.side, sizes.side, 3),
         short_side=sizes.short_side,
         threads=threads,
+        readers=readers,
     )
-    next(loader)
+    for _ in range(1 + readers):
+        next(loader)
     clock, cpu = time.perf_counter(), time.process_time()
     for _ in range(sizes.batches):
         next(loader)
     clock, cpu = time.perf_counter() - clock, time.process_time() - cpu
+    loader.close()
     images = sizes.batch * sizes.batches
-    return {
-        "images_per_cpu_second": round(images / cpu),
-        "images_per_second": round(images / clock),
-    }
+    speed: dict[str, float] = {"images_per_second": round(images / clock)}
+    if not readers:
+        speed["images_per_cpu_second"] = round(images / cpu)
+    return speed
 
 
 class Unseen(CentreView):
@@ -103,6 +109,7 @@ def main():
     parser = command_line(__doc__)
     parser.add_argument("folder", type=Path, nargs="?", help="photographs; not needed with --toy")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--readers", type=int, nargs="+", default=[], help="1 or more")
     options = parser.parse_args()
     if options.folder is None and not options.toy:
         parser.error("FOLDER must be given")
@@ -127,9 +134,11 @@ def main():
                 milliseconds_without_decoding=round(locked(prepared.name, data_dir, sizes), 3),
             )
             for augment in AUGMENTATIONS:
-                for threads in options.threads:
-                    speed = measure(prepared.name, data_dir, augment, threads, sizes)
-                    say(**stored, augment=augment, threads=threads, **speed)
+                how = [{"threads": threads} for threads in options.threads]
+                how += [{"threads": None, "readers": readers} for readers in options.readers]
+                for each in how:
+                    speed = measure(prepared.name, data_dir, augment, sizes, **each)
+                    say(**stored, augment=augment, **each, **speed)
 
 
 if __name__ == "__main__":

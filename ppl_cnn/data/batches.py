@@ -4,20 +4,18 @@ All data sets take one road: a prepared TFDS array_record data set, read at rand
 grain. grain shuffles and batches positions; `ppl_cnn.data.images.Images` reads and decodes them.
 """
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 from jaxtyping import Integer
 
-from ppl_cnn.cores import usable_cores
 from ppl_cnn.data.augmentation import Augmentation, CentreView, RandomView, Shape, TenViews, View
-from ppl_cnn.data.images import ImageBatch, ViewsBatch
+from ppl_cnn.data.images import ImageBatch, Images, ViewsBatch
+from ppl_cnn.data.reading import ReadAhead, Readers
 from ppl_cnn.data.splits import ImageSplit
 from ppl_cnn.errors import ArgumentError, MismatchError
-
-if TYPE_CHECKING:
-    import grain
 
 
 def training_batches(
@@ -31,7 +29,8 @@ def training_batches(
     image_shape: Shape | None = None,
     short_side: int | None = None,
     threads: int | None = None,
-) -> "grain.DatasetIterator[ImageBatch]":
+    readers: int | None = 0,
+) -> ReadAhead[ImageBatch]:
     """Endless batches, in a new order every epoch, without the remainder that fills no batch.
 
     Step s of a run is the same set of images in the same order however many processes read it:
@@ -52,14 +51,19 @@ def training_batches(
         threads: threads that read ahead, each a batch. The default is one for images of a fixed
             size, as Python's lock bounds the decoding of small ones, and one for each core for
             photographs.
+        readers: processes of their own that read ahead, each with `threads` (by default 8 at most);
+            0 reads in this process, None takes one for each 8 cores, for photographs and from 16
+            cores on.
 
     Returns:
         An iterator of `ImageBatch`. Its `get_state()` is a small dict that JSON can hold;
         `set_state` resumes with the same bits, whatever the number of threads or processes.
+        `close()` ends the readers.
 
     Raises:
         ArgumentError: `batch_size` exceeds the split or is not divisible by the processes, `seed`
-            is negative, the augmentation is unknown, or photographs lack an `image_shape`.
+            or `readers` is negative, the augmentation is unknown, or photographs lack an
+            `image_shape`.
         MismatchError: the augmentation adds colour noise, and the images are grey.
 
     Examples:
@@ -95,17 +99,10 @@ def training_batches(
                 f"`augment={augment}` adds colour noise, and the images of {split.name} are read in"
                 " grey. Leave colour out."
             )
-
-        def view(step: int, places: Integer[np.ndarray, " n"]) -> ImageBatch:
-            epoch = step // steps
-            seen = RandomView(
-                augmentation, seed=seed, epoch=epoch, shape=shape, short_side=short_side
-            )
-            batch: ImageBatch = split.source.read(places, seen)
-            return batch
-
-        read = own.map_with_index(view)
-    return iter(read.to_iter_dataset(_read_ahead(split, threads)))
+        view = partial(RandomView, augmentation, seed=seed, shape=shape, short_side=short_side)
+        step = partial(_read_at_step, source=split.source, view=view, epoch=steps)
+        read = own.map_with_index(step)
+    return ReadAhead(read, split.source, Readers.chosen(readers, threads, varies=split.varies))
 
 
 def batches(
@@ -117,7 +114,8 @@ def batches(
     image_shape: Shape | None = None,
     short_side: int | None = None,
     threads: int | None = None,
-) -> Iterator[ImageBatch]:
+    readers: int | None = 0,
+) -> ReadAhead[ImageBatch]:
     """All images once, in order, for evaluation; the last batch may be smaller.
 
     Process p of several gets the p-th of `process_count` equal parts of every batch. The last
@@ -134,6 +132,7 @@ def batches(
         short_side: the length in pixels that a photograph's short side is scaled to before the
             cut; None takes the least that fills the shape.
         threads: threads that read ahead; see `training_batches`.
+        readers: processes that read ahead; see there. None takes one for 5,000 images at most.
 
     Raises:
         ArgumentError: `batch_size` is not positive or not divisible by the processes, or
@@ -146,7 +145,8 @@ def batches(
         [10, 10, 5]
     """
     view = _centre(split, image_shape, short_side)
-    return _in_order(split, batch_size, process_index, process_count, view, threads)
+    chosen = Readers.chosen(readers, threads, varies=split.varies, images=len(split))
+    return _in_order(split, batch_size, process_index, process_count, view, chosen)
 
 
 def images_at(
@@ -188,7 +188,8 @@ def ten_view_batches(
     image_shape: Shape | None = None,
     short_side: int | None = None,
     threads: int | None = None,
-) -> Iterator[ViewsBatch]:
+    readers: int | None = 0,
+) -> ReadAhead[ViewsBatch]:
     """All images once, in order, each in ten views: four corners, the centre, and these mirrored.
 
     Args:
@@ -201,13 +202,15 @@ def ten_view_batches(
         short_side: the length in pixels that a photograph's short side is scaled to before the
             cuts, by default 8/7 of the shape's.
         threads: threads that read ahead; see `training_batches`.
+        readers: processes that read ahead; see there. None takes one for 5,000 images at most.
 
     Raises:
         ArgumentError: `batch_size` is not positive or not divisible by the processes, or
             photographs lack an `image_shape`.
     """
     view = TenViews(*_wanted(split, image_shape, short_side))
-    return _in_order(split, batch_size, process_index, process_count, view, threads)
+    chosen = Readers.chosen(readers, threads, varies=split.varies, images=len(split))
+    return _in_order(split, batch_size, process_index, process_count, view, chosen)
 
 
 def _in_order(
@@ -216,19 +219,33 @@ def _in_order(
     process_index: int,
     process_count: int,
     view: View | None,
-    threads: int | None,
-) -> Iterator[Any]:
+    readers: Readers,
+) -> ReadAhead[Any]:
     import grain
 
     share = _share(batch_size, process_index, process_count)
     starts = range(process_index * share, len(split) + process_index * share, batch_size)
+    read = partial(_read_from, source=split.source, share=share, view=view)
+    return ReadAhead(grain.MapDataset.source(starts).map(read), split.source, readers)
 
-    def read(start: int) -> Any:
-        places = range(start, min(start + share, len(split)))
-        return split.source.read(places) if view is None else split.source.read(places, view)
 
-    ahead = _read_ahead(split, threads)
-    return iter(grain.MapDataset.source(starts).map(read).to_iter_dataset(ahead))
+# These two are no closures, so that they can be sent to other processes.
+def _read_at_step(
+    step: int,
+    places: Integer[np.ndarray, " n"],
+    *,
+    source: Images,
+    view: Callable[..., RandomView],
+    epoch: int,
+) -> ImageBatch:
+    """A step's images, in the views of its epoch; `epoch` is the number of steps in one."""
+    batch: ImageBatch = source.read(places, view(epoch=step // epoch))
+    return batch
+
+
+def _read_from(start: int, *, source: Images, share: int, view: View | None) -> Any:
+    places = range(start, min(start + share, len(source)))
+    return source.read(places) if view is None else source.read(places, view)
 
 
 def _centre(
@@ -269,12 +286,3 @@ def _share(batch_size: int, process_index: int, process_count: int) -> int:
             argument="batch_size",
         )
     return batch_size // process_count
-
-
-def _read_ahead(split: ImageSplit, threads: int | None) -> "grain.ReadOptions":
-    import grain
-
-    if threads is None:
-        threads = usable_cores() if split.varies else 1
-    # The buffer counts batches, and one of ImageNet is 40 MB; grain's default of 500 is for images.
-    return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)

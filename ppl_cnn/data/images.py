@@ -5,7 +5,7 @@ record for 256 of them. So grain shuffles and batches positions (see `ppl_cnn.da
 one call of `Images.read` reads and decodes their records.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypedDict
 
@@ -54,7 +54,7 @@ class Images:
     """Random access to the decoded images of one split of a prepared TFDS data set.
 
     An image that cannot be decoded is replaced by the next one that can. Threads may share the
-    object.
+    object, and other processes may have copies.
 
     Args:
         records: a TFDS data source that gives serialized tf.train.Examples at a list of positions.
@@ -69,14 +69,11 @@ class Images:
     """
 
     def __init__(self, records: Any, image_shape: StoredShape, folder: Path):
-        from tensorflow_datasets.proto import tf_example_pb2
-
         self.image_shape = image_shape
         self.damaged: dict[int, str] = {}
         """The faults of the images that could not be decoded so far, by position."""
         self._records = records
         self._folder = folder
-        self._parse = tf_example_pb2.Example.FromString
 
     def __len__(self) -> int:
         return len(self._records)
@@ -123,19 +120,38 @@ class Images:
             raise self._unusable(" ".join(str(error).split())) from error
         return records
 
+    def note_damage(self, faults: Mapping[int, str]) -> None:
+        """Notes images that could not be decoded, here or in another process.
+
+        Args:
+            faults: the fault of each, by its position.
+
+        Raises:
+            FileError: these are more than 0.1 % by now.
+        """
+        self.damaged |= faults
+        if len(self.damaged) > DAMAGED_SHARE * len(self):
+            position, fault = next(iter(faults.items()))
+            raise self._unusable(
+                f"{len(self.damaged)} of {len(self)} cannot be decoded, more than"
+                f" {100 * DAMAGED_SHARE:g} %, such as image {position}: {fault}"
+            )
+
     def _seen(self, place: int, record: bytes, view: Any) -> tuple[np.ndarray, int]:
         """The view of the image at this place, or of the next intact one, and its label."""
+        from tensorflow_datasets.proto import tf_example_pb2
+
         from ppl_cnn.data.image_files import ImageError, open_image
 
         stored_at = place
         while True:
             # TFDS's own parser takes three times as long for the same two fields.
-            fields = self._parse(record).features.feature
+            fields = tf_example_pb2.Example.FromString(record).features.feature
             try:
                 with open_image(fields["image"].bytes_list.value[0]) as image:
                     return view(image, place), fields["label"].int64_list.value[0]
             except ImageError as fault:
-                self._note_damage(stored_at, str(fault))
+                self.note_damage({stored_at: str(fault)})
             stored_at = (stored_at + 1) % len(self)
             (record,) = self.records([stored_at])
 
@@ -152,14 +168,6 @@ class Images:
                 argument="view",
             )
         return rows, cols, channels
-
-    def _note_damage(self, position: int, fault: str) -> None:
-        self.damaged[position] = fault
-        if len(self.damaged) > DAMAGED_SHARE * len(self):
-            raise self._unusable(
-                f"{len(self.damaged)} of {len(self)} cannot be decoded, more than"
-                f" {100 * DAMAGED_SHARE:g} %, such as image {position}: {fault}"
-            )
 
     def _unusable(self, fault: str) -> FileError:
         return FileError(

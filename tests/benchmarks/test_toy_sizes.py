@@ -32,7 +32,7 @@ TOYS = {
     "gpu_check.py": ["--out", "{out}/gpu_check"],
     "speed/busy.py": [],
     "speed/leapfrog.py": [],
-    "speed/loading.py": ["--threads", "2"],
+    "speed/loading.py": ["--threads", "2", "--readers", "1"],
     "speed/loops.py": [],
     "speed/memory.py": [],
     "speed/side_by_side.py": [],

@@ -20,6 +20,7 @@ from ppl_cnn.data.augmentation import (
     margin_side,
     placed,
     resized,
+    shifted,
 )
 from ppl_cnn.data.image_files import OpenedImage
 from ppl_cnn.errors import ArgumentError
@@ -213,3 +214,10 @@ def test_large_photographs_are_decoded_at_a_fraction_to_the_same_picture(photogr
     exact = look(whole, window, shape)
     assert whole.size == (1_200, 900)
     assert np.abs(fast.astype(int) - exact).mean() < 1
+
+
+@pytest.mark.parametrize("shift", [(0.0, 0.0, 0.0), (31.4, -60.5, 0.5), (-300.0, 300.0, 1e-3)])
+def test_a_shift_by_tables_is_that_of_each_pixel(shift):
+    pixels = np.asarray(noise(20, 30))[:, ::-1]
+    peer = np.rint(pixels + np.asarray(shift, np.float32)[None, None]).clip(0, 255)
+    np.testing.assert_array_equal(shifted(pixels, np.asarray(shift)), peer.astype(np.uint8))

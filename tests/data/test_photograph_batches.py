@@ -145,7 +145,7 @@ def test_damaged_images_are_replaced_by_their_neighbours_and_counted(spoiled):
     split = spoiled(2)
     assert split.damage() == ""
     shape = (8, 8, 3)
-    read = list(batches(split, 500, image_shape=shape))
+    read = list(batches(split, 500, image_shape=shape, readers=1))
     assert [len(batch["image"]) for batch in read] == [500] * 4
     bad = sorted(split.source.damaged)
     assert len(bad) == 2

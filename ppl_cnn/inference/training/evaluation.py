@@ -4,8 +4,10 @@ All devices of all processes share the work: each batch is spread over them, and
 that are kept of an image come back to every process.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 import jax
@@ -21,7 +23,7 @@ from ppl_cnn.inference.training.placement import data_mesh
 from ppl_cnn.models.trained.cnn import preprocess
 
 EVALUATION_BATCH = 250
-"""Images at a time over all devices, rounded up to a multiple of their number."""
+"""Views of images at a time: over all devices of a CPU, on each of other devices."""
 CALIBRATION_BINS = 15
 """Bins of the calibration error, as in the paper that `calibration_error` cites."""
 TOP = 5
@@ -77,6 +79,7 @@ def evaluate(
     alpha: Float[Array, " c"],
     mesh: Mesh | None = None,
     read: Reader = batches,
+    views: int = 1,
 ) -> dict[str, float]:
     """Errors, likelihood and calibration on test images.
 
@@ -89,6 +92,7 @@ def evaluate(
         read: reads the images, (n, row, col, channel), or several views of each, (n, view, row,
             col, channel), over which the class probabilities are averaged, as AlexNet's are over
             ten crops.
+        views: number of views that `read` gives of an image.
 
     Returns:
         `summary` of the classifier F + alpha and, under keys that end in `_without_alpha`, of F.
@@ -97,9 +101,9 @@ def evaluate(
     mesh = mesh or data_mesh()
     everywhere = NamedSharding(mesh, PartitionSpec())
     answers = []
-    for images, labels in _spread_batches(network, test, mesh, read):
-        views = jnp.unstack(images, axis=1) if images.ndim == 5 else [images]
-        F = [_scores(network, weights, view) for view in views]
+    for images, labels in _spread_batches(network, test, mesh, read, views):
+        seen = jnp.unstack(images, axis=1) if images.ndim == 5 else [images]
+        F = [_scores(network, weights, view) for view in seen]
         pair = _predict(everywhere, F, alpha, labels)
         answers.append([predictions.images() for predictions in pair])
     with_alpha, without = (
@@ -113,7 +117,12 @@ def evaluate(
 
 
 def estimate_alpha(
-    network: Trainable, weights: Inferring, data: ImageSplit, *, mesh: Mesh | None = None
+    network: Trainable,
+    weights: Inferring,
+    data: ImageSplit,
+    *,
+    mesh: Mesh | None = None,
+    read: Reader = batches,
 ) -> Float[Array, " c"]:
     """The class offsets alpha_y = log rho_y - log Z_y of a generatively trained network.
 
@@ -124,12 +133,13 @@ def estimate_alpha(
         weights: all that its inference needs, the same in every process.
         data: training images, all of them or a random part.
         mesh: the devices, with an axis "data"; by default all.
+        read: reads the images.
     """
     mesh = mesh or data_mesh()
     everywhere = NamedSharding(mesh, PartitionSpec())
     log_partition = LogMeanExp.zero(len(data.classes))
     counts = np.zeros(len(data.classes), np.int64)
-    for images, labels in _spread_batches(network, data, mesh, batches):
+    for images, labels in _spread_batches(network, data, mesh, read):
         F = _scores(network, weights, images)
         log_partition, count = _add_scores(everywhere, log_partition, F, labels)
         counts += np.asarray(count)  # waits, so that batches don't pile up on the device
@@ -159,6 +169,19 @@ def summary(predictions: Predictions) -> dict[str, float]:
         "log_loss_standard_error": float(np.std(losses) / np.sqrt(len(losses))),
         "calibration_error": calibration_error(confidence, rank == 0),
     }
+
+
+def evaluation_batch(platform: str, devices: int, views: int) -> int:
+    """Images at a time: as many as fill the devices, and a multiple of their number.
+
+    Args:
+        platform: JAX's name of the devices' kind. A CPU is filled by few images, however many
+            devices it plays.
+        devices: their number, over all processes.
+        views: number of views of each image, which lie on the devices together.
+    """
+    images = EVALUATION_BATCH if platform == "cpu" else EVALUATION_BATCH * devices // views
+    return -(-images // devices) * devices
 
 
 def calibration_error(
@@ -235,22 +258,33 @@ def _add_scores(
 
 
 def _spread_batches(
-    network: Trainable, split: ImageSplit, mesh: Mesh, read: Reader
+    network: Trainable, split: ImageSplit, mesh: Mesh, read: Reader, views: int = 1
 ) -> Iterator[tuple[Array, Array]]:
-    """Images and labels spread over the devices; the last batch is filled up with label -1."""
-    size = -(-EVALUATION_BATCH // mesh.size) * mesh.size
+    """Images and labels spread over the devices; the last batch is filled up with label -1.
+
+    The next batch is on its way when one is handed out.
+    """
+    size = evaluation_batch(mesh.devices.flat[0].platform, mesh.size, views)
     rows = NamedSharding(mesh, PartitionSpec("data"))
+
+    def spread(batch: ImageBatch) -> tuple[Array, Array]:
+        missing = size // jax.process_count() - len(batch["label"])
+        images = np.pad(batch["image"], ((0, missing), *[(0, 0)] * (batch["image"].ndim - 1)))
+        labels = np.pad(batch["label"], (0, missing), constant_values=-1)
+        return (
+            jax.make_array_from_process_local_data(rows, images),
+            jax.make_array_from_process_local_data(rows, labels),
+        )
+
     seen = {
         "process_index": jax.process_index(),
         "process_count": jax.process_count(),
         "image_shape": network.image_shape,
         "short_side": network.preprocessing.short_side,
     }
-    for batch in read(split, size, **seen):
-        missing = size // jax.process_count() - len(batch["label"])
-        images = np.pad(batch["image"], ((0, missing), *[(0, 0)] * (batch["image"].ndim - 1)))
-        labels = np.pad(batch["label"], (0, missing), constant_values=-1)
-        yield (
-            jax.make_array_from_process_local_data(rows, images),
-            jax.make_array_from_process_local_data(rows, labels),
-        )
+    coming = map(spread, read(split, size, **seen))
+    ahead = deque(islice(coming, 1))
+    for following in coming:
+        ahead.append(following)
+        yield ahead.popleft()
+    yield from ahead

@@ -42,6 +42,10 @@ class Execution:
     groups pass through the network in turn, first for the scores, then for the gradient. The
     gradient is still the whole batch's, for every objective. With 16 groups a batch of 4,096 needs
     the memory of 256, for a third more multiplications."""
+    readers: int | None = None
+    """Processes that read and decode images, each with 8 threads; 0 reads in threads of the
+    training's own process. By default one for each 8 cores, for photographs and from 16 cores on;
+    they take shared memory for a few batches each. The batches are the same."""
     shard_params: bool = False
     """Shards weights and momentum over the devices instead of replicating them."""
     deterministic: bool = False
@@ -58,8 +62,10 @@ class Execution:
             ("evaluate_every", 0),
             ("keep", 1),
             ("accumulate", 1),
+            ("readers", 0),
         ):
-            if (value := getattr(self, name)) < least:
+            value = getattr(self, name)
+            if value is not None and value < least:
                 raise ArgumentError(
                     f"`{name}` must be at least {least}, not {value}.", argument=name
                 )

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self, cast
 
@@ -171,8 +172,8 @@ class Job(NamedTuple):
         """What the run trains on, chooses by and is tested on."""
         return [each for each in (self.train, self.validation, self.test) if each is not None]
 
-    def batches(self) -> Any:
-        """The endless batches of this process."""
+    def batches(self, readers: int | None) -> Any:
+        """The endless batches of this process; see `training_batches` for its `readers`."""
         return training_batches(
             self.train,
             self.recipe.batch_size,
@@ -182,6 +183,7 @@ class Job(NamedTuple):
             augment=self.recipe.augment,
             image_shape=self.network.image_shape,
             short_side=self.network.preprocessing.short_side,
+            readers=readers,
         )
 
     def summary(self) -> str:
@@ -216,7 +218,7 @@ class Training:
         places = state_shardings(state, mesh, execution.shard_params)
         with Session.begun(
             put(state, places),
-            job.batches(),
+            job.batches(execution.readers),
             out,
             execution=execution,
             mesh=mesh,
@@ -266,21 +268,25 @@ class Training:
             at_end: whether photographs are also tested by ten views each.
         """
         session, network = self.session, self.job.network
+        readers = self.execution.readers
+        once = partial(batches, readers=readers)
         session.save()
         alpha, state = session.state.alpha, session.state
         weights = network.inferring(state.params, state.averages)
         if stage.share == 0:
-            alpha = estimate_alpha(network, weights, images, mesh=self.mesh)
+            alpha = estimate_alpha(network, weights, images, mesh=self.mesh, read=once)
             alpha = put(alpha, self.places.alpha)
 
-        def tested(split: ImageSplit, read: Reader = batches) -> dict[str, float]:
-            return evaluate(network, weights, split, alpha=alpha, mesh=self.mesh, read=read)
+        def tested(split: ImageSplit, read: Reader = once, views: int = 1) -> dict[str, float]:
+            return evaluate(
+                network, weights, split, alpha=alpha, mesh=self.mesh, read=read, views=views
+            )
 
         result = tested(self.job.test)
         deciding = result["test_error"]
         if at_end and self.job.test.varies:  # photographs, of which a network sees a part
-            views = tested(self.job.test, ten_view_batches)
-            result |= {f"ten_views_{key}": value for key, value in views.items()}
+            ten = tested(self.job.test, partial(ten_view_batches, readers=readers), views=10)
+            result |= {f"ten_views_{key}": value for key, value in ten.items()}
         if self.job.validation is not None:
             validated = tested(self.job.validation)
             deciding = result["validation_error"] = validated["test_error"]

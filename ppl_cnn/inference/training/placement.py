@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 AHEAD = 2
-"""Batches on the devices before a step takes one: one to work on, and the next on its way."""
+"""Batches on the devices, or on their way, while a step works on one of them and the next waits."""
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -68,34 +69,53 @@ def local[T](tree: T, mesh: Mesh) -> T:
 
 
 class BatchesAhead:
-    """Global batches on the devices, the next one on its way while a step works on the last.
+    """Global batches on the devices, the next ones on their way while a step works on the last.
+
+    A thread fetches them, so that neither reading nor copying keeps a step from being dispatched.
 
     Args:
-        loader: endless iterator of this process's part of each batch, with `get_state` and
-            `set_state`.
+        loader: endless iterator of this process's part of each batch, with `get_state`, `set_state`
+            and `close`.
         mesh: the devices.
     """
 
     def __init__(self, loader: Any, mesh: Mesh) -> None:
         self._loader = loader
         self._rows = NamedSharding(mesh, PartitionSpec("data"))
-        self._coming: deque[tuple[Array, Array, Any]] = deque()
+        self._coming: deque[Future[tuple[Array, Array, Any]]] = deque()
+        self._thread = ThreadPoolExecutor(1, "batches-ahead")
         self.state = loader.get_state()
         """The loader's state after the last batch handed out, not after the one on its way: what a
         checkpoint must hold."""
 
     def set_state(self, state: Any) -> None:
         """Continues after the batch that `state` belongs to."""
-        self._coming.clear()
+        self._forget()
         self._loader.set_state(state)
         self.state = state
 
     def __next__(self) -> tuple[Array, Array]:
         """Images (0..255) and labels of the next batch, spread over the devices along it."""
-        while len(self._coming) < AHEAD:
-            self._coming.append(self._fetch())
-        images, labels, self.state = self._coming.popleft()
+        self._fill()
+        images, labels, self.state = self._coming.popleft().result()
+        self._fill()
         return images, labels
+
+    def close(self) -> None:
+        """Ends what reads ahead."""
+        self._forget()
+        self._thread.shutdown()
+        self._loader.close()
+
+    def _fill(self) -> None:
+        while len(self._coming) < AHEAD:
+            self._coming.append(self._thread.submit(self._fetch))
+
+    def _forget(self) -> None:
+        for batch in self._coming:
+            batch.cancel()
+        wait(self._coming)
+        self._coming.clear()
 
     def _fetch(self) -> tuple[Array, Array, Any]:
         batch = next(self._loader)

@@ -50,7 +50,8 @@ class Session[S: State]:
     ) -> Iterator[Self]:
         """The run at its last checkpoint, or at its start if it has none.
 
-        What is being written when the block ends or fails is written to its end.
+        What is being written when the block ends or fails is written to its end, and what reads
+        ahead ends.
 
         Args:
             initial: the state at its start, placed on the devices.
@@ -66,6 +67,7 @@ class Session[S: State]:
         with ExitStack() as closing:
             checkpoints = Checkpoints(out / "checkpoints", execution.keep)
             closing.callback(checkpoints.wait)
+            closing.callback(loader.close)
             state = checkpoints.restore(initial, loader)
             number = int(state.step)
             metrics = Metrics(out, batch_size=batch_size, step=number, total=total, wording=wording)

@@ -14,6 +14,7 @@ from ppl_cnn.inference.training.evaluation import (
     calibration_error,
     estimate_alpha,
     evaluate,
+    evaluation_batch,
     summary,
 )
 from ppl_cnn.inference.training.networks.declared import DeclaredTrainable
@@ -246,3 +247,14 @@ def test_devices_and_processes_share_the_work_and_agree(count):
         other_alpha, result = json.loads(output.splitlines()[-1])  # gloo prints, too
         np.testing.assert_allclose(other_alpha, alpha, rtol=1e-5)
         assert result == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("platform", "devices", "views", "images"),
+    [
+        *(("cpu", 1, 1, 250), ("cpu", 8, 1, 256), ("cpu", 1, 10, 250)),
+        *(("gpu", 1, 1, 250), ("gpu", 8, 1, 2_000), ("gpu", 8, 10, 200), ("tpu", 3, 10, 75)),
+    ],
+)
+def test_batches_fill_the_devices(platform, devices, views, images):
+    assert evaluation_batch(platform, devices, views) == images

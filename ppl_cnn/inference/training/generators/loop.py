@@ -142,8 +142,8 @@ class Job(NamedTuple):
         images = self.images
         return {"name": images.name, "identity": images.identity, "images": len(images)}
 
-    def batches(self) -> Any:
-        """The endless batches of this process."""
+    def batches(self, readers: int | None) -> Any:
+        """The endless batches of this process; see `training_batches` for its `readers`."""
         return training_batches(
             self.images,
             self.recipe.batch_size,
@@ -152,6 +152,7 @@ class Job(NamedTuple):
             process_count=jax.process_count(),
             augment=self.recipe.augment,
             image_shape=self.sizes.image_shape,
+            readers=readers,
         )
 
 
@@ -172,7 +173,7 @@ class Training:
         state = initial_state(job.sizes, job.rules, jax.random.fold_in(key, 0))
         with Session.begun(
             _everywhere(state, mesh),
-            job.batches(),
+            job.batches(execution.readers),
             out,
             execution=execution,
             mesh=mesh,
