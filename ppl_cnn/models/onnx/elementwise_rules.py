@@ -9,7 +9,7 @@ from ppl_cnn.models.networks.elementwise import Elementwise
 from ppl_cnn.models.networks.layers import ReLU
 from ppl_cnn.models.onnx.call import UnsupportedError
 from ppl_cnn.models.onnx.forms import Form
-from ppl_cnn.models.onnx.operators import ELEMENTWISE
+from ppl_cnn.models.onnx.operators.registry import ELEMENTWISE
 from ppl_cnn.models.onnx.site import Signal, Site, Value
 
 

@@ -21,7 +21,7 @@ from ppl_cnn.models.onnx.call import LARGEST, Call, UnsupportedError
 from ppl_cnn.models.onnx.forms import Form
 from ppl_cnn.models.onnx.names import Names
 from ppl_cnn.models.onnx.operation import Fixed, Operation, Read, Weight
-from ppl_cnn.models.onnx.operators import ELEMENTWISE, OPERATORS
+from ppl_cnn.models.onnx.operators.registry import ELEMENTWISE, OPERATORS
 from ppl_cnn.models.onnx.rules import RULES
 from ppl_cnn.models.onnx.site import Signal, Site, Value
 

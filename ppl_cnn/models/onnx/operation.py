@@ -16,7 +16,7 @@ from ppl_cnn.models.networks.layers import Layer, Mixing, Weights
 from ppl_cnn.models.networks.window import Shape, Window, windows_of
 from ppl_cnn.models.onnx.call import Call
 from ppl_cnn.models.onnx.forms import Form
-from ppl_cnn.models.onnx.operators import OPERATORS
+from ppl_cnn.models.onnx.operators.registry import OPERATORS
 
 
 class Fixed(NamedTuple):

@@ -19,11 +19,11 @@ from ppl_cnn.models.networks.layers import (
     Layer,
     MaxPool,
 )
-from ppl_cnn.models.onnx.arrays import pad_value, pad_widths
 from ppl_cnn.models.onnx.call import UnsupportedError, axis_of
 from ppl_cnn.models.onnx.elementwise_rules import ELEMENTWISE_RULES
 from ppl_cnn.models.onnx.forms import Form
 from ppl_cnn.models.onnx.operation import LayerNorm, Pad
+from ppl_cnn.models.onnx.operators.arrays import pad_value, pad_widths
 from ppl_cnn.models.onnx.shape_rules import SHAPE_RULES
 from ppl_cnn.models.onnx.site import Signal, Site, Value
 

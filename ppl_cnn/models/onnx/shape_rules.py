@@ -9,7 +9,7 @@ import numpy as np
 from ppl_cnn.models.onnx.call import Call, axis_of
 from ppl_cnn.models.onnx.forms import Form, Layout
 from ppl_cnn.models.onnx.operation import Channels
-from ppl_cnn.models.onnx.operators import OPERATORS
+from ppl_cnn.models.onnx.operators.registry import OPERATORS
 from ppl_cnn.models.onnx.site import Signal, Site, Value
 
 _FLOATS = (1, 10, 11, 16)

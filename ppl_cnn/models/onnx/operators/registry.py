@@ -7,10 +7,10 @@ values at one place are `ELEMENTWISE`.
 from typing import Any
 
 from ppl_cnn.models.networks.elementwise import FUNCTIONS
-from ppl_cnn.models.onnx.arithmetic import ARITHMETIC
-from ppl_cnn.models.onnx.arrays import ARRAYS
 from ppl_cnn.models.onnx.call import Call, Operator, aligned
-from ppl_cnn.models.onnx.convolutions import CONVOLUTIONS
+from ppl_cnn.models.onnx.operators.arithmetic import ARITHMETIC
+from ppl_cnn.models.onnx.operators.arrays import ARRAYS
+from ppl_cnn.models.onnx.operators.convolutions import CONVOLUTIONS
 
 ELEMENTWISE: dict[str, tuple[str, tuple[tuple[str, float], ...]]] = {
     **{"Relu": ("relu", ()), "Sigmoid": ("sigmoid", ()), "Tanh": ("tanh", ())},
