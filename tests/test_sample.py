@@ -172,9 +172,9 @@ def test_a_killed_run_continues_to_the_same_bits(run, tmp_path):
 
 
 def test_a_process_ends_with_a_sentence_and_exit_code_2():
-    arguments = [sys.executable, "-m", "ppl_cnn.sample", "--unit", "conv5"]
+    arguments = [sys.executable, "-m", "ppl_cnn.sample", "--unit", "conv9"]
     done = subprocess.run(arguments, capture_output=True, text=True)
-    assert "conv5" in refusal(done)
+    assert "conv9" in refusal(done)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_a_process_ends_with_a_sentence_and_exit_code_2():
         (["--unit", "conv9:12"], ["conv9"]),
         (["--unit", "conv5:64"], ["conv5", "63"]),
         (["--unit", "conv5:12@7,0"], ["6,6"]),
-        (["--unit", "conv5"], ["conv5"]),
+        (["--unit", "conv9"], ["conv9"]),
         (["--unit", "conv5:12", "--reference", "pink:3"], ["pink"]),
         (["--unit", "conv5:12", "--reference", "white:-3"], ["-3"]),
         (["--unit", "conv5:12", "--temperature", "0"], ["temperature", "0"]),
