@@ -11,6 +11,7 @@ reference is fitted to, class folders when they are prepared, and prepared recor
 
 import io
 import math
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -162,8 +163,8 @@ def open_image(source: Path | bytes) -> Iterator[OpenedImage]:
         ...     image.size, image.decoded(1).getpixel((0, 0))
         ((3, 2), 255)
     """
-    if isinstance(source, Path) and not source.is_file():  # a pipe would be waited for
-        raise ImageError("not a file" if source.exists() else "there is no such file")
+    if isinstance(source, Path) and not os.path.isfile(source):  # a pipe would be waited for
+        raise ImageError("not a file" if os.path.exists(source) else "there is no such file")
     with _faults(source):
         image = Image.open(
             source if isinstance(source, Path) else io.BytesIO(source), formats=_formats()
