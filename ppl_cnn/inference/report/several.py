@@ -210,7 +210,7 @@ def _badge(state: str, headline: str) -> str:
 
 def _counts(parts: Sequence[Shown | Missing]) -> str:
     counts = Counter((part.state, part.headline) for part in parts)
-    by_state = sorted(counts, key=lambda each: [*LABELS].index(each[0]))
+    by_state = sorted(counts, key=lambda each: (*_WORST_FIRST, "missing").index(each[0]))
     return " ".join(
         f'<span class="count">{counts[each]} × {_badge(*each)}</span>' for each in by_state
     )
