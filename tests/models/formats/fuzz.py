@@ -347,7 +347,8 @@ def unguided(reader: str, cases: int, seed: int) -> None:
         raise Broken("a case took 10 s")
 
     signal.signal(signal.SIGPROF, hang)
-    with tempfile.TemporaryDirectory() as folder:
+    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
         tried = reader_of(reader, Path(folder))
         for file in files:
             with contextlib.suppress(ValueError):
