@@ -10,6 +10,8 @@ reference is fitted to, class folders when they are prepared, and prepared recor
 """
 
 import io
+import math
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -38,6 +40,10 @@ SUFFIXES = (
 LONGEST_SIDE = 65_535
 """Pixels of the longest side that is read, JPEG's own limit; Pillow limits the number of pixels. A
 WebP of 800 bytes that says it is 5 million pixels long takes 8 seconds."""
+SPARSE, PIXELS_PER_BYTE = 2**24, 1000
+"""Pixels that a file of any size may say it has, and those that each byte of a file may stand for
+beyond. Blank images alone have more, and a WebP of 400 bytes that says it has 100 million pixels
+takes 2 GB before it is found damaged."""
 BACKGROUND = "white"
 """The colour behind transparent pixels."""
 
@@ -157,16 +163,14 @@ def open_image(source: Path | bytes) -> Iterator[OpenedImage]:
         ...     image.size, image.decoded(1).getpixel((0, 0))
         ((3, 2), 255)
     """
-    if isinstance(source, Path) and not source.is_file():  # a pipe would be waited for
-        raise ImageError("not a file" if source.exists() else "there is no such file")
+    if isinstance(source, Path) and not os.path.isfile(source):  # a pipe would be waited for
+        raise ImageError("not a file" if os.path.exists(source) else "there is no such file")
     with _faults(source):
         image = Image.open(
             source if isinstance(source, Path) else io.BytesIO(source), formats=_formats()
         )
     with image:
-        if max(image.size) > LONGEST_SIDE:
-            size = " x ".join(f"{side:,}" for side in image.size)
-            raise ImageError(f"too large: {size} pixels, and a side may have {LONGEST_SIDE:,}")
+        _refuse_large(image, len(source) if isinstance(source, bytes) else source.stat().st_size)
         yield OpenedImage(image)
 
 
@@ -197,6 +201,24 @@ def _formats() -> tuple[str, ...]:
     """Those of `FORMATS` that this Pillow reads."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _refuse_large(image: Image.Image, length: int) -> None:
+    """Refuses an image by the size that it says it has, before it is decoded.
+
+    Args:
+        image: the image, not decoded yet.
+        length: bytes of its file.
+
+    Raises:
+        ImageError: a side is longer than any that is read, or the file is too short for its pixels.
+    """
+    pixels = math.prod(image.size)
+    size = f"too large: {' x '.join(f'{side:,}' for side in image.size)} pixels"
+    if max(image.size) > LONGEST_SIDE:
+        raise ImageError(f"{size}, and a side may have {LONGEST_SIDE:,}")
+    if pixels > max(SPARSE, PIXELS_PER_BYTE * length):
+        raise ImageError(f"{size} in a file of {length:,} bytes, so it is blank or damaged")
 
 
 @contextmanager
@@ -254,10 +276,25 @@ def _flat(image: Image.Image, mode: str) -> Image.Image:
         image = image.convert("RGB")
     if not image.has_transparency_data:
         return image if image.mode == mode else image.convert(mode)
-    colours = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-    ground = Image.new("RGB", image.size, BACKGROUND)
-    ground.paste(colours, mask=colours.getchannel("A"))
-    return ground.convert(mode)
+    ground = Image.new(mode, image.size, BACKGROUND)
+    for box in _strips(image.size):
+        strip = image.crop(box)
+        colours = (strip.convert("LA") if image.mode == "La" else strip).convert("RGBA")
+        opaque = Image.new("RGB", strip.size, BACKGROUND)
+        opaque.paste(colours, mask=colours.getchannel("A"))
+        ground.paste(opaque.convert(mode), box)
+    return ground
+
+
+def _strips(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
+    """The (left, upper, right, lower) of strips that make up an image, of about a million pixels.
+
+    What is computed strip by strip takes little memory.
+    """
+    width, height = size
+    rows = max(1, 2**20 // width)
+    for row in range(0, height, rows):
+        yield 0, row, width, min(row + rows, height)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -285,12 +322,12 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         )
     grey = np.empty(values.shape, np.uint8)
     transparent = image.info.get("transparency")
-    for row in range(0, len(values), rows := max(1, 2**20 // values.shape[1])):  # in little memory
-        part = values[row : row + rows]
+    for _, row, _, end in _strips(image.size):
+        part = values[row:end]
         levels = np.rint(part * np.float32(255 / largest)).clip(0, 255).astype(np.uint8)
         if tags.get(Base.PhotometricInterpretation) == _WHITE_IS_ZERO:
             levels = 255 - levels
-        grey[row : row + rows] = np.where(part == transparent, 255, levels)
+        grey[row:end] = np.where(part == transparent, 255, levels)
     return Image.fromarray(grey)
 
 

@@ -30,13 +30,16 @@ from ppl_cnn.data.image_files import ImageError, open_image
 from ppl_cnn.data.sources.folders import Tree
 from ppl_cnn.data.walk import account, list_images
 from ppl_cnn.errors import InputError
-from tests.fuzzing import Broken, mutated, peak, resident
+from tests.fuzzing import Broken, mutated, peak, resident, restart_peak
 
 SECONDS, SECONDS_PER_PIXEL = 1.0, 2e-7
 """Processor time that a case may take. A file of some bytes may say that it has 150 million pixels,
 and formats that compress runs may be right."""
 GROWTH = 128 * 2**20
 """Bytes that resident memory may grow by."""
+MEMORY, MEMORY_PER_PIXEL = 48 * 2**20, 32
+"""Bytes that a case may take, by the pixels that its file says it has where it isn't refused for
+their number. libwebp has two canvases of 4 bytes per pixel, and Pillow copies one of them twice."""
 
 
 # Images.
@@ -248,20 +251,24 @@ def fuzz(what: str, count: int, seed: int) -> None:
         raise Broken("a case took 40 s")
 
     signal.signal(signal.SIGPROF, hang)
-    results, begin, before = {"read": 0, "refused": 0}, time.process_time(), 0
+    results, begin, before, most = {"read": 0, "refused": 0}, time.process_time(), 0, 0
     for number, case in enumerate(cases, 1):
         signal.setitimer(signal.ITIMER_PROF, 40)
-        started = time.process_time()
+        restart_peak()
+        started, held = time.process_time(), resident()
         try:
             result, pixels = check(case)
             results[result] += 1
             seconds = time.process_time() - started
             if seconds > SECONDS + SECONDS_PER_PIXEL * pixels:
                 raise Broken(f"{seconds:.2f} s")
+            if (taken := peak() - held) > MEMORY + MEMORY_PER_PIXEL * pixels:
+                raise Broken(f"{taken:,} bytes of memory for {pixels:,} pixels")
         except BaseException:
             said = repr(case) if isinstance(case, bytes) else "\n".join(map(repr, case.rglob("*")))
             print(f"case {number} of seed {seed} is {said}", file=sys.stderr)
             raise
+        most = max(most, peak())
         if number == min(count, 1000):
             before = resident()
         if number % 1000 == 0:
@@ -274,7 +281,7 @@ def fuzz(what: str, count: int, seed: int) -> None:
     print(
         f"{what}: {count:,} cases in {time.process_time() - begin:.0f} s of processor time;"
         f" {results['read']:,} were read, {results['refused']:,} refused; resident memory"
-        f" {before / 1e6:.1f} MB early, {resident() / 1e6:.1f} after all, {peak() / 1e6:.1f} at the"
+        f" {before / 1e6:.1f} MB early, {resident() / 1e6:.1f} after all, {most / 1e6:.1f} at the"
         " peak"
     )
 

@@ -224,16 +224,56 @@ def test_large_images_are_read_and_bombs_named(monkeypatch):
         read(encoded(np.zeros((1, 65_536), np.uint8)))
 
 
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "JPEG2000", "BMP"])
+def test_size_is_judged_before_pixels_are_decoded(kind, monkeypatch, tmp_path, refused):
+    path = tmp_path / "image"
+    path.write_bytes(content := encoded(Image.fromarray(GREY), kind))
+    monkeypatch.setattr("ppl_cnn.data.image_files.SPARSE", 10)
+    monkeypatch.setattr("ppl_cnn.data.image_files.PIXELS_PER_BYTE", 0.001)
+    monkeypatch.setattr(Image.Image, "load", None)  # Not even called.
+    length = f"4 x 3 pixels in a file of {len(content):,} bytes"
+    with pytest.raises(ImageError, match=f"too large: {length}, so it is blank or damaged"):
+        read(content)
+    with refused(path, length, kind=FileError):
+        read_pixels(path)
+
+
+def test_blank_scans_are_read_and_small_files_of_huge_images_are_not():
+    page = Image.new("1", (4096, 4096), 1)
+    assert read(encoded(page)).all()
+    with pytest.raises(ImageError, match="too large: 10,000 x 9,000 pixels in a file of"):
+        read(encoded(Image.new("1", (10_000, 9_000)), "TIFF", compression="group4"))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_large_cut_outs_are_composited_in_strips(mode):
+    pixels = np.full((1100, 1000), 200, np.uint8)
+    pixels[::2] = 7
+    clear = np.where(pixels == 7, 0, 255).astype(np.uint8)
+    image = Image.fromarray(pixels)
+    if mode == "P":
+        image = image.convert("P")
+        image.info["transparency"] = 7
+    else:
+        image = image.convert(mode)
+        image.putalpha(Image.fromarray(clear))
+    expected = np.where(pixels == 7, 255, 200)
+    np.testing.assert_array_equal(np.asarray(OpenedImage(image).decoded(1)), expected)
+
+
 def test_orientation_that_cannot_be_read_says_nothing():
     assert read(encoded(GREY, exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")).shape == (3, 4)
 
 
-def test_a_bare_key_is_no_reason(monkeypatch):
-    """Pillow raises KeyError(259) of a TIFF whose second page is damaged."""
-
-    def damaged(*_, **__):
-        raise KeyError(259)
-
-    monkeypatch.setattr(Image, "open", damaged)
-    with pytest.raises(ImageError, match=r"damaged \(KeyError: 259\)"):
-        read(WHOLE)
+def test_a_bare_key_is_no_reason():
+    """Pillow raises KeyError(259) of a second page whose compression, tag 259, is 259 too."""
+    page = [(256, 1, 1), (257, 1, 1), (258, 1, 8), (262, 1, 1), (273, 1, 8), (278, 1, 1)]
+    content = b"II*\0" + struct.pack("<I", 9) + b"\x07"
+    for tags, is_last in ((page, False), ([*page[:3], (259, 1, 259), *page[3:]], True)):
+        following = 0 if is_last else len(content) + 2 + 12 * len(tags) + 4
+        entries = b"".join(struct.pack("<HHII", tag, 3, *rest) for tag, *rest in tags)
+        content += struct.pack("<H", len(tags)) + entries + struct.pack("<I", following)
+    with open_image(content) as image:
+        assert np.asarray(image.decoded(1)) == 7
+        with pytest.raises(ImageError, match=r"damaged \(KeyError: 259\)"):
+            image.frames()

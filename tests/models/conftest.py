@@ -9,6 +9,8 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
+from tests.models import onnx_files
+
 STORAGES = {"<f4": "Float", "<f8": "Double", "<f2": "Half", "<i8": "Long"}
 
 
@@ -129,20 +131,7 @@ def torch_pickle(torch_dict):
 @pytest.fixture
 def caffe_field():
     """A function of a number and an integer or bytes to a field of Protocol Buffers."""
-
-    def varint(rest):
-        head = bytearray()
-        while rest > 0x7F:
-            head.append(rest & 0x7F | 0x80)
-            rest >>= 7
-        return bytes(head) + bytes([rest])
-
-    def field(number, value):
-        if isinstance(value, int):
-            return varint(number << 3) + varint(value)
-        return varint(number << 3 | 2) + varint(len(value)) + value
-
-    return field
+    return onnx_files.field
 
 
 @pytest.fixture
@@ -170,74 +159,18 @@ def caffemodel(caffe_field):
 
 
 @pytest.fixture
-def onnx_tensor(caffe_field):
+def onnx_tensor():
     """A function of a name and an array to a TensorProto."""
-    kinds = {"float32": 1, "int64": 7, "float64": 11, "float16": 10, "int32": 6, "bool": 9}
-
-    def tensor(name, array):
-        array = np.asarray(array)
-        sizes = b"".join(caffe_field(1, size) for size in array.shape)
-        kind = caffe_field(2, kinds[array.dtype.name])
-        return sizes + kind + caffe_field(8, name.encode()) + caffe_field(9, array.tobytes())
-
-    return tensor
+    return onnx_files.tensor
 
 
 @pytest.fixture
-def onnx_node(caffe_field, onnx_tensor):
+def onnx_node():
     """A function of an operator, the names of its inputs and outputs, and attributes to a node."""
-
-    def attribute(name, value):
-        start = caffe_field(1, name.encode())
-        if isinstance(value, str):
-            return start + caffe_field(4, value.encode()) + caffe_field(20, 3)
-        if isinstance(value, int):
-            return start + caffe_field(3, value % 2**64) + caffe_field(20, 2)
-        if isinstance(value, float):
-            return start + b"\x15" + struct.pack("<f", value) + caffe_field(20, 1)
-        if isinstance(value, np.ndarray):
-            return start + caffe_field(5, onnx_tensor("", value)) + caffe_field(20, 4)
-        if all(isinstance(each, int) for each in value):
-            integers = b"".join(caffe_field(8, each % 2**64) for each in value)
-            return start + integers + caffe_field(20, 7)
-        floats = caffe_field(7, struct.pack(f"<{len(value)}f", *value))
-        return start + floats + caffe_field(20, 6)
-
-    def node(operator, inputs, outputs, name="", domain="", scopes=None, **attributes):
-        words = [(1, each) for each in inputs.split(" ")] if inputs else []
-        words += [(2, each) for each in outputs.split()]
-        words += [(3, name), (4, operator), (7, domain)]
-        content = b"".join(caffe_field(number, word.encode()) for number, word in words)
-        for key, value in attributes.items():
-            content += caffe_field(5, attribute(key, value))
-        if scopes is not None:
-            key = caffe_field(1, b"pkg.torch.onnx.name_scopes")
-            content += caffe_field(9, key + caffe_field(2, repr(scopes).encode()))
-        return content
-
-    return node
+    return onnx_files.node
 
 
 @pytest.fixture
-def onnx_content(caffe_field, onnx_tensor):
+def onnx_content():
     """A function of nodes, constants and the image's shape to the content of an ONNX file."""
-
-    def value(name, sizes):
-        dims = b"".join(
-            caffe_field(1, caffe_field(2, b"n") if size is None else caffe_field(1, size))
-            for size in sizes
-        )
-        kind = caffe_field(1, caffe_field(1, 1) + caffe_field(2, dims))
-        return caffe_field(1, name.encode()) + caffe_field(2, kind)
-
-    def content(nodes, constants=MappingProxyType({}), image=(1, 3, 8, 8), opset=17, **others):
-        graph = b"".join(caffe_field(1, node) for node in nodes)
-        graph += b"".join(
-            caffe_field(5, onnx_tensor(name, array)) for name, array in constants.items()
-        )
-        inputs = {"x": image, **others.get("inputs", {})}
-        graph += b"".join(caffe_field(11, value(*each)) for each in inputs.items())
-        graph += caffe_field(12, value(others.get("output", "y"), (1,)))
-        return caffe_field(1, 8) + caffe_field(7, graph) + caffe_field(8, caffe_field(2, opset))
-
-    return content
+    return onnx_files.content

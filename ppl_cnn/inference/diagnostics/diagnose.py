@@ -195,6 +195,7 @@ def diagnose(run: xr.DataTree | str | Path, *, shown: int = 32, maps: bool = Tru
     response = variable(quantities, "posterior/response").values
     sides = two_sides(response, images.projections) if two_sided else None
     climbs, step_bias = Climbs.of(tree), StepBias.of(quantities)
+    stein = None if steins is None else stein_check(images.mean, steins.running[:, -1])
     resumes = folder is not None
     if weighing is None:
         verdict = judge(
@@ -204,6 +205,7 @@ def diagnose(run: xr.DataTree | str | Path, *, shown: int = 32, maps: bool = Tru
             mixing=mixing,
             sides=sides,
             climbs=climbs,
+            stein=stein,
             step_bias=step_bias,
             resumes=resumes,
         )
@@ -222,7 +224,7 @@ def diagnose(run: xr.DataTree | str | Path, *, shown: int = 32, maps: bool = Tru
         images=images,
         reference=_reference(tree),
         steins=steins,
-        stein_check=None if steins is None else stein_check(images.mean, steins.running[:, -1]),
+        stein_check=stein,
         maps=_maps(tree, folder) if maps and weighing is None else None,
         efficiency=_efficiency(quantities, table, record),
         window=_window(variable(tree, "posterior/image")),

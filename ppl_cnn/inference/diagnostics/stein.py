@@ -10,6 +10,7 @@ from jaxtyping import Float, Float32, Int
 from ppl_cnn.errors import FileError
 from ppl_cnn.inference.diagnostics.scan import loaded, variable
 from ppl_cnn.inference.diagnostics.summary import quiet
+from ppl_cnn.inference.diagnostics.thresholds import STEIN_BY_CHANCE
 
 
 class SteinMeans(NamedTuple):
@@ -67,6 +68,14 @@ class SteinCheck(NamedTuple):
     """The difference of the two images."""
     chance: float
     """The difference that chance alone would give, from its spread over the chains."""
+    largest: float
+    """The largest ratio of the two that chance explains: Student's t for that many chains, as if
+    all pixels moved together. Where they don't, chance gives as much more rarely."""
+
+    @property
+    def ratio(self) -> float:
+        """The difference in units of what chance would give."""
+        return self.difference / self.chance if self.chance > 0 else math.nan
 
 
 def stein_check(
@@ -84,10 +93,14 @@ def stein_check(
     Returns:
         None for a single chain, whose spread is unknown, or if a mean isn't finite.
     """
+    from scipy import stats
+
     chains = len(mean)
     with quiet():
         difference = mean - stein
         if chains < 2 or not np.isfinite(difference).all():
             return None
     chance = difference.var(axis=0, ddof=1) / chains
-    return SteinCheck(math.sqrt(np.mean(difference.mean(axis=0) ** 2)), math.sqrt(np.mean(chance)))
+    largest = math.ceil(10 * stats.t.isf(STEIN_BY_CHANCE / 2, chains - 1)) / 10
+    apart = math.sqrt(np.mean(difference.mean(axis=0) ** 2))
+    return SteinCheck(apart, math.sqrt(np.mean(chance)), largest)

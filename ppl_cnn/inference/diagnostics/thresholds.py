@@ -44,6 +44,9 @@ DIVERGENT_SHARE = 0.01
 RANKS_DIFFER = 0.01
 """Below this p, corrected for the number of tests, ranks of chains differ by more than chance."""
 
+STEIN_BY_CHANCE = 0.001
+"""How often chance alone, at most, sets mean and Stein mean apart by what counts as more."""
+
 DIFFERENT = 3.0
 """Two runs of one density differ if an estimate of theirs does, by more joint standard errors."""
 

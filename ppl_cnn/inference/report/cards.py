@@ -99,7 +99,7 @@ def badge_html(state: str, headline: str) -> str:
 def counts_html(cards: Sequence[Card]) -> str:
     """How many units have which verdict."""
     counts = Counter((card.state, card.headline) for card in cards)
-    by_state = sorted(counts, key=lambda each: [*LABELS].index(each[0]))
+    by_state = sorted(counts, key=lambda each: _WORST_FIRST.index(each[0]))
     return " ".join(
         f'<span class="count">{counts[each]} × {badge_html(*each)}</span>' for each in by_state
     )

@@ -211,7 +211,8 @@ def _tensor(message: Message, part: memoryview) -> tuple[str, np.ndarray]:
             numbers[number] += _integers(message, value)
     if kind not in TYPES:
         raise ContentError(f"has the tensor {shown(name)} of a type that isn't supported ({kind}).")
-    flat = _flat(np.dtype(TYPES[kind]), raw, packed, numbers)
+    with np.errstate(all="ignore"):  # numbers of another type than the tensor's
+        flat = _flat(np.dtype(TYPES[kind]), raw, packed, numbers)
     if len(sizes) > _AXES or math.prod(sizes) != len(flat) or any(size >= 2**63 for size in sizes):
         raise ContentError(
             f"has the tensor {shown(name)} of {len(flat):,} numbers, which do not fit its shape "

@@ -66,12 +66,12 @@ class Message:
         return found
 
     def varint(self, part: memoryview, at: int) -> tuple[int, int]:
-        """The integer at a position (7 bits a byte, lowest first), and the position after it."""
+        """The integer at a position (64 bits, 7 a byte, lowest first), and the position after."""
         value = 0
         for index, byte in enumerate(part[at : at + 10]):
             value |= (byte & 0x7F) << (7 * index)
             if byte < 0x80:
-                return value, at + index + 1
+                return value & (2**64 - 1), at + index + 1
         raise self.fault("it is cut short or damaged")
 
     def fault(self, what: str) -> ContentError:

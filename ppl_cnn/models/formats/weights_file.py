@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -22,6 +22,8 @@ GROWTH = 64
 tensors take more memory than the file."""
 SHARDS = 1000
 """Largest number of files that an index may name."""
+_NAME = 255
+"""Bytes of the longest name of a file."""
 
 
 class WeightsFile(NamedTuple):
@@ -73,7 +75,10 @@ def open_weights(path: Path) -> WeightsFile:
         return read_file(path, _contents)
     tensors: dict[str, np.ndarray] = {}
     for name in read_file(path, _shards):
-        tensors |= read_file(path.parent / name, tensors_of)
+        shard = path.parent / name
+        if shard.exists() and not shard.is_file():  # a pipe would be waited for
+            raise FileError(f"{shard} is no file, and {path.name} says that it is.", path=shard)
+        tensors |= read_file(shard, tensors_of)
     return WeightsFile(tensors)
 
 
@@ -142,12 +147,21 @@ def _shards(content: bytes) -> list[str]:
     places = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(places, dict) or not places:
         raise foreign(content)
-    names = list(dict.fromkeys(name for name in places.values() if isinstance(name, str)))
-    if len(names) > SHARDS or any(Path(name).name != name for name in names):
+    if not all(_is_file_name(name) for name in places.values()):
         raise ContentError(
-            f"is an index of more than {SHARDS:,} files, or of files in other folders."
+            "is an index of files in other folders, or of names that aren't text. Put its files "
+            "beside it."
         )
+    names = list(dict.fromkeys(places.values()))
+    if len(names) > SHARDS:
+        raise ContentError(f"is an index of {len(names):,} files, more than {SHARDS:,}.")
     return names
+
+
+def _is_file_name(name: Any) -> bool:
+    """Whether an entry of an index names a file beside it."""
+    is_text = isinstance(name, str) and name.isprintable() and len(name.encode()) <= _NAME
+    return is_text and Path(name).name == name and name not in ("", "..")
 
 
 def _read(content: bytes) -> WeightsFile:

@@ -94,6 +94,6 @@ def checked_size(shape: Sequence[int]) -> tuple[int, ...]:
     Raises:
         UnsupportedError: an array of that shape would be too large.
     """
-    if any(size < 0 for size in shape) or math.prod(shape) > LARGEST:
+    if any(not 0 <= size <= LARGEST for size in shape) or math.prod(shape) > LARGEST:
         raise UnsupportedError(f"an array of shape {tuple(shape)}")
     return tuple(shape)

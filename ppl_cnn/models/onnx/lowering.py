@@ -17,6 +17,7 @@ from ppl_cnn.models.formats.names import shown
 from ppl_cnn.models.formats.onnx_file import Node, OnnxModel
 from ppl_cnn.models.networks.declaration import IMAGE
 from ppl_cnn.models.networks.layers import Layer
+from ppl_cnn.models.networks.window import Shape
 from ppl_cnn.models.onnx.call import LARGEST, Call, UnsupportedError
 from ppl_cnn.models.onnx.forms import Form
 from ppl_cnn.models.onnx.names import Names
@@ -44,6 +45,7 @@ class Lowering:
         """The name of a value that can't be computed -> why, as a sentence."""
         self.layer_of: dict[int, str] = {}
         """The index of a node -> its layer, for the nodes that have one."""
+        self._stored: dict[str, Shape] = {IMAGE: image.stored}
         self._makers = {name: node for node in model.nodes for name in node.outputs if name}
 
     def maker(self, name: str) -> Node | None:
@@ -58,14 +60,19 @@ class Lowering:
         """Adds a layer, with its weights as float32.
 
         Raises:
-            UnsupportedError: a weight is NaN or, but for masks of other operations, infinite.
+            UnsupportedError: what it reads makes no response of that form, or an empty one; or a
+                weight is NaN or, but for masks of other operations, infinite.
         """
+        joined = layer.joined_shape([self._stored[name] for name in layer.after])
+        if joined is None or layer.response_shape(joined) != form.stored or 0 in form.stored:
+            raise UnsupportedError("of responses that are empty or don't fit each other")
         found = {key: np.asarray(array, np.float32) for key, array in weights.items()}
         may_mask = isinstance(layer, Operation)
         for array in found.values():
             if np.isnan(array).any() or not (may_mask or np.isfinite(array).all()):
                 raise UnsupportedError("with weights that are NaN or infinite")
         self.layers.append(layer)
+        self._stored[layer.name] = form.stored
         if found:
             self.params[layer.name] = {key: jnp.asarray(array) for key, array in found.items()}
         return Signal(layer.name, form)

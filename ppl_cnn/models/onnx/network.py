@@ -27,6 +27,9 @@ from ppl_cnn.models.onnx.site import Signal
 SIDE = 224
 """The rows and columns of an image whose size the file leaves open."""
 
+LONGEST_SIDE = 65_535
+"""The most rows or columns that an image may have; larger ones are damage, and take memory."""
+
 _HEADS = ("Softmax", "LogSoftmax", "Sigmoid")
 _MOVING = ("Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout")
 _WITH_UNITS = {
@@ -127,6 +130,8 @@ def _image(model: OnnxModel, side: int | None) -> Form:
     shape = [1, 0, 0, 0]
     shape[row], shape[col] = side or sizes[row] or SIDE, side or sizes[col] or SIDE
     shape[channel] = channels
+    if max(shape) > LONGEST_SIDE:
+        raise _no_image(model.inputs[0])
     return Form(tuple(shape), layout)
 
 
@@ -134,7 +139,8 @@ def _no_image(given: Input) -> MismatchError:
     sizes = ", ".join("?" if size is None else str(size) for size in given.sizes)
     return MismatchError(
         f"The network's input {shown(given.name)} has the shape ({sizes}), which is no batch of "
-        f"images. It must be (n, channel, row, col) or (n, row, col, channel) with 1 or 3 channels."
+        f"images. It must be (n, channel, row, col) or (n, row, col, channel) with 1 or 3 channels "
+        f"and sides of at most {LONGEST_SIDE:,}."
     )
 
 

@@ -1,18 +1,18 @@
 """Fuzzes a reader: `python -m tests.models.formats.fuzz READER --cases 200000 --seed 0`.
 
-READER is torch, pickle, caffe, npz, npy, safetensors or foreign. Every case must end with tensors
-or with an error of one or two sentences, within a second, without opening, importing or running
-anything, and memory must not grow. Atheris guides pickle, torch and caffe by coverage where it is
-installed. For the others, without Atheris, and with --mutate, pieces of well-formed files are
-mutated and joined.
+READER is torch, pickle, caffe, npz, npy, safetensors, foreign, index (of sharded files), onnx, or
+graph, which makes networks of ONNX files. Every case must end with what it reads or with an error
+of one or two sentences, within a second, without opening, importing or running anything (an index
+opens files beside it, and JAX traces graphs), and memory must not grow. Atheris guides pickle,
+torch and caffe by coverage where it is installed. For the others, without Atheris, and with
+--mutate, pieces of well-formed files are mutated and joined.
 """
 
 import argparse
 import contextlib
 import encodings.cp437  # noqa: F401  (zipfile's, for names that are no UTF-8)
-import io
 import json
-import pickle
+import os
 import random
 import re
 import signal
@@ -23,100 +23,25 @@ import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors.numpy
 
-from tests.fuzzing import Broken, mutated, peak, resident
+from tests.fuzzing import Broken, mutated, peak, resident, restart_peak
+from tests.models.formats.seeds import SHARDS, members, seeds, zipped
+from tests.models.onnx_files import field
 
-GOLDEN = Path(__file__).parent / "golden"
-READERS = ("torch", "pickle", "caffe", "npz", "npy", "safetensors", "foreign")
+READERS = (
+    *("torch", "pickle", "caffe", "npz", "npy", "safetensors", "foreign"),
+    *("index", "onnx", "graph"),
+)
 GUIDED = ("torch", "pickle", "caffe")
 SECONDS = 1.0
 GROWTH = 256 * 2**20
 """Bytes that resident memory may grow by while fuzzing, libFuzzer's own corpus included."""
-
-
-# Well-formed files.
-
-
-def members(content: bytes) -> dict[str, bytes]:
-    """The members of a zip archive."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
-
-
-def zipped(parts: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", compression) as archive:
-        for name, content in parts.items():
-            archive.writestr(name, content)
-    return file.getvalue()
-
-
-def field(number: int, value: int | bytes) -> bytes:
-    """A field of a message of Protocol Buffers."""
-
-    def varint(rest: int) -> bytes:
-        head = bytearray()
-        while rest > 0x7F:
-            head.append(rest & 0x7F | 0x80)
-            rest >>= 7
-        return bytes(head) + bytes([rest])
-
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value)
-    return varint(number << 3 | 2) + varint(len(value)) + value
-
-
-def seeds(reader: str) -> list[bytes]:
-    arrays = {
-        "conv.kernel": np.arange(12, dtype=np.float32).reshape(1, 2, 2, 3),
-        "conv.bias": np.asfortranarray(np.ones((3, 2), np.float16)),
-    }
-    if reader == "torch":
-        return [path.read_bytes() for path in sorted(GOLDEN.rglob("*.pth"))]
-    if reader == "pickle":
-        values = [arrays, {"conv1": list(arrays.values())}, {"state_dict": arrays, "epoch": 3}]
-        values += [{"state": arrays, "names": {"a", "b"}, "text": np.array(["a"]), "x": Path("a")}]
-        values += [{"a": np.array([arrays, None], object), "b": np.array(arrays, object)}]
-        return [pickle.dumps(value, protocol) for value in values for protocol in range(2, 6)]
-    if reader == "npy":
-        saved = []
-        for array in (np.array(arrays, object), np.array([1, "a"], object), arrays["conv.bias"]):
-            file = io.BytesIO()
-            np.save(file, array, allow_pickle=True)
-            saved.append(file.getvalue())
-        return saved
-    if reader == "foreign":
-        data = np.ones(12, np.float32).tobytes()
-        sizes = b"".join(map(field, (1, 2, 3, 4), (1, 1, 3, 4)))
-        return [
-            *(b"version https://git-lfs.github.com/spec/v1\n", b"<!DOCTYPE html><html>"),
-            *(b"\x89HDF\r\n\x1a\n\0", b"\x1f\x8b\x08\0", b'name: "LeNet"\n', b'{"a": [1]}'),
-            *(field(1, 9) + field(2, b"net") + field(3, data), sizes + field(5, data)),
-        ]
-    if reader == "npz":
-        files = [io.BytesIO(), io.BytesIO()]
-        np.savez(files[0], **arrays)  # type: ignore[arg-type]
-        np.savez_compressed(files[1], **arrays)  # type: ignore[arg-type]
-        return [file.getvalue() for file in files]
-    if reader == "safetensors":
-        return [safetensors.numpy.save(arrays)]
-    numbers = arrays["conv.kernel"].tobytes()
-    packed = field(7, field(1, b"\3\4")) + field(5, numbers)
-    legacy = b"".join(map(field, (1, 2, 3, 4), (1, 1, 4, 3))) + field(5, numbers)
-    alone = b"".join(b"\x2d" + numbers[i : i + 4] for i in range(0, 48, 4))
-    double = field(7, field(1, 6)) + field(8, numbers)
-    layer = field(1, b"conv1") + field(2, b"Convolution") + field(7, packed) + field(7, double)
-    old = field(4, b"fc6") + field(5, 14) + field(6, legacy) + field(6, field(7, b"\10\14") + alone)
-    oldest = field(1, b"fc6") + field(2, b"conv") + field(11, 1) + field(50, legacy)
-    pooling = field(1, b"pool1") + field(2, b"Pooling") + field(121, field(1, 1))
-    return [
-        field(1, b"net") + field(100, pooling) + field(100, layer),
-        field(1, b"net") + field(2, old),
-        field(1, b"net") + field(2, field(1, oldest) + field(3, b"fc6")),
-    ]
+MEMORY = 256 * 2**20
+"""Bytes that a case of some kilobytes may take."""
 
 
 # Mutation.
@@ -131,8 +56,80 @@ TOKENS = (
     *(b"\x81", b"\x92", b"\x8f", b"\x90", b"\x91", b"0", b"1", b"cargparse\nNamespace\n"),
     *(b"X\x08\0\0\0_modules", b"c__builtin__\nset\n", b"ccollections\ndefaultdict\n"),
     *(b"ctorch._utils\n_rebuild_sparse_tensor\n", b"ctorch._tensor\n_rebuild_from_type_v2\n"),
+    *(b"a.safetensors", b'"weight_map":'),
     *(b"(2, 3)", b"999999999999999999", b"<f8", b"|O8", b"BF16", b'"shape":[1]', b"nan"),
 )
+WORDS = (
+    *(b"Conv", b"ConvTranspose", b"Gemm", b"MatMul", b"Relu", b"Clip", b"Concat", b"Add", b"Mul"),
+    *(b"Pow", b"Div", b"Reshape", b"Transpose", b"Slice", b"Gather", b"Split", b"Pad", b"Resize"),
+    *(b"Expand", b"Tile", b"Range", b"ConstantOfShape", b"Einsum", b"ReduceSum", b"Softmax"),
+    *(b"Squeeze", b"Unsqueeze", b"Flatten", b"Cast", b"Where", b"TopK", b"Loop", b"If", b"LRN"),
+    *(b"GroupNormalization", b"InstanceNormalization", b"SpaceToDepth", b"DepthToSpace", b"Shape"),
+    *(b"x", b"y", b"c", b"n", b"r", b"z", b"zero", b"sizes", b"wide", b"many", b"back", b"g", b""),
+    *(b"axis", b"axes", b"group", b"pads", b"strides", b"kernel_shape", b"dilations", b"perm"),
+    *(
+        b"\xff" * 9 + b"\1",
+        b"\xff" * 9 + b"\x7f",
+        b"\0" * 4,
+        b"\0\0\x80\x7f",
+        b"\0\0\xc0\x7f",
+        b"['', 'b']",
+        b"\xe9",
+    ),
+)
+"""What texts and bytes of an ONNX file become."""
+PLACES = (
+    *(
+        "",
+        ".",
+        "..",
+        "/",
+        "d",
+        "d/a",
+        "../a",
+        "/dev/zero",
+        "~",
+        "a\0b",
+        "\ud800",
+        "a\nb",
+        "x" * 300,
+    ),
+    *(SHARDS[0], f"./{SHARDS[0]}", "x.safetensors.index.json", "pipe", "猫", "a.", 1, None, [], {}),
+)
+"""Where an index may say that a tensor is."""
+NUMBERS = (0, 1, 2, 3, 4, 7, 100, 2**16, 2**27, 2**31 - 1, 2**31, 2**62, 2**64 - 1, 2**64 - 2)
+
+
+def changed(message: bytes, words: list[bytes], draw: random.Random) -> bytes:
+    """A message of Protocol Buffers of which a field is changed, mostly deep within."""
+    from ppl_cnn.models.formats.errors import ContentError
+    from ppl_cnn.models.formats.protobuf import Message
+
+    fields: list[tuple[int, int | bytes]] = []
+    with contextlib.suppress(ContentError):
+        for number, value in Message("message").fields(memoryview(message)):
+            fields.append((number, value if isinstance(value, int) else bytes(value)))
+    if not fields or draw.random() < 0.05:
+        if draw.random() < 0.7:
+            return draw.choice(words)
+        return mutated(message, words, draw, tokens=words)
+    sizes = [1 if isinstance(value, int) else 1 + min(len(value), 60) for _, value in fields]
+    (at,) = draw.choices(range(len(fields)), sizes)
+    number, value = fields[at]
+    match draw.randrange(14):
+        case 0:
+            del fields[at]
+        case 1:
+            fields.insert(at, draw.choice(fields))
+        case 2:
+            fields[at] = draw.choice(fields)
+        case 3:
+            fields[at] = draw.choice((1, 2, 3, 4, 5, 7, 8, 9, 11, 12, 20)), value
+        case _ if isinstance(value, int):
+            fields[at] = number, draw.choice(NUMBERS)
+        case _:
+            fields[at] = number, changed(value, words, draw)
+    return b"".join(field(*each) for each in fields)
 
 
 def mutated_file(reader: str, files: list[bytes], draw: random.Random) -> bytes:
@@ -140,6 +137,14 @@ def mutated_file(reader: str, files: list[bytes], draw: random.Random) -> bytes:
     content = draw.choice(files)
     if draw.random() < 0.2:
         return mutated(content, files, draw, tokens=TOKENS)
+    if reader in ("onnx", "graph"):
+        for _ in range(draw.choice((1, 1, 2, 3, 5))):
+            content = changed(content, [*WORDS], draw)
+        return content
+    if reader == "index" and draw.random() < 0.6:
+        index = json.loads(content)
+        index["weight_map"][draw.choice(("conv.bias", "other"))] = draw.choice(PLACES)
+        return json.dumps(index).encode()
     if content[:2] == b"PK":
         parts = members(content)
         pickles = [name for name in parts if name.endswith((".pkl", ".npy"))]
@@ -158,41 +163,114 @@ def mutated_file(reader: str, files: list[bytes], draw: random.Random) -> bytes:
 
 # What must hold.
 
-reading = False
+watched = False
+beside = ""
+"""The folder whose files may be opened."""
 
 
 def watch(event: str, arguments: tuple) -> None:
     """Refuses everything but reading bytes in memory."""
     forbidden = ("os.", "subprocess.", "socket.", "shutil.", "ctypes.", "pickle.", "tempfile.")
-    if reading and (event in ("open", "import", "exec", "compile") or event.startswith(forbidden)):
+    if not watched or (event == "open" and beside and os.path.dirname(arguments[0]) == beside):
+        return
+    if event in ("open", "import", "exec", "compile") or event.startswith(forbidden):
         raise Broken(f"the reader's code caused {event} {arguments}")
 
 
-def check(read: Callable[[bytes], dict[str, np.ndarray]], content: bytes) -> str:
-    """Reads the content; the result is "tensors" or "error"."""
-    global reading
-    from ppl_cnn.models.formats import ContentError
+class Reader(NamedTuple):
+    """What is fuzzed: a function of a file's content, and what must hold of what it returns."""
 
-    begin = time.perf_counter()
-    reading = True
+    read: Callable[[bytes], Any]
+    holds: Callable[[Any], bool]
+    is_watched: bool = True
+    """Whether it may open, import and run nothing."""
+
+
+def are_tensors(found: Any) -> bool:
+    return bool(found) and all(type(array) is np.ndarray for array in found.values())
+
+
+def reader_of(name: str, folder: Path) -> Reader:
+    """The reader of that name.
+
+    Args:
+        name: one of `READERS`.
+        folder: an empty folder for an index and its files.
+    """
+    if name == "index":
+        return index_reader(folder)
+    if name in ("onnx", "graph"):
+        return onnx_reader(name)
+    from ppl_cnn.models.formats import tensors_of
+
+    return Reader(tensors_of, are_tensors)
+
+
+def index_reader(folder: Path) -> Reader:
+    from ppl_cnn.models.formats.weights_file import open_weights
+
+    global beside
+    beside, path = str(folder), folder / "x.safetensors.index.json"
+    for shard in SHARDS:
+        arrays = {f"{shard[0]}.weight": np.ones((2, 3), np.float32)}
+        (folder / shard).write_bytes(safetensors.numpy.save(arrays))
+    (folder / "d").mkdir()
+    os.mkfifo(folder / "pipe")
+
+    def read(content: bytes) -> dict[str, np.ndarray]:
+        path.write_bytes(content)
+        return open_weights(path).tensors
+
+    return Reader(read, are_tensors)
+
+
+def onnx_reader(name: str) -> Reader:
+    from ppl_cnn.models.formats.onnx_file import read_onnx
+    from ppl_cnn.models.networks.declaration import Preprocessing
+    from ppl_cnn.models.networks.graph import shapes
+    from ppl_cnn.models.onnx.network import declared
+
+    def preprocess(channels: int) -> Preprocessing:
+        return Preprocessing((0.0,) * channels, (1.0,) * channels, "RGB")
+
+    def fits(imported: Any) -> bool:
+        names = {layer.name for layer in imported.network.layers}
+        return {*imported.params} <= names == {*shapes(imported.network)} - {"image"}
+
+    if name == "graph":
+        return Reader(lambda content: declared(read_onnx(content), "net", preprocess), fits, False)
+    return Reader(read_onnx, lambda model: not model.constants or are_tensors(model.constants))
+
+
+def check(reader: Reader, content: bytes) -> str:
+    """Reads the content; the result is "read" or "error"."""
+    global watched
+    from ppl_cnn.errors import InputError
+
+    begin = time.process_time()
+    watched = reader.is_watched
     try:
-        tensors = read(content)
-        result = "tensors"
-    except ContentError as error:
+        found = reader.read(content)
+        result = "read"
+    except InputError as error:
         result, message = "error", str(error)
     finally:
-        reading = False
+        watched = False
     if result == "error":
-        bare = re.sub(r"'[^']*'|\"[^\"]*\"|`[^`]*`", "''", message)
-        if len(message) > 600 or not re.fullmatch(r"The file [^\n]+\.", message):
-            raise Broken(f"not a sentence: {message!r}")
-        if len(re.findall(r"[.!?] [A-Z]", bare)) > 1:
-            raise Broken(f"more than two sentences: {message!r}")
-    elif not tensors or not all(type(array) is np.ndarray for array in tensors.values()):
+        check_sentence(message)
+    elif not reader.holds(found):
         raise Broken("neither tensors nor an error")
-    if (seconds := time.perf_counter() - begin) > SECONDS:
+    if (seconds := time.process_time() - begin) > SECONDS:
         raise Broken(f"{seconds:.2f} s for {len(content):,} bytes")
     return result
+
+
+def check_sentence(message: str) -> None:
+    bare = re.sub(r"'[^']*'|\"[^\"]*\"|`[^`]*`", "''", message)
+    if len(message) > 700 or not re.fullmatch(r"(The|net:|/) ?[^\n]+\.", message):
+        raise Broken(f"not a sentence: {message!r}")
+    if len(re.findall(r"[.!?] [A-Z]", bare)) > 1:
+        raise Broken(f"more than two sentences: {message!r}")
 
 
 class Tally:
@@ -200,12 +278,14 @@ class Tally:
 
     def __init__(self, reader: str, cases: int) -> None:
         self.reader, self.cases, self.count = reader, cases, 0
-        self.results = {"tensors": 0, "error": 0}
-        self.begin, self.before = time.perf_counter(), resident()
+        self.results = {"read": 0, "error": 0}
+        self.begin, self.before = time.process_time(), resident()
+        self.most = 0
 
     def add(self, result: str) -> None:
         self.count += 1
         self.results[result] += 1
+        self.most = max(self.most, peak())
         if self.count == 1000:
             self.before = resident()  # with all modules and the guide's own tables
         if self.count % 1000 == 0 and resident() - self.before > GROWTH:
@@ -214,13 +294,13 @@ class Tally:
             self.report()
 
     def report(self) -> None:
-        seconds = time.perf_counter() - self.begin
+        seconds = time.process_time() - self.begin
         print(
-            f"{self.reader}: {self.count:,} cases in {seconds:.0f} s "
-            f"({self.count / seconds:,.0f}/s); {self.results['tensors']:,} gave tensors, "
+            f"{self.reader}: {self.count:,} cases in {seconds:.0f} s of processor time "
+            f"({self.count / seconds:,.0f}/s); {self.results['read']:,} were read, "
             f"{self.results['error']:,} an error; resident memory "
             f"{self.before / 1e6:.1f} MB after 1,000 cases, {resident() / 1e6:.1f} after all, "
-            f"{peak() / 1e6:.1f} at the peak",
+            f"{self.most / 1e6:.1f} at the peak",
             flush=True,
         )
 
@@ -235,7 +315,7 @@ def guided(reader: str, cases: int, seed: int) -> None:
     with atheris.instrument_imports(include=["ppl_cnn.models.formats"]):
         from ppl_cnn.models.formats import tensors_of
 
-    files = seeds(reader)
+    tried, files = Reader(tensors_of, are_tensors), seeds(reader)
     shells = [members(file) for file in files if file[:2] == b"PK"]
 
     def case(data: bytes) -> None:
@@ -244,7 +324,7 @@ def guided(reader: str, cases: int, seed: int) -> None:
             parts = shells[data[1] % len(shells)] if len(data) > 1 else shells[0]
             root = next(iter(parts)).partition("/")[0]
             data = zipped({**parts, f"{root}/data.pkl": data[2:]})
-        tally.add(check(tensors_of, data))
+        tally.add(check(tried, data))
 
     with tempfile.TemporaryDirectory() as folder:
         for index, file in enumerate(files):
@@ -261,27 +341,33 @@ def guided(reader: str, cases: int, seed: int) -> None:
 
 
 def unguided(reader: str, cases: int, seed: int) -> None:
-    from ppl_cnn.models.formats import tensors_of
-
     draw, files = random.Random(seed), seeds(reader)
 
     def hang(*_: object) -> None:
         raise Broken("a case took 10 s")
 
-    signal.signal(signal.SIGALRM, hang)
-    for file in files:
-        with contextlib.suppress(ValueError):
-            tensors_of(file)
-    tally = Tally(reader, cases)
-    for _ in range(cases):
-        content = mutated_file(reader, files, draw)
-        signal.alarm(10)
-        try:
-            result = check(tensors_of, content)
-        except BaseException:
-            print(f"the case is {content!r}", file=sys.stderr)
-            raise
-        tally.add(result)
+    signal.signal(signal.SIGPROF, hang)
+    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        tried = reader_of(reader, Path(folder))
+        for file in files:
+            with contextlib.suppress(ValueError):
+                tried.read(file)
+        tally = Tally(reader, cases)
+        for _ in range(cases):
+            content = mutated_file(reader, files, draw)
+            signal.setitimer(signal.ITIMER_PROF, 10)
+            restart_peak()
+            held = resident()
+            try:
+                result = check(tried, content)
+                if (taken := peak() - held) > MEMORY:
+                    raise Broken(f"{taken:,} bytes of memory for {len(content):,}")
+            except BaseException:
+                print(f"the case is {content!r}", file=sys.stderr)
+                raise
+            tally.add(result)
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def main() -> None:

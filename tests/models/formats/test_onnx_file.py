@@ -30,6 +30,9 @@ def test_tensors_of_raw_bytes(kind, onnx_content):
         (6, 5, b"\x03\x80\x01", np.array([3, 128], np.int32)),
         (10, 5, b"\x80\x78\x80\x80\x03", np.array([1, -2], np.float16)),
         (3, 5, b"\x03\x05", np.array([3, 5], np.int8)),
+        (7, 7, b"\x03" + b"\xff" * 9 + b"\x7f", np.array([3, -1])),  # 70 bits
+        (6, 4, struct.pack("<2f", np.inf, 2.0), np.array([-(2**31), 2], np.int32)),
+        (1, 10, struct.pack("<2d", 1e300, -2.0), np.array([np.inf, -2], np.float32)),
     ],
 )
 def test_tensors_of_typed_fields(kind, field, data, expected, caffe_field):

@@ -1,3 +1,6 @@
+import json
+import os
+
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -56,3 +59,23 @@ def test_half_precision_of_little_bytes_may_not_grow_without_bound(unreadable):
     content = pickle.dumps({str(i): array for i in range(500)})
     with unreadable("more than 64 times"):
         tensors_of(content)
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        *((name, "other folders") for name in ("", "..", "/", "d/a", "../a", "/dev/zero")),
+        *((name, "aren't text") for name in ("a\0b", "\ud800", "a\nb", "x" * 300, 1, None, [])),
+        ("pipe", "is no file"),
+        ("folder", "is no file"),
+        ("absent", "is missing"),
+        ("index.json", "none of the formats"),
+    ],
+)
+def test_an_index_names_files_beside_it(place, words, tmp_path, refused):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    path = tmp_path / "index.json"
+    path.write_text(json.dumps({"weight_map": {"a": place}}))
+    with refused(tmp_path, words, kind=FileError):
+        read_tensors(path)

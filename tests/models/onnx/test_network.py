@@ -269,6 +269,31 @@ def test_what_is_no_function_of_one_image_is_refused(
         opened(content)
 
 
+@pytest.mark.parametrize(
+    ("operator", "inputs", "words"),
+    [
+        ("BatchNormalization", "r g g g v r", "don't fit each other"),
+        ("Slice", "r eight eight axes", "empty"),
+        ("Resize", "r  huge", "an array of shape"),
+        ("Resize", "r   sizes", "an array of shape"),
+    ],
+)
+def test_odd_graphs_end_in_a_sentence(operator, inputs, words, onnx_node, onnx_content):
+    constants = {"g": normal(0, 3), "v": normal(1, 3) ** 2, "huge": np.float32([1, 1, 2**24, 1])}
+    constants |= {"eight": np.asarray([8]), "axes": np.asarray([2])}
+    constants["sizes"] = np.asarray([1, 3, 2**14, 2**14])
+    nodes = [onnx_node("Relu", "x", "r"), onnx_node(operator, inputs, "y")]
+    net = opened(onnx_content(nodes, constants))
+    assert [layer.name for layer in net.network.layers] == ["r"]
+    assert operator in net.network.end
+    assert words in net.network.end
+
+
+def test_images_have_sides_that_fit_memory(onnx_node, onnx_content, refused):
+    with refused("(1, 3, 65536, 8)", "65,535", kind=MismatchError):
+        opened(onnx_content([onnx_node("Relu", "x", "y")], image=(1, 3, 65_536, 8)))
+
+
 def test_names_from_pytorchs_later_exporter(onnx_node, onnx_content):
     node = onnx_node
     block = ["", "layer1", "layer1.0"]

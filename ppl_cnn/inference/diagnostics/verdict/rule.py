@@ -25,7 +25,7 @@ _FROM_MILD: tuple[State, ...] = ("good", "short", "bad")
 
 RULE = (
     "A run is as bad as its worst figure, each by the bounds beside it. It is also bad if draws "
-    "are not finite, the response or a chain stands still, chains that disagree are still near "
+    "are not finite, the response stands still in a chain, chains that disagree are still near "
     "their starts, a mean drifts over all chains, or fewer than 50 draws leave the ESS unknown. It "
     "falls short if there is one chain, an ESS is unknown, chains that agree are still near their "
     "starts, a mean drifts in one chain, replicas hardly swap or climb, or the kernel is "

@@ -35,6 +35,10 @@ class Finding(ABC):
         """The sentence itself."""
 
 
+def _counted(count: int, every: int, things: str) -> str:
+    return f"{count:,} of {every:,} {things} {'is' if count == 1 else 'are'}"
+
+
 def _longer(warmup: int | None) -> str:
     return f"`warmup={2 * warmup}`" if warmup else "a longer `warmup`"
 
@@ -58,7 +62,7 @@ class NotFinite(Finding):
 
     def _said(self) -> str:
         return (
-            f"{self.count:,} of {self.draws:,} draws are not finite, because the response "
+            f"{_counted(self.count, self.draws, 'draws')} not finite, because the response "
             f"overflows. Raise the `temperature`, or check the network's weights and preprocessing."
         )
 
@@ -87,8 +91,24 @@ class StuckChains(Finding):
 
     def _said(self) -> str:
         return (
-            f"{self.count} of {self.chains} chains don't move: nearly every proposal was rejected, "
-            f"so the step size is too large. Adapt it with {_longer(self.warmup)}."
+            f"{_counted(self.count, self.chains, 'chains')} standing still: nearly every proposal "
+            f"was rejected, so the step size is too large. Adapt it with {_longer(self.warmup)}."
+        )
+
+
+@dataclass(frozen=True)
+class DeadChains(Finding):
+    """Chains whose response is the same in every draw although proposals are accepted."""
+
+    severity = "bad"
+    count: int
+    chains: int
+
+    def _said(self) -> str:
+        return (
+            f"In {self.count} of {self.chains} chains the response is the same in every draw: they "
+            f"are where the unit is dead and stay there, while others aren't. Raise the "
+            f"`temperature`, or use `kernel=tempered`, whose replicas climb from the reference."
         )
 
 

@@ -6,7 +6,7 @@ The rule is in `rule`, its bounds in `diagnostics.thresholds`, the sentences are
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from ppl_cnn.inference.diagnostics.mixing.step_bias import StepBias
 from ppl_cnn.inference.diagnostics.mixing.two_sides import Sides
 from ppl_cnn.inference.diagnostics.replicas import Climbs
 from ppl_cnn.inference.diagnostics.scan import variable
+from ppl_cnn.inference.diagnostics.stein import SteinCheck
 from ppl_cnn.inference.diagnostics.summary import Extreme, extreme, quiet
 from ppl_cnn.inference.diagnostics.thresholds import (
     BFMI_GOOD,
@@ -26,10 +27,11 @@ from ppl_cnn.inference.diagnostics.thresholds import (
     ESS_BAD,
     ESS_DRAWS,
     ESS_GOOD,
-    RHAT_GOOD,
 )
 from ppl_cnn.inference.diagnostics.verdict import sentences as say
 from ppl_cnn.inference.diagnostics.verdict.approximate import Approximate
+from ppl_cnn.inference.diagnostics.verdict.identity import broken_identity
+from ppl_cnn.inference.diagnostics.verdict.missing import missing_draws, round_up
 from ppl_cnn.inference.diagnostics.verdict.rule import (
     BFMI,
     DIVERGENT,
@@ -50,6 +52,9 @@ from ppl_cnn.inference.diagnostics.verdict.weights_sentences import (
 )
 from ppl_cnn.inference.diagnostics.weighing import Weighing
 from ppl_cnn.inference.importance import Weights
+
+_MOVING = 0.1
+"""Mean acceptance probability from which chains move, whatever their response does."""
 
 HEADLINES: dict[State, str] = {
     "good": "Good",
@@ -90,6 +95,8 @@ class Verdict(NamedTuple):
     """Number of draws over all chains."""
     sides: Extreme | None = None
     """Largest R-hat of one side of the chains against the other; None if all started alike."""
+    stein: SteinCheck | None = None
+    """How far mean and Stein mean differ; None if there is nothing to compare."""
     approximate: Approximate | None = None
     """That the kernel corrects no errors, and the bias that is seen; None for an exact kernel."""
     weights: Weights | None = None
@@ -124,6 +131,9 @@ class Verdict(NamedTuple):
         return "\n".join(lines)
 
 
+_STEIN = "mean less Stein mean, over what chance gives"
+
+
 def _of_chains(found: Verdict) -> tuple[Figure, ...]:
     # A single chain and draws that stand still have no R-hat, which the findings say.
     judged = Figure.judged
@@ -142,6 +152,10 @@ def _of_chains(found: Verdict) -> tuple[Figure, ...]:
     ]
     if found.sides is not None:
         figures.append(judged("R-hat of two sides", *found.sides, digits=3, bounds=SIDES))
+    if found.stein is not None:
+        chance = Bounds(found.stein.largest, found.stein.largest)
+        given = "Stein's identity", found.stein.ratio, _STEIN
+        figures.append(judged(*given, digits=1, bounds=chance, needed=False))
     if found.approximate is not None and found.approximate.bias is not None:
         apart = found.approximate.bias.worst
         figures.append(
@@ -177,6 +191,7 @@ def judge(
     mixing: Mixing | None = None,
     sides: Sides | None = None,
     climbs: Climbs | None = None,
+    stein: SteinCheck | None = None,
     step_bias: StepBias | None = None,
     resumes: bool = False,
 ) -> Verdict:
@@ -189,6 +204,7 @@ def judge(
         mixing: how the chains mix, with their starts and drifts.
         sides: how the two sides compare, if there are two.
         climbs: what the replicas did, if there are any.
+        stein: how far mean and Stein mean differ, if that is known.
         step_bias: how chains at two steps differ, under an approximate kernel.
         resumes: whether a run with more draws resumes from these.
     """
@@ -208,15 +224,18 @@ def judge(
         acceptance=float(variable(quantities, "sample_stats/acceptance_rate").mean()),
         draws=chains * draws,
         sides=None if sides is None else sides.rhat,
+        stein=None if config.get("approximate") else stein,
         approximate=Approximate(step_bias) if config.get("approximate") else None,
     )
-    useless = _useless(found, variable(quantities, "posterior/response").values, config)
+    useless = _useless(found, quantities, config)
     if useless is not None:
         return _ruled(found, [useless])
     findings = _of_mixing(mixing, sides)
     findings += climbs.findings() if climbs is not None else ()
     findings += _of_energy(found, config)
     findings += _of_agreement(found, quantities, findings, config, resumes)
+    if worst(each.severity for each in findings) != "bad" and found.stein is not None:
+        findings += broken_identity(found.stein)
     return _ruled(found, findings)
 
 
@@ -280,7 +299,7 @@ def _of_proposals(
     if worth.value < ESS_BAD:
         return [say.FarTooFewDraws(weighing.draws, None, worth)]
     wanted = 1 / (1 / ESS_GOOD - 1 / weights.effective) / chains
-    return [say.TooFewDraws("errors", _round_up(wanted), resumes)]
+    return [say.TooFewDraws("errors", round_up(wanted), resumes)]
 
 
 def _smallest_bfmi(energy: Float[np.ndarray, "chain draw"]) -> Extreme:
@@ -297,17 +316,19 @@ def _finite(posterior: xr.Dataset) -> Bool[np.ndarray, "chain draw"]:
 
 
 def _useless(
-    found: Verdict, response: Float[np.ndarray, "chain draw"], config: Mapping[str, Any]
+    found: Verdict, quantities: xr.DataTree, config: Mapping[str, Any]
 ) -> say.Finding | None:
     """A finding after which nothing else is worth saying."""
+    response = variable(quantities, "posterior/response").values
+    accepted = variable(quantities, "sample_stats/acceptance_rate").values.mean(axis=1) > _MOVING
     if found.nonfinite:
         return say.NotFinite(found.nonfinite, found.draws)
-    if np.ptp(response) == 0 and found.acceptance > 0.1:
+    if np.ptp(response) == 0 and found.acceptance > _MOVING:
         return say.DeadUnit()
-    stuck = int((np.ptp(response, axis=1) == 0).sum())
-    if stuck:
+    still = np.ptp(response, axis=1) == 0
+    if stuck := int((still & ~accepted).sum()):
         return say.StuckChains(stuck, len(response), config.get("warmup"))
-    return None
+    return say.DeadChains(int(still.sum()), len(response)) if still.any() else None
 
 
 def _of_mixing(mixing: Mixing | None, sides: Sides | None) -> list[say.Finding]:
@@ -366,26 +387,4 @@ def _of_agreement(
     if rhat or few or (draws < ESS_DRAWS and found.draws < ESS_BAD):
         return [say.FarTooFewDraws(found.draws, rhat, few)]
     findings: list[say.Finding] = [say.OneChain()] if chains == 1 else []
-    return findings + _missing(found, ess, draws, resumes)
-
-
-def _missing(found: Verdict, ess: Extreme, draws: int, resumes: bool) -> list[say.Finding]:
-    """How many draws are missing, if any are, once they tell that."""
-    unknown = draws < ESS_DRAWS
-    if not (unknown or ess.value < ESS_GOOD or found.rhat.value > RHAT_GOOD):
-        return []
-    # R-hat^2 - 1 falls as 1/draws once the chains mix, and the ESS grows with them.
-    excess = (found.rhat.value**2 - 1) / (RHAT_GOOD**2 - 1)
-    factor = np.nanmax([1.5, ESS_GOOD / (found.draws if unknown else ess.value), excess])
-    missing: Literal["effective", "errors", "agreement"] = "agreement"
-    if unknown:
-        missing = "effective"
-    elif ess.value < ESS_GOOD:
-        missing = "errors"
-    return [say.TooFewDraws(missing, _round_up(draws * factor), resumes)]
-
-
-def _round_up(number: float) -> int:
-    """To a multiple of 50, or of 500 from 1,000 on, and so on."""
-    unit = 5 * int(10 ** max(1, math.floor(math.log10(number)) - 1))
-    return math.ceil(number / unit) * unit
+    return findings + missing_draws(ess, found.rhat.value, (chains, draws), resumes)

@@ -214,7 +214,8 @@ def _resize(call: Call, x: Any, roi: Any = None, scales: Any = None, sizes: Any 
         after = wanted[place] if wanted else int(before * factors[place]) if factors else before
         factor = factors[place] if factors and not wanted else after / before
         if after != before or factor != 1:
-            x = _resized(call, x, axis, checked_size([after])[0], factor)
+            checked_size([*x.shape[:axis], after, *x.shape[axis + 1 :]])
+            x = _resized(call, x, axis, after, factor)
     return x
 
 

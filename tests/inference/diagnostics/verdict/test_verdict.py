@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 
 from ppl_cnn.errors import with_options
+from ppl_cnn.inference.diagnostics.stein import stein_check
 from ppl_cnn.inference.diagnostics.summary import Extreme, summary
 from ppl_cnn.inference.diagnostics.thresholds import ESS_GOOD, RHAT_POOR
 from ppl_cnn.inference.diagnostics.verdict import sentences as say
+from ppl_cnn.inference.diagnostics.verdict.identity import broken_identity
 from ppl_cnn.inference.diagnostics.verdict.rule import RHAT, worst
 from ppl_cnn.inference.diagnostics.verdict.verdict import judge
 
@@ -123,6 +125,32 @@ def test_a_verdict_below_good_says_why(quantities):
         assert bool(found.findings) == (found.state != "good")
 
 
+def test_draws_that_break_steins_identity(quantities):
+    tree, rng = quantities(draws=400), np.random.default_rng(0)
+    stein = rng.normal(size=(4, 5, 6, 1))
+    mean = stein + rng.normal(scale=0.1, size=stein.shape)
+    sound, broken = stein_check(mean, stein), stein_check(mean + 3, stein)
+    # Student's t for 3 degrees of freedom, and for one.
+    assert sound.largest == 13.0
+    assert stein_check(mean[:2], stein[:2]).largest == 636.7
+    assert judged(tree, stein=sound).state == "good"
+    found = judged(tree, stein=broken)
+    assert (found.state, found.findings) == ("bad", tuple(broken_identity(broken)))
+    assert judged(tree, {"approximate": True}, stein=broken).stein is None
+    tree["posterior/response"][0] += 4  # What explains it stands alone.
+    assert judged(tree, stein=broken).findings == (say.ChainsDisagree(warmup=None),)
+
+
+def test_chance_seldom_breaks_steins_identity():
+    rng = np.random.default_rng(1)
+    for pixels in (1, 60):
+        for chains in (2, 4, 8):
+            made = [rng.normal(size=(chains, 1, pixels, 1)) for _ in range(1000)]
+            checks = [stein_check(each, np.zeros_like(each)) for each in made]
+            # Of a probability of 0.001, by which a single pixel is judged.
+            assert sum(bool(broken_identity(check)) for check in checks) <= 5
+
+
 def test_a_slow_energy(quantities, autoregressive):
     rng = np.random.default_rng(3)
     found = judged(quantities(draws=5000, energy=autoregressive(rng, 0.95, 4, 5000)))
@@ -169,6 +197,9 @@ def test_a_constant_response(acceptance, finding, quantities):
 def test_a_chain_that_stands_still(quantities):
     tree = quantities()
     tree["posterior/response"][2] = 0.3
+    found = judged(tree)  # Its proposals are accepted.
+    assert (found.state, found.findings) == ("bad", (say.DeadChains(count=1, chains=4),))
+    tree["sample_stats/acceptance_rate"][2] = 0.01
     found = judged(tree, {"warmup": 100})
     assert found.state == "bad"
     assert found.findings == (say.StuckChains(count=1, chains=4, warmup=100),)

@@ -76,6 +76,26 @@ def test_pixels_of_caffe_are_bgr_and_unscaled(name, tmp_path, refused):
             check_pixels(layers, network, tmp_path / FILE)
 
 
+def test_the_published_vgg_is_not_torchvisions(caffe_field, tmp_path, refused):
+    """VGG_ILSVRC_16_layers.caffemodel: layers of V1, whose types are numbers."""
+    types = {Conv: 4, Dense: 14, Dropout: 6, MaxPool: 17, ReLU: 18}
+    blob = b"".join(caffe_field(size, 1) for size in (1, 2, 3, 4))
+    blob += caffe_field(5, BLOB[0].tobytes())
+    content = caffe_field(1, b"VGG_ILSVRC_16_layers")
+    for layer in VGG16.layers:
+        weights = caffe_field(6, blob) * 2 if isinstance(layer, Conv | Dense) else b""
+        named = caffe_field(4, layer.name.encode()) + caffe_field(5, types[type(layer)])
+        content += caffe_field(2, named + weights)
+    content += caffe_field(2, caffe_field(4, b"prob") + caffe_field(5, 20))
+    _, layers = read_caffemodel(content)
+    assert len(layers) == len(VGG16.layers) + 1
+    check_network(layers, VGG16, tmp_path / FILE)
+    with refused(tmp_path / FILE, "vgg16", "BGR", "`pixels=caffe`", kind=MismatchError):
+        check_pixels(layers, VGG16, tmp_path / FILE)
+    with refused(tmp_path / FILE, "alexnet", "conv1_2 of type Convolution", kind=MismatchError):
+        check_network(layers, ALEXNET, tmp_path / FILE)
+
+
 def test_layers_of_all_generations(caffe_field):
     pooling = caffe_field(1, 1)
     blob = caffe_field(7, caffe_field(1, 1)) + caffe_field(5, BLOB[0].tobytes())
