@@ -30,6 +30,7 @@ from benchmarks.common import command_line, in_turn, say, seconds, spread
 from ppl_cnn.models.networks import layers
 from ppl_cnn.models.networks.catalogue import network_named
 from ppl_cnn.models.trained.cnn import CNN
+from ppl_cnn.models.trained.onnx_network import open_onnx
 
 STEPS, ROUNDS = 5, 5
 NETWORKS = ("resnet18", "mobilenet_v2")
@@ -147,11 +148,11 @@ def of_module(module: Depthwise, rounds: int) -> None:
 def slab(cnn: CNN, text: str, rounds: int) -> None:
     """Prints what a unit's receptive field saves."""
     unit, whole = cnn.unit(text), cnn.unit(f"{cnn.declaration.score_layer.name}:0")
-    sides = [
+    part, image = (
         Side(each.score, each.params).once(jax.random.normal(jax.random.key(0), each.shape))
         for each in (unit, whole)
-    ]
-    ratios = in_turn(*sides, rounds).ratios
+    )
+    ratios = in_turn(part, image, rounds).ratios
     say(model=cnn.declaration.name, unit=text, **spread("slab_over_whole", ratios))
 
 
@@ -163,7 +164,7 @@ def main() -> None:
     for name in names:
         of_network(CNN.random(network_named(name)), rounds)
     for path in options.files:
-        of_network(ppl_cnn.load(path, pixels="raw"), rounds)
+        of_network(open_onnx(path, pixels="raw"), rounds)
     of_module(Depthwise((4, 4)) if options.toy else Depthwise(), rounds)
     if not options.toy:
         slab(CNN.random(network_named(NETWORKS[0])), "layer2.0.conv1:0", rounds)
