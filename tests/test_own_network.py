@@ -81,6 +81,7 @@ class Inner(nnx.Module):
         return self.dense(x.reshape(x.shape[0], -1))
 
 
+@pytest.mark.long
 def test_the_density_of_a_linear_response_is_gaussian():
     """p = N(s^2 w/T, s^2 I)."""
     module, sigma, temperature = Inner(), 2.0, 0.5

@@ -82,6 +82,7 @@ def test_a_declared_network_gets_the_folders_number_of_classes(trained, command,
         assert image.shape == (2, 4, 28, 28, 1)
 
 
+@pytest.mark.long
 def test_a_module_of_ones_own_is_trained_and_sampled(trained, command, tmp_path, refused):
     network = ("--network", "own_training:Net")
     stages = ("--stages", "generative:3steps,hybrid:0.5:2steps,discriminative:2steps")

@@ -9,10 +9,11 @@ import tyro
 
 import ppl_cnn
 from ppl_cnn.data import DATA_SETS
-from ppl_cnn.inference.training.execution import Execution, Processes
+from ppl_cnn.inference.training.execution import Execution
 from ppl_cnn.inference.training.recipe import DTYPES, Recipe, recipe_names
 from ppl_cnn.inference.training.schedule import SCHEDULES
 from ppl_cnn.inference.training.stages import OBJECTIVES
+from ppl_cnn.machines.processes import Processes
 from ppl_cnn.pretrain import PretrainOptions
 
 

@@ -68,7 +68,7 @@ class Exemplars(NamedTuple):
         if not path.exists():
             return None
         try:
-            with np.load(path, allow_pickle=False) as found:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
                 source, searched, scored = map(str, found["about"])
                 return cls(
                     found["images"],

@@ -108,6 +108,7 @@ def test_kernels_agree(density, split, kernel, count):
 
 
 @pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.long
 def test_another_library_agrees(density, split, count):
     assert largest_difference(split(count), drawn_by_blackjax(density, count)) < ALARM
 

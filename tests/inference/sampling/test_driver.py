@@ -87,6 +87,7 @@ def test_a_linear_response_gives_the_shifted_gaussian(kernel):
 @pytest.mark.parametrize(
     "kernel", ["split", pytest.param("tempered:3", marks=pytest.mark.long), *NUMPYRO]
 )
+@pytest.mark.long
 def test_a_band_and_warps_leave_a_linear_response_its_closed_form(kernel):
     """p = N(R R^T m / T, R R^T), m the mean of the warps' W_k^T w; the store has the images."""
     response = ppl_cnn.ScoreFunction(linear, WEIGHTS.shape)
@@ -170,6 +171,7 @@ def test_steins_identity_holds_on_a_trained_network(kernel, unit, temperature):
     assert truth[0] > 8 * float(along.std()) / np.sqrt(draws["posterior/response"].size)
 
 
+@pytest.mark.long
 def test_thinning_keeps_every_second_draw_and_adds_up_the_gradients():
     density = linear_density()
     every = ppl_cnn.draw(density, chains=2, draws=40, warmup=20, progress=False)
@@ -191,6 +193,7 @@ def test_thinning_keeps_every_second_draw_and_adds_up_the_gradients():
         *NUMPYRO,
     ],
 )
+@pytest.mark.long
 def test_a_run_in_two_parts_is_the_run_in_one(kernel, tmp_path):
     density, sampling = (
         unit_density("conv2:3"),
@@ -314,6 +317,7 @@ def test_a_run_with_other_settings_or_weights_is_refused(tmp_path, refused):
         sample_to([unit_density("conv1:0")], Sampling(chains=2, warmup=5), tmp_path, draws=5)
 
 
+@pytest.mark.long
 def test_a_run_is_recorded_with_its_views_and_other_views_are_another_run(tmp_path, refused):
     units = ppl_cnn.load("alexnet-fashion").units("conv2:3-4")
     sampling = Sampling(chains=2, warmup=5)
@@ -396,6 +400,7 @@ def test_a_kernels_settings_count_and_are_recorded(tmp_path, refused):
         ppl_cnn.draw(linear_density(), target_accept=0.9, **short)
 
 
+@pytest.mark.long
 def test_a_run_that_recorded_the_default_number_of_rungs_is_resumed(tmp_path):
     """Earlier versions recorded what was typed: tempered:16 or tempered."""
     density, settings = linear_density(), {"chains": 2, "warmup": 5}

@@ -115,6 +115,7 @@ def test_kernels_agree_with_quadrature_through_a_nonlinear_generator(kernel):
     assert abs(untilted.mean() - truth[0]) > 0.3 * untilted.std()
 
 
+@pytest.mark.long
 def test_importance_weights_over_the_generators_images_agree():
     """E_p[h] = E_q[h exp(f/T)]/E_q[exp(f/T)], and the quadrature's log Z is that of the weights."""
     density = density_of(bent, curved, temperature=2.0)

@@ -164,6 +164,7 @@ def contents(run):
     "kind",
     ["each", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("together", "single"))],
 )
+@pytest.mark.long
 def test_a_run_killed_at_any_write_goes_on_to_the_same_bits(kind, undisturbed, compiled, tmp_path):
     """SIGKILL just before a random rename, again and again; its file is left half written."""
     text, side_by_side = KINDS[kind]
@@ -210,6 +211,7 @@ def test_a_file_that_cannot_be_written_costs_nothing(limit, undisturbed, tmp_pat
 
 
 @pytest.mark.parametrize("kind", ["single", "together"])
+@pytest.mark.long
 def test_a_full_disk_costs_nothing(kind, undisturbed):
     # Not in pytest's folder: there a mount that a killed test has left fails all later sessions.
     disk = Path(tempfile.mkdtemp())

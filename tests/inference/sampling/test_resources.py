@@ -50,6 +50,7 @@ def draws_of(out, density):
     return open_draws(out / unit_folder(str(density.unit)) / "draws.zarr")
 
 
+@pytest.mark.long
 def test_every_unit_side_by_side_has_its_own_gaussian(tmp_path):
     """p_c = N(sigma^2 w_c / T, sigma^2 I) for a linear network's unit c."""
     densities = linear_densities()
@@ -78,6 +79,7 @@ def test_units_draw_together_what_they_draw_alone(tmp_path):
             np.testing.assert_allclose(all_[name], one[name], rtol=1e-3, atol=1e-2)
 
 
+@pytest.mark.long
 def test_each_unit_has_its_own_step_and_its_chains_share_it(tmp_path):
     densities = trained_densities("conv2:0-3")  # conv1's tilts are linear, and take any step
     sample_to(densities, Sampling(chains=2, warmup=60), tmp_path, draws=4, progress=False)
@@ -108,6 +110,7 @@ def test_chains_that_move_at_once_fit_a_cpus_caches(monkeypatch):
         assert Program([density], sampling).placement.at_once == most
 
 
+@pytest.mark.long
 def test_the_records_name_all_units_and_each(tmp_path):
     densities = trained_densities("conv2:1,conv1:0")
     sample_to(

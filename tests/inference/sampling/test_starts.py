@@ -120,6 +120,7 @@ def test_chains_in_a_band_start_at_the_nearest_images_in_it(photographs, tmp_pat
     assert z.shape == (1, 4, 4, 1)
 
 
+@pytest.mark.long
 def test_a_run_of_several_units_starts_each_at_its_own_draws(tmp_path):
     found = densities("conv2:3-4")
     run(tmp_path, found, draws=2, chains=1)
@@ -329,6 +330,7 @@ def test_an_odd_number_of_chains_has_no_two_sides(refused):
         latents("two-sided", densities(), chains=3)
 
 
+@pytest.mark.long
 def test_gradients_of_the_start_are_recorded(tmp_path):
     for init, count in (("rto", 2 * STEPS), ("two-sided:rto", STEPS)):
         record = run(tmp_path / init, densities(), init)

@@ -269,6 +269,7 @@ def test_killed_at_20_random_moments_it_ends_with_the_same_bits(tmp_path):
     assert timeless(metrics(run)) == timeless(metrics(whole))
 
 
+@pytest.mark.long
 def test_a_stage_ends_once_its_ess_has_fallen_and_a_resumed_one_at_the_same_step(tmp_path):
     recipe = replace(
         SHORT, stages="generative:400steps@0.02:constant,discriminative:10steps", switch="ess:7"

@@ -318,6 +318,7 @@ for share in this.SHARES.values():
 """
 
 
+@pytest.mark.long
 def test_four_devices_in_two_groups_each_have_the_gradient_of_one():
     """With dropout; the generative sum is over all of them."""
     done = subprocess.run(

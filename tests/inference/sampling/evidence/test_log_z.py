@@ -69,6 +69,7 @@ def test_a_linear_response_has_the_closed_form(found):
     assert max(each.error for each in (found.integrated, found.reweighted)) < 0.03 * truth
 
 
+@pytest.mark.long
 def test_brute_force_in_two_dimensions():
     def integrand(b, a):
         f = 3 * math.sin(2 * a) + a * b - 0.3 * (a**4 + b**4)

@@ -82,6 +82,7 @@ def test_the_latent_s_divergence_is_the_gaussian_closed_form(begun):
     assert (jnp.abs(ratio.mean(axis=0) - kl) < 5 * error + 1e-4).all()
 
 
+@pytest.mark.long
 def test_each_stage_learns_and_changes_its_own_networks_alone(begun, compiled):
     state = begun
     for stage, fall in (("autoencoder", 1.0), ("flow", 0.3)):
@@ -102,6 +103,7 @@ def test_each_stage_learns_and_changes_its_own_networks_alone(begun, compiled):
     assert set(after.average) == set(networks_of(after.params, "refiner"))
 
 
+@pytest.mark.long
 def test_the_critic_learns_to_tell_noise_from_images_before_the_refiner_moves(begun, compiled):
     state = next_stage(next_stage(begun))
     after, _ = run(state, compiled("adversarial"), 60)
