@@ -45,7 +45,7 @@ tests: $(VENV)/installed
 	$(PYTEST)
 
 # Each room's tests that take little: what another Python or other versions would break shows here.
-QUICK := tests/options tests/models/formats tests/inference/runs tests/inference/kernels/test_split.py \
+QUICK := tests/options tests/models/formats tests/inference/runs tests/inference/kernels/test_own_kernel.py \
 	tests/inference/training/test_recipe.py tests/test_imports.py tests/test_init.py
 
 test-quick: $(VENV)/installed  ## A part of the tests, 2 minutes; with PYTHON=python3.12 on that Python

@@ -152,6 +152,7 @@ def test_the_responses_are_the_networks(run):
         assert score == pytest.approx(float(tree["posterior/response"][1, draw]), abs=1e-4)
 
 
+@pytest.mark.long
 def test_a_killed_run_continues_to_the_same_bits(run, tmp_path):
     out, _ = run
     again = [sys.executable, "-m", "ppl_cnn.sample", *SETTINGS, "--out", str(tmp_path / "run")]

@@ -51,6 +51,7 @@ def check(draws, evaluations):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.long
 def test_kernels_of_blackjax_draw_the_other_gaussian(name):
     draws = ppl_cnn.draw(
         density(), kernel=f"blackjax:{name}", chains=4, draws=1000, thin=2, progress=False

@@ -421,6 +421,7 @@ def test_images_in_memory_are_where_chains_start():
     np.testing.assert_allclose(tree["start/image"], images[[0, 1, 0, 1]], atol=1e-5)
 
 
+@pytest.mark.long
 def test_the_seed_decides_the_draws():
     runs = [
         ppl_cnn.draw(linear_density(), chains=2, draws=3, warmup=3, seed=seed, progress=False)

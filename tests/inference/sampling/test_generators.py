@@ -274,6 +274,7 @@ def test_other_starts_work_as_they_do(start):
     assert np.isfinite(density.push(started.latents)).all()
 
 
+@pytest.mark.long
 def test_another_runs_draws_of_the_generator_are_found_again(tmp_path):
     density = density_of(bent, curved)
     sample_to([density], Sampling(chains=2, warmup=20), tmp_path, draws=3, progress=False)

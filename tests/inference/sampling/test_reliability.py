@@ -198,6 +198,7 @@ def small_files(limit):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.filterwarnings("ignore:Error writing persistent compilation cache entry")
 @pytest.mark.parametrize("limit", [3000, 500])
 def test_a_file_that_cannot_be_written_costs_nothing(limit, undisturbed, tmp_path):
     """Chunks fail at the first limit, records too at the second."""

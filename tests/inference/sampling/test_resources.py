@@ -183,6 +183,7 @@ def test_units_share_their_weights_in_a_group():
 
 
 @pytest.mark.parametrize("reference", [ppl_cnn.Uniform(), ppl_cnn.Bounded(ppl_cnn.Spectral())])
+@pytest.mark.long
 def test_bounded_pixels_stay_in_range_and_have_no_stein_mean(reference, tmp_path):
     densities = trained_densities("conv1:3-4", reference)
     sample_to(densities, Sampling(chains=2, warmup=20), tmp_path, draws=10, progress=False)

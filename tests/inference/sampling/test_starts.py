@@ -94,6 +94,7 @@ def test_photographs_have_names_of_any_kind(photographs, tmp_path):
 
 
 @pytest.mark.parametrize("reference", SOME, ids=str)
+@pytest.mark.long
 def test_chains_start_at_another_runs_last_draws(reference, tmp_path):
     run(tmp_path, densities(), draws=3)
     last = open_draws(tmp_path / "draws.zarr")["posterior/image"].values[:, -1]
@@ -338,6 +339,7 @@ def test_gradients_of_the_start_are_recorded(tmp_path):
         assert record["gradients"]["start"] == count
 
 
+@pytest.mark.long
 def test_annealing_is_recorded(tmp_path):
     record = run(tmp_path, densities(), "anneal:4")
     note, gradients = record["annealing"], record["gradients"]["start"]

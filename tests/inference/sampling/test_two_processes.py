@@ -115,6 +115,7 @@ def unit_folders(run):
     return sorted(folder for folder in run.iterdir() if (folder / "draws.zarr").is_dir())
 
 
+@pytest.mark.long
 def test_two_processes_of_two_devices_draw_what_one_of_four_does(tmp_path):
     """The second of three units lies in both; then two processes can't take three chains."""
     runs = ({"out": "run"}, {"out": "none", "units": 1, "chains": 3})

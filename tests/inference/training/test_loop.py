@@ -205,6 +205,7 @@ def test_two_processes_of_two_devices_train_as_one(whole, tmp_path):
 FIVE = replace(RECIPE, stages="hybrid:0.5:5steps@0.01:constant", batch_size=64)
 
 
+@pytest.mark.long
 def test_two_processes_killed_at_step_3_go_on_as_one_with_one_device(tmp_path):
     assert ended(start(tmp_path / "whole", recipe=FIVE, checkpoint_every=1)) == 0
     spread = {"accumulate": 4, "shard_params": True}

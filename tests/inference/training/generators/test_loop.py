@@ -77,6 +77,7 @@ def test_its_page_shows_draws_and_their_nearest_images(whole):
 @pytest.mark.parametrize(
     "stop", [8, pytest.param(3, marks=pytest.mark.long), pytest.param(13, marks=pytest.mark.long)]
 )
+@pytest.mark.long
 def test_a_stopped_run_resumes_to_the_same_bits(whole, tmp_path, monkeypatch, stop):
     out, execution = tmp_path / "run", Execution(checkpoint_every=1, evaluate_every=0)
     save = Session.save
