@@ -1,6 +1,6 @@
 """What convolutions cost in a loop, where samplers live: ours against XLA's own there.
 
-    python -m benchmarks.speed.loops                 # 3 minutes
+    python -m benchmarks.speed.loops                 # 2 minutes
     python -m benchmarks.speed.loops net.onnx        # a file's network, its last layer's channel 0
 
 For ResNet-18, MobileNetV2 and a Flax NNX module of depthwise convolutions, with random weights and
