@@ -38,7 +38,7 @@ lint: $(VENV)/installed  ## Formatting, lint and types
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Types are checked beside the tests, which leaves a core idle for the shorter time.
-test: $(VENV)/installed  ## Lint, types, tests and the notebook, 14 minutes on two cores
+test: $(VENV)/installed  ## Lint, types, tests and the notebook, 15 minutes on two cores
 	@$(MAKE) --no-print-directory --jobs=2 lint tests
 
 tests: $(VENV)/installed
@@ -51,7 +51,7 @@ QUICK := tests/options tests/models/formats tests/inference/runs tests/inference
 test-quick: $(VENV)/installed  ## A part of the tests, 2 minutes; with PYTHON=python3.12 on that Python
 	$(PYTEST) $(QUICK)
 
-test-all: lint  ## The tests and the long proofs, 37 minutes on two cores
+test-all: lint  ## The tests and the long proofs, an hour and more on two cores
 	$(PYTEST) -m "long or not long"
 
 test-cuda-compile: $(VENV)/installed  ## Compiles the programs for H100 and H200, without a GPU; needs EXTRAS=dev,cuda-compile
