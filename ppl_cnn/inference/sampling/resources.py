@@ -167,4 +167,6 @@ def _memory() -> int:
 
 def _told(size: float) -> str:
     """Bytes in words: 2.4 GB."""
+    if size < 1e8:
+        return f"{size / 1e6:,.1f} MB"
     return f"{size / 1e9:,.1f} GB" if size < 1e12 else f"{size / 1e12:,.1f} TB"

@@ -209,3 +209,11 @@ def test_a_spectral_references_stein_mean_is_the_draws_mean(tmp_path):
     error = float(arviz_stats.mcse(xr.Dataset({"x": along}))["x"])
     assert abs(float(along.mean()) - truth) < 4.5 * error
     assert truth > 8 * error
+
+
+@pytest.mark.parametrize(("draws", "said"), [(20, "0.2 MB"), (1_000_000, "8.0 GB")])
+def test_what_many_units_take_is_said_in_fitting_bytes(draws, said):
+    densities = trained_densities("conv1:0-9")  # fields of 5 x 5: 8,000 bytes a draw of all
+    told = resources.told_size(densities, chains=8, draws=draws, groups=2)
+    assert told.startswith("10 units, in 2 groups side by side.")
+    assert f" {said} at most" in told
