@@ -53,7 +53,7 @@ def plain(value: Any) -> Any:
         return value
     try:
         return value.item()
-    except NotImplementedError:  # a random key of JAX
+    except NotImplementedError:  # a random key of JAX has no number
         return value
 
 

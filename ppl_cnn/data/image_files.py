@@ -264,7 +264,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
     try:
         return int(image.getexif().get(Base.Orientation, 1))
-    except Exception:  # Pillow raises anything on damaged EXIF; viewers then turn nothing
+    except Exception:  # Pillow raises all kinds on damaged EXIF, without which an image is upright
         return 1
 
 

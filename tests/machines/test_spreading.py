@@ -14,7 +14,7 @@ from ppl_cnn.machines.spreading import even_devices, in_turn, own_part, whole
     [(8, [2, 2], 2), (6, [4, 4], 3), (2, [2, 2], 1), (12, [4, 2], 2), (7, [4], 1), (8, [4], 4)],
 )
 def test_devices_are_equally_many(monkeypatch, as_in_a_program, count, processes, each):
-    """Of each process."""
+    """Each process has as many as the others."""
     monkeypatch.setattr(spreading.jax, "process_count", lambda: len(processes))
     monkeypatch.setattr(
         spreading.jax, "local_devices", lambda index: [(index, n) for n in range(processes[index])]

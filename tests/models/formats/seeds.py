@@ -32,7 +32,7 @@ def zipped(parts: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> by
 
 
 def seeds(reader: str) -> list[bytes]:
-    arrays = {
+    arrays: dict[str, Any] = {
         "conv.kernel": np.arange(12, dtype=np.float32).reshape(1, 2, 2, 3),
         "conv.bias": np.asfortranarray(np.ones((3, 2), np.float16)),
     }
@@ -64,8 +64,8 @@ def seeds(reader: str) -> list[bytes]:
         return graphs()
     if reader == "npz":
         files = [io.BytesIO(), io.BytesIO()]
-        np.savez(files[0], **arrays)  # type: ignore[arg-type]
-        np.savez_compressed(files[1], **arrays)  # type: ignore[arg-type]
+        np.savez(files[0], **arrays)
+        np.savez_compressed(files[1], **arrays)
         return [file.getvalue() for file in files]
     if reader == "safetensors":
         return [safetensors.numpy.save(arrays)]

@@ -24,7 +24,7 @@ class _Axis(NamedTuple):
     before: int
     """How many of the first outputs are cut off."""
     size: int
-    """Of the input."""
+    """The number of the input's rows or columns."""
     result: int
     """The number of outputs that are kept."""
 

@@ -147,7 +147,7 @@ def test_chance_seldom_breaks_steins_identity():
         for chains in (2, 4, 8):
             made = [rng.normal(size=(chains, 1, pixels, 1)) for _ in range(1000)]
             checks = [stein_check(each, np.zeros_like(each)) for each in made]
-            # Of a probability of 0.001, by which a single pixel is judged.
+            # A single pixel is judged by a probability of 0.001.
             assert sum(bool(broken_identity(check)) for check in checks) <= 5
 
 
