@@ -1,10 +1,12 @@
 import ast
+import contextlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import ppl_cnn
-from ppl_cnn.files import write_aside
+from ppl_cnn.files import read_arrays, write_aside
 
 ROOT = Path(ppl_cnn.__file__).parents[1]
 SOURCES = sorted([*(ROOT / "ppl_cnn").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")])
@@ -47,3 +49,23 @@ def test_all_text_files_are_opened_as_utf_8():
         calls = [n for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.Call)]
         found = [call.lineno for call in calls if lacks_encoding(call)]
         assert not found, f"{path} opens files without an encoding in lines {found}"
+
+
+def test_arrays_are_read_back_and_damage_is_one_kind_of_error(tmp_path):
+    path, values = tmp_path / "x.npz", {"a": np.arange(5), "b": np.ones((2, 3), np.float32)}
+    np.savez_compressed(path, **values)
+    for name, array in read_arrays(path).items():
+        np.testing.assert_array_equal(array, values[name])
+    whole, random = path.read_bytes(), np.random.default_rng(0)
+    for length in range(0, len(whole), 7):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="damaged"):
+            read_arrays(path)
+    for _ in range(300):
+        changed = bytearray(whole)
+        changed[random.integers(len(whole))] = random.integers(256)
+        path.write_bytes(changed)
+        with contextlib.suppress(ValueError):
+            read_arrays(path)
+    with pytest.raises(FileNotFoundError):
+        read_arrays(tmp_path / "none.npz")

@@ -9,7 +9,6 @@ import io
 import math
 import os
 import tempfile
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +19,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float, Float32
 
+from ppl_cnn.files import read_arrays
 from ppl_cnn.inference.diagnostics.scan import image_blocks, variable
 from ppl_cnn.inference.diagnostics.thresholds import ESS_DRAWS, ESS_GOOD, RHAT_GOOD
 from ppl_cnn.progress import Bar
@@ -100,9 +100,9 @@ def stored_maps(folder: Path, shape: tuple[int, ...]) -> Maps | None:
         shape: the shape of the draws' images, (chain, draw, row, col, channel).
     """
     try:
-        with np.load(folder / "maps.npz", allow_pickle=False) as file:
-            return Maps(file["rhat"], file["ess"]) if tuple(file["shape"]) == shape else None
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        found = read_arrays(folder / "maps.npz")
+        return Maps(found["rhat"], found["ess"]) if tuple(found["shape"]) == shape else None
+    except (OSError, ValueError, KeyError):
         return None  # the maps are computed again, and the file is replaced
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ppl_cnn.errors import FileError
-from ppl_cnn.files import write_aside
+from ppl_cnn.files import read_arrays, write_aside
 from ppl_cnn.inference.report.frame.frame import frame_html
 from ppl_cnn.inference.report.pictures.encoding import image_tag
 
@@ -37,9 +37,8 @@ def generator_page(folder: str | Path) -> Path:
     folder = Path(folder)
     try:
         description = json.loads((folder / "generator.json").read_text("utf-8"))
-        with np.load(folder / "exhibits.npz", allow_pickle=False) as file:
-            exhibits = dict(file)
-    except (OSError, ValueError, EOFError) as error:
+        exhibits = read_arrays(folder / "exhibits.npz")
+    except (OSError, ValueError) as error:
         raise FileError(
             f"{folder} holds no finished generator ({error}). Give the folder of a run of "
             f"ppl_cnn.generator.",

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from ppl_cnn.errors import FileError
-from ppl_cnn.files import write_aside
+from ppl_cnn.files import read_arrays, write_aside
 
 type Scored = Literal["anywhere", "there"]
 """At which places of its map a unit was scored: at all that see as much as its centre, or at its
@@ -68,18 +68,20 @@ class Exemplars(NamedTuple):
         if not path.exists():
             return None
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
-                source, searched, scored = map(str, found["about"])
-                return cls(
-                    found["images"],
-                    found["responses"],
-                    tuple(map(str, found["names"])),
-                    tuple(map(str, found["labels"])),
-                    source,
-                    int(searched),
-                    "anywhere" if scored == "anywhere" else "there",
-                )
-        except Exception:  # NumPy and zipfile raise all kinds on damaged files
+            found = read_arrays(path)
+            source, searched, scored = map(str, found["about"])
+            return cls(
+                found["images"],
+                found["responses"],
+                tuple(map(str, found["names"])),
+                tuple(map(str, found["labels"])),
+                source,
+                int(searched),
+                "anywhere" if scored == "anywhere" else "there",
+            )
+        except OSError as error:
+            raise FileError(f"{path} can't be read ({error.strerror}).", path=path) from None
+        except (ValueError, KeyError):
             raise FileError(
                 f"{path} is damaged. Delete it, or give `exemplars` to make it again.", path=path
             ) from None

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import re
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -17,7 +16,7 @@ from numpyro.distributions import constraints
 from numpyro.distributions.transforms import Transform
 
 from ppl_cnn.errors import ArgumentError, FileError, MismatchError
-from ppl_cnn.files import write_aside
+from ppl_cnn.files import read_arrays, write_aside
 from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.references.reference import Context, after_colon
 from ppl_cnn.models.references.transforms import Images, push_forward
@@ -119,11 +118,11 @@ class Gaussian:
             f"{str(path)!r} isn't a Gaussian reference: write one with `Gaussian.fit`.", path=path
         )
         try:
-            with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-                mean, factor = file["mean"], file["factor"]
+            found = read_arrays(Path(path))
+            mean, factor = found["mean"], found["factor"]
         except FileNotFoundError:
             raise FileError(f"Gaussian reference {str(path)!r} is missing.", path=path) from None
-        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
+        except (OSError, ValueError, KeyError):
             raise strange from None
         if mean.dtype != np.float32 or factor.dtype != np.float32 or not _usable(mean, factor):
             raise strange
