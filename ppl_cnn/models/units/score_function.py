@@ -72,6 +72,40 @@ class Scored(Protocol):
         """
 
 
+class OfUnit:
+    """What scores a unit's images otherwise than the unit does; the images are the unit's."""
+
+    unit: Scored
+
+    def __str__(self) -> str:
+        return str(self.unit)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape (row, col, channel) of the unit's images."""
+        return self.unit.shape
+
+    @property
+    def rows(self) -> range:
+        """The rows of the network's image that the unit's images are."""
+        return self.unit.rows
+
+    @property
+    def cols(self) -> range:
+        """The columns of the network's image that the unit's images are."""
+        return self.unit.cols
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """The shape (row, col, channel) of the network's image."""
+        return self.unit.image_shape
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The preprocessing of the network's images."""
+        return self.unit.preprocessing
+
+
 @dataclass(frozen=True)
 class ScoreFunction:
     """Any differentiable scalar function of one image, in place of a unit.

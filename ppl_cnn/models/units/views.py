@@ -15,15 +15,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ppl_cnn.errors import ArgumentError
-from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.networks.graph import Params
-from ppl_cnn.models.units.score_function import Image, Scored
+from ppl_cnn.models.units.score_function import Image, OfUnit, Scored
 from ppl_cnn.models.units.warps import Warp, taps_of, traced_warp, warped, warped_by
 from ppl_cnn.numeric import plain_fields, real
 
 
 @dataclass(frozen=True)
-class Averaged:
+class Averaged(OfUnit):
     """A unit whose score is averaged over fixed random warps of its image.
 
         f(x) = 1/K sum_k f_unit(W_k x + sigma n_k)
@@ -70,34 +69,6 @@ class Averaged:
                 f"`smooth`, the noise's sigma, must be finite and at least 0, not {self.smooth}.",
                 argument="smooth",
             )
-
-    def __str__(self) -> str:
-        return str(self.unit)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """The shape (row, col, channel) of the unit's images."""
-        return self.unit.shape
-
-    @property
-    def rows(self) -> range:
-        """The rows of the network's image that the unit's images are."""
-        return self.unit.rows
-
-    @property
-    def cols(self) -> range:
-        """The columns of the network's image that the unit's images are."""
-        return self.unit.cols
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """The shape (row, col, channel) of the network's image."""
-        return self.unit.image_shape
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """The preprocessing of the network's images."""
-        return self.unit.preprocessing
 
     @property
     def params(self) -> Params:

@@ -8,12 +8,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from ppl_cnn.models.networks.declaration import Preprocessing
 from ppl_cnn.models.networks.graph import Params
 from ppl_cnn.models.trained.cnn import CNN
 from ppl_cnn.models.trained.modules.module_network import ModuleNetwork
 from ppl_cnn.models.trained.modules.module_unit import ModuleUnit
-from ppl_cnn.models.units.score_function import Image
+from ppl_cnn.models.units.score_function import Image, OfUnit
 from ppl_cnn.models.units.unit import Side, Unit
 
 
@@ -61,7 +60,7 @@ class Inside(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Anywhere:
+class Anywhere(OfUnit):
     """A filter whose score is its largest response, over the places inside its map.
 
     Args:
@@ -71,34 +70,6 @@ class Anywhere:
 
     unit: Unit | ModuleUnit
     inside: Inside
-
-    def __str__(self) -> str:
-        return str(self.unit)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """The shape (row, col, channel) of what all places see together."""
-        return self.unit.shape
-
-    @property
-    def rows(self) -> range:
-        """The rows of the network's image that some place sees."""
-        return self.unit.rows
-
-    @property
-    def cols(self) -> range:
-        """The columns of the network's image that some place sees."""
-        return self.unit.cols
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """The shape (row, col, channel) of the network's image."""
-        return self.unit.image_shape
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """The preprocessing of the network's images."""
-        return self.unit.preprocessing
 
     @property
     def params(self) -> Params:
