@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppl_cnn.inference.diagnostics.diagnose import FORWARD_COST
+from ppl_cnn.cost import FORWARD_COST
 from ppl_cnn.inference.kernels.adaptation import Feedback, Tuned, Tuning
 from ppl_cnn.inference.kernels.blackjax_kernels import BLACKJAX as OF_BLACKJAX
 from ppl_cnn.inference.kernels.numpyro_kernels import gaussian_step_size

@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float, Float32
 
+from ppl_cnn.cost import FORWARD_COST
 from ppl_cnn.errors import ArgumentError, RunFolderError
 from ppl_cnn.inference.diagnostics.log_z import RunLogZ, log_z_of
 from ppl_cnn.inference.diagnostics.mixing.mixing import Mixing
@@ -30,12 +31,6 @@ from ppl_cnn.inference.diagnostics.summary import scalars, summary
 from ppl_cnn.inference.diagnostics.verdict.verdict import Verdict, judge, judge_weights
 from ppl_cnn.inference.diagnostics.weighing import Weighing, weighed_summary
 from ppl_cnn.inference.runs.record import has_pictures, read_record, second_side, unit_folder
-
-FORWARD_COST = 0.45
-"""What a forward pass counts as, in gradients. The way back to the latent takes about as many
-multiplications as the way there: a forward pass of alexnet-fashion behind a small generator took
-0.44 of a gradient's CPU seconds (median of 12 turns, 0.37 to 0.46; batches of 32)."""
-
 
 _OF_REFERENCE = 32
 """Images of the reference that a diagnosis holds, at most."""

@@ -1,4 +1,4 @@
-"""Adaptation of step size, trajectory angle and ladder of rungs, pooled over a unit's chains.
+"""Adaptation of step size, angle, moves and ladder of rungs, pooled over a unit's chains.
 
 Each adapted quantity is a NamedTuple with `around`, its state before the first transition, and
 `update`, its state after another. A leading axis of units is allowed everywhere.
@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
+
+from ppl_cnn.inference.kernels.choice import Choice, ChoiceTuning, Trial
 
 SHRINKAGE = 0.2
 """Nesterov's gamma. With Stan's 0.05 a single chain's step swings by factors of ten in the first
@@ -104,6 +106,8 @@ class Feedback(NamedTuple):
     """1 where the trajectory had more than one step, so that a longer one costs more gradients."""
     refused: Float[Array, "*unit"] | None = None
     """Probability that a swap of each rung with the one below is refused."""
+    trial: Trial | None = None
+    """What moves of either kind did; None for kernels that don't choose."""
 
     @classmethod
     def none(cls, tuned: "Tuned") -> "Feedback":
@@ -116,7 +120,9 @@ class Feedback(NamedTuple):
         zero, each = jnp.zeros(shape), jnp.zeros((*shape, FUNCTIONS))
         if tuned.angle is None:
             return cls(zero)
-        return cls(zero, each, each, zero, None if tuned.strengths is None else zero)
+        refused = None if tuned.strengths is None else zero
+        trial = None if tuned.choice is None else Trial.none()
+        return cls(zero, each, each, zero, refused, trial)
 
 
 class Angle(NamedTuple):
@@ -265,6 +271,8 @@ class Tuned(NamedTuple):
     whose trajectories have no angle."""
     strengths: Float[Array, "*rung"] | None = None
     """Strengths b of a ladder's rungs; None for kernels without replicas."""
+    choice: Choice | None = None
+    """Which moves are made; None for kernels that don't choose."""
     tuning: "Tuning | None" = None
     """State of the adaptation, if the kernel itself adapts."""
 
@@ -277,6 +285,8 @@ class Tuning(NamedTuple):
     """None for kernels whose trajectories have no angle."""
     ladder: LadderTuning | None = None
     """None for kernels without replicas."""
+    choice: ChoiceTuning | None = None
+    """None for kernels that don't choose their moves."""
 
     @classmethod
     def around(cls, first: Tuned) -> "Tuning":
@@ -285,6 +295,7 @@ class Tuning(NamedTuple):
             StepSize.around(first.step_size),
             None if first.angle is None else Angle.around(first.angle),
             None if first.strengths is None else LadderTuning.around(first.strengths),
+            None if first.choice is None else ChoiceTuning.around(first.choice),
         )
 
     def update(self, feedback: Feedback, target: float) -> "Tuning":
@@ -298,10 +309,14 @@ class Tuning(NamedTuple):
             return Tuning(self.step.update(feedback.acceptance, target))
         # One step may be the whole of a trajectory, but no more.
         step = self.step.update(feedback.acceptance, target, LONGEST_STEP)
-        if self.ladder is None:
-            return Tuning(step, self.angle.update(feedback))
-        assert feedback.refused is not None
-        return Tuning(step, self.angle.update(feedback), self.ladder.update(feedback.refused))
+        ladder, choice = self.ladder, self.choice
+        if ladder is not None:
+            assert feedback.refused is not None
+            ladder = ladder.update(feedback.refused)
+        if choice is not None:
+            assert feedback.trial is not None
+            choice = choice.update(feedback.trial)
+        return Tuning(step, self.angle.update(feedback), ladder, choice)
 
     def current(self, settled: Bool[Array, "*unit"]) -> Tuned:
         """What the chains use next.
@@ -314,4 +329,5 @@ class Tuning(NamedTuple):
             return Tuned(jnp.exp(step))
         angle = jnp.where(settled, self.angle.log_average, self.angle.log_angle)
         strengths = None if self.ladder is None else self.ladder.strengths
-        return Tuned(jnp.exp(step), jnp.exp(angle), strengths)
+        choice = None if self.choice is None else self.choice.current(settled)
+        return Tuned(jnp.exp(step), jnp.exp(angle), strengths, choice)

@@ -1,12 +1,23 @@
-"""The split kernel: HMC that turns (z, p) exactly, so that more dimensions need no shorter step."""
+"""The split kernel: HMC that turns (z, p) exactly, so that more dimensions need no shorter step.
+
+Where the tilt is so weak that forward passes alone draw more for the same work, it makes turns
+without kicks (`choice`).
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Self
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+import numpy as np
+from jaxtyping import Array, Int
 
+from ppl_cnn.errors import unknown
 from ppl_cnn.inference.kernels.adaptation import Tuned
 from ppl_cnn.inference.kernels.chain_state import ChainState, first_chain
-from ppl_cnn.inference.kernels.kernel import with_settings
+from ppl_cnn.inference.kernels.choice import Choice, Trial, transitions_to_a_gradient
+from ppl_cnn.inference.kernels.kernel import COMMON, Statistic, Transition, with_settings
 from ppl_cnn.inference.kernels.tilt_kernel import TiltKernel
 from ppl_cnn.inference.kernels.trajectory import (
     FIRST_ANGLE,
@@ -14,14 +25,25 @@ from ppl_cnn.inference.kernels.trajectory import (
     Latent,
     Tilt,
     divided,
+    independence,
     jump_feedback,
     metropolis,
+    turned,
 )
 from ppl_cnn.numeric import positive
 
 TARGET_ACCEPT = 0.65
 """Under a strong tilt the kinks of ReLU and max-pooling make the energy's error grow like the step,
 not like its square, so that longer steps pay that accept less often."""
+MOVES = ("chosen", "trajectories")
+_CHOOSING: Mapping[str, Statistic] = {
+    "forward_passes": Statistic(np.int32, "sum"),
+    "turn": Statistic(np.float32),  # radians; 0 where trajectories are made
+    "worth_of_turns": Statistic(np.float32),
+    "worth_of_trajectories": Statistic(np.float32),
+}
+_TURNS = 2
+"""What is folded into a transition's key for its turns; `metropolis` splits the key in two."""
 
 
 class Split(TiltKernel[ChainState]):
@@ -30,20 +52,26 @@ class Split(TiltKernel[ChainState]):
     The angle of a trajectory with several steps is jittered over 0.5 to 1.5 times the adapted one,
     by the van der Corput sequence of the transition's number: chains side by side have the same
     angle and needn't wait for each other. The warmup adapts step size and angle
-    (`adaptation.Tuning`). With `MCMC.run` give `init_params`: an array or a tree of arrays, with a
-    leading axis if there are several chains.
+    (`adaptation.Tuning`). It also tries a turn without kicks, which takes a forward pass and no
+    gradient, beside each trajectory; from its end on the chains of a density make whichever is
+    expected to give more independent draws for the same work (`choice.Choice`). A warmup below
+    32 transitions doesn't choose. Where turns are made, `tilt_gradient` is that of the last
+    transition that took a gradient; its mean over draws is the same. With `MCMC.run` give
+    `init_params`: an array or a tree of arrays, with a leading axis if there are several chains.
 
     Args:
         tilt: g, a function of z (an array or a tree of arrays) and of the arguments that `run`
             is given, to a scalar. Leave it out for `ppl_cnn.draw`, which takes the density's.
+        moves: `chosen` by the warmup, or `trajectories` always.
         target_accept_prob: mean acceptance probability that the step size is adapted to.
         step_size: radians between kicks at the start of adaptation, or for good without warmup.
         angle: radians of a trajectory at the start of adaptation, or for good without warmup.
 
     Raises:
         ArgumentError: a setting is out of range.
+        UnknownNameError: there are no such moves.
 
-    Source: see `trajectory.integrate`.
+    Source: see `trajectory.integrate` and `choice`.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -61,30 +89,54 @@ class Split(TiltKernel[ChainState]):
         self,
         tilt: Tilt | None = None,
         *,
+        moves: str = "chosen",
         target_accept_prob: float = TARGET_ACCEPT,
         step_size: float = FIRST_STEP,
         angle: float = FIRST_ANGLE,
     ) -> None:
         super().__init__(tilt, target_accept_prob=target_accept_prob)
+        if moves not in MOVES:
+            raise unknown("moves", moves, MOVES)
+        self._moves = moves
         self._step_size = positive("step_size", step_size)
         self._angle = positive("angle", angle)
 
+    @classmethod
+    def parse(cls, value: str) -> Self:
+        """The kernel with those moves.
+
+        Raises:
+            UnknownNameError: there are no such moves.
+        """
+        return cls(moves=value)
+
     def __str__(self) -> str:
-        """`split`, with the settings that are not the defaults."""
+        """`split` or `split:trajectories`, with the settings that are not the defaults."""
         settings = {
             "step_size": (self._step_size, FIRST_STEP),
             "angle": (self._angle, FIRST_ANGLE),
         }
-        return with_settings(self.name, settings)
+        name = self.name if self._moves == MOVES[0] else f"{self.name}:{self._moves}"
+        return with_settings(name, settings)
+
+    @property
+    def statistics(self) -> Mapping[str, Statistic]:
+        """All statistics that a transition reports."""
+        return {**COMMON, **(_CHOOSING if self._moves == MOVES[0] else {})}
 
     def first_state(self, tilt: Tilt, key: Array, z: Latent) -> ChainState:
         """One chain's first state."""
         first = Tuned(jnp.asarray(self._step_size), jnp.asarray(self._angle))
-        return first_chain(tilt, key, z, first)
+        if self._moves != MOVES[0]:
+            return first_chain(tilt, key, z, first)
+        choice = Choice.trajectories()
+        own = _reported(choice, jnp.zeros((), jnp.int32))
+        return first_chain(tilt, key, z, first._replace(choice=choice), own=own)
 
     def next_state(self, tilt: Tilt, state: ChainState) -> ChainState:
         """One chain's state after another transition."""
-        return transition(tilt, state)
+        choice = state.adapt_state.choice
+        return transition(tilt, state) if choice is None else chosen(tilt, state, choice)
 
 
 def transition(tilt: Tilt, state: ChainState) -> ChainState:
@@ -106,3 +158,69 @@ def transition(tilt: Tilt, state: ChainState) -> ChainState:
         diverging=moved.diverging,
         feedback=jump_feedback(state.point, moved, step_size, steps),
     )
+
+
+def chosen(tilt: Tilt, state: ChainState, choice: Choice) -> ChainState:
+    """A transition by the moves that were chosen, or a trajectory that tries a turn beside it.
+
+    Args:
+        tilt: g.
+        state: of one chain.
+        choice: its moves.
+    """
+    by_turns = choice.turns > 0
+    either = partial(jax.tree.map, partial(jnp.where, by_turns))
+    key, key_move = jax.random.split(state.rng_key)
+    count = jnp.where(by_turns, choice.turns, choice.tried)
+    turns = turned(tilt, state.point, jax.random.fold_in(key_move, _TURNS), choice.angle, count)
+    own = _reported(choice, count)
+    after = state.after(
+        turns.point,
+        key,
+        acceptance=turns.acceptance,
+        num_steps=0,
+        feedback=state.feedback,
+        own=own,
+    )
+
+    def follow(_: Array, state: ChainState) -> ChainState:
+        steps, step_size = divided(state.adapt_state, state.i)
+        # After turns, a trajectory that goes nowhere finds the gradient there.
+        steps, step_size = jnp.where(by_turns, 1, steps), jnp.where(by_turns, 0.0, step_size)
+        moved = metropolis(tilt, state.point, key_move, step_size, steps)
+        trial = Trial(
+            independence(state.point.z, moved.end.point.z, moved.acceptance),
+            steps.astype(jnp.float32),
+            turns.independence,
+            choice.tried.astype(jnp.float32),
+        )
+        feedback = jump_feedback(state.point, moved, step_size, steps)
+        followed = state.after(
+            moved.point,
+            key,
+            acceptance=moved.acceptance,
+            energy=state.potential_energy + moved.kinetic_energy + moved.energy_change,
+            num_steps=steps,
+            diverging=moved.diverging,
+            feedback=feedback._replace(trial=trial),
+            own=own,
+        )
+        found: ChainState = either(state._replace(point=moved.end.point, num_steps=steps), followed)
+        return found
+
+    # A loop that runs once or never stands for a condition: in a batch of chains, a condition would
+    # compute both ways.
+    due = state.i % transitions_to_a_gradient(choice.turns) == 0
+    followed = (due | ~by_turns).astype(jnp.int32)
+    moved: ChainState = jax.lax.fori_loop(0, followed, follow, either(after, state))
+    return moved
+
+
+def _reported(choice: Choice, passes: Int[Array, ""]) -> Transition:
+    """The values of the statistics that a kernel that chooses has."""
+    return {
+        "forward_passes": passes,
+        "turn": jnp.where(choice.turns > 0, choice.angle, 0.0),
+        "worth_of_turns": choice.worth_of_turns,
+        "worth_of_trajectories": choice.worth_of_trajectories,
+    }

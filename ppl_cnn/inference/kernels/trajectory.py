@@ -8,7 +8,7 @@ rotation of (z, p); so the step need only suit the tilt, whatever the number of 
 import math
 import operator
 from collections.abc import Callable
-from functools import reduce
+from functools import partial, reduce
 from typing import NamedTuple
 
 import jax
@@ -171,6 +171,70 @@ def metropolis(
         _dot(momentum, momentum) / 2,
         jnp.where(accepted, error, 0.0),
     )
+
+
+class Turns(NamedTuple):
+    """What turns without kicks have come to."""
+
+    point: Point
+    """Where the chain is, with the gradient of where it was before."""
+    acceptance: Float[Array, ""]
+    """Mean probability of acceptance."""
+    independence: Float[Array, ""]
+    """Mean of the turns' `independence`."""
+
+
+def turned(
+    tilt: Tilt,
+    start: Point,
+    key: Array,
+    angle: Float[Array, ""],
+    count: Int[Array, ""],
+) -> Turns:
+    """Turns of z alone, each accepted or rejected by the tilt; N(0, I) exp(g) is invariant.
+
+    A turn goes from z to cos(a) z + sin(a) xi, xi ~ N(0, I). It takes a forward pass, no gradient.
+
+    Args:
+        tilt: g.
+        start: where the chain is.
+        key: random key of the turns and the decisions.
+        angle: a.
+        count: number of turns; none stays.
+    """
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+
+    def turn(index: Array, at: Turns) -> Turns:
+        here = at.point
+        key_noise, key_accept = jax.random.split(jax.random.fold_in(key, index))
+        noise = normal_like(key_noise, here.z)
+        z = jax.tree.map(lambda z, xi: cos * z + sin * xi, here.z, noise)
+        reached = here._replace(z=z, tilt=tilt(z))
+        gain = reached.tilt - here.tilt
+        # A tilt that isn't a number is never accepted.
+        acceptance = jnp.where(jnp.isnan(gain), 0.0, jnp.exp(jnp.minimum(gain, 0.0)))
+        accepted = jax.random.uniform(key_accept) < acceptance
+        point: Point = jax.tree.map(partial(jnp.where, accepted), reached, here)
+        far = independence(here.z, z, acceptance)
+        return Turns(point, at.acceptance + acceptance, at.independence + far)
+
+    zero = jnp.zeros(())
+    total: Turns = jax.lax.fori_loop(0, count, turn, Turns(start, zero, zero))
+    each = jnp.maximum(count, 1).astype(jnp.float32)
+    return Turns(total.point, total.acceptance / each, total.independence / each)
+
+
+def independence(start: Latent, end: Latent, acceptance: Float[Array, ""]) -> Float[Array, ""]:
+    """a |z' - z|^2 / 2d: under N(0, I) in the mean 1 for a z' that is independent of z.
+
+    Args:
+        start: z.
+        end: z'.
+        acceptance: probability a of going there.
+    """
+    apart = jax.tree.map(jnp.subtract, end, start)
+    dimensions = sum(leaf.size for leaf in jax.tree.leaves(apart))
+    return jnp.nan_to_num(acceptance * _dot(apart, apart) / (2 * dimensions))
 
 
 def divided(

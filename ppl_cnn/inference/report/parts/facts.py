@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from ppl_cnn.cost import FORWARD_COST
 from ppl_cnn.errors import with_options
-from ppl_cnn.inference.diagnostics.diagnose import FORWARD_COST, Diagnosis
+from ppl_cnn.inference.diagnostics.diagnose import Diagnosis
 from ppl_cnn.inference.runs.record import ARGUMENTS
 
 
