@@ -36,13 +36,27 @@ _OF_REFERENCE = 32
 """Images of the reference that a diagnosis holds, at most."""
 
 
+class ChosenMoves(NamedTuple):
+    """The moves of a kernel that chooses between trajectories and turns, which take no gradient."""
+
+    turn: float | None
+    """Radians of a turn; None where trajectories are made."""
+    turns: float
+    """Turns of a draw, in the mean."""
+    worth_of_turns: float
+    """Independent draws for the work of a gradient, as the warmup expected; NaN without a warmup
+    that chooses."""
+    worth_of_trajectories: float
+    """The same of trajectories."""
+
+
 class Efficiency(NamedTuple):
     """What the draws cost, and what they are worth; None where the record doesn't tell."""
 
     draws_per_second: float | None
     gradients_per_second: float | None
     forward_passes: int | None
-    """Forward passes without a gradient, while drawing; None if the kernel makes none."""
+    """Forward passes without a gradient, while drawing; None if there were none."""
     effective_draws: float | None
     """Bulk ESS of the response, over all chains."""
     gradients_per_effective_draw: float | None
@@ -50,6 +64,8 @@ class Efficiency(NamedTuple):
     transitions: dict[str, float]
     """The mean of `n_steps`, `step_size`, `tree_depth` and `global_acceptance_rate` over all draws,
     as far as the kernel has them."""
+    moves: ChosenMoves | None
+    """None for kernels that don't choose."""
 
 
 @dataclass(kw_only=True, frozen=True, eq=False)
@@ -287,13 +303,13 @@ def _efficiency(
     ess = float(table.loc["response", "ess_bulk"])
     seconds = record.get("seconds", {}).get("sampling", 0)
     gradients = record.get("gradients", {}).get("sampling", 0)
-    passes = int(stats["forward_passes"].sum()) if "forward_passes" in stats else None
+    passes = int(stats["forward_passes"].sum()) if "forward_passes" in stats else 0
     views = record.get("config", {}).get("warps", 1)
-    cost = gradients + FORWARD_COST * views * (passes or 0)
+    cost = gradients + FORWARD_COST * views * passes
     return Efficiency(
         draws / seconds if seconds else None,
         gradients / seconds if gradients and seconds else None,
-        passes,
+        passes or None,
         ess if ess > 0 else None,
         cost / ess if gradients and ess > 0 else None,
         {
@@ -301,4 +317,12 @@ def _efficiency(
             for name in ("n_steps", "step_size", "tree_depth", "global_acceptance_rate")
             if name in stats
         },
+        _chosen(stats.to_dataset()) if "turn" in stats else None,
     )
+
+
+def _chosen(stats: xr.Dataset) -> ChosenMoves:
+    turn, *worth = (
+        float(stats[name].mean()) for name in ("turn", "worth_of_turns", "worth_of_trajectories")
+    )
+    return ChosenMoves(turn or None, float(stats["forward_passes"].mean()), *worth)

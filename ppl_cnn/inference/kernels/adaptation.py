@@ -315,7 +315,8 @@ class Tuning(NamedTuple):
             ladder = ladder.update(feedback.refused)
         if choice is not None:
             assert feedback.trial is not None
-            choice = choice.update(feedback.trial)
+            ended = ends_round(choice.transitions + 1)
+            choice = choice.update(feedback.trial, ended=ended)
         return Tuning(step, self.angle.update(feedback), ladder, choice)
 
     def current(self, settled: Bool[Array, "*unit"]) -> Tuned:

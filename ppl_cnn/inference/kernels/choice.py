@@ -11,6 +11,7 @@ functions, Statistical Science 28, 2013; at a quarter turn, the independence sam
 import math
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -24,8 +25,10 @@ TURNS_TO_A_GRADIENT = 32
 """A gradient now and then, for the Stein mean, adds 7 % to the work of turns."""
 LEAST_TRIED = 32
 """Transitions of a warmup that chooses, at least. Chains may start far from where they end."""
-_FADING = 0.98
-"""Factor by which a transition's result has faded at the next one."""
+_FADING, _FADING_OF_ROUND = 0.98, 0.1
+"""Factors by which a transition's result has faded at the next one, and after its round."""
+_LEAST_SIZE, _LEAST_WEIGHT = 1e-12, 1e-6
+"""Where all chains are at z = 0, and where an angle wasn't tried."""
 
 
 class Choice(NamedTuple):
@@ -52,17 +55,19 @@ class Choice(NamedTuple):
 class Trial(NamedTuple):
     """What a transition of the warmup tells the choice.
 
-    A move's independence is a |z' - z|^2 / 2d, with the acceptance probability a and d dimensions:
-    under N(0, I) it is 1 in the mean if z' is independent of z, and otherwise 1 less the
-    correlation of the two.
+    A move's independence is the mean of a |z' - z|^2 / 2 over that of |z|^2, with its acceptance
+    probability a: 1 if z' is independent of z, and otherwise 1 less the correlation of the two, as
+    far as E z is small beside z.
     """
 
+    size: Float[Array, "*unit"]
+    """|z|^2 / d, with d dimensions."""
     of_trajectory: Float[Array, "*unit"]
-    """Independence of the trajectory."""
+    """a |z' - z|^2 / 2d of the trajectory."""
     steps: Float[Array, "*unit"]
     """Its gradients."""
     of_turn: Float[Array, "*unit"]
-    """Independence of the turn that was tried; 0 if none was."""
+    """a |z' - z|^2 / 2d of the turn that was tried; 0 if none was."""
     tried: Float[Array, "*unit"]
     """1 if a turn was tried, otherwise 0."""
 
@@ -76,10 +81,13 @@ class ChoiceTuning(NamedTuple):
     """Fading sums, over the warmup and a unit's chains, of what was tried."""
 
     of_trajectories: Float[Array, "*unit"]
+    """Independence of trajectories."""
     steps: Float[Array, "*unit"]
+    """Their gradients."""
     weight: Float[Array, "*unit"]
     """Fading number of transitions that both sums are over."""
     of_turns: Float[Array, "*unit angle"]
+    """Independence of turns."""
     tried: Float[Array, "*unit angle"]
     """Fading number of turns that each sum is over."""
     transitions: Float[Array, "*unit"]
@@ -92,26 +100,30 @@ class ChoiceTuning(NamedTuple):
         none = jnp.zeros((*zero.shape, len(ANGLES)))
         return cls(zero, zero, zero, none, none, zero)
 
-    def update(self, trial: Trial) -> "ChoiceTuning":
+    def update(self, trial: Trial, *, ended: Bool[Array, "*unit"]) -> "ChoiceTuning":
         """The state after a transition.
 
         Args:
             trial: mean of all chains, for each unit.
+            ended: whether a round of the adaptation ends with it.
         """
-        own = (self._next == jnp.arange(len(ANGLES))).astype(jnp.float32)
+        kept = jnp.where(ended, _FADING_OF_ROUND, 1.0)
+        own, size = jax.nn.one_hot(self._next, len(ANGLES)), jnp.maximum(trial.size, _LEAST_SIZE)
+        of_turns = _FADING * self.of_turns + own * (trial.of_turn / size)[..., None]
+        tried = _FADING * self.tried + own * trial.tried[..., None]
         return ChoiceTuning(
-            _FADING * self.of_trajectories + trial.of_trajectory,
-            _FADING * self.steps + trial.steps,
-            _FADING * self.weight + 1,
-            _FADING * self.of_turns + own * trial.of_turn[..., None],
-            _FADING * self.tried + own * trial.tried[..., None],
+            kept * (_FADING * self.of_trajectories + trial.of_trajectory / size),
+            kept * (_FADING * self.steps + trial.steps),
+            kept * (_FADING * self.weight + 1),
+            kept[..., None] * of_turns,
+            kept[..., None] * tried,
             self.transitions + 1,
         )
 
     @property
-    def _next(self) -> Int[Array, "*unit 1"]:
+    def _next(self) -> Int[Array, "*unit"]:
         """Index of the angle that is tried in the next transition."""
-        return (self.transitions.astype(jnp.int32) % len(ANGLES))[..., None]
+        return self.transitions.astype(jnp.int32) % len(ANGLES)
 
     def current(self, settled: Bool[Array, "*unit"]) -> Choice:
         """What the chains do next: both while the warmup goes on, then what is worth more.
@@ -120,7 +132,7 @@ class ChoiceTuning(NamedTuple):
             settled: whether the warmup has ended.
         """
         angles = jnp.asarray(ANGLES)
-        independence = self.of_turns / jnp.maximum(self.tried, 1e-9)
+        independence = self.of_turns / jnp.maximum(self.tried, _LEAST_WEIGHT)
         turns = turns_together(independence)
         of_each = worth_of_turns(independence, turns)
         best = of_each.argmax(axis=-1)[..., None]
@@ -134,7 +146,7 @@ class ChoiceTuning(NamedTuple):
         made = settled & (self.transitions >= LEAST_TRIED) & (found > other)
         return Choice(
             turns=jnp.where(made, turns, 0),
-            angle=jnp.where(settled, angle, angles[self._next[..., 0]]),
+            angle=jnp.where(settled, angle, angles[self._next]),
             tried=(~settled).astype(jnp.int32),
             worth_of_turns=found,
             worth_of_trajectories=other,

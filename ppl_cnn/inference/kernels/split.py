@@ -25,8 +25,9 @@ from ppl_cnn.inference.kernels.trajectory import (
     Latent,
     Tilt,
     divided,
-    independence,
     jump_feedback,
+    jumped,
+    mean_square,
     metropolis,
     turned,
 )
@@ -189,9 +190,10 @@ def chosen(tilt: Tilt, state: ChainState, choice: Choice) -> ChainState:
         steps, step_size = jnp.where(by_turns, 1, steps), jnp.where(by_turns, 0.0, step_size)
         moved = metropolis(tilt, state.point, key_move, step_size, steps)
         trial = Trial(
-            independence(state.point.z, moved.end.point.z, moved.acceptance),
+            mean_square(state.point.z),
+            jumped(state.point.z, moved.end.point.z, moved.acceptance),
             steps.astype(jnp.float32),
-            turns.independence,
+            turns.jump,
             choice.tried.astype(jnp.float32),
         )
         feedback = jump_feedback(state.point, moved, step_size, steps)

@@ -180,8 +180,8 @@ class Turns(NamedTuple):
     """Where the chain is, with the gradient of where it was before."""
     acceptance: Float[Array, ""]
     """Mean probability of acceptance."""
-    independence: Float[Array, ""]
-    """Mean of the turns' `independence`."""
+    jump: Float[Array, ""]
+    """Mean of what the turns `jumped`."""
 
 
 def turned(
@@ -215,17 +215,16 @@ def turned(
         acceptance = jnp.where(jnp.isnan(gain), 0.0, jnp.exp(jnp.minimum(gain, 0.0)))
         accepted = jax.random.uniform(key_accept) < acceptance
         point: Point = jax.tree.map(partial(jnp.where, accepted), reached, here)
-        far = independence(here.z, z, acceptance)
-        return Turns(point, at.acceptance + acceptance, at.independence + far)
+        return Turns(point, at.acceptance + acceptance, at.jump + jumped(here.z, z, acceptance))
 
     zero = jnp.zeros(())
     total: Turns = jax.lax.fori_loop(0, count, turn, Turns(start, zero, zero))
     each = jnp.maximum(count, 1).astype(jnp.float32)
-    return Turns(total.point, total.acceptance / each, total.independence / each)
+    return Turns(total.point, total.acceptance / each, total.jump / each)
 
 
-def independence(start: Latent, end: Latent, acceptance: Float[Array, ""]) -> Float[Array, ""]:
-    """a |z' - z|^2 / 2d: under N(0, I) in the mean 1 for a z' that is independent of z.
+def jumped(start: Latent, end: Latent, acceptance: Float[Array, ""]) -> Float[Array, ""]:
+    """Half the squared jump that is expected, for each dimension: a |z' - z|^2 / 2d.
 
     Args:
         start: z.
@@ -233,8 +232,12 @@ def independence(start: Latent, end: Latent, acceptance: Float[Array, ""]) -> Fl
         acceptance: probability a of going there.
     """
     apart = jax.tree.map(jnp.subtract, end, start)
-    dimensions = sum(leaf.size for leaf in jax.tree.leaves(apart))
-    return jnp.nan_to_num(acceptance * _dot(apart, apart) / (2 * dimensions))
+    return jnp.nan_to_num(acceptance * mean_square(apart) / 2)
+
+
+def mean_square(z: Latent) -> Float[Array, ""]:
+    """|z|^2 / d."""
+    return _dot(z, z) / sum(leaf.size for leaf in jax.tree.leaves(z))
 
 
 def divided(

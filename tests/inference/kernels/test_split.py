@@ -12,6 +12,7 @@ from scipy import stats
 
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.kernels.adaptation import Angle, Feedback, Tuned
+from ppl_cnn.inference.kernels.choice import Choice
 from ppl_cnn.inference.kernels.isir import ISIR
 from ppl_cnn.inference.kernels.split import Split, transition
 from ppl_cnn.inference.kernels.tempered import Tempered
@@ -358,8 +359,20 @@ def test_the_feedback_is_the_derivative_of_the_squared_jump():
 POINTS, DIMENSIONS, KEPT = 12, 4, 15
 ALARM = 0.002
 """Five histograms, each refused wrongly in 0.2 % of all cases: together 1 %."""
+
+
+class Turning(Split):
+    """By turns from the start, as if a warmup had chosen them."""
+
+    def first_state(self, tilt, key, z):
+        state = super().first_state(tilt, key, z)
+        choice = Choice.trajectories()._replace(turns=jnp.asarray(3), angle=jnp.asarray(0.7))
+        return state._replace(adapt_state=state.adapt_state._replace(choice=choice))
+
+
 KERNELS = {
     "split": partial(Split, step_size=0.6, angle=1.2),
+    "turns": Turning,
     "isir": partial(ISIR, fresh=4),
     "tempered": partial(Tempered, rungs=2),
 }

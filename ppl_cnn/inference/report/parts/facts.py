@@ -7,7 +7,7 @@ from typing import Any
 
 from ppl_cnn.cost import FORWARD_COST
 from ppl_cnn.errors import with_options
-from ppl_cnn.inference.diagnostics.diagnose import Diagnosis
+from ppl_cnn.inference.diagnostics.diagnose import ChosenMoves, Diagnosis
 from ppl_cnn.inference.runs.record import ARGUMENTS
 
 
@@ -155,6 +155,29 @@ def _cost(diagnosis: Diagnosis) -> dict[str, str]:
         if worth.forward_passes is not None:
             ratio = f" (a forward pass counts as {FORWARD_COST:.2g})"
             facts["gradients per effective draw"] += ratio
+    if worth.moves is not None:
+        facts["moves"] = moves_text(worth.moves)
     for name, mean in worth.transitions.items():
         facts[f"{name.replace('_', ' ')}, mean"] = f"{mean:.3g}"
     return facts
+
+
+def moves_text(moves: ChosenMoves) -> str:
+    """Which moves a kernel chose, and what its warm-up expected of them.
+
+    Args:
+        moves: of the run.
+    """
+    by_turns, by_trajectories = moves.worth_of_turns, moves.worth_of_trajectories
+    if math.isnan(by_turns):
+        return "trajectories: the warm-up is too short to choose"
+    if moves.turn is None:
+        return (
+            f"trajectories, expected to give {by_trajectories:.2g} independent draws for the work "
+            f"of a gradient; turns without gradients {by_turns:.2g}"
+        )
+    return (
+        f"turns of {math.degrees(moves.turn):.0f}° without gradients, {moves.turns:.2g} a draw, "
+        f"expected to give {by_turns:.2g} independent draws for the work of a gradient; "
+        f"trajectories {by_trajectories:.2g}"
+    )

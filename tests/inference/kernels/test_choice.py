@@ -1,0 +1,248 @@
+import math
+
+import arviz_stats
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+from numpyro.infer import MCMC
+
+from ppl_cnn.cost import FORWARD_COST
+from ppl_cnn.errors import UnknownNameError
+from ppl_cnn.inference.kernels.choice import (
+    ANGLES,
+    LEAST_TRIED,
+    MOST_TURNS,
+    Choice,
+    ChoiceTuning,
+    Trial,
+    transitions_to_a_gradient,
+    turns_together,
+    worth,
+    worth_of_turns,
+)
+from ppl_cnn.inference.kernels.split import Split
+from ppl_cnn.inference.kernels.trajectory import point_at, turned
+
+CURVATURE, SLOPE = 0.05, np.asarray([0.1, -0.3, 0.2], np.float32)
+
+
+def mild(z):
+    """p = N(b / (1 + c), I / (1 + c))."""
+    return SLOPE @ z - CURVATURE * jnp.sum(z**2) / 2
+
+
+def steep(z):
+    """p = N(0, I / 401)."""
+    return -200 * jnp.sum(z**2)
+
+
+def run(kernel, *, warmup=300, samples=20, chains=16, dimensions=3, seed=0):
+    mcmc = MCMC(
+        kernel,
+        num_warmup=warmup,
+        num_samples=samples,
+        num_chains=chains,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    start = jax.random.normal(jax.random.key(seed + 1), (chains, dimensions))
+    fields = ("adapt_state.choice", "num_steps", "own", "point.tilt_grad")
+    mcmc.run(jax.random.key(seed), init_params=start, extra_fields=fields)
+    return np.asarray(mcmc.get_samples(True), np.float64), mcmc.get_extra_fields(True)
+
+
+def errors_of(values, truth):
+    """Errors of means, in units of their Monte Carlo standard error."""
+    found = xr.Dataset({"x": (("chain", "draw", "entry"), np.asarray(values, np.float64))})
+    return ((found["x"].mean(("chain", "draw")) - truth) / arviz_stats.mcse(found)["x"]).values
+
+
+def test_turns_are_chosen_where_the_tilt_is_mild_and_sample_it():
+    z, fields = run(Split(mild), samples=800)
+    turns = np.asarray(fields["adapt_state.choice"].turns)
+    assert (turns == turns[0, 0]).all()
+    assert 1 <= turns[0, 0] <= 3
+    # The largest of six standard normal errors exceeds 4 with probability 4e-4.
+    mean, variance = SLOPE / (1 + CURVATURE), 1 / (1 + CURVATURE)
+    assert np.abs(errors_of(z, mean)).max() < 4
+    assert np.abs(errors_of((z - mean) ** 2, variance)).max() < 4
+
+
+def test_the_gradient_that_is_held_has_the_mean_of_all():
+    """Stein's identity: E[z] = E[grad g]."""
+    z, fields = run(Split(mild), samples=800, seed=3)
+    gradients = np.asarray(fields["point.tilt_grad"], np.float64)
+    taken = np.asarray(fields["num_steps"])
+    turns = int(fields["own"]["forward_passes"][0, 0])
+    every = int(transitions_to_a_gradient(jnp.asarray(turns)))
+    assert taken.mean() == pytest.approx(1 / every, rel=0.05)
+    # A draw that is looked at every so often, and held, has fewer effective draws; ESS knows it.
+    assert np.abs(errors_of(gradients, SLOPE / (1 + CURVATURE))).max() < 4
+    held = taken == 0
+    same = (gradients[:, 1:] == gradients[:, :-1]).all(axis=2)
+    np.testing.assert_array_equal(same, held[:, 1:])
+    fresh = ~held
+    np.testing.assert_allclose(gradients[fresh], SLOPE - CURVATURE * z[fresh], rtol=1e-4, atol=1e-5)
+
+
+def test_trajectories_are_chosen_where_the_tilt_is_strong_and_are_those_of_no_choice():
+    chosen, fields = run(Split(steep), warmup=60, dimensions=30)
+    choice = fields["adapt_state.choice"]
+    assert (np.asarray(choice.turns) == 0).all()
+    assert (choice.worth_of_trajectories > 2 * choice.worth_of_turns).all()
+    kernel = Split(steep, moves="trajectories")
+    mcmc = MCMC(
+        kernel,
+        num_warmup=60,
+        num_samples=20,
+        num_chains=16,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    start = jax.random.normal(jax.random.key(1), (16, 30))
+    mcmc.run(jax.random.key(0), init_params=start)
+    np.testing.assert_allclose(chosen, mcmc.get_samples(True), rtol=1e-3, atol=1e-5)
+
+
+def test_a_short_warmup_does_not_choose():
+    _, fields = run(Split(mild), warmup=LEAST_TRIED - 1, samples=3)
+    assert (np.asarray(fields["adapt_state.choice"].turns) == 0).all()
+    assert (np.asarray(fields["own"]["forward_passes"]) == 0).all()
+
+
+def test_moves_by_name(refused):
+    assert str(Split.parse("trajectories")) == "split:trajectories"
+    assert "turn" not in Split.parse("trajectories").statistics
+    assert "turn" in Split().statistics
+    with refused("leaps", "chosen", "trajectories", kind=UnknownNameError):
+        Split.parse("leaps")
+
+
+# Turns
+
+
+@pytest.mark.parametrize("angle", ANGLES[:3])
+def test_without_a_tilt_a_turn_has_the_correlation_of_its_angle(angle):
+    z = jax.random.normal(jax.random.key(0), (400_000,))
+    start = point_at(lambda z: jnp.zeros(()) * z[0], z)
+    reached = turned(
+        lambda z: jnp.zeros(()) * z[0], start, jax.random.key(1), jnp.asarray(angle), jnp.asarray(1)
+    )
+    assert reached.acceptance == 1
+    # Standard errors of a mean of 400,000 products are 0.0016 or less.
+    found = float(jnp.mean(z * reached.point.z))
+    assert found == pytest.approx(math.cos(angle), abs=0.007)
+    assert float(reached.jump) == pytest.approx(1 - math.cos(angle), abs=0.007)
+
+
+def test_turns_in_a_row_are_a_longer_one():
+    z = jax.random.normal(jax.random.key(0), (400_000,))
+    start = point_at(lambda z: jnp.zeros(()) * z[0], z)
+    reached = turned(
+        lambda z: jnp.zeros(()) * z[0], start, jax.random.key(1), jnp.asarray(0.5), jnp.asarray(3)
+    )
+    found = float(jnp.mean(z * reached.point.z))
+    assert found == pytest.approx(math.cos(0.5) ** 3, abs=0.007)
+
+
+def test_no_turns_stay():
+    start = point_at(mild, jnp.asarray([0.3, 1.0, -2.0]))
+    reached = turned(mild, start, jax.random.key(1), jnp.asarray(0.5), jnp.asarray(0))
+    assert all(map(np.array_equal, jax.tree.leaves(reached.point), jax.tree.leaves(start)))
+    assert reached.acceptance == reached.jump == 0
+
+
+def test_a_tilt_that_is_no_number_is_never_accepted():
+    def tilt(z):
+        return jnp.where(z[0] > 0, jnp.nan, 0.0) * z[0]
+
+    start = point_at(tilt, jnp.asarray([-1.0]))
+    keys = jax.random.split(jax.random.key(0), 50)
+    reached = jax.vmap(lambda key: turned(tilt, start, key, jnp.asarray(1.5), jnp.asarray(2)))(keys)
+    assert (reached.point.z < 0).all()
+    assert np.isfinite(reached.jump).all()
+    assert 0 < reached.acceptance.mean() < 1
+
+
+# The choice
+
+
+def test_the_worth_of_draws_is_that_of_an_autoregression():
+    """ArviZ's ESS of AR(1) chains, which is (1 - r)/(1 + r) of their draws."""
+    rng, correlation, draws = np.random.default_rng(0), 0.6, 50_000
+    chains = np.empty((4, draws))
+    chains[:, 0] = rng.standard_normal(4)
+    for index in range(1, draws):
+        noise = math.sqrt(1 - correlation**2) * rng.standard_normal(4)
+        chains[:, index] = correlation * chains[:, index - 1] + noise
+    found = arviz_stats.ess(xr.Dataset({"x": (("chain", "draw"), chains)}))["x"]
+    assert float(worth(jnp.asarray(1 - correlation))) == pytest.approx(
+        float(found) / (4 * draws), rel=0.05
+    )
+
+
+def test_as_many_turns_as_halve_the_correlation():
+    found = turns_together(jnp.asarray([1.2, 0.6, 0.5, 0.4, 0.1, 0.0]))
+    np.testing.assert_array_equal(found, [1, 1, 1, 2, 7, MOST_TURNS])
+
+
+def told(of_turns, of_trajectory, steps, *, size=1.0, count=120):
+    """What the warmup finds if every trial of an angle gives the same."""
+    tuning = ChoiceTuning.around(Choice.trajectories())
+    for _ in range(count):
+        tried = tuning.current(jnp.asarray(False)) if tuning.weight > 0 else None
+        index = int(tuning.transitions) % len(ANGLES)
+        if tried is not None:
+            assert float(tried.angle) == pytest.approx(ANGLES[index])
+            assert tried.turns == 0
+            assert tried.tried == 1
+        turn = jnp.asarray(of_turns[index], jnp.float32)
+        one = jnp.asarray(1.0)
+        jumps = (jnp.asarray(each, jnp.float32) for each in (size, of_trajectory, steps))
+        tuning = tuning.update(Trial(*jumps, turn, one), ended=jnp.asarray(index == 3))
+    return tuning.current(jnp.asarray(True))
+
+
+def test_what_is_worth_more_is_chosen():
+    of_turns = [0.05, 0.2, 0.1, 0.02, 0.01, 0.0]
+    dear = told(of_turns, 0.9, 4.0)
+    by_turns = float(worth_of_turns(jnp.asarray(0.2), jnp.asarray(4)))
+    # Four turns of correlation 0.8 in a draw, with a gradient every eighth draw.
+    r = 0.8**4
+    assert by_turns == pytest.approx((1 - r) / (1 + r) / (4 * FORWARD_COST + 1 / 8))
+    np.testing.assert_allclose(dear.worth_of_turns, by_turns, rtol=1e-5)
+    np.testing.assert_allclose(dear.worth_of_trajectories, 0.9 / 1.1 / 4, rtol=1e-5)
+    assert by_turns > 0.9 / 1.1 / 4
+    assert dear.turns == 4
+    assert float(dear.angle) == pytest.approx(ANGLES[1])
+    assert dear.tried == 0
+    assert by_turns < 0.9 / 1.1 / 3
+    assert told(of_turns, 0.9, 3.0).turns == 0
+
+
+def test_jumps_are_measured_by_the_size_of_z():
+    """Draws of N(0, I / 400) that jump by as much as they are large are independent."""
+    found = told([x / 400 for x in (0.6, 0.3, 0.1, 0.0, 0.0, 0.0)], 1 / 400, 5.0, size=1 / 400)
+    np.testing.assert_allclose(found.worth_of_trajectories, 1 / 5, rtol=1e-4)
+    assert found.turns == 1
+
+
+def test_units_choose_each_for_themselves():
+    tuning = ChoiceTuning.around(
+        jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), Choice.trajectories())
+    )
+    for _ in range(60):
+        tuning = tuning.update(
+            Trial(
+                jnp.ones(2),
+                jnp.asarray([0.5, 0.5]),
+                jnp.asarray([1.0, 9.0]),
+                jnp.asarray([0.1, 0.9]),
+                jnp.ones(2),
+            ),
+            ended=jnp.asarray([False, True]),
+        )
+    found = tuning.current(jnp.asarray([True, True]))
+    np.testing.assert_array_equal(found.turns, [0, 1])
