@@ -17,12 +17,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ppl_cnn.cost import FORWARD_COST
 
-ANGLES = tuple(math.pi / 2 ** (1 + halvings) for halvings in range(6))
+ANGLES = tuple(math.pi / 2 ** (1 + halvings) for halvings in range(4))
 """Radians of the turns that the warmup tries in turn: a quarter turn, half of it, and so on."""
 MOST_TURNS = 16
 """Turns of a transition at most."""
-TURNS_TO_A_GRADIENT = 32
-"""A gradient now and then, for the Stein mean, adds 7 % to the work of turns."""
+TURNS_TO_A_GRADIENT = 16
+"""A gradient now and then, for the Stein mean, adds 14 % to the work of turns."""
+NO_GRADIENTS = 2**30
+"""Turns to a gradient where there is no Stein mean."""
 LEAST_TRIED = 32
 """Transitions of a warmup that chooses, at least. Chains may start far from where they end."""
 _FADING, _FADING_OF_ROUND = 0.98, 0.1
@@ -45,11 +47,25 @@ class Choice(NamedTuple):
     worth_of_trajectories: Float[Array, "*unit"]
     """The same of trajectories."""
 
+    period: Int[Array, "*unit"]
+    """Turns to a gradient."""
+
     @classmethod
-    def trajectories(cls) -> "Choice":
-        """Trajectories, with nothing known of turns."""
+    def trajectories(cls, period: int = TURNS_TO_A_GRADIENT) -> "Choice":
+        """Trajectories, with nothing known of turns.
+
+        Args:
+            period: turns to a gradient, should turns be chosen.
+        """
         none, unknown = jnp.zeros((), jnp.int32), jnp.asarray(jnp.nan)
-        return cls(none, jnp.asarray(ANGLES[0]), none, unknown, unknown)
+        return cls(
+            none, jnp.asarray(ANGLES[0]), none, unknown, unknown, jnp.asarray(period, jnp.int32)
+        )
+
+    @property
+    def transitions_to_a_gradient(self) -> Int[Array, "*unit"]:
+        """After how many transitions by turns a gradient is taken."""
+        return transitions_to_a_gradient(self.turns, self.period)
 
 
 class Trial(NamedTuple):
@@ -92,13 +108,15 @@ class ChoiceTuning(NamedTuple):
     """Fading number of turns that each sum is over."""
     transitions: Float[Array, "*unit"]
     """Number of transitions so far."""
+    period: Int[Array, "*unit"]
+    """Turns to a gradient."""
 
     @classmethod
     def around(cls, choice: Choice) -> "ChoiceTuning":
         """The state before the first transition."""
         zero = jnp.zeros_like(choice.angle)
         none = jnp.zeros((*zero.shape, len(ANGLES)))
-        return cls(zero, zero, zero, none, none, zero)
+        return cls(zero, zero, zero, none, none, zero, choice.period)
 
     def update(self, trial: Trial, *, ended: Bool[Array, "*unit"]) -> "ChoiceTuning":
         """The state after a transition.
@@ -118,6 +136,7 @@ class ChoiceTuning(NamedTuple):
             kept[..., None] * of_turns,
             kept[..., None] * tried,
             self.transitions + 1,
+            self.period,
         )
 
     @property
@@ -134,7 +153,7 @@ class ChoiceTuning(NamedTuple):
         angles = jnp.asarray(ANGLES)
         independence = self.of_turns / jnp.maximum(self.tried, _LEAST_WEIGHT)
         turns = turns_together(independence)
-        of_each = worth_of_turns(independence, turns)
+        of_each = worth_of_turns(independence, turns, self.period[..., None])
         best = of_each.argmax(axis=-1)[..., None]
         found, angle, turns = (
             jnp.take_along_axis(jnp.broadcast_to(each, of_each.shape), best, axis=-1)[..., 0]
@@ -150,6 +169,7 @@ class ChoiceTuning(NamedTuple):
             tried=(~settled).astype(jnp.int32),
             worth_of_turns=found,
             worth_of_trajectories=other,
+            period=self.period,
         )
 
 
@@ -167,16 +187,19 @@ def turns_together(independence: Float[Array, "*turn"]) -> Int[Array, "*turn"]:
 
 
 def worth_of_turns(
-    independence: Float[Array, "*turn"], turns: Int[Array, "*turn"]
+    independence: Float[Array, "*turn"],
+    turns: Int[Array, "*turn"],
+    period: Int[Array, "*#turn"],
 ) -> Float[Array, "*turn"]:
     """Independent draws for the work of a gradient, of transitions by turns.
 
     Args:
         independence: of one turn.
         turns: how many make a transition.
+        period: turns to a gradient.
     """
     correlation = jnp.clip(1 - independence, 0.0, 1.0) ** turns
-    work = FORWARD_COST * turns.astype(jnp.float32) + 1 / transitions_to_a_gradient(turns)
+    work = FORWARD_COST * turns.astype(jnp.float32) + 1 / transitions_to_a_gradient(turns, period)
     return worth(1 - correlation) / work
 
 
@@ -202,10 +225,13 @@ def worth(independence: Float[Array, "*move"]) -> Float[Array, "*move"]:
     return independence / (2 - independence)
 
 
-def transitions_to_a_gradient(turns: Int[Array, "*turn"]) -> Int[Array, "*turn"]:
+def transitions_to_a_gradient(
+    turns: Int[Array, "*turn"], period: Int[Array, "*#turn"]
+) -> Int[Array, "*turn"]:
     """After how many transitions by turns a gradient is taken.
 
     Args:
         turns: how many make a transition.
+        period: turns to a gradient.
     """
-    return TURNS_TO_A_GRADIENT // jnp.maximum(turns, 1)
+    return jnp.maximum(period // jnp.maximum(turns, 1), 1)

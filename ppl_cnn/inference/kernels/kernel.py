@@ -37,6 +37,11 @@ class Target(Protocol):
         ...
 
     @property
+    def has_stein_mean(self) -> bool:
+        """Whether the mean gradient of g over draws is of use: E[z] = E[grad g], by Stein."""
+        ...
+
+    @property
     def whitened(self) -> Callable[..., None]:
         """A NumPyro model of the parameters, whose one site `image_base` is z."""
         ...

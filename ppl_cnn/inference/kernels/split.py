@@ -16,8 +16,8 @@ from jaxtyping import Array, Int
 from ppl_cnn.errors import unknown
 from ppl_cnn.inference.kernels.adaptation import Tuned
 from ppl_cnn.inference.kernels.chain_state import ChainState, first_chain
-from ppl_cnn.inference.kernels.choice import Choice, Trial, transitions_to_a_gradient
-from ppl_cnn.inference.kernels.kernel import COMMON, Statistic, Transition, with_settings
+from ppl_cnn.inference.kernels.choice import NO_GRADIENTS, TURNS_TO_A_GRADIENT, Choice, Trial
+from ppl_cnn.inference.kernels.kernel import COMMON, Statistic, Target, Transition, with_settings
 from ppl_cnn.inference.kernels.tilt_kernel import TiltKernel
 from ppl_cnn.inference.kernels.trajectory import (
     FIRST_ANGLE,
@@ -101,6 +101,7 @@ class Split(TiltKernel[ChainState]):
         self._moves = moves
         self._step_size = positive("step_size", step_size)
         self._angle = positive("angle", angle)
+        self._period = TURNS_TO_A_GRADIENT
 
     @classmethod
     def parse(cls, value: str) -> Self:
@@ -125,12 +126,25 @@ class Split(TiltKernel[ChainState]):
         """All statistics that a transition reports."""
         return {**COMMON, **(_CHOOSING if self._moves == MOVES[0] else {})}
 
+    def bind(self, target: Target) -> Self:
+        """A kernel of the same settings for the target's tilt.
+
+        Args:
+            target: the density to draw from. Turns take no gradient at all if it has no Stein mean.
+
+        Raises:
+            ArgumentError: the kernel was given a tilt of its own.
+        """
+        bound = super().bind(target)
+        bound._period = TURNS_TO_A_GRADIENT if target.has_stein_mean else NO_GRADIENTS
+        return bound
+
     def first_state(self, tilt: Tilt, key: Array, z: Latent) -> ChainState:
         """One chain's first state."""
         first = Tuned(jnp.asarray(self._step_size), jnp.asarray(self._angle))
         if self._moves != MOVES[0]:
             return first_chain(tilt, key, z, first)
-        choice = Choice.trajectories()
+        choice = Choice.trajectories(self._period)
         own = _reported(choice, jnp.zeros((), jnp.int32))
         return first_chain(tilt, key, z, first._replace(choice=choice), own=own)
 
@@ -212,7 +226,7 @@ def chosen(tilt: Tilt, state: ChainState, choice: Choice) -> ChainState:
 
     # A loop that runs once or never stands for a condition: in a batch of chains, a condition would
     # compute both ways.
-    due = state.i % transitions_to_a_gradient(choice.turns) == 0
+    due = state.i % choice.transitions_to_a_gradient == 0
     followed = (due | ~by_turns).astype(jnp.int32)
     moved: ChainState = jax.lax.fori_loop(0, followed, follow, either(after, state))
     return moved

@@ -102,7 +102,7 @@ COUNTS = [QUICK, pytest.param(LONG, marks=long)]
 
 @long
 @pytest.mark.parametrize("count", [QUICK, LONG])
-@pytest.mark.parametrize("kernel", ["isir:4", "tempered:4", "hmc", "nuts"])
+@pytest.mark.parametrize("kernel", ["split:trajectories", "isir:4", "tempered:4", "hmc", "nuts"])
 def test_kernels_agree(density, split, kernel, count):
     assert largest_difference(split(count), drawn(density, kernel, count)) < ALARM
 
@@ -143,7 +143,8 @@ def test_a_kernel_with_a_wrong_sign_is_found_out(density, split, monkeypatch):
     ours = split(QUICK)
     monkeypatch.setattr("ppl_cnn.inference.kernels.trajectory._kicked", signs_in_turn())
     monkeypatch.setattr("ppl_cnn.inference.kernels.adaptation.LONGEST", 0.05)
-    assert largest_difference(ours, drawn(density, "split", QUICK, target_accept=0.3)) > ALARM
+    wrong = drawn(density, "split:trajectories", QUICK, target_accept=0.3)
+    assert largest_difference(ours, wrong) > ALARM
 
 
 def a_third_too_strong(tilt, start, key, step_size, steps, strength=1.0):
@@ -157,7 +158,8 @@ def test_a_wrong_kernel_is_found_out(density, split, monkeypatch, wrong):
     """With coarse steps, whose errors Metropolis's rule has to make good."""
     ours = split(QUICK)
     monkeypatch.setattr("ppl_cnn.inference.kernels.split.metropolis", wrong)
-    assert largest_difference(ours, drawn(density, "split", QUICK, target_accept=0.3)) > ALARM
+    found = drawn(density, "split:trajectories", QUICK, target_accept=0.3)
+    assert largest_difference(ours, found) > ALARM
 
 
 @pytest.mark.long

@@ -8,6 +8,7 @@ import pytest
 import xarray as xr
 from numpyro.infer import MCMC
 
+import ppl_cnn
 from ppl_cnn.cost import FORWARD_COST
 from ppl_cnn.errors import UnknownNameError
 from ppl_cnn.inference.kernels.choice import (
@@ -76,7 +77,7 @@ def test_the_gradient_that_is_held_has_the_mean_of_all():
     gradients = np.asarray(fields["point.tilt_grad"], np.float64)
     taken = np.asarray(fields["num_steps"])
     turns = int(fields["own"]["forward_passes"][0, 0])
-    every = int(transitions_to_a_gradient(jnp.asarray(turns)))
+    every = int(transitions_to_a_gradient(jnp.asarray(turns), jnp.asarray(16)))
     assert taken.mean() == pytest.approx(1 / every, rel=0.05)
     # A draw that is looked at every so often, and held, has fewer effective draws; ESS knows it.
     assert np.abs(errors_of(gradients, SLOPE / (1 + CURVATURE))).max() < 4
@@ -110,6 +111,17 @@ def test_a_short_warmup_does_not_choose():
     _, fields = run(Split(mild), warmup=LEAST_TRIED - 1, samples=3)
     assert (np.asarray(fields["adapt_state.choice"].turns) == 0).all()
     assert (np.asarray(fields["own"]["forward_passes"]) == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("reference", "share"), [(ppl_cnn.WhiteNoise(10.0), 1 / 16), (ppl_cnn.Uniform(), 0.0)]
+)
+def test_where_there_is_no_stein_mean_turns_take_no_gradient(reference, share):
+    density = ppl_cnn.TiltedDensity(ppl_cnn.ScoreFunction(jnp.sum, (1, 3, 1)), reference, 100.0)
+    kernel = Split().bind(density)
+    choice = kernel.start(jax.random.key(0), jnp.zeros((1, 3, 1)), None).adapt_state.choice
+    by_turns = choice._replace(turns=jnp.asarray(1))
+    assert 1 / float(by_turns.transitions_to_a_gradient) == pytest.approx(share, abs=1e-8)
 
 
 def test_moves_by_name(refused):
@@ -201,20 +213,20 @@ def told(of_turns, of_trajectory, steps, *, size=1.0, count=120):
         turn = jnp.asarray(of_turns[index], jnp.float32)
         one = jnp.asarray(1.0)
         jumps = (jnp.asarray(each, jnp.float32) for each in (size, of_trajectory, steps))
-        tuning = tuning.update(Trial(*jumps, turn, one), ended=jnp.asarray(index == 3))
+        tuning = tuning.update(Trial(*jumps, turn, one), ended=jnp.asarray(index == 1))
     return tuning.current(jnp.asarray(True))
 
 
 def test_what_is_worth_more_is_chosen():
-    of_turns = [0.05, 0.2, 0.1, 0.02, 0.01, 0.0]
-    dear = told(of_turns, 0.9, 4.0)
-    by_turns = float(worth_of_turns(jnp.asarray(0.2), jnp.asarray(4)))
-    # Four turns of correlation 0.8 in a draw, with a gradient every eighth draw.
+    of_turns = [0.05, 0.2, 0.1, 0.02]
+    dear = told(of_turns, 0.9, 5.0)
+    by_turns = float(worth_of_turns(jnp.asarray(0.2), jnp.asarray(4), jnp.asarray(16)))
+    # Four turns of correlation 0.8 in a draw, with a gradient every fourth draw.
     r = 0.8**4
-    assert by_turns == pytest.approx((1 - r) / (1 + r) / (4 * FORWARD_COST + 1 / 8))
+    assert by_turns == pytest.approx((1 - r) / (1 + r) / (4 * FORWARD_COST + 1 / 4))
     np.testing.assert_allclose(dear.worth_of_turns, by_turns, rtol=1e-5)
-    np.testing.assert_allclose(dear.worth_of_trajectories, 0.9 / 1.1 / 4, rtol=1e-5)
-    assert by_turns > 0.9 / 1.1 / 4
+    np.testing.assert_allclose(dear.worth_of_trajectories, 0.9 / 1.1 / 5, rtol=1e-5)
+    assert by_turns > 0.9 / 1.1 / 5
     assert dear.turns == 4
     assert float(dear.angle) == pytest.approx(ANGLES[1])
     assert dear.tried == 0
@@ -224,7 +236,7 @@ def test_what_is_worth_more_is_chosen():
 
 def test_jumps_are_measured_by_the_size_of_z():
     """Draws of N(0, I / 400) that jump by as much as they are large are independent."""
-    found = told([x / 400 for x in (0.6, 0.3, 0.1, 0.0, 0.0, 0.0)], 1 / 400, 5.0, size=1 / 400)
+    found = told([x / 400 for x in (0.6, 0.3, 0.1, 0.0)], 1 / 400, 5.0, size=1 / 400)
     np.testing.assert_allclose(found.worth_of_trajectories, 1 / 5, rtol=1e-4)
     assert found.turns == 1
 

@@ -85,8 +85,11 @@ def test_statistics_are_the_common_ones_and_what_is_one_kernels_alone():
     assert set(NUTS().statistics) - set(COMMON) == {"tree_depth"}
     assert set(Tempered(rungs=3).statistics) - set(COMMON) == {"restarts"}
     assert set(ISIR().statistics) - set(COMMON) == {"forward_passes", "global_acceptance_rate"}
-    for kernel in (Split(), HMC()):
+    for kernel in (Split(moves="trajectories"), HMC()):
         assert kernel.statistics == COMMON
+    assert set(Split().statistics) - set(COMMON) == {
+        *("forward_passes", "turn", "worth_of_turns", "worth_of_trajectories"),
+    }
     assert HMC().statistics["diverging"].dtype is np.bool_
 
 

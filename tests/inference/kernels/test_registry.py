@@ -90,7 +90,7 @@ def test_bad_numbers_of_fresh_draws_are_refused(text, refused):
         parse_kernel(text)
 
 
-@pytest.mark.parametrize("text", ["split:3", "hmc:", "nuts:10"])
+@pytest.mark.parametrize("text", ["hmc:", "nuts:10"])
 def test_values_for_kernels_without_are_refused(text, refused):
     with refused(repr(text), kind=ArgumentError, argument="kernel"):
         parse_kernel(text)

@@ -204,7 +204,7 @@ def errors_of(z, truth, moment):
 @pytest.mark.parametrize("method", ["vectorized", "sequential"])
 def test_a_quadratic_tilt_gives_the_other_gaussian(method):
     mcmc = MCMC(
-        Split(quadratic),
+        Split(quadratic, moves="trajectories"),
         num_warmup=300,
         num_samples=1500,
         num_chains=4,
