@@ -1,4 +1,5 @@
 import json
+import math
 import subprocess
 import sys
 
@@ -207,6 +208,26 @@ def test_a_run_in_two_parts_is_the_run_in_one(kernel, tmp_path):
         xr.testing.assert_identical(one[group].to_dataset(), two[group].to_dataset())
     one, two = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("one", "two"))
     assert one["gradients"] == two["gradients"]
+
+
+def test_a_run_by_turns_is_resumed_to_the_same_bits_and_says_that_it_turned(tmp_path):
+    density, sampling = unit_density("conv1:3", 5.0), Sampling(chains=2, warmup=60)
+    sample_to([density], sampling, tmp_path / "one", draws=50, progress=False)
+    for draws in (20, 50):
+        sample_to([density], sampling, tmp_path / "two", draws=draws, progress=False)
+    one, two = (open_draws(tmp_path / name / "draws.zarr").load() for name in ("one", "two"))
+    for group in ("posterior", "sample_stats"):
+        xr.testing.assert_identical(one[group].to_dataset(), two[group].to_dataset())
+    stats = one["sample_stats"]
+    turns = int(stats["forward_passes"][0, 0])
+    assert (stats["forward_passes"] == turns).all()
+    gradients = json.loads((tmp_path / "one" / "run.json").read_text())["gradients"]["sampling"]
+    assert gradients == int(stats["n_steps"].sum()) <= 2 * math.ceil(50 * turns / 16)
+    moves = ppl_cnn.diagnose(tmp_path / "one").efficiency.moves
+    assert moves.turn == pytest.approx(float(stats["turn"][0, 0]))
+    assert moves.turn > 0.1
+    assert moves.turns == turns
+    assert moves.worth_of_turns > moves.worth_of_trajectories > 0
 
 
 def test_a_run_killed_anywhere_is_continued_to_the_same_bits(tmp_path, monkeypatch):

@@ -1,4 +1,9 @@
-from ppl_cnn.inference.report.parts.facts import advice_html, density_text
+import math
+
+import pytest
+
+from ppl_cnn.inference.diagnostics.diagnose import ChosenMoves
+from ppl_cnn.inference.report.parts.facts import advice_html, density_text, moves_text
 
 
 def test_advice_names_options_for_a_command_and_arguments_for_python():
@@ -17,3 +22,17 @@ def test_an_unknown_density_is_described_without_inventing():
     said = density_text({})
     assert "T = ?" in said
     assert "q = ?" in said
+
+
+@pytest.mark.parametrize(
+    ("moves", "facts"),
+    [
+        (ChosenMoves(math.pi / 4, 3.0, 0.51, 0.22), ("turns of 45°", "3 a draw", "0.51", "0.22")),
+        (ChosenMoves(None, 0.0, 0.01, 0.22), ("trajectories", "0.22", "0.01")),
+        (ChosenMoves(None, 0.0, math.nan, math.nan), ("trajectories", "too short")),
+    ],
+)
+def test_the_moves_are_told_with_their_reason(moves, facts):
+    said = moves_text(moves)
+    assert all(fact in said for fact in facts)
+    assert said.startswith(facts[0])
