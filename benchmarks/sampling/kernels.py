@@ -159,7 +159,8 @@ def self_tuned(density, kernel: SelfTuned):
         flat = z.reshape(len(z), -1)
         with unstrict():
             inner, settings, spent = kernel.warm(log_density(params), key, flat, budget)
-        told = Told(z, *jnp.zeros((2, len(z))), jnp.full(len(z), settings["step_size"]))
+        none = jnp.zeros(len(z))
+        told = Told(z, none, none, jnp.full(len(z), settings["step_size"]))
         each = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(z), *leaf.shape)), settings)
         return Their((inner, each), jnp.stack(keys), told), spent
 

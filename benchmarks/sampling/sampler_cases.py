@@ -14,6 +14,7 @@ from benchmarks.sampling.self_tuned import SELF_TUNED
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.networks.catalogue import ALEXNET, LENET
 from ppl_cnn.models.references.parsing import parse_reference
+from ppl_cnn.models.references.reference import Reference
 from ppl_cnn.models.trained.cnn import CNN
 
 LENET_FOLDER = Path("runs/samplers-lenet")
@@ -28,14 +29,19 @@ STRONG = tuple(name for name in ALL if name != "tempered")
 """Where the tilt is strong, a transition of a ladder takes up to 16,000 gradients."""
 
 
+def shipped(name: str | Path) -> CNN:
+    """A network of the package, or of a folder of a run."""
+    loaded = ppl_cnn.load(name)
+    assert isinstance(loaded, CNN)
+    return loaded
+
+
 @cache
 def trained_lenet() -> CNN:
     """LeNet as `python -m ppl_cnn.pretrain` trains it, by the generative gradient first."""
     command = [sys.executable, "-m", "ppl_cnn.pretrain", "--config", "lenet"]
     subprocess.run([*command, "--out", str(LENET_FOLDER)], check=True, stdout=sys.stderr)
-    loaded = ppl_cnn.load(LENET_FOLDER)
-    assert isinstance(loaded, CNN)
-    return loaded
+    return shipped(LENET_FOLDER)
 
 
 def tilted(
@@ -46,8 +52,9 @@ def tilted(
     target: str = "logit",
 ) -> TiltedDensity:
     """A density of a unit; what is given as a function needs files, and is called here."""
-    text = reference if isinstance(reference, str) else reference()
-    return TiltedDensity(network().unit(unit, target=target), parse_reference(text), temperature)
+    q = parse_reference(reference if isinstance(reference, str) else reference())
+    assert isinstance(q, Reference)
+    return TiltedDensity(network().unit(unit, target=target), q, temperature)
 
 
 def faces() -> str:
@@ -80,7 +87,7 @@ class Case:
 
 random_lenet = partial(tilted, partial(CNN.random, LENET), "fc4:3")
 lenet = partial(tilted, trained_lenet, "fc4:3")
-alexnet_fashion = partial(ppl_cnn.load, "alexnet-fashion")
+alexnet_fashion = partial(shipped, "alexnet-fashion")
 boot = partial(tilted, alexnet_fashion, "fc8:9")
 
 
