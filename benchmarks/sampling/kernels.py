@@ -213,9 +213,11 @@ def elliptical_slice(density):
         state, info = sampler(tilt, state.position.size).step(key, state)
         return state, state.position, FORWARD_COST * info.subiter, jnp.ones(())
 
-    return theirs(
-        density, lambda tilt, flat: sampler(tilt, flat.size).init(flat), advance, of_tilt=True
-    )
+    def init(tilt, flat):
+        return sampler(tilt, flat.size).init(flat)
+
+    # It accepts always and has no step: with this target the number stays as it is.
+    return theirs(density, init, advance, target=1.0, of_tilt=True)
 
 
 def of_tfp(name, density):
