@@ -1,12 +1,15 @@
 """The kernels that samplers.py compares, ours and other libraries', behind one interface."""
 
 from collections.abc import Callable
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.sampling.self_tuned import SELF_TUNED, SelfTuned
 from ppl_cnn.cost import FORWARD_COST
 from ppl_cnn.inference.kernels.adaptation import Feedback, Tuned, Tuning
 from ppl_cnn.inference.kernels.blackjax_kernels import BLACKJAX as OF_BLACKJAX
@@ -18,10 +21,12 @@ try:
 except ImportError:
     tfp = None
 
-OURS = ("split", "tempered", "langevin")
+OURS = ("split", "isir", "tempered", "langevin")
 NUMPYRO = ("numpyro-hmc", "numpyro-nuts")
 BLACKJAX = tuple(f"blackjax-{name}" for name in OF_BLACKJAX)
 TFP = ("tfp-hmc", "tfp-nuts") if tfp else ()
+BIASED = ("langevin", "blackjax-mclmc")
+"""Kernels that never reject, so that their draws are of a density near the one asked for."""
 
 
 class Told(NamedTuple):
@@ -48,6 +53,9 @@ class Kernel(NamedTuple):
     tuned: Callable[[Any, Tuned], Any]
     target: float
     """Mean acceptance that its step is adapted to, as its authors advise."""
+    warm: Callable[..., Any] | None = None
+    """The kernel's own warm-up in place of adaptation here: a function of weights, key, all chains'
+    z and about how many gradients it may take, to states and the gradients it took."""
 
 
 def ours(name, density):
@@ -79,6 +87,24 @@ class Their(NamedTuple):
     told: Told
 
 
+def log_densities(density, *, of_tilt=False):
+    """A function of weights to a log density of flat z.
+
+    Args:
+        density: the density.
+        of_tilt: whether it is g, relative to N(0, I).
+    """
+
+    def log_density(params):
+        def of(flat):
+            z = flat.reshape(density.latent_shape)
+            return density.tilt(z, params) if of_tilt else -density.potential(z, params)
+
+        return of
+
+    return log_density
+
+
 def theirs(density, init, advance, *, target=0.8, of_tilt=False):
     """A kernel that is not the chain driver's.
 
@@ -90,17 +116,10 @@ def theirs(density, init, advance, *, target=0.8, of_tilt=False):
         target: mean acceptance that the step is adapted to.
         of_tilt: whether their log density is g, relative to N(0, I).
     """
-    size = int(np.prod(density.latent_shape))
-
-    def log_density(params):
-        def of(flat):
-            z = flat.reshape(density.latent_shape)
-            return density.tilt(z, params) if of_tilt else -density.potential(z, params)
-
-        return of
+    log_density = log_densities(density, of_tilt=of_tilt)
 
     def begin(params, key, z):
-        first = jnp.asarray(gaussian_step_size(size))
+        first = jnp.asarray(gaussian_step_size(z.size))
         told = Told(z, jnp.zeros(()), jnp.zeros(()), first)
         return Their(init(log_density(params), z.ravel()), key, told)
 
@@ -124,6 +143,43 @@ def theirs(density, init, advance, *, target=0.8, of_tilt=False):
     )
 
 
+@contextmanager
+def unstrict():
+    """Promotion of ranks and types as blackjax's code needs it; the tests forbid it elsewhere."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def self_tuned(density, kernel: SelfTuned):
+    """A kernel whose library tunes it; a chain's state holds what was found."""
+    log_density = log_densities(density)
+
+    def warm(params, key, z, budget):
+        key, *keys = jax.random.split(key, 1 + len(z))
+        flat = z.reshape(len(z), -1)
+        with unstrict():
+            inner, settings, spent = kernel.warm(log_density(params), key, flat, budget)
+        none = jnp.zeros(len(z))
+        told = Told(z, none, none, jnp.full(len(z), settings["step_size"]))
+        each = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(z), *leaf.shape)), settings)
+        return Their((inner, each), jnp.stack(keys), told), spent
+
+    def move(params, state):
+        key, now = jax.random.split(state.key)
+        with unstrict():
+            inner, count, acceptance = kernel.move(log_density(params), now, *state.inner)
+        z = inner.position.reshape(density.latent_shape)
+        told = Told(
+            z,
+            jnp.asarray(count, jnp.float32),
+            jnp.asarray(acceptance, jnp.float32),
+            state.told.step_size,
+        )
+        return Their((inner, state.inner[1]), key, told)
+
+    return theirs(density, None, None)._replace(move=move, warm=warm)
+
+
 def quarter_turn(density):
     """How many of the Gaussian's leapfrogs make a quarter turn."""
     return max(1, round(np.pi / 2 / gaussian_step_size(int(np.prod(density.latent_shape)))))
@@ -145,6 +201,23 @@ def pcn(density):
     return theirs(
         density, lambda tilt, flat: (flat, tilt(flat)), advance, target=0.25, of_tilt=True
     )
+
+
+def elliptical_slice(density):
+    """blackjax's, without the gradient that the chain driver takes for the Stein mean."""
+
+    def sampler(tilt, size):
+        return blackjax.elliptical_slice(tilt, mean=jnp.zeros(size), cov=jnp.ones(size))
+
+    def advance(tilt, key, state, step):
+        state, info = sampler(tilt, state.position.size).step(key, state)
+        return state, state.position, FORWARD_COST * info.subiter, jnp.ones(())
+
+    def init(tilt, flat):
+        return sampler(tilt, flat.size).init(flat)
+
+    # It accepts always and has no step: with this target the number stays as it is.
+    return theirs(density, init, advance, target=1.0, of_tilt=True)
 
 
 def of_tfp(name, density):
@@ -171,10 +244,17 @@ def of_tfp(name, density):
     return theirs(density, init, advance)
 
 
+FORWARD = {"pcn": pcn, "blackjax-elliptical_slice": elliptical_slice}
+"""Kernels that take no gradient."""
+
+
 def kernel_of(name, density):
+    """The kernel of that name, bound to a density."""
     library, _, kind = name.partition("-")
-    if name == "pcn":
-        return pcn(density)
+    if name in SELF_TUNED:
+        return self_tuned(density, SELF_TUNED[name])
+    if name in FORWARD:
+        return FORWARD[name](density)
     if library == "tfp":
         return of_tfp(kind, density)
     texts = {"blackjax": f"blackjax:{kind}", "numpyro": kind}

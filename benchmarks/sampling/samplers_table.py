@@ -1,38 +1,53 @@
 """The tables and the picture of docs/results/samplers.md.
 
-    python -m benchmarks.sampling.samplers_table draws.jsonl steps.jsonl samplers.png
+    python -m benchmarks.sampling.samplers_table draws.jsonl steps.jsonl step-size.png
 
-The first two files are those that samplers.py and step_size.py have written. /dev/null for one of
-them leaves out its panel.
+The first two files are those that samplers.py and step_size.py have written; /dev/null for one of
+them leaves its tables out. Figures of two seeds are joined by a comma. In the tables of kernels a
+dash stands for what was not run, and a question mark for fewer than 10 draws a chain.
+
+A biased kernel's bias is the largest difference of a mean, in standard deviations, and of the log
+of a standard deviation, over 52 quantities. It is measured against the case's exact kernels, each
+weighted by its precision, of which draws with an ESS of 100 count. An error follows each figure. If
+there is no bias at all, the largest of 52 is about 2.5 errors.
 """
 
 from pathlib import Path
 
 import arviz
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.common import command_line, read_lines
+from benchmarks.sampling.kernels import BIASED, OURS
+from benchmarks.sampling.sampler_cases import ALL, CASES, LEARNED
 
 COLOURS = {"split": "#c0392b", "leapfrog": "#2c6fa6"}
-COLUMNS = (
-    *("split", "isir", "tempered", "langevin", "pcn", "blackjax-mgrad_gaussian"),
-    *("blackjax-elliptical_slice", "blackjax-mala", "blackjax-barker"),
-    *("numpyro-hmc", "blackjax-hmc", "tfp-hmc", "numpyro-nuts", "blackjax-nuts", "tfp-nuts"),
-)
+KERNELS = tuple(dict.fromkeys((*LEARNED, *ALL)))
+FAMILIES = ("lenet", "fashion", "faces", "squeezenet", "alexnet")
+"""How the names of cases begin; each has tables of its own."""
+RELIABLE = 100
+"""Smallest ESS of an exact kernel's draws that others are compared with."""
 MEASURES = {
     "ess_per_1000_gradients": "effective draws per 1,000 gradients",
     "ess_per_cpu_second": "effective draws per CPU second",
     "acceptance": "acceptance",
+    "step_size": "step",
     "gradients": "gradients per draw",
-    "compile_seconds": "seconds of compiling",
-    "warmup_seconds": "seconds of warmup",
+    "warmup_gradients": "gradients of the warm-up",
 }
 
 
 def three_digits(value):
     return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".")
+
+
+def rows(head, cells):
+    """A Markdown table, below an empty line."""
+    yield ""
+    yield f"| {' | '.join(head)} |"
+    yield "|---" * len(head) + "|"
+    yield from (f"| {' | '.join(row)} |" for row in cells)
 
 
 def value_of(line, measure):
@@ -41,58 +56,121 @@ def value_of(line, measure):
     return line[measure]
 
 
-def name_of(line):
-    return line["case"] + (f", seed {line['seed']}" if line["seed"] else "")
+def said(values):
+    """The seeds' values."""
+    return ", ".join("?" if value is None else three_digits(value) for value in values)
 
 
-def table(lines, measure):
-    """Markdown: a row for each case, a column for each kernel."""
-    found = {(name_of(line), line["kernel"]): value_of(line, measure) for line in lines}
-    print(f"\n| {MEASURES[measure]} | {' | '.join(COLUMNS)} |\n|---|{'---|' * len(COLUMNS)}")
-    for case in dict.fromkeys(name_of(line) for line in lines):
-        values = (found.get((case, kernel)) for kernel in COLUMNS)
-        cells = ("" if value is None else three_digits(value) for value in values)
-        print(f"| {case} | {' | '.join(cells)} |")
+def seeds_of(lines, measure="ess_per_1000_gradients"):
+    """(Case, kernel) -> the values of its seeds, in their order."""
+    found: dict[tuple[str, str], list[float | None]] = {}
+    for line in sorted(lines, key=lambda line: line["seed"]):
+        found.setdefault((line["case"], line["kernel"]), []).append(value_of(line, measure))
+    return found
 
 
-def best_other(lines):
-    """Markdown: what split draws, per gradient, beside the best exact kernel that isn't ours."""
-    print("\n| | sd of g | split | best of the others | ratio |\n|---|---|---|---|---|")
-    spreads = {name_of(line): line.get("tilt_sd") for line in lines}
-    for case in dict.fromkeys(name_of(line) for line in lines):
-        found = {
-            line["kernel"]: line["ess_per_1000_gradients"]
-            for line in lines
-            if name_of(line) == case
-            and line["kernel"] not in ("isir", "tempered", "langevin")
-            and line["ess"]
+def cases_of(lines):
+    """The cases that have lines, in the benchmark's order."""
+    order = [case.name for case in CASES]
+    return sorted({line["case"] for line in lines}, key=order.index)
+
+
+def best_peers(lines):
+    """Each case: split beside the best exact kernel that isn't ours, by the mean over seeds."""
+    found = {pair: values for pair, values in seeds_of(lines).items() if None not in values}
+    spreads = {line["case"]: line["tilt_sd"] for line in lines}
+    ratios = []
+    for case in cases_of(lines):
+        peers = {
+            kernel: np.mean(values)
+            for (name, kernel), values in found.items()
+            if name == case and kernel not in OURS + BIASED
         }
-        mine = found.pop("split", None)
-        if mine and found:
-            best = max(found, key=found.__getitem__)
-            said = f"{three_digits(found[best])} ({best})"
-            ratio = three_digits(mine / found[best])
-            spread = "" if spreads[case] is None else f"{spreads[case]:.2g}"
-            print(f"| {case} | {spread} | {three_digits(mine)} | {said} | {ratio} |")
+        if (case, "split") in found and peers:
+            best = max(peers, key=peers.__getitem__)
+            mine = np.mean(found[case, "split"])
+            ratios.append(mine / peers[best])
+            cells = [case, f"{spreads[case]:.2g}"]
+            for kernel, mean in (("split", mine), (best, peers[best])):
+                cells.append(f"{three_digits(mean)} ({said(found[case, kernel])})")
+            yield [*cells, best, three_digits(ratios[-1])]
+    if ratios:
+        yield ["median", "", "", "", "", three_digits(np.median(ratios))]
+
+
+def kernel_table(lines, measure):
+    """A row for each kernel, a column for each case."""
+    found, cases = seeds_of(lines, measure), cases_of(lines)
+    for kernel in KERNELS:
+        values = [found.get((case, kernel)) for case in cases]
+        if any(values):
+            yield [kernel, *("-" if each is None else said(each) for each in values)]
+
+
+def pooled(lines):
+    """What exact kernels say of a case: mean, its error, sd, its error, each of 52 quantities."""
+    exact = [
+        line
+        for line in lines
+        if line["kernel"] not in BIASED and line["ess"] and min(line["ess"].values()) >= RELIABLE
+    ]
+    if not exact:
+        return None
+    both = []
+    for name in ("mean", "sd"):
+        values, errors = (
+            np.asarray([line[key] for line in exact]) for key in (name, f"{name}_error")
+        )
+        precision = 1 / errors**2
+        both += [
+            (precision * values).sum(axis=0) / precision.sum(axis=0),
+            precision.sum(axis=0) ** -0.5,
+        ]
+    return both
+
+
+def biases(lines):
+    """Each biased kernel's draws: how many are effective, and how far off they are."""
+    for case in cases_of(lines):
+        own = [line for line in lines if line["case"] == case]
+        truth = pooled(own)
+        for line in own:
+            if line["kernel"] in BIASED and line["ess"]:
+                cells = ["-", "-"] if truth is None else largest_differences(line, truth)
+                label = f"{line['kernel']}, seed {line['seed']}"
+                yield [case, label, three_digits(line["ess_per_1000_gradients"]), *cells]
+
+
+def largest_differences(line, truth):
+    """The largest of means, in standard deviations, and of log standard deviations; with errors."""
+    mean, mean_error, sd, sd_error = truth
+    own = {key: np.asarray(line[key]) for key in ("mean", "mean_error", "sd", "sd_error")}
+    pairs = [
+        ((own["mean"] - mean) / sd, np.hypot(own["mean_error"], mean_error) / sd),
+        (np.log(own["sd"] / sd), np.hypot(own["sd_error"] / own["sd"], sd_error / sd)),
+    ]
+    at = [np.abs(difference).argmax() for difference, _ in pairs]
+    return [
+        f"{difference[i]:+.2f} ± {error[i]:.2f}"
+        for (difference, error), i in zip(pairs, at, strict=True)
+    ]
 
 
 def yardstick(lines):
-    """Markdown: what small sizes mean. As many draws of 52 quantities that are random walks, or
-    independent, 20 times each: the least and the largest of their smallest sizes."""
-    print("\n| chains x draws | random walks | independent draws |\n|---|---|---|")
-    small = {(line["chains"], line["draws"]) for line in lines if line["ess"] and _least(line) < 15}
+    """What small sizes mean: as many draws of 52 quantities that are random walks, or independent,
+    20 times each; the least and the largest of their smallest sizes."""
+    small = {
+        (line["chains"], line["draws"])
+        for line in lines
+        if line["ess"] and min(line["ess"].values()) < 15
+    }
     for chains, draws in sorted(small):
-        rng = np.random.default_rng(0)
-        normal = rng.standard_normal((20, 52, chains, draws))
+        normal = np.random.default_rng(0).standard_normal((20, 52, chains, draws))
         cells = []
         for samples in (normal.cumsum(axis=3), normal):
             sizes = [min(map(_size, sample)) for sample in samples]
             cells.append(f"{min(sizes):.1f} to {max(sizes):.1f}")
-        print(f"| {chains} x {draws} | {' | '.join(cells)} |")
-
-
-def _least(line):
-    return min(line["ess"].values())
+        yield [f"{chains} x {draws}", *cells]
 
 
 def _size(values):
@@ -100,19 +178,38 @@ def _size(values):
     return min(float(arviz.ess(values, method="bulk")), float(tail))
 
 
+def all_tables(lines):
+    """Every table of the kernels, line by line."""
+    head = ["", "sd of g", "split", "best exact peer", "which", "ratio"]
+    yield from rows(head, best_peers(lines))
+    for measure, label in MEASURES.items():
+        for family in FAMILIES:
+            own = [line for line in lines if line["case"].startswith(family)]
+            if own:
+                yield from rows([label, *cases_of(own)], kernel_table(own, measure))
+    head = [
+        "",
+        "kernel",
+        "effective draws per 1,000 gradients",
+        "bias of a mean, sd",
+        "of a log sd",
+    ]
+    yield from rows(head, biases(lines))
+    yield from rows(["chains x draws", "random walks", "independent draws"], yardstick(lines))
+
+
 def step_table(steps):
+    """A row for each density and integrator, a column for each side."""
     sides = sorted({line["side"] for line in steps})
-    print(
-        f"\n| step that accepts 0.8 | {' | '.join(map(str, sides))} |\n|---|{'---|' * len(sides)}"
-    )
+    cells = []
     for density, integrator in dict.fromkeys((s["density"], s["integrator"]) for s in steps):
         found = {
             s["side"]: f"{s['step_size']:.3f} ± {s['relative_error'] * s['step_size']:.3f}"
             for s in steps
             if (s["density"], s["integrator"]) == (density, integrator)
         }
-        cells = " | ".join(found.get(side, "") for side in sides)
-        print(f"| {integrator}, {density} | {cells} |")
+        cells.append([f"{integrator}, {density}", *(found.get(side, "") for side in sides)])
+    return rows(["step that accepts 0.8", *map(str, sides)], cells)
 
 
 def draw_steps(steps, axes):
@@ -137,40 +234,13 @@ def draw_steps(steps, axes):
     axes.set_xticks(sorted({s["side"] for s in steps}))
     axes.legend(frameon=False, fontsize=9)
     axes.set_title("SqueezeNet, white noise of 10 grey levels", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
-def draw_kernels(lines, axes):
-    cases = list(dict.fromkeys(line["case"] for line in lines if line["seed"] == 0))
-    kernels = [name for name in COLUMNS if any(line["kernel"] == name for line in lines)]
-    height = 0.8 / len(kernels)
-    palette = [
-        COLOURS["split"],
-        "#d98c3f",
-        "#e6a19a",
-        *matplotlib.colormaps["Blues"](np.linspace(0.85, 0.35, 6)),
-    ]
-    for index, (kernel, colour) in enumerate(zip(COLUMNS, palette, strict=True)):
-        found = {
-            line["case"]: line["ess_per_1000_gradients"]
-            for line in lines
-            if line["kernel"] == kernel and line["seed"] == 0 and line["ess"]
-        }
-        at = [cases.index(case) + (index - len(kernels) / 2 + 0.5) * height for case in found]
-        axes.barh(at, list(found.values()), height, color=colour, label=kernel)
-    axes.set(xscale="log", xlabel="effective draws per 1,000 gradients (smallest of 52 quantities)")
-    axes.set_yticks(range(len(cases)), cases)
-    axes.invert_yaxis()
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
-
-
-def picture(lines, steps, path):
-    panels = [(drawn, of) for drawn, of in ((draw_steps, steps), (draw_kernels, lines)) if of]
-    size = 5.5 * len(panels), 4.6
-    figure = Figure(figsize=size, layout="constrained")
-    places = figure.subplots(1, len(panels), squeeze=False)
-    for (drawn, of), axes in zip(panels, places[0], strict=True):
-        drawn(of, axes)
-        axes.spines[["top", "right"]].set_visible(False)
+def picture(steps, path):
+    """The steps against the image's side."""
+    figure = Figure(figsize=(5.5, 4.6), layout="constrained")
+    draw_steps(steps, figure.subplots())
     figure.savefig(path, dpi=110)
 
 
@@ -179,22 +249,12 @@ def main():
     for name in ("draws", "steps", "picture"):
         parser.add_argument(name, type=Path)
     options = parser.parse_args()
-    order = ("lenet", "squeezenet-64", "squeezenet-128", "squeezenet-227", "alexnet")
-    lines = sorted(
-        read_lines(options.draws),
-        key=lambda line: (
-            next(i for i, name in enumerate(order) if line["case"].startswith(name)),
-            "/" in line["case"],
-            line["seed"],
-        ),
-    )
-    steps = read_lines(options.steps)
-    best_other(lines)
-    for measure in MEASURES:
-        table(lines, measure)
-    yardstick(lines)
-    step_table(steps)
-    picture(lines, steps, options.picture)
+    lines, steps = read_lines(options.draws), read_lines(options.steps)
+    if lines:
+        print(*all_tables(lines), sep="\n")
+    if steps:
+        print(*step_table(steps), sep="\n")
+        picture(steps, options.picture)
 
 
 if __name__ == "__main__":

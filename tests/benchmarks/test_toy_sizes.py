@@ -20,6 +20,7 @@ WITHOUT_COMMAND = {
         "recognition/judge.py",
     ),
     *("sampling/digits.py", "sampling/kernels.py", "sampling/mixing_table.py"),
+    *("sampling/sampler_cases.py", "sampling/sampler_run.py", "sampling/self_tuned.py"),
     *("sampling/two_sided.py", "references/chains.py", "references/ten_classes.py"),
     *("references/judge.py", "references/langevin.py", "references/likeness.py"),
     *("references/study.py", "references/tables.py", "references/weighing.py"),
