@@ -1,5 +1,6 @@
 """The methods of sampling by their names: transition kernels, and importance resampling."""
 
+import inspect
 from collections.abc import Sequence
 
 from ppl_cnn.errors import ArgumentError, unknown
@@ -24,22 +25,51 @@ def parse_method(text: str) -> Method:
 
     Args:
         text: resample or a name in `KERNELS`; `tempered:R` for R rungs, `isir:N` for N fresh
-            draws, `resample:N` for N proposals, `LIBRARY:NAME` for another library's kernel.
+            draws, `resample:N` for N proposals, `LIBRARY:NAME` for another library's kernel. A
+            record's text `NAME(SETTING=NUMBER, ...)` is one too, with settings of the kernel's
+            class.
 
     Raises:
         UnknownNameError: no method has that name.
-        ArgumentError: the value after the colon can't be used.
+        ArgumentError: the value after the colon can't be used, or a setting.
 
     Examples:
         >>> print(parse_method("resample:2000"), parse_method("tempered:4"))
         resample:2000 tempered:4
+        >>> print(parse_method("split(step_size=0.006, angle=0.15)"))
+        split(step_size=0.006, angle=0.15)
     """
+    if "(" in text:
+        return _kernel_with_settings(text)
     name, colon, value = text.partition(":")
     if name == Resample.name:
         return Resample.parse(value) if colon else Resample()
     if name not in (*KERNELS, *LIBRARIES):
         raise unknown("kernel", name, (*KERNELS, Resample.name))
     return parse_kernel(text)
+
+
+def _kernel_with_settings(text: str) -> Kernel:
+    """The kernel of a text NAME(SETTING=NUMBER, ...)."""
+    name, _, given = text.partition("(")
+    if name not in KERNELS:
+        raise unknown("kernel", name, (*KERNELS, Resample.name))
+    parameters = inspect.signature(KERNELS[name]).parameters.values()
+    kinds = {each.name: type(each.default) for each in parameters if each.name != "tilt"}
+    settings: dict[str, float] = {}
+    try:
+        for part in given.removesuffix(")").split(","):
+            setting, _, value = (side.strip() for side in part.partition("="))
+            settings[setting] = kinds[setting](value)
+    except (KeyError, ValueError):
+        settings = {}
+    if not settings or not given.endswith(")"):
+        raise ArgumentError(
+            f"Kernel {text!r} can't be read. Write {name}(SETTING=NUMBER, ...) with a setting of "
+            f"{', '.join(kinds)}.",
+            argument="kernel",
+        )
+    return KERNELS[name](**settings)
 
 
 def method_for(density: Density, given: Method | str | None) -> Method:
