@@ -5,12 +5,12 @@
 prints how many of foolbox's 20 photographs of ImageNet's classes each judge knows. After
 
     python -m ppl_cnn.sample --model squeezenet1.1 --unit class:340 --preset vivid --out RUN ...
+    PPL_CNN_REAL_WEIGHTS=real python -m benchmarks.recognition.judging RUN
 
-`python -m benchmarks.recognition.judging RUN` prints instead, for each class of the run, how many
-classes the judge finds likelier than it: of each chain's start, and of each of its draws in turn.
+prints, for each class of the run, how many classes EfficientNet-Lite0 finds likelier than that one:
+first in each chain's start, then in its draws.
 """
 
-import re
 from functools import cache, partial
 from pathlib import Path
 
@@ -124,7 +124,7 @@ def say_ranks(run, *, toy=False):
     config = read_record(run)["config"]
     several = "units" in config
     for unit in config["units"] if several else [config["unit"]]:
-        index = int(re.match(r"\w+:(\d+)", unit)[1])
+        index = int(unit.partition(":")[2])
         folder = run / unit_folder(unit) if several else run
         tree, seen = open_draws(folder / "draws.zarr"), read_record(folder)["preprocessing"]
         starts, draws = tree["start/image"].values, tree["posterior/image"].values
@@ -134,7 +134,7 @@ def say_ranks(run, *, toy=False):
         pairs = zip(starts, draws[:, -1], strict=True)
         say(
             **{"class": index, "ranks": ranks.reshape(every.shape[:2]).tolist()},
-            response=tree["posterior/response"].values.round(2).tolist(),
+            response=tree["posterior/response"].values.astype(float).round(2).tolist(),
             correlation_with_start=[round(correlation(*pair), 3) for pair in pairs],
         )
 
@@ -143,9 +143,9 @@ def main():
     parser = command_line(__doc__)
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN")
     options = parser.parse_args()
-    for run in options.runs:
-        say_ranks(run, toy=options.toy)
     if options.runs:
+        for run in options.runs:
+            say_ranks(run, toy=options.toy)
         return
     for judge in JUDGES:
         first, five = known_photographs(judge, toy=options.toy)

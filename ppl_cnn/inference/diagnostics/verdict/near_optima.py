@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ppl_cnn.inference.diagnostics.mixing.mixing import Mixing
 from ppl_cnn.inference.diagnostics.thresholds import AT_OPTIMUM
 from ppl_cnn.inference.diagnostics.verdict.sentences import (
     ChainsDisagree,
@@ -35,18 +34,18 @@ class NearOptima(Finding):
 
 
 def with_optima(
-    findings: Sequence[Finding], mixing: Mixing | None, config: Mapping[str, Any]
+    findings: Sequence[Finding], own: float, config: Mapping[str, Any]
 ) -> list[Finding]:
     """The findings, with `NearOptima` in place of those that it explains.
 
     Args:
         findings: what speaks against the draws.
-        mixing: how near the draws are to their starts, if that is known.
+        own: correlation of the last draws with each chain's own start; NaN if it isn't known.
         config: the run's settings; `init` is where its chains started.
     """
     started = str(config.get("init", "")).partition(":")[0]
     speaks = any(isinstance(each, (*_FOLLOWS, StuckChains)) for each in findings)
-    if mixing is None or started != "rto" or not mixing.own > AT_OPTIMUM or not speaks:
+    if started != "rto" or not own > AT_OPTIMUM or not speaks:
         return list(findings)
     rest = (each for each in findings if not isinstance(each, _FOLLOWS))
-    return [NearOptima(mixing.own), *rest]
+    return [NearOptima(own), *rest]

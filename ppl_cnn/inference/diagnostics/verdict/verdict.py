@@ -228,16 +228,17 @@ def judge(
         stein=None if config.get("approximate") else stein,
         approximate=Approximate(step_bias) if config.get("approximate") else None,
     )
+    own = math.nan if mixing is None else mixing.own
     useless = _useless(found, quantities, config)
     if useless is not None:
-        return _ruled(found, with_optima([useless], mixing, config))
+        return _ruled(found, with_optima([useless], own, config))
     findings = _of_mixing(mixing, sides)
     findings += climbs.findings() if climbs is not None else ()
     findings += _of_energy(found, config)
     findings += _of_agreement(found, quantities, findings, config, resumes)
     if worst(each.severity for each in findings) != "bad" and found.stein is not None:
         findings += broken_identity(found.stein)
-    return _ruled(found, with_optima(findings, mixing, config))
+    return _ruled(found, with_optima(findings, own, config))
 
 
 def _ruled(found: Verdict, findings: Sequence[say.Finding]) -> Verdict:
