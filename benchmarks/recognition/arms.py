@@ -59,12 +59,12 @@ class PresetDensity:
         self.shape, self._preprocessing = density.latent_shape, density.unit.preprocessing
         self._push = jax.jit(density.push)
         self._ascend = jax.jit(jax.vmap(partial(randomize_then_optimize, density), (None, 0)))
-        self._kernel: Any = method_for(density, preset.kernel).bind(density)
-        self._warmup = preset.warmup
+        method: Any = method_for(density, preset.kernel)
+        kernel, self._warmup = method.bind(density), preset.warmup
         self._init = jax.jit(
-            lambda keys, z, params: self._kernel.init(keys, preset.warmup, z, (params,), {})
+            lambda keys, z, params: kernel.init(keys, preset.warmup, z, (params,), {})
         )
-        self._move = jax.jit(lambda state, params: self._kernel.sample(state, (params,), {}))
+        self._move = jax.jit(lambda state, params: kernel.sample(state, (params,), {}))
 
     def _density(self, index):
         return TiltedDensity(self._units[index], self._reference, self._temperature)

@@ -29,6 +29,7 @@ from benchmarks.recognition.judge import (
     logits,
     random_weights,
 )
+from ppl_cnn.inference.diagnostics.scan import variable
 from ppl_cnn.inference.runs.record import read_record, unit_folder
 from ppl_cnn.inference.runs.store import open_draws
 from ppl_cnn.models.formats.weights_file import read_tensors
@@ -127,14 +128,17 @@ def say_ranks(run, *, toy=False):
         index = int(unit.partition(":")[2])
         folder = run / unit_folder(unit) if several else run
         tree, seen = open_draws(folder / "draws.zarr"), read_record(folder)["preprocessing"]
-        starts, draws = tree["start/image"].values, tree["posterior/image"].values
+        starts, draws, responses = (
+            variable(tree, name).values
+            for name in ("start/image", "posterior/image", "posterior/response")
+        )
         every = np.concatenate([starts[:, None], draws], axis=1)
         images = shown(every.reshape(-1, *every.shape[2:]), Preprocessing(**seen))
         ranks = rank_of(judged({unit: images}, "efficientnet-lite0", toy=toy)[unit], index)
         pairs = zip(starts, draws[:, -1], strict=True)
         say(
             **{"class": index, "ranks": ranks.reshape(every.shape[:2]).tolist()},
-            response=tree["posterior/response"].values.astype(float).round(2).tolist(),
+            response=responses.astype(float).round(2).tolist(),
             correlation_with_start=[round(correlation(*pair), 3) for pair in pairs],
         )
 

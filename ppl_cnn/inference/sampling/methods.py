@@ -39,8 +39,9 @@ def parse_method(text: str) -> Method:
         >>> print(parse_method("split(step_size=0.006, angle=0.15)"))
         split(step_size=0.006, angle=0.15)
     """
-    if "(" in text:
-        return _kernel_with_settings(text)
+    called, bracket, settings = text.partition("(")
+    if bracket and called in KERNELS:
+        return _with_settings(called, settings)
     name, colon, value = text.partition(":")
     if name == Resample.name:
         return Resample.parse(value) if colon else Resample()
@@ -49,24 +50,21 @@ def parse_method(text: str) -> Method:
     return parse_kernel(text)
 
 
-def _kernel_with_settings(text: str) -> Kernel:
-    """The kernel of a text NAME(SETTING=NUMBER, ...)."""
-    name, _, given = text.partition("(")
-    if name not in KERNELS:
-        raise unknown("kernel", name, (*KERNELS, Resample.name))
+def _with_settings(name: str, given: str) -> Kernel:
+    """The kernel of a text NAME(SETTING=NUMBER, ...); given is what follows the bracket."""
     parameters = inspect.signature(KERNELS[name]).parameters.values()
-    kinds = {each.name: type(each.default) for each in parameters if each.name != "tilt"}
-    settings: dict[str, float] = {}
+    kinds = {each.name: type(each.default) for each in parameters}
+    kinds = {setting: kind for setting, kind in kinds.items() if kind in (int, float)}
+    parts = [part.partition("=") for part in given.removesuffix(")").split(",")]
+    texts = {setting.strip(): value for setting, _, value in parts}
     try:
-        for part in given.removesuffix(")").split(","):
-            setting, _, value = (side.strip() for side in part.partition("="))
-            settings[setting] = kinds[setting](value)
+        settings = {setting: kinds[setting](value) for setting, value in texts.items()}
     except (KeyError, ValueError):
         settings = {}
-    if not settings or not given.endswith(")"):
+    if len(settings) < len(parts) or not given.endswith(")"):
         raise ArgumentError(
-            f"Kernel {text!r} can't be read. Write {name}(SETTING=NUMBER, ...) with a setting of "
-            f"{', '.join(kinds)}.",
+            f"Kernel {f'{name}({given}'!r} can't be read. Write {name}(SETTING=NUMBER, ...) with "
+            f"settings of {', '.join(kinds)}.",
             argument="kernel",
         )
     return KERNELS[name](**settings)

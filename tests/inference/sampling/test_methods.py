@@ -52,6 +52,7 @@ def test_a_setting_is_the_kernels():
         "split(step=0.006)",
         "split(tilt=1)",
         "split(step_size=0.006)(angle=1)",
+        "split(step_size=0.1, step_size=0.2)",
         "nuts(max_tree_depth=4.5)",
     ],
 )
@@ -67,8 +68,9 @@ def test_settings_out_of_range_are_refused(text, refused):
 
 
 def test_an_unknown_method_is_unknown_with_settings_too(refused):
-    with refused("resamble", kind=UnknownNameError):
-        parse_method("resamble(step_size=1)")
+    for text in ("resamble(step_size=1)", "resample(5000)"):
+        with refused(text, kind=UnknownNameError):
+            parse_method(text)
 
 
 def test_an_unknown_method_is_told_of_all(refused):
