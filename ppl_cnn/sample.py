@@ -33,6 +33,7 @@ from ppl_cnn.options.presets import FROM_PRESET, FromPreset, default_hint
 
 if TYPE_CHECKING:
     from ppl_cnn.inference.sampling.methods import Method
+    from ppl_cnn.inference.sampling.resampling.scorer import Density
     from ppl_cnn.inference.sampling.resampling.settings import Resampling
     from ppl_cnn.inference.sampling.settings import Sampling
 
@@ -42,12 +43,14 @@ class SampleOptions(DensityOptions):
     """Options."""
 
     kernel: Annotated[
-        str | None,
+        str | FromPreset | None,
         tyro.conf.arg(
             metavar="STR",
-            help_behavior_hint="(default: split; isir under a generator, resample under data)",
+            help_behavior_hint=default_hint(
+                "kernel", "split, isir under a generator, resample under data"
+            ),
         ),
-    ] = None
+    ] = FROM_PRESET
     """How draws are made. split is HMC that solves the reference exactly, so that larger images
     need no shorter step. isir (or isir:N, by default 16) lets a chain choose among its latent and N
     draws of the reference, before one step of split: for tilts that some draws of the reference
@@ -57,7 +60,9 @@ class SampleOptions(DensityOptions):
     trajectories of jittered length, nuts its NUTS. blackjax:NAME is a kernel of blackjax, such as
     blackjax:mgrad_gaussian, and numpyro:NAME one of NumPyro. langevin is approximate: one gradient
     a step and no rejection, for a look before sampling; the report never calls its draws good, and
-    shows what a step of half the size changes. resample (or resample:N) is no chain: it weighs
+    shows what a step of half the size changes. NAME(SETTING=NUMBER, ...), as in records, gives
+    settings: split(step_size=0.006, angle=0.15) begins to adapt with steps and trajectories of so
+    many radians. resample (or resample:N) is no chain: it weighs
     N draws of the reference, by default 10,000, by exp(f/T) and draws from them by their weights,
     independently and without gradients. It serves where the tilt is mild, and is refused where
     fewer than 50 draws are effective."""
@@ -81,9 +86,13 @@ class SampleOptions(DensityOptions):
     two_sided: bool = False
     """Start half of the chains at draws of the reference, the other half as --start says, by
     default rto. The report then tells whether both halves agree."""
-    draws: int = 500
+    draws: Annotated[
+        int | FromPreset, tyro.conf.arg(metavar="INT", help_behavior_hint=default_hint("draws"))
+    ] = FROM_PRESET
     """Kept draws per chain. A run that has ended is extended by giving more."""
-    warmup: int = 200
+    warmup: Annotated[
+        int | FromPreset, tyro.conf.arg(metavar="INT", help_behavior_hint=default_hint("warmup"))
+    ] = FROM_PRESET
     """Transitions at the start that adapt the kernel. They are not kept."""
     thin: int = 1
     """Transitions per kept draw."""
@@ -147,10 +156,11 @@ class SampleOptions(DensityOptions):
         from ppl_cnn.inference.diagnostics.thresholds import MIN_DRAWS
         from ppl_cnn.inference.sampling.methods import parse_method
 
-        self.settings(parse_method(self.kernel or "split"))
-        if self.draws < MIN_DRAWS:
+        values = self.values()
+        self.settings(parse_method(values.kernel or "split"))
+        if values.draws < MIN_DRAWS:
             raise ArgumentError(
-                f"The report needs `draws={MIN_DRAWS}` or more per chain, not {self.draws}.",
+                f"The report needs `draws={MIN_DRAWS}` or more per chain, not {values.draws}.",
                 argument="draws",
             )
 
@@ -161,6 +171,19 @@ class SampleOptions(DensityOptions):
         if self.two_sided:
             return f"two-sided:{start or 'rto'}"
         return start or "prior"
+
+    def method(self, density: "Density") -> "Method":
+        """How the density is sampled; a preset's kernel is for chains.
+
+        Raises:
+            InputError: no kernel has that name, or it doesn't fit the density.
+        """
+        from ppl_cnn.inference.sampling.methods import method_for
+        from ppl_cnn.models.empirical_density import EmpiricalDensity
+
+        if self.kernel is FROM_PRESET and isinstance(density, EmpiricalDensity):
+            return method_for(density, None)
+        return method_for(density, self.values().kernel)
 
     def settings(self, method: "Method") -> "Sampling | Resampling":
         """The run's settings.
@@ -178,7 +201,7 @@ class SampleOptions(DensityOptions):
         return settings_for(
             method,
             chains=self.chains,
-            warmup=self.warmup,
+            warmup=self.values().warmup,
             thin=self.thin,
             target_accept=self.target_accept,
             seed=self.seed,
@@ -193,6 +216,7 @@ class SampleOptions(DensityOptions):
         """
         from ppl_cnn.inference.runs.record import PUBLISHED
 
+        values = self.values()
         return SampleOptions(
             unit=self.unit,
             model=self.model,
@@ -204,8 +228,8 @@ class SampleOptions(DensityOptions):
             response=self.response,
             preset="published",
             chains=self.chains,
-            draws=self.draws,
-            warmup=self.warmup,
+            draws=values.draws,
+            warmup=values.warmup,
             thin=self.thin,
             target_accept=self.target_accept,
             side_by_side=self.side_by_side,
@@ -264,12 +288,11 @@ def needed(options: SampleOptions) -> str:
         InputError: the options can't be used.
     """
     from ppl_cnn.inference.sampling.dry_run import dry_run
-    from ppl_cnn.inference.sampling.methods import method_for
     from ppl_cnn.machines.described import Machine
 
     machine = None if options.machine is None else Machine.parse(options.machine)
     named = options.named()
-    settings = options.settings(method_for(named.densities[0], options.kernel))
+    settings = options.settings(options.method(named.densities[0]))
     options.print_values(named.choices)
     return dry_run(
         named.densities,
@@ -288,18 +311,19 @@ def sampled(options: SampleOptions) -> tuple[Named, Path]:
         InputError: the options can't be used, or the folder holds another run.
     """
     from ppl_cnn.inference.sampling.driver import Origin, sample_to
-    from ppl_cnn.inference.sampling.methods import method_for
     from ppl_cnn.machines.arithmetic import keep_programs
     from ppl_cnn.machines.messages import leads
     from ppl_cnn.machines.profile import traced
 
     options.check()
     named = options.named()
-    method = method_for(named.densities[0], options.kernel)
+    method = options.method(named.densities[0])
     settings = options.settings(method)
     if leads():
         options.print_values(named.choices)
-    out = options.out or options.folder(str(method), named.target)
+    # The preset's name, a part of the folder's, stands for its kernel's settings.
+    text = method.name if options.kernel is FROM_PRESET else str(method)
+    out = options.out or options.folder(text, named.target)
     command = shlex.join(["python", "-m", "ppl_cnn.sample", *sys.argv[1:]])
     if options.deterministic:
         keep_programs(out / ".programs")
@@ -308,7 +332,7 @@ def sampled(options: SampleOptions) -> tuple[Named, Path]:
             named.densities,
             settings,
             out,
-            draws=options.draws,
+            draws=options.values().draws,
             precision=options.precision,
             origin=Origin(options.model_in_record, named.description, command),
             side_by_side=options.side_by_side,

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from benchmarks.common import correlation
-from ppl_cnn.inference.kernels.split import Split
+from ppl_cnn.inference.sampling.methods import method_for
 from ppl_cnn.inference.sampling.starts.optimum import randomize_then_optimize
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.references.parsing import parse_reference
@@ -46,7 +46,7 @@ def shown(x, preprocessing):
 
 
 class PresetDensity:
-    """A preset's density, compiled once for all classes, and the split kernel in it."""
+    """A preset's density, compiled once for all classes, and its kernel and warm-up."""
 
     def __init__(self, network, preset):
         network = network if preset.size is None else network.resized(preset.size)
@@ -57,9 +57,14 @@ class PresetDensity:
         self._units = [averaged(unit, preset.warps, preset.smooth) for unit in units]
         density = self._density(0)
         self.shape, self._preprocessing = density.latent_shape, density.unit.preprocessing
-        self._push, self._tilt = jax.jit(density.push), jax.jit(jax.vmap(density.tilt, (0, None)))
+        self._push = jax.jit(density.push)
         self._ascend = jax.jit(jax.vmap(partial(randomize_then_optimize, density), (None, 0)))
-        self._of_tilt = density.tilt
+        method: Any = method_for(density, preset.kernel)
+        kernel, self._warmup = method.bind(density), preset.warmup
+        self._init = jax.jit(
+            lambda keys, z, params: kernel.init(keys, preset.warmup, z, (params,), {})
+        )
+        self._move = jax.jit(lambda state, params: kernel.sample(state, (params,), {}))
 
     def _density(self, index):
         return TiltedDensity(self._units[index], self._reference, self._temperature)
@@ -75,18 +80,17 @@ class PresetDensity:
         """The latents of vivid's starts."""
         return self._ascend(self._density(index).params, self.noise(index, pair))
 
-    def moved(self, index, pair, z, gradients, warmup, **first):
+    def moved(self, index, pair, z, gradients):
         """The chains after at most so many gradients of the network, and what became of them."""
         params = self._density(index).params
-        kernel = self._kernel(warmup, **first)
-        state = kernel["init"](keys_of(index + 1000, pair), z, params)
+        state = self._init(keys_of(index + 1000, pair), z, params)
         spent, acceptance, responses = self.views, [], [state.tilt]
         while spent + self.views * _most_steps(state) <= gradients:
-            state = kernel["sample"](state, params)
+            state = self._move(state, params)
             spent += int(state.num_steps.max()) * self.views
             acceptance.append(state.accept_prob)
             responses.append(state.tilt)
-        settled = np.asarray(acceptance[warmup:] or acceptance[-1:])
+        settled = np.asarray(acceptance[self._warmup :] or acceptance[-1:])
         similar = [correlation(a, b) for a, b in zip(z, state.z, strict=True)]
         response = self._temperature * np.mean(np.asarray(responses), axis=1)
         more = {
@@ -97,19 +101,6 @@ class PresetDensity:
             "response": [round(float(each), 2) for each in response],
         }
         return state.z, spent, more
-
-    def _kernel(self, warmup, **first):
-        if not hasattr(self, "_compiled"):
-            kernel = Split(self._of_tilt, **first)
-
-            def init(keys, z, params):
-                return kernel.init(keys, warmup, z, (params,), {})
-
-            self._compiled = {
-                "init": jax.jit(init),
-                "sample": jax.jit(lambda state, params: kernel.sample(state, (params,), {})),
-            }
-        return self._compiled
 
 
 def _most_steps(state):

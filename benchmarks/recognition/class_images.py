@@ -15,7 +15,7 @@ Arms, each with as many chains for each class:
 
     published       the paper's density (--preset published: the score, white noise, T = 1), `split`
     start           vivid's starts alone: randomize-then-optimize
-    vivid           --preset vivid: from those starts, `split` until the gradients are spent
+    vivid           --preset vivid: from those starts by its kernel, until the gradients are spent
     lucid           activation maximisation after Olah, Mordvintsev, Schubert, Feature
                     visualization, Distill 2017: the score of the class under random shifts, scales
                     and turns, an image parametrised by its Fourier coefficients and decorrelated
@@ -55,21 +55,20 @@ class Sizes(NamedTuple):
     presets: dict[str, Preset]
     gradients: dict[str, int]
     """Arm -> the most gradients of the network for a chain; vivid's include those of its starts."""
-    settling: int
-    """Transitions in which the published arm adapts."""
 
 
-FULL = Sizes(dict(PRESETS), {"published": 40, "vivid": 1000, "lucid": 1000}, settling=5)
+PUBLISHED, VIVID = PRESETS["published"]._replace(kernel="split(step_size=0.8)"), PRESETS["vivid"]
+FULL = Sizes(
+    {"published": PUBLISHED._replace(warmup=5), "vivid": VIVID},
+    {"published": 40, "vivid": 1000, "lucid": 1000},
+)
 TOY = Sizes(
     {
-        "published": PRESETS["published"]._replace(size=32),
-        "vivid": PRESETS["vivid"]._replace(size=32, warps=2),
+        "published": PUBLISHED._replace(warmup=1, size=32),
+        "vivid": VIVID._replace(size=32, warps=2),
     },
     {"published": 8, "vivid": ASCENT + 200, "lucid": 3},
-    settling=1,
 )
-FIRST_STEP, ANGLE, WARMUP = 0.006, 0.15, 3
-"""Where vivid's adaptation starts, in radians, and how many transitions it takes."""
 
 
 class Bench:
@@ -98,9 +97,9 @@ class Bench:
         latents = self.folder / "images" / f"start-{index}-{pair}-z.npy"
         gradients, vivid = self.sizes.gradients, self.sizes.presets["vivid"]
         if arm == "published":
-            density, settling = self._density(arm), self.sizes.settling
+            density = self._density(arm)
             z, spent = density.noise(index, pair), gradients[arm]
-            z, spent, more = density.moved(index, pair, z, spent, settling, step_size=0.8)
+            z, spent, more = density.moved(index, pair, z, spent)
             return Sampled(density.images(z), spent, more)
         if arm == "start":
             density = self._density("vivid")
@@ -110,8 +109,7 @@ class Bench:
         if arm == "vivid":
             density = self._density(arm)
             z, spent = jnp.asarray(np.load(latents)), gradients[arm] - ASCENT
-            first = {"step_size": FIRST_STEP, "angle": ANGLE}
-            z, spent, more = density.moved(index, pair, z, spent, WARMUP, **first)
+            z, spent, more = density.moved(index, pair, z, spent)
             return Sampled(density.images(z), ASCENT + spent, more)
         target = vivid.target if arm == "lucid-target" else "logit"
         steps = gradients["lucid"]
@@ -140,9 +138,8 @@ class Bench:
 
 def settings(sizes):
     """Everything that determines a folder's images, beside arm, class and pair."""
-    steps = {"first_step": FIRST_STEP, "angle": ANGLE, "warmup": WARMUP, "ascent": ASCENT}
     presets = {name: preset._asdict() for name, preset in sizes.presets.items()}
-    return {"gradients": sizes.gradients, **steps, "recipes": presets}
+    return {"gradients": sizes.gradients, "ascent": ASCENT, "recipes": presets}
 
 
 def main():

@@ -2,17 +2,25 @@
 
     PPL_CNN_REAL_WEIGHTS=real python -m benchmarks.recognition.judging
 
-prints how many of foolbox's 20 photographs of ImageNet's classes each judge knows.
+prints how many of foolbox's 20 photographs of ImageNet's classes each judge knows. After
+
+    python -m ppl_cnn.sample --model squeezenet1.1 --unit class:340 --preset vivid --out RUN ...
+    PPL_CNN_REAL_WEIGHTS=real python -m benchmarks.recognition.judging RUN
+
+prints, for each class of the run, how many classes EfficientNet-Lite0 finds likelier than that one:
+first in each chain's start, then in its draws.
 """
 
 from functools import cache, partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from benchmarks.common import command_line, real, say, squeezenet
+from benchmarks.common import command_line, correlation, real, say, squeezenet
+from benchmarks.recognition.arms import shown
 from benchmarks.recognition.judge import (
     SIDE,
     STAGES,
@@ -21,7 +29,11 @@ from benchmarks.recognition.judge import (
     logits,
     random_weights,
 )
+from ppl_cnn.inference.diagnostics.scan import variable
+from ppl_cnn.inference.runs.record import read_record, unit_folder
+from ppl_cnn.inference.runs.store import open_draws
 from ppl_cnn.models.formats.weights_file import read_tensors
+from ppl_cnn.models.networks.declaration import Preprocessing
 
 BATCH = 4
 """Images that the judge looks at together."""
@@ -103,8 +115,42 @@ def rank_of(answer, index):
     return (answer > answer[:, index : index + 1]).sum(axis=1)
 
 
+def say_ranks(run, *, toy=False):
+    """Prints what EfficientNet-Lite0 makes of a run of `ppl_cnn.sample`, a line for each class.
+
+    Args:
+        run: its folder, with one of ImageNet's classes or several.
+        toy: see `judged`.
+    """
+    config = read_record(run)["config"]
+    several = "units" in config
+    for unit in config["units"] if several else [config["unit"]]:
+        index = int(unit.partition(":")[2])
+        folder = run / unit_folder(unit) if several else run
+        tree, seen = open_draws(folder / "draws.zarr"), read_record(folder)["preprocessing"]
+        starts, draws, responses = (
+            variable(tree, name).values
+            for name in ("start/image", "posterior/image", "posterior/response")
+        )
+        every = np.concatenate([starts[:, None], draws], axis=1)
+        images = shown(every.reshape(-1, *every.shape[2:]), Preprocessing(**seen))
+        ranks = rank_of(judged({unit: images}, "efficientnet-lite0", toy=toy)[unit], index)
+        pairs = zip(starts, draws[:, -1], strict=True)
+        say(
+            **{"class": index, "ranks": ranks.reshape(every.shape[:2]).tolist()},
+            response=responses.astype(float).round(2).tolist(),
+            correlation_with_start=[round(correlation(*pair), 3) for pair in pairs],
+        )
+
+
 def main():
-    options = command_line(__doc__).parse_args()
+    parser = command_line(__doc__)
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN")
+    options = parser.parse_args()
+    if options.runs:
+        for run in options.runs:
+            say_ranks(run, toy=options.toy)
+        return
     for judge in JUDGES:
         first, five = known_photographs(judge, toy=options.toy)
         say(judge=judge, photographs=20, first=int(first), five=int(five))

@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
@@ -99,8 +99,9 @@ class DensityOptions:
     """Sets several options at once; explicit options override the preset. published: the score,
     white noise of 10 grey levels and T = 1, as in the paper. vivid, for class images of networks
     such as squeezenet1.1: a softened log-probability averaged over warps, images with the spectrum
-    and colours of photographs, a low T, and starts at optima. A run prints and records the
-    values."""
+    and colours of photographs, a low T, starts at optima and seven short trajectories from there.
+    vivid's images are optima with the reference's noise about them, not draws of the density. A run
+    prints and records the values."""
     target: Annotated[
         str | FromPreset, arg(metavar="STR", help_behavior_hint=default_hint("target"))
     ] = FROM_PRESET
@@ -290,8 +291,9 @@ class DensityOptions:
         return Path("runs") / re.sub(r"[^\w.,@-]+", "-", name)[:100]
 
     def _preset_options(self) -> list[str]:
-        """The preset's options that this command has."""
-        return [name for name in Preset._fields if hasattr(self, name)]
+        """The options that this command takes from a preset."""
+        defaults = {field.name: field.default for field in fields(self)}
+        return [name for name in Preset._fields if defaults.get(name) is FROM_PRESET]
 
     def _in_force(self) -> dict[str, Any]:
         """Option -> the value in force, for the preset's options that this command has."""

@@ -18,9 +18,11 @@ FROM_PRESET = FromPreset.PRESET
 class Preset(NamedTuple):
     """Values of the options that a preset sets.
 
-    `target`, `warps` and `smooth` make the score, `size` the image, `reference` and `temperature`
-    the density, and `start` is where chains start. None stands for the network's own size and for
-    the command's usual start.
+    `target`, `warps` and `smooth` make the score, `size` the image, and `reference` and
+    `temperature` the density. Chains begin at `start` and move by `kernel`, whose text has the step
+    at which adaptation begins; it adapts for `warmup` transitions, then each chain keeps `draws`
+    draws. None stands for the network's own size, for the command's usual start and for the kernel
+    that fits the density.
     """
 
     target: str
@@ -30,22 +32,48 @@ class Preset(NamedTuple):
     reference: str
     temperature: float
     start: str | None
+    kernel: str | None
+    warmup: int
+    draws: int
 
 
 AUTO = "auto"
 """The text of a reference that stands for the network's own, or the published one."""
 
-DEFAULTS = Preset("auto", 0, 0.0, None, AUTO, 1.0, None)
+DEFAULTS = Preset(
+    target="auto",
+    warps=0,
+    smooth=0.0,
+    size=None,
+    reference=AUTO,
+    temperature=1.0,
+    start=None,
+    kernel=None,
+    warmup=200,
+    draws=500,
+)
 """What commands take without a preset."""
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
-        "published": Preset("logit", 0, 0.0, None, "white:10", 1.0, None),
-        "vivid": Preset("soft-log-prob:10", 4, 0.0, 160, "bounded:spectral@12", 0.0005, "rto"),
+        "published": DEFAULTS._replace(target="logit", reference="white:10"),
+        "vivid": Preset(
+            target="soft-log-prob:10",
+            warps=4,
+            smooth=0.0,
+            size=160,
+            reference="bounded:spectral@12",
+            temperature=0.0005,
+            start="rto",
+            kernel="split(step_size=0.006, angle=0.15)",
+            warmup=3,
+            draws=4,
+        ),
     }
 )
 """`published` is the setting of Dai, Lu and Wu (ICLR 2015). `vivid` is tuned for class images of
-squeezenet1.1 that another network recognises."""
+squeezenet1.1 that another network recognises; they are optima with the reference's noise about
+them, and its few transitions make no draws of the density."""
 
 
 def resolved(preset: str | None, given: Mapping[str, Any]) -> Preset:

@@ -5,11 +5,14 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tyro
 
+import ppl_cnn
 from ppl_cnn import Averaged, Band, Bounded, Preprocessing, Spectral
+from ppl_cnn.errors import ArgumentError
 from ppl_cnn.evidence import EvidenceOptions
 from ppl_cnn.inference.kernels.registry import KERNELS
 from ppl_cnn.inference.runs.store import open_draws
@@ -19,6 +22,10 @@ from ppl_cnn.models.trained.model_folder import embedded_names
 from ppl_cnn.options.densities import DensityOptions
 from ppl_cnn.options.presets import PRESETS
 from ppl_cnn.sample import SampleOptions
+
+SCORE = ppl_cnn.ScoreFunction(jnp.mean, (28, 28, 1))
+WHITE = ppl_cnn.TiltedDensity(SCORE, ppl_cnn.WhiteNoise(1.0))
+IMAGES = ppl_cnn.EmpiricalDensity(SCORE, ppl_cnn.Empirical("fashion-embedded", "test[:20]"))
 
 
 def parsed(*arguments, kind=SampleOptions):
@@ -51,10 +58,46 @@ def test_starts_are_the_presets_unless_given():
     assert parsed("--unit", "fc8:1", "--preset", "vivid", "--init", "zero").starts == "zero"
 
 
+@pytest.mark.parametrize(
+    ("given", "kernel", "warmup", "draws"),
+    [
+        ([], "split(step_size=0.006, angle=0.15)", 3, 4),
+        (["--draws", "40"], "split(step_size=0.006, angle=0.15)", 3, 40),
+        (["--kernel", "split", "--warmup", "200"], "split", 200, 4),
+        (["--kernel", "split(step_size=0.01)"], "split(step_size=0.01)", 3, 4),
+        (["--temperature", "1"], "split(step_size=0.006, angle=0.15)", 3, 4),
+    ],
+)
+def test_kernel_warmup_and_draws_are_the_presets_unless_given(given, kernel, warmup, draws):
+    options = parsed("--unit", "fc8:1", "--preset", "vivid", "--size", "None", *given)
+    method = options.method(WHITE)
+    settings = options.settings(method)
+    assert str(settings.kernel) == settings.record()["kernel"] == kernel
+    assert (settings.warmup, options.values().draws) == (warmup, draws)
+
+
+def test_without_a_preset_the_density_decides_on_the_kernel():
+    options = parsed("--unit", "fc8:1")
+    settings = options.settings(options.method(WHITE))
+    assert (str(settings.kernel), settings.warmup, options.values().draws) == ("split", 200, 500)
+
+
+def test_a_presets_kernel_is_for_chains(refused):
+    options = ["--unit", "fc8:1", "--preset", "vivid", "--size", "None"]
+    assert str(parsed(*options).method(IMAGES)) == "resample"
+    with refused("split", kind=ArgumentError, argument="kernel"):
+        parsed(*options, "--kernel", "split").method(IMAGES)
+
+
 def test_a_command_without_starts_takes_the_rest_of_a_preset():
     options = parsed("--preset", "vivid", "--unit", "fc8:1", kind=EvidenceOptions)
     assert options.values() == PRESETS["vivid"]
     assert not hasattr(options, "start")
+    # Its numbers of draws and of warm-up transitions are another thing's.
+    options = parsed(
+        *("--preset", "vivid", "--unit", "fc8:1", "--draws", "40"), kind=EvidenceOptions
+    )
+    assert (options.numbers()["draws"], options.values()) == (40, PRESETS["vivid"])
     assert parsed("--unit", "fc8:1", kind=EvidenceOptions) == EvidenceOptions(unit="fc8:1")
 
 
@@ -225,7 +268,9 @@ def test_a_presets_run_is_recorded_continued_and_told(tmp_path, command):
     assert record["recipe"] == {
         **{"name": "vivid", "target": "soft-log-prob:10", "warps": 4, "smooth": 0.0},
         **{"size": None, "reference": "bounded:band:6@18", "temperature": 0.1, "start": "rto"},
+        **{"kernel": "split(step_size=0.006, angle=0.15)", "warmup": 10, "draws": 12},
     }
+    assert config["kernel"] == record["recipe"]["kernel"]
     page = (out / "report.html").read_text()
     for words in ("target soft-log-prob:10", "mean over 4 warps", "bounded:band:6@18", "T = 1/10"):
         assert words in page

@@ -2,6 +2,8 @@ from typing import get_args, get_type_hints
 
 import pytest
 
+from ppl_cnn.inference.sampling.methods import parse_method
+from ppl_cnn.inference.sampling.starts.registry import parse_start
 from ppl_cnn.options.densities import DensityOptions
 from ppl_cnn.options.presets import (
     DEFAULTS,
@@ -28,7 +30,15 @@ def test_without_a_preset_the_defaults_hold():
 
 def test_the_published_preset_is_the_papers_setting():
     """The score under white noise of 10 grey levels at T = 1."""
-    assert PRESETS["published"] == Preset("logit", 0, 0.0, None, "white:10", 1.0, None)
+    published = {"target": "logit", "reference": "white:10", "temperature": 1.0}
+    assert PRESETS["published"] == DEFAULTS._replace(**published)
+    assert (DEFAULTS.warps, DEFAULTS.smooth, DEFAULTS.size, DEFAULTS.start) == (0, 0.0, None, None)
+
+
+@pytest.mark.parametrize("preset", PRESETS.values())
+def test_a_presets_kernel_and_start_are_texts_that_records_have(preset):
+    for text, parse in ((preset.kernel, parse_method), (preset.start, parse_start)):
+        assert text is None or str(parse(text)) == text
 
 
 def test_the_option_offers_the_presets():
@@ -43,3 +53,4 @@ def test_each_value_is_an_option_of_sampling():
 def test_help_names_the_values_of_all_presets():
     assert default_hint("target") == ("(default: auto; published: logit; vivid: soft-log-prob:10)")
     assert default_hint("start", "prior") == "(default: prior; vivid: rto)"
+    assert default_hint("warmup") == "(default: 200; vivid: 3)"

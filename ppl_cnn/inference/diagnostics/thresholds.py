@@ -59,6 +59,10 @@ NEAR_FOR_SURE = 0.3
 NEAR_BY_CHANCE = 0.01
 """How often chance alone makes a correlation with the own start count as nearness."""
 
+AT_OPTIMUM = 0.9
+"""Images more alike than this to the optima where their chains started are those optima with noise,
+unless something shows that the chains have mixed."""
+
 HARDLY_MOVED = 0.05
 """A chain has hardly moved if its last image is this near to its start, as a share of the start's
 length."""

@@ -1,5 +1,6 @@
 """The methods of sampling by their names: transition kernels, and importance resampling."""
 
+import inspect
 from collections.abc import Sequence
 
 from ppl_cnn.errors import ArgumentError, unknown
@@ -24,22 +25,49 @@ def parse_method(text: str) -> Method:
 
     Args:
         text: resample or a name in `KERNELS`; `tempered:R` for R rungs, `isir:N` for N fresh
-            draws, `resample:N` for N proposals, `LIBRARY:NAME` for another library's kernel.
+            draws, `resample:N` for N proposals, `LIBRARY:NAME` for another library's kernel. A
+            record's text `NAME(SETTING=NUMBER, ...)` is one too, with settings of the kernel's
+            class.
 
     Raises:
         UnknownNameError: no method has that name.
-        ArgumentError: the value after the colon can't be used.
+        ArgumentError: the value after the colon can't be used, or a setting.
 
     Examples:
         >>> print(parse_method("resample:2000"), parse_method("tempered:4"))
         resample:2000 tempered:4
+        >>> print(parse_method("split(step_size=0.006, angle=0.15)"))
+        split(step_size=0.006, angle=0.15)
     """
+    called, bracket, settings = text.partition("(")
+    if bracket and called in KERNELS:
+        return _with_settings(called, settings)
     name, colon, value = text.partition(":")
     if name == Resample.name:
         return Resample.parse(value) if colon else Resample()
     if name not in (*KERNELS, *LIBRARIES):
         raise unknown("kernel", name, (*KERNELS, Resample.name))
     return parse_kernel(text)
+
+
+def _with_settings(name: str, given: str) -> Kernel:
+    """The kernel of a text NAME(SETTING=NUMBER, ...); given is what follows the bracket."""
+    parameters = inspect.signature(KERNELS[name]).parameters.values()
+    kinds = {each.name: type(each.default) for each in parameters}
+    kinds = {setting: kind for setting, kind in kinds.items() if kind in (int, float)}
+    parts = [part.partition("=") for part in given.removesuffix(")").split(",")]
+    texts = {setting.strip(): value for setting, _, value in parts}
+    try:
+        settings = {setting: kinds[setting](value) for setting, value in texts.items()}
+    except (KeyError, ValueError):
+        settings = {}
+    if len(settings) < len(parts) or not given.endswith(")"):
+        raise ArgumentError(
+            f"Kernel {f'{name}({given}'!r} can't be read. Write {name}(SETTING=NUMBER, ...) with "
+            f"settings of {', '.join(kinds)}.",
+            argument="kernel",
+        )
+    return KERNELS[name](**settings)
 
 
 def method_for(density: Density, given: Method | str | None) -> Method:

@@ -18,6 +18,61 @@ def test_a_text_gives_a_method(text):
     assert str(parse_method(text)) == text
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "split(step_size=0.006, angle=0.15)",
+        "split(angle=0.2)",
+        "langevin(step_size=0.01)",
+        "hmc(trajectory_length=0.5)",
+        "nuts(max_tree_depth=4)",
+    ],
+)
+def test_settings_are_read_as_records_have_them(text):
+    assert str(parse_method(text)) == text
+    assert str(parse_method(text.replace("=", " = ").replace("(", "( "))) == text
+
+
+def test_a_setting_is_the_kernels():
+    assert parse_method("split(target_accept_prob=0.9)").target_accept_prob == 0.9
+    assert str(parse_method("tempered(rungs=4)")) == "tempered:4"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "split()",
+        "split(",
+        "split(0.006)",
+        "split(step_size)",
+        "split(step_size=)",
+        "split(step_size=small)",
+        "split(step_size=0.006",
+        "split(step_size=0.006,)",
+        "split(step=0.006)",
+        "split(tilt=1)",
+        "split(step_size=0.006)(angle=1)",
+        "split(step_size=0.1, step_size=0.2)",
+        "nuts(max_tree_depth=4.5)",
+    ],
+)
+def test_settings_that_cannot_be_read_are_refused(text, refused):
+    with refused(text, "SETTING=NUMBER", kind=ArgumentError, argument="kernel"):
+        parse_method(text)
+
+
+@pytest.mark.parametrize("text", ["split(step_size=0)", "split(angle=-1)", "split(angle=nan)"])
+def test_settings_out_of_range_are_refused(text, refused):
+    with refused(text[6:].partition("=")[0], kind=ArgumentError):
+        parse_method(text)
+
+
+def test_an_unknown_method_is_unknown_with_settings_too(refused):
+    for text in ("resamble(step_size=1)", "resample(5000)"):
+        with refused(text, kind=UnknownNameError):
+            parse_method(text)
+
+
 def test_an_unknown_method_is_told_of_all(refused):
     with refused(
         "resamble", "split", "resample", kind=UnknownNameError, known=(*KERNELS, "resample")

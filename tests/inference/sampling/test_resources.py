@@ -17,6 +17,7 @@ from ppl_cnn.inference.sampling.driver import Origin, sample_to
 from ppl_cnn.inference.sampling.program import Program
 from ppl_cnn.inference.sampling.resources import group_units
 from ppl_cnn.inference.sampling.settings import Sampling
+from ppl_cnn.inference.sampling.starts.drawn import Rto
 from ppl_cnn.models.density import gradient_bytes
 from ppl_cnn.models.networks.declaration import Network, Preprocessing
 from ppl_cnn.models.networks.layers import Dense
@@ -132,6 +133,16 @@ def test_a_gradient_over_several_views_counts_as_several(tmp_path):
     spent = json.loads((tmp_path / "run.json").read_text())["gradients"]["sampling"]
     steps = open_draws(tmp_path / "draws.zarr")["sample_stats/n_steps"]
     assert spent == 3 * int(steps.sum())
+
+
+def test_warmup_and_sampling_count_views_and_starts_their_one(tmp_path):
+    """Langevin takes one gradient a step, and a step of randomize-then-optimize sees one view."""
+    unit = ppl_cnn.Averaged(ppl_cnn.ScoreFunction(jnp.sum, (4, 4, 1)), 3)
+    density = ppl_cnn.TiltedDensity(unit, ppl_cnn.WhiteNoise(SIGMA))
+    sampling = Sampling(kernel=ppl_cnn.Langevin(), chains=2, warmup=5, start=Rto(7))
+    sample_to([density], sampling, tmp_path, draws=4, progress=False)
+    spent = json.loads((tmp_path / "run.json").read_text())["gradients"]
+    assert spent == {"start": 2 * 7, "warmup": 3 * 2 * 5, "sampling": 3 * 2 * 4}
 
 
 def test_groups_hold_units_of_one_layer_and_place():

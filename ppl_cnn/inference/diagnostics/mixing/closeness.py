@@ -61,17 +61,29 @@ def closeness(tree: xr.DataTree, draws: np.ndarray, *, two_sided: bool) -> Close
     """
     if "start" not in tree.children:
         return None
-    starts = loaded(variable(tree, "start/image"))
-    images = loaded(variable(tree, "posterior/image").isel(draw=draws))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        first = _standardised(low_pass(starts))
-        found = np.einsum("cdi,si->cs", _standardised(low_pass(images)), first) / len(draws)
+    found = _alike(tree, draws)
     if not np.isfinite(found).all():
         return None
+    starts = loaded(variable(tree, "start/image"))
     chains = len(found)
     side = np.arange(chains) >= (chains // 2 if two_sided else chains)
     alike = (starts[:, None] == starts[None]).all(axis=(2, 3, 4))
     return _compared(found, (side[:, None] == side[None]) & ~alike, side)
+
+
+def likeness(tree: xr.DataTree, draws: np.ndarray) -> float:
+    """The correlation of some draws with their own chain's start, the mean over chains.
+
+    Args:
+        tree: the draws, as `read` or `ppl_cnn.draw` returns them.
+        draws: the numbers of the draws.
+
+    Returns:
+        NaN if the starts are unknown, or images have no contrast.
+    """
+    if "start" not in tree.children:
+        return math.nan
+    return float(_alike(tree, draws).diagonal().mean())
 
 
 def unmoved(tree: xr.DataTree) -> tuple[int, ...]:
@@ -89,6 +101,16 @@ def unmoved(tree: xr.DataTree) -> tuple[int, ...]:
         moved = np.linalg.norm(last.reshape(flat.shape) - flat, axis=1)
     near = moved <= HARDLY_MOVED * np.linalg.norm(flat, axis=1)
     return tuple(np.flatnonzero(near).tolist())
+
+
+def _alike(tree: xr.DataTree, draws: np.ndarray) -> Float[np.ndarray, "chain chain"]:
+    """Chain and start -> the correlation of low-pass images, the mean over some draws."""
+    starts = loaded(variable(tree, "start/image"))
+    images = loaded(variable(tree, "posterior/image").isel(draw=draws))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        first = _standardised(low_pass(starts))
+        found = np.einsum("cdi,si->cs", _standardised(low_pass(images)), first) / len(draws)
+    return np.asarray(found)
 
 
 def _compared(

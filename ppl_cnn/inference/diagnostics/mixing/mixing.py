@@ -13,7 +13,13 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
-from ppl_cnn.inference.diagnostics.mixing.closeness import Closeness, closeness, unmoved, windows
+from ppl_cnn.inference.diagnostics.mixing.closeness import (
+    Closeness,
+    closeness,
+    likeness,
+    unmoved,
+    windows,
+)
 from ppl_cnn.inference.diagnostics.mixing.trend import Trend, trend
 from ppl_cnn.inference.diagnostics.scan import variable
 from ppl_cnn.inference.diagnostics.summary import Extreme, by_label, extreme, quiet
@@ -46,6 +52,8 @@ class Mixing(NamedTuple):
     """The drifts of response and lp."""
     unmoved: tuple[int, ...] = ()
     """The chains that have hardly moved from their starts."""
+    own: float = math.nan
+    """Correlation of the last draws with each chain's own start; NaN if the starts are unknown."""
 
     @classmethod
     def of(
@@ -63,10 +71,8 @@ class Mixing(NamedTuple):
             FileError: a chunk of the store is damaged.
         """
         within, mixes = _within(quantities)
-        begin, end = (
-            closeness(tree, window, two_sided=two_sided)
-            for window in windows(variable(tree, "posterior/image").sizes["draw"])
-        )
+        first, last = windows(variable(tree, "posterior/image").sizes["draw"])
+        begin, end = (closeness(tree, each, two_sided=two_sided) for each in (first, last))
         trends = (
             trend(name, variable(quantities, f"posterior/{name}").values)
             for name in ("response", "lp")
@@ -81,6 +87,7 @@ class Mixing(NamedTuple):
             end,
             tuple(trends),
             unmoved(tree),
+            likeness(tree, last),
         )
 
     @property

@@ -32,6 +32,7 @@ from ppl_cnn.inference.diagnostics.verdict import sentences as say
 from ppl_cnn.inference.diagnostics.verdict.approximate import Approximate
 from ppl_cnn.inference.diagnostics.verdict.identity import broken_identity
 from ppl_cnn.inference.diagnostics.verdict.missing import missing_draws, round_up
+from ppl_cnn.inference.diagnostics.verdict.near_optima import with_optima
 from ppl_cnn.inference.diagnostics.verdict.rule import (
     BFMI,
     DIVERGENT,
@@ -227,16 +228,17 @@ def judge(
         stein=None if config.get("approximate") else stein,
         approximate=Approximate(step_bias) if config.get("approximate") else None,
     )
+    own = math.nan if mixing is None else mixing.own
     useless = _useless(found, quantities, config)
     if useless is not None:
-        return _ruled(found, [useless])
+        return _ruled(found, with_optima([useless], own, config))
     findings = _of_mixing(mixing, sides)
     findings += climbs.findings() if climbs is not None else ()
     findings += _of_energy(found, config)
     findings += _of_agreement(found, quantities, findings, config, resumes)
     if worst(each.severity for each in findings) != "bad" and found.stein is not None:
         findings += broken_identity(found.stein)
-    return _ruled(found, findings)
+    return _ruled(found, with_optima(findings, own, config))
 
 
 def _ruled(found: Verdict, findings: Sequence[say.Finding]) -> Verdict:

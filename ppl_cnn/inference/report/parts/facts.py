@@ -22,7 +22,7 @@ def density_text(config: Mapping[str, Any]) -> str:
     temperature = _as_fraction(config["temperature"]) if "temperature" in config else "?"
     parts = [f"f the {known['target']} of {known['unit']}", *_views(config)]
     return (
-        f"The draws are from the density proportional to exp(f/T) q, with {', '.join(parts)}, "
+        f"The density is proportional to exp(f/T) q, with {', '.join(parts)}, "
         f"T = {temperature}, q = {known['reference']}."
     )
 

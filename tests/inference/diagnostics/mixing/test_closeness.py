@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from ppl_cnn.inference.diagnostics.mixing.closeness import closeness, low_pass, unmoved
+from ppl_cnn.inference.diagnostics.mixing.closeness import (
+    closeness,
+    likeness,
+    low_pass,
+    unmoved,
+)
 
 
 def tree_of(images, starts):
@@ -28,6 +33,17 @@ def test_correlations_are_those_of_the_images():
     assert found.own == pytest.approx(0.6, abs=0.02)
     assert found.others == pytest.approx(0, abs=0.03)
     assert found.beyond_chance
+    assert likeness(tree_of(images, starts), np.arange(10)) == pytest.approx(found.own)
+
+
+def test_a_single_chain_is_like_its_start_or_not():
+    start = noise((1, 16, 16, 3))
+    images = 0.6 * start[:, None] + 0.8 * noise((1, 10, 16, 16, 3), 1)
+    tree = tree_of(images, start)
+    assert likeness(tree, np.arange(10)) == pytest.approx(0.6, abs=0.05)
+    assert closeness(tree, np.arange(10), two_sided=False) is None
+    assert np.isnan(likeness(tree_of(images, 0 * start), np.arange(10)))
+    assert np.isnan(likeness(xr.DataTree(children={"posterior": tree["posterior"]}), np.arange(1)))
 
 
 def test_chains_whose_last_image_is_nearly_their_start_have_not_moved():
