@@ -57,7 +57,8 @@ class Sizes(NamedTuple):
     """Arm -> the most gradients of the network for a chain; vivid's include those of its starts."""
 
 
-PUBLISHED, VIVID = PRESETS["published"]._replace(kernel="split(step_size=0.8)"), PRESETS["vivid"]
+PUBLISHED = PRESETS["published"]._replace(kernel="split(moves=trajectories, step_size=0.8)")
+VIVID = PRESETS["vivid"]
 FULL = Sizes(
     {"published": PUBLISHED._replace(warmup=5), "vivid": VIVID},
     {"published": 40, "vivid": 1000, "lucid": 1000},

@@ -61,11 +61,11 @@ def test_starts_are_the_presets_unless_given():
 @pytest.mark.parametrize(
     ("given", "kernel", "warmup", "draws"),
     [
-        ([], "split(step_size=0.006, angle=0.15)", 3, 4),
-        (["--draws", "40"], "split(step_size=0.006, angle=0.15)", 3, 40),
+        ([], "split(moves=trajectories, step_size=0.006, angle=0.15)", 3, 4),
+        (["--draws", "40"], "split(moves=trajectories, step_size=0.006, angle=0.15)", 3, 40),
         (["--kernel", "split", "--warmup", "200"], "split", 200, 4),
         (["--kernel", "split(step_size=0.01)"], "split(step_size=0.01)", 3, 4),
-        (["--temperature", "1"], "split(step_size=0.006, angle=0.15)", 3, 4),
+        (["--temperature", "1"], "split(moves=trajectories, step_size=0.006, angle=0.15)", 3, 4),
     ],
 )
 def test_kernel_warmup_and_draws_are_the_presets_unless_given(given, kernel, warmup, draws):
@@ -268,7 +268,11 @@ def test_a_presets_run_is_recorded_continued_and_told(tmp_path, command):
     assert record["recipe"] == {
         **{"name": "vivid", "target": "soft-log-prob:10", "warps": 4, "smooth": 0.0},
         **{"size": None, "reference": "bounded:band:6@18", "temperature": 0.1, "start": "rto"},
-        **{"kernel": "split(step_size=0.006, angle=0.15)", "warmup": 10, "draws": 12},
+        **{
+            "kernel": "split(moves=trajectories, step_size=0.006, angle=0.15)",
+            "warmup": 10,
+            "draws": 12,
+        },
     }
     assert config["kernel"] == record["recipe"]["kernel"]
     page = (out / "report.html").read_text()

@@ -243,7 +243,7 @@ def averaged(statistics: Mapping[str, Statistic], total: Transition, count: Arra
     }
 
 
-def with_settings(name: str, settings: Mapping[str, tuple[float, float]]) -> str:
+def with_settings(name: str, settings: Mapping[str, tuple[object, object]]) -> str:
     """A kernel's text: its name, and the settings that are not the defaults.
 
     Args:

@@ -103,23 +103,14 @@ class Split(TiltKernel[ChainState]):
         self._angle = positive("angle", angle)
         self._period = TURNS_TO_A_GRADIENT
 
-    @classmethod
-    def parse(cls, value: str) -> Self:
-        """The kernel with those moves.
-
-        Raises:
-            UnknownNameError: there are no such moves.
-        """
-        return cls(moves=value)
-
     def __str__(self) -> str:
-        """`split` or `split:trajectories`, with the settings that are not the defaults."""
+        """`split`, with the settings that are not the defaults."""
         settings = {
+            "moves": (self._moves, MOVES[0]),
             "step_size": (self._step_size, FIRST_STEP),
             "angle": (self._angle, FIRST_ANGLE),
         }
-        name = self.name if self._moves == MOVES[0] else f"{self.name}:{self._moves}"
-        return with_settings(name, settings)
+        return with_settings(self.name, settings)
 
     @property
     def statistics(self) -> Mapping[str, Statistic]:

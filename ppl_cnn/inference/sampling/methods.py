@@ -1,6 +1,5 @@
 """The methods of sampling by their names: transition kernels, and importance resampling."""
 
-import inspect
 from collections.abc import Sequence
 
 from ppl_cnn.errors import ArgumentError, unknown
@@ -26,7 +25,7 @@ def parse_method(text: str) -> Method:
     Args:
         text: resample or a name in `KERNELS`; `tempered:R` for R rungs, `isir:N` for N fresh
             draws, `resample:N` for N proposals, `LIBRARY:NAME` for another library's kernel. A
-            record's text `NAME(SETTING=NUMBER, ...)` is one too, with settings of the kernel's
+            record's text `NAME(SETTING=VALUE, ...)` is one too, with settings of the kernel's
             class.
 
     Raises:
@@ -39,35 +38,12 @@ def parse_method(text: str) -> Method:
         >>> print(parse_method("split(step_size=0.006, angle=0.15)"))
         split(step_size=0.006, angle=0.15)
     """
-    called, bracket, settings = text.partition("(")
-    if bracket and called in KERNELS:
-        return _with_settings(called, settings)
     name, colon, value = text.partition(":")
     if name == Resample.name:
         return Resample.parse(value) if colon else Resample()
-    if name not in (*KERNELS, *LIBRARIES):
+    if name.partition("(")[0] not in (*KERNELS, *LIBRARIES):
         raise unknown("kernel", name, (*KERNELS, Resample.name))
     return parse_kernel(text)
-
-
-def _with_settings(name: str, given: str) -> Kernel:
-    """The kernel of a text NAME(SETTING=NUMBER, ...); given is what follows the bracket."""
-    parameters = inspect.signature(KERNELS[name]).parameters.values()
-    kinds = {each.name: type(each.default) for each in parameters}
-    kinds = {setting: kind for setting, kind in kinds.items() if kind in (int, float)}
-    parts = [part.partition("=") for part in given.removesuffix(")").split(",")]
-    texts = {setting.strip(): value for setting, _, value in parts}
-    try:
-        settings = {setting: kinds[setting](value) for setting, value in texts.items()}
-    except (KeyError, ValueError):
-        settings = {}
-    if len(settings) < len(parts) or not given.endswith(")"):
-        raise ArgumentError(
-            f"Kernel {f'{name}({given}'!r} can't be read. Write {name}(SETTING=NUMBER, ...) with "
-            f"settings of {', '.join(kinds)}.",
-            argument="kernel",
-        )
-    return KERNELS[name](**settings)
 
 
 def method_for(density: Density, given: Method | str | None) -> Method:

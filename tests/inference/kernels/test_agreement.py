@@ -102,7 +102,9 @@ COUNTS = [QUICK, pytest.param(LONG, marks=long)]
 
 @long
 @pytest.mark.parametrize("count", [QUICK, LONG])
-@pytest.mark.parametrize("kernel", ["split:trajectories", "isir:4", "tempered:4", "hmc", "nuts"])
+@pytest.mark.parametrize(
+    "kernel", ["split(moves=trajectories)", "isir:4", "tempered:4", "hmc", "nuts"]
+)
 def test_kernels_agree(density, split, kernel, count):
     assert largest_difference(split(count), drawn(density, kernel, count)) < ALARM
 
@@ -143,7 +145,7 @@ def test_a_kernel_with_a_wrong_sign_is_found_out(density, split, monkeypatch):
     ours = split(QUICK)
     monkeypatch.setattr("ppl_cnn.inference.kernels.trajectory._kicked", signs_in_turn())
     monkeypatch.setattr("ppl_cnn.inference.kernels.adaptation.LONGEST", 0.05)
-    wrong = drawn(density, "split:trajectories", QUICK, target_accept=0.3)
+    wrong = drawn(density, "split(moves=trajectories)", QUICK, target_accept=0.3)
     assert largest_difference(ours, wrong) > ALARM
 
 
@@ -158,7 +160,7 @@ def test_a_wrong_kernel_is_found_out(density, split, monkeypatch, wrong):
     """With coarse steps, whose errors Metropolis's rule has to make good."""
     ours = split(QUICK)
     monkeypatch.setattr("ppl_cnn.inference.kernels.split.metropolis", wrong)
-    found = drawn(density, "split:trajectories", QUICK, target_accept=0.3)
+    found = drawn(density, "split(moves=trajectories)", QUICK, target_accept=0.3)
     assert largest_difference(ours, found) > ALARM
 
 

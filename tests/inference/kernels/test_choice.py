@@ -23,6 +23,7 @@ from ppl_cnn.inference.kernels.choice import (
     worth,
     worth_of_turns,
 )
+from ppl_cnn.inference.kernels.registry import parse_kernel
 from ppl_cnn.inference.kernels.split import Split
 from ppl_cnn.inference.kernels.trajectory import point_at, turned
 
@@ -125,11 +126,12 @@ def test_where_there_is_no_stein_mean_turns_take_no_gradient(reference, share):
 
 
 def test_moves_by_name(refused):
-    assert str(Split.parse("trajectories")) == "split:trajectories"
-    assert "turn" not in Split.parse("trajectories").statistics
+    kernel = parse_kernel("split(moves=trajectories)")
+    assert str(kernel) == "split(moves=trajectories)"
+    assert "turn" not in kernel.statistics
     assert "turn" in Split().statistics
     with refused("leaps", "chosen", "trajectories", kind=UnknownNameError):
-        Split.parse("leaps")
+        parse_kernel("split(moves=leaps)")
 
 
 # Turns

@@ -142,7 +142,7 @@ def test_a_quadratic_response_gives_the_other_gaussian(kernel):
 @pytest.mark.parametrize(
     ("kernel", "unit", "temperature"),
     [
-        ("split:trajectories", "conv2:20", 0.05),
+        ("split(moves=trajectories)", "conv2:20", 0.05),
         pytest.param("split", "conv5:12", 0.02, marks=pytest.mark.long),
         pytest.param("split", "fc8:3", 0.1, marks=pytest.mark.long),
         pytest.param("hmc", "conv5:12", 0.02, marks=pytest.mark.long),

@@ -57,7 +57,7 @@ def test_a_setting_is_the_kernels():
     ],
 )
 def test_settings_that_cannot_be_read_are_refused(text, refused):
-    with refused(text, "SETTING=NUMBER", kind=ArgumentError, argument="kernel"):
+    with refused(text, "SETTING=VALUE", kind=ArgumentError, argument="kernel"):
         parse_method(text)
 
 
