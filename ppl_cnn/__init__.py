@@ -27,12 +27,12 @@ from ppl_cnn.errors import (
 if TYPE_CHECKING:
     from ppl_cnn.inference.diagnostics.diagnose import Diagnosis as Diagnosis
     from ppl_cnn.inference.diagnostics.diagnose import diagnose as diagnose
-    from ppl_cnn.inference.kernels.blackjax_kernels import BlackJAX as BlackJAX
     from ppl_cnn.inference.kernels.isir import ISIR as ISIR
     from ppl_cnn.inference.kernels.langevin import Langevin as Langevin
-    from ppl_cnn.inference.kernels.numpyro_kernels import HMC as HMC
-    from ppl_cnn.inference.kernels.numpyro_kernels import NUTS as NUTS
-    from ppl_cnn.inference.kernels.numpyro_kernels import ExternalKernel as ExternalKernel
+    from ppl_cnn.inference.kernels.libraries.blackjax_kernels import BlackJAX as BlackJAX
+    from ppl_cnn.inference.kernels.libraries.numpyro_kernels import HMC as HMC
+    from ppl_cnn.inference.kernels.libraries.numpyro_kernels import NUTS as NUTS
+    from ppl_cnn.inference.kernels.libraries.numpyro_kernels import ExternalKernel as ExternalKernel
     from ppl_cnn.inference.kernels.split import Split as Split
     from ppl_cnn.inference.kernels.tempered import Tempered as Tempered
     from ppl_cnn.inference.report.beside import side_by_side as side_by_side
@@ -91,20 +91,20 @@ _HOMES = {
     "Annealed": "ppl_cnn.inference.sampling.starts.drawn",
     "Averaged": "ppl_cnn.models.units.views",
     "Band": "ppl_cnn.models.references.band",
-    "BlackJAX": "ppl_cnn.inference.kernels.blackjax_kernels",
+    "BlackJAX": "ppl_cnn.inference.kernels.libraries.blackjax_kernels",
     "Bounded": "ppl_cnn.models.references.bounded",
     "CNN": "ppl_cnn.models.trained.cnn",
     "Diagnosis": "ppl_cnn.inference.diagnostics.diagnose",
     "Empirical": "ppl_cnn.models.references.empirical",
     "EmpiricalDensity": "ppl_cnn.models.empirical_density",
     "Execution": "ppl_cnn.inference.training.execution",
-    "ExternalKernel": "ppl_cnn.inference.kernels.numpyro_kernels",
+    "ExternalKernel": "ppl_cnn.inference.kernels.libraries.numpyro_kernels",
     "FromRun": "ppl_cnn.inference.sampling.starts.images",
     "Gaussian": "ppl_cnn.models.references.gaussian",
     "Generator": "ppl_cnn.models.generators.generator",
     "GeneratorRecipe": "ppl_cnn.inference.training.generators.recipe",
     "GeneratorReference": "ppl_cnn.models.references.generator",
-    "HMC": "ppl_cnn.inference.kernels.numpyro_kernels",
+    "HMC": "ppl_cnn.inference.kernels.libraries.numpyro_kernels",
     "ISIR": "ppl_cnn.inference.kernels.isir",
     "Images": "ppl_cnn.inference.sampling.starts.images",
     "Langevin": "ppl_cnn.inference.kernels.langevin",
@@ -114,7 +114,7 @@ _HOMES = {
     "MeanWeight": "ppl_cnn.inference.sampling.evidence.log_z",
     "ModuleNetwork": "ppl_cnn.models.trained.modules.module_network",
     "NETWORKS": "ppl_cnn.models.networks.catalogue",
-    "NUTS": "ppl_cnn.inference.kernels.numpyro_kernels",
+    "NUTS": "ppl_cnn.inference.kernels.libraries.numpyro_kernels",
     "Network": "ppl_cnn.models.networks.declaration",
     "Photographs": "ppl_cnn.inference.sampling.starts.images",
     "Preprocessing": "ppl_cnn.models.networks.declaration",

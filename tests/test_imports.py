@@ -10,7 +10,7 @@ import ppl_cnn
 
 PACKAGE = Path(ppl_cnn.__file__).parent
 
-GROUND = {"cores", "cost", "errors", "files", "numeric", "progress", "user_modules"}
+GROUND = {"errors", "files", "numeric", "progress", "user_modules", "work"}
 MODELS = {
     "models/formats": set(),
     "models/networks": set(),

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.sampling.self_tuned import SELF_TUNED, SelfTuned
-from ppl_cnn.cost import FORWARD_COST
 from ppl_cnn.inference.kernels.adaptation import Feedback, Tuned, Tuning
-from ppl_cnn.inference.kernels.blackjax_kernels import BLACKJAX as OF_BLACKJAX
-from ppl_cnn.inference.kernels.numpyro_kernels import gaussian_step_size
+from ppl_cnn.inference.kernels.libraries.blackjax_kernels import BLACKJAX as OF_BLACKJAX
+from ppl_cnn.inference.kernels.libraries.numpyro_kernels import gaussian_step_size
 from ppl_cnn.inference.kernels.registry import parse_kernel
+from ppl_cnn.work import FORWARD_COST
 
 try:
     import tensorflow_probability.substrates.jax as tfp

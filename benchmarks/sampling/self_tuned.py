@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from blackjax.mcmc import adjusted_mclmc_dynamic, dynamic_hmc
 
-from ppl_cnn.inference.kernels.numpyro_kernels import gaussian_step_size
+from ppl_cnn.inference.kernels.libraries.numpyro_kernels import gaussian_step_size
 
 MCLACHLAN = 2
 """Gradients of a step of the microcanonical kernels' integrator, McLachlan's."""

@@ -20,7 +20,7 @@ from unittest import mock
 
 import ppl_cnn.inference.sampling.group as group
 from benchmarks.common import command_line, say
-from ppl_cnn.inference.kernels.numpyro_kernels import HMC
+from ppl_cnn.inference.kernels.libraries.numpyro_kernels import HMC
 from ppl_cnn.inference.runs.folder import RunFolder
 from ppl_cnn.inference.runs.store import DrawStore
 from ppl_cnn.inference.sampling.program import Program

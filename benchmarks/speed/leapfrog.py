@@ -21,7 +21,7 @@ import numpy as np
 from jax import lax
 from numpyro.infer import HMC, MCMC
 
-import ppl_cnn.inference.kernels.numpyro_kernels as kernels
+import ppl_cnn.inference.kernels.libraries.numpyro_kernels as kernels
 import ppl_cnn.models.networks.layers as layers
 from benchmarks.common import command_line, say, seconds, spread
 from ppl_cnn.inference.sampling.program import Program

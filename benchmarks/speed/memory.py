@@ -13,7 +13,7 @@ from typing import NamedTuple
 import psutil
 
 from benchmarks.common import command_line, say
-from ppl_cnn.inference.kernels.numpyro_kernels import HMC
+from ppl_cnn.inference.kernels.libraries.numpyro_kernels import HMC
 from ppl_cnn.inference.runs.store import DrawStore
 from ppl_cnn.inference.sampling.program import Program
 from ppl_cnn.inference.sampling.settings import Sampling

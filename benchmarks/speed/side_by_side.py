@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.common import command_line, say, spread
-from ppl_cnn.inference.kernels.numpyro_kernels import HMC
+from ppl_cnn.inference.kernels.libraries.numpyro_kernels import HMC
 from ppl_cnn.inference.sampling.program import Program
 from ppl_cnn.inference.sampling.settings import Sampling
 from ppl_cnn.models.density import TiltedDensity

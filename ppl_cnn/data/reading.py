@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
-from ppl_cnn.cores import usable_cores
 from ppl_cnn.data.images import Images
 from ppl_cnn.errors import ArgumentError, one_line
+from ppl_cnn.work import usable_cores
 
 if TYPE_CHECKING:
     import grain

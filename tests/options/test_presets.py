@@ -29,8 +29,9 @@ def test_without_a_preset_the_defaults_hold():
 
 
 def test_the_published_preset_is_the_papers_setting():
-    """The score under white noise of 10 grey levels at T = 1."""
+    """The score under white noise of 10 grey levels at T = 1; a gradient for each draw."""
     published = {"target": "logit", "reference": "white:10", "temperature": 1.0}
+    published["kernel"] = "split(moves=trajectories)"
     assert PRESETS["published"] == DEFAULTS._replace(**published)
     assert (DEFAULTS.warps, DEFAULTS.smooth, DEFAULTS.size, DEFAULTS.start) == (0, 0.0, None, None)
 

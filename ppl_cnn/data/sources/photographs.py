@@ -16,11 +16,11 @@ from typing import Any, ClassVar, NamedTuple
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from ppl_cnn.cores import usable_cores
 from ppl_cnn.data.catalogue import DAMAGED_SHARE
 from ppl_cnn.data.image_files import ImageError, open_image
 from ppl_cnn.errors import ArgumentError, FileError, shown
 from ppl_cnn.progress import Bar
+from ppl_cnn.work import usable_cores
 
 QUALITY = 92
 """Quality of JPEG files that replace originals which cannot be kept."""

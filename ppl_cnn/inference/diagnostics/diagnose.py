@@ -10,7 +10,6 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float, Float32
 
-from ppl_cnn.cost import FORWARD_COST
 from ppl_cnn.errors import ArgumentError, RunFolderError
 from ppl_cnn.inference.diagnostics.log_z import RunLogZ, log_z_of
 from ppl_cnn.inference.diagnostics.mixing.mixing import Mixing
@@ -31,6 +30,7 @@ from ppl_cnn.inference.diagnostics.summary import scalars, summary
 from ppl_cnn.inference.diagnostics.verdict.verdict import Verdict, judge, judge_weights
 from ppl_cnn.inference.diagnostics.weighing import Weighing, weighed_summary
 from ppl_cnn.inference.runs.record import has_pictures, read_record, second_side, unit_folder
+from ppl_cnn.work import FORWARD_COST
 
 _OF_REFERENCE = 32
 """Images of the reference that a diagnosis holds, at most."""

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ppl_cnn.cost import FORWARD_COST
+from ppl_cnn.work import FORWARD_COST
 
 ANGLES = tuple(math.pi / 2 ** (1 + halvings) for halvings in range(4))
 """Radians of the turns that the warmup tries in turn: a quarter turn, half of it, and so on."""

@@ -3,11 +3,11 @@
 import inspect
 
 from ppl_cnn.errors import ArgumentError, unknown
-from ppl_cnn.inference.kernels.blackjax_kernels import BlackJAX
 from ppl_cnn.inference.kernels.isir import ISIR
 from ppl_cnn.inference.kernels.kernel import Kernel
 from ppl_cnn.inference.kernels.langevin import Langevin
-from ppl_cnn.inference.kernels.numpyro_kernels import HMC, NUTS, ExternalKernel
+from ppl_cnn.inference.kernels.libraries.blackjax_kernels import BlackJAX
+from ppl_cnn.inference.kernels.libraries.numpyro_kernels import HMC, NUTS, ExternalKernel
 from ppl_cnn.inference.kernels.split import Split
 from ppl_cnn.inference.kernels.tempered import Tempered
 

@@ -232,7 +232,8 @@ def jumped(start: Latent, end: Latent, acceptance: Float[Array, ""]) -> Float[Ar
         acceptance: probability a of going there.
     """
     apart = jax.tree.map(jnp.subtract, end, start)
-    return jnp.nan_to_num(acceptance * mean_square(apart) / 2)
+    half: Array = jnp.nan_to_num(acceptance * mean_square(apart) / 2)
+    return half
 
 
 def mean_square(z: Latent) -> Float[Array, ""]:

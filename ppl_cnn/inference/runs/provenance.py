@@ -13,8 +13,8 @@ from typing import Any
 
 import jax
 
-from ppl_cnn.cores import usable_cores
 from ppl_cnn.inference.runs.record import versions
+from ppl_cnn.work import usable_cores
 
 _SETTINGS = ("JAX_", "XLA_", "TF_XLA_", "LIBTPU_", "NCCL_", "CUDA_VISIBLE_DEVICES", "OMP_NUM_")
 """Prefixes of the environment variables that change what JAX computes, or where."""

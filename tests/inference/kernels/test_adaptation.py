@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ppl_cnn.inference.kernels.adaptation import StepSize
-from ppl_cnn.inference.kernels.numpyro_kernels import gaussian_step_size
+from ppl_cnn.inference.kernels.libraries.numpyro_kernels import gaussian_step_size
 
 
 @pytest.mark.parametrize("best", [0.02, 0.2, 1.5])

@@ -9,7 +9,6 @@ import xarray as xr
 from numpyro.infer import MCMC
 
 import ppl_cnn
-from ppl_cnn.cost import FORWARD_COST
 from ppl_cnn.errors import UnknownNameError
 from ppl_cnn.inference.kernels.choice import (
     ANGLES,
@@ -26,6 +25,7 @@ from ppl_cnn.inference.kernels.choice import (
 from ppl_cnn.inference.kernels.registry import parse_kernel
 from ppl_cnn.inference.kernels.split import Split
 from ppl_cnn.inference.kernels.trajectory import point_at, turned
+from ppl_cnn.work import FORWARD_COST
 
 CURVATURE, SLOPE = 0.05, np.asarray([0.1, -0.3, 0.2], np.float32)
 

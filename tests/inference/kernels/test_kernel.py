@@ -9,7 +9,7 @@ import ppl_cnn
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.kernels.isir import ISIR
 from ppl_cnn.inference.kernels.kernel import COMMON, Statistic, Target, averaged, joined
-from ppl_cnn.inference.kernels.numpyro_kernels import HMC, NUTS
+from ppl_cnn.inference.kernels.libraries.numpyro_kernels import HMC, NUTS
 from ppl_cnn.inference.kernels.registry import KERNELS, parse_kernel
 from ppl_cnn.inference.kernels.split import Split
 from ppl_cnn.inference.kernels.tempered import Tempered

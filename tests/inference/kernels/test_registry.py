@@ -8,7 +8,7 @@ from numpyro.infer import AIES, BarkerMH
 from ppl_cnn.errors import ArgumentError, UnknownNameError
 from ppl_cnn.inference.kernels.isir import FRESH, ISIR
 from ppl_cnn.inference.kernels.langevin import Langevin
-from ppl_cnn.inference.kernels.numpyro_kernels import HMC, NUTS, ExternalKernel
+from ppl_cnn.inference.kernels.libraries.numpyro_kernels import HMC, NUTS, ExternalKernel
 from ppl_cnn.inference.kernels.registry import KERNELS, LIBRARIES, parse_kernel
 from ppl_cnn.inference.kernels.split import Split
 from ppl_cnn.inference.kernels.tempered import RUNGS, Tempered

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from ppl_cnn.cost import FORWARD_COST
 from ppl_cnn.errors import with_options
 from ppl_cnn.inference.diagnostics.diagnose import ChosenMoves, Diagnosis
 from ppl_cnn.inference.runs.record import ARGUMENTS
+from ppl_cnn.work import FORWARD_COST
 
 
 def density_text(config: Mapping[str, Any]) -> str:

@@ -9,7 +9,6 @@ from typing import Any, override
 import numpy as np
 from jaxtyping import Array, Float, Integer, UInt8
 
-from ppl_cnn.cores import usable_cores
 from ppl_cnn.data.augmentation import CentreView
 from ppl_cnn.data.catalogue import FOLDER, NAMES
 from ppl_cnn.data.image_files import ImageError, open_image
@@ -21,6 +20,7 @@ from ppl_cnn.models.empirical_density import EmpiricalDensity, seen_by
 from ppl_cnn.models.references.empirical import Empirical
 from ppl_cnn.models.references.parsing import parse_reference
 from ppl_cnn.models.units.score_function import Scored
+from ppl_cnn.work import usable_cores
 
 _DATA = "data:"
 """How a data set is written as a reference."""

@@ -22,7 +22,6 @@ from numpyro.infer.mcmc import MCMCKernel
 
 from ppl_cnn.errors import ArgumentError, unknown
 from ppl_cnn.inference.kernels.adaptation import Feedback, Tuned
-from ppl_cnn.inference.kernels.foreign import Foreign, ForeignKernel
 from ppl_cnn.inference.kernels.kernel import (
     Kernel,
     Statistic,
@@ -33,6 +32,7 @@ from ppl_cnn.inference.kernels.kernel import (
     reported,
     with_settings,
 )
+from ppl_cnn.inference.kernels.libraries.foreign import Foreign, ForeignKernel
 from ppl_cnn.inference.kernels.trajectory import van_der_corput
 from ppl_cnn.numeric import positive
 

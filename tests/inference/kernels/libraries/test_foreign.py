@@ -8,7 +8,7 @@ import xarray as xr
 from numpyro.infer import BarkerMH
 
 import ppl_cnn
-from ppl_cnn.inference.kernels.blackjax_kernels import BLACKJAX
+from ppl_cnn.inference.kernels.libraries.blackjax_kernels import BLACKJAX
 from ppl_cnn.inference.runs.store import open_draws
 from ppl_cnn.inference.sampling.driver import sample_to
 from ppl_cnn.inference.sampling.methods import parse_method

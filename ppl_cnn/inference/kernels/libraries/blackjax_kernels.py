@@ -11,9 +11,9 @@ from jaxtyping import Array, Float
 
 from ppl_cnn.errors import ArgumentError, unknown
 from ppl_cnn.inference.kernels.adaptation import Tuned
-from ppl_cnn.inference.kernels.foreign import Foreign, ForeignKernel
 from ppl_cnn.inference.kernels.kernel import Statistic
-from ppl_cnn.inference.kernels.numpyro_kernels import QUARTER, gaussian_step_size
+from ppl_cnn.inference.kernels.libraries.foreign import Foreign, ForeignKernel
+from ppl_cnn.inference.kernels.libraries.numpyro_kernels import QUARTER, gaussian_step_size
 
 
 class Densities(NamedTuple):

@@ -1,6 +1,6 @@
 import os
 
-from ppl_cnn.cores import usable_cores
+from ppl_cnn.work import usable_cores
 
 
 def test_cores_are_those_of_this_process_on_any_system(monkeypatch):
