@@ -238,7 +238,8 @@ def jumped(start: Latent, end: Latent, acceptance: Float[Array, ""]) -> Float[Ar
 
 def mean_square(z: Latent) -> Float[Array, ""]:
     """|z|^2 / d."""
-    return _dot(z, z) / sum(leaf.size for leaf in jax.tree.leaves(z))
+    mean: Array = _dot(z, z) / sum(leaf.size for leaf in jax.tree.leaves(z))
+    return mean
 
 
 def divided(
