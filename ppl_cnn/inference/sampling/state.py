@@ -150,7 +150,7 @@ def restore_state(
         place: puts the arrays on the devices.
 
     Raises:
-        RunFolderError: the file is damaged, or of another kernel's chains.
+        RunFolderError: the file is damaged, of another version, or of another kernel's chains.
     """
     if not path.exists():
         return None
@@ -159,16 +159,19 @@ def restore_state(
         begun = counts["draws"] > counts["written"]
         wanted, tree = jax.tree.flatten((chains, block if begun else None))
         with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-            leaves = [file[f"arr_{index}"] for index in range(len(wanted))]
-        leaves = [_like(leaf, like) for leaf, like in zip(leaves, wanted, strict=True)]
-        found, filled = jax.tree.unflatten(tree, leaves)
-        return place(Position(found, **counts, block=filled))
+            leaves = [file[name] for name in file.files if name != "position"]
+        if len(leaves) == len(wanted):
+            leaves = [_like(leaf, like) for leaf, like in zip(leaves, wanted, strict=True)]
+            found, filled = jax.tree.unflatten(tree, leaves)
+            return place(Position(found, **counts, block=filled))
+        fault = "is of another version of ppl_cnn"
     except _DAMAGE:
-        raise RunFolderError(
-            f"{path} is damaged, so the run can't be resumed. Its draws are intact; give another "
-            f"`out` to start a new run.",
-            path=path,
-        ) from None
+        fault = "is damaged"
+    raise RunFolderError(
+        f"{path} {fault}, so the run can't be resumed. Its draws are intact; give another `out` "
+        f"to start a new run.",
+        path=path,
+    )
 
 
 def draws_before(path: Path) -> int:

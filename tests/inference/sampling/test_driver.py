@@ -1,3 +1,4 @@
+import io
 import json
 import math
 import subprocess
@@ -375,6 +376,11 @@ def test_a_damaged_state_is_refused_and_the_draws_stay(tmp_path, refused):
         (tmp_path / "state.npz").write_bytes(damaged)
         with refused("is damaged", kind=RunFolderError, path=tmp_path / "state.npz"):
             sample_to([density], sampling, tmp_path, draws=10, progress=False)
+    with np.load(io.BytesIO(state)) as file:
+        arrays = {name: file[name] for name in file.files[1:]}
+    np.savez(tmp_path / "state.npz", **arrays)
+    with refused("another version", kind=RunFolderError, path=tmp_path / "state.npz"):
+        sample_to([density], sampling, tmp_path, draws=10, progress=False)
     assert open_draws(tmp_path / "draws.zarr")["posterior"].sizes["draw"] == 5
 
 
