@@ -25,12 +25,14 @@ TURNS_TO_A_GRADIENT = 16
 """A gradient now and then, for the Stein mean, adds 14 % to the work of turns."""
 NO_GRADIENTS = 2**30
 """Turns to a gradient where there is no Stein mean."""
-LEAST_TRIED = 32
+LEAST_WARMUP = 64
 """Transitions of a warmup that chooses, at least. Chains may start far from where they end."""
-_FADING, _FADING_OF_ROUND = 0.98, 0.1
-"""Factors by which a transition's result has faded at the next one, and after its round."""
-_LEAST_SIZE, _LEAST_WEIGHT = 1e-12, 1e-6
-"""Where all chains are at z = 0, and where an angle wasn't tried."""
+ENOUGH = 24
+"""Trials of a round that need none of the round before."""
+_LEAST = 1e-12
+"""Of a spread or of a number of trials; below, there is none."""
+FUNCTIONS = 2
+"""Number of quantities by which moves are judged: z and the tilt."""
 
 
 class Choice(NamedTuple):
@@ -46,7 +48,8 @@ class Choice(NamedTuple):
     """Independent draws expected for the work of a gradient; NaN where no warmup has told."""
     worth_of_trajectories: Float[Array, "*unit"]
     """The same of trajectories."""
-
+    centre: Float[Array, "*unit"]
+    """The tilt about which the warmup measures it."""
     period: Int[Array, "*unit"]
     """Turns to a gradient."""
 
@@ -57,9 +60,15 @@ class Choice(NamedTuple):
         Args:
             period: turns to a gradient, should turns be chosen.
         """
-        none, unknown = jnp.zeros((), jnp.int32), jnp.asarray(jnp.nan)
+        unknown, none = jnp.asarray(jnp.nan), jnp.zeros((), jnp.int32)
         return cls(
-            none, jnp.asarray(ANGLES[0]), none, unknown, unknown, jnp.asarray(period, jnp.int32)
+            turns=none,
+            angle=jnp.asarray(ANGLES[0]),
+            tried=none,
+            worth_of_turns=unknown,
+            worth_of_trajectories=unknown,
+            centre=jnp.zeros(()),
+            period=jnp.asarray(period, jnp.int32),
         )
 
     @property
@@ -69,43 +78,73 @@ class Choice(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """What a transition of the warmup tells the choice.
+    """What a transition of the warmup tells the choice; |z|^2 and its like are over d dimensions.
 
     A move's independence is the mean of a |z' - z|^2 / 2 over that of |z|^2, with its acceptance
     probability a: 1 if z' is independent of z, and otherwise 1 less the correlation of the two, as
-    far as E z is small beside z.
+    far as E z is small beside z. The tilt's is the same, about its mean.
     """
 
-    size: Float[Array, "*unit"]
-    """|z|^2 / d, with d dimensions."""
-    of_trajectory: Float[Array, "*unit"]
-    """a |z' - z|^2 / 2d of the trajectory."""
+    tilt: Float[Array, "*unit"]
+    """g(z)."""
+    spread: Float[Array, "*unit function"]
+    """|z|^2 / d, and (g(z) - centre)^2."""
+    of_trajectory: Float[Array, "*unit function"]
+    """a |z' - z|^2 / 2d and a (g(z') - g(z))^2 / 2 of the trajectory."""
     steps: Float[Array, "*unit"]
     """Its gradients."""
-    of_turn: Float[Array, "*unit"]
-    """a |z' - z|^2 / 2d of the turn that was tried; 0 if none was."""
+    of_turn: Float[Array, "*unit function"]
+    """As `of_trajectory`, of the turn that was tried; 0 if none was."""
     tried: Float[Array, "*unit"]
     """1 if a turn was tried, otherwise 0."""
 
     @classmethod
     def none(cls) -> "Trial":
         """The result of no transition."""
-        return cls(*[jnp.zeros(())] * len(cls._fields))
+        zero, each = jnp.zeros(()), jnp.zeros(FUNCTIONS)
+        return cls(zero, each, each, zero, each, zero)
+
+
+class Sums(NamedTuple):
+    """Sums over the trials of a round and a unit's chains."""
+
+    tilt: Float[Array, "*unit"]
+    """Of g - centre."""
+    spread: Float[Array, "*unit function"]
+    of_trajectories: Float[Array, "*unit function"]
+    steps: Float[Array, "*unit"]
+    of_turns: Float[Array, "*unit angle function"]
+    tried: Float[Array, "*unit angle"]
+    """Number of turns, by their angle; all together, of transitions."""
+
+    @classmethod
+    def none(cls, units: tuple[int, ...]) -> "Sums":
+        """Sums over nothing, for an array of units of that shape."""
+        zero, each = jnp.zeros(units), jnp.zeros((*units, FUNCTIONS))
+        of_turns = jnp.zeros((*units, len(ANGLES), FUNCTIONS))
+        return cls(zero, each, each, zero, of_turns, of_turns[..., 0])
+
+    @property
+    def trials(self) -> Float[Array, "*unit"]:
+        """Number of trials."""
+        return self.tried.sum(axis=-1)
+
+    @property
+    def spread_in_round(self) -> Float[Array, "*unit function"]:
+        """`spread`, with the tilt's about its mean in the round."""
+        shift = self.tilt**2 / jnp.maximum(self.trials, 1.0)
+        return self.spread - jnp.stack([jnp.zeros_like(shift), shift], axis=-1)
 
 
 class ChoiceTuning(NamedTuple):
-    """Fading sums, over the warmup and a unit's chains, of what was tried."""
+    """What the trials of the warmup have shown, by rounds: chains may come from far off."""
 
-    of_trajectories: Float[Array, "*unit"]
-    """Independence of trajectories."""
-    steps: Float[Array, "*unit"]
-    """Their gradients."""
-    weight: Float[Array, "*unit"]
-    """Fading number of transitions that both sums are over."""
-    of_turns: Float[Array, "*unit angle"]
-    """Independence of turns."""
-    tried: Float[Array, "*unit angle"]
-    """Fading number of turns that each sum is over."""
+    now: Sums
+    """Over the round that is on."""
+    before: Sums
+    """Over the round before."""
+    centre: Float[Array, "*unit"]
+    """The tilt where the round began."""
     transitions: Float[Array, "*unit"]
     """Number of transitions so far."""
     period: Int[Array, "*unit"]
@@ -114,9 +153,8 @@ class ChoiceTuning(NamedTuple):
     @classmethod
     def around(cls, choice: Choice) -> "ChoiceTuning":
         """The state before the first transition."""
-        zero = jnp.zeros_like(choice.angle)
-        none = jnp.zeros((*zero.shape, len(ANGLES)))
-        return cls(zero, zero, zero, none, none, zero, choice.period)
+        none = Sums.none(choice.angle.shape)
+        return cls(none, none, choice.centre, jnp.zeros_like(choice.angle), choice.period)
 
     def update(self, trial: Trial, *, ended: Bool[Array, "*unit"]) -> "ChoiceTuning":
         """The state after a transition.
@@ -125,16 +163,22 @@ class ChoiceTuning(NamedTuple):
             trial: mean of all chains, for each unit.
             ended: whether a round of the adaptation ends with it.
         """
-        kept = jnp.where(ended, _FADING_OF_ROUND, 1.0)
-        own, size = jax.nn.one_hot(self._next, len(ANGLES)), jnp.maximum(trial.size, _LEAST_SIZE)
-        of_turns = _FADING * self.of_turns + own * (trial.of_turn / size)[..., None]
-        tried = _FADING * self.tried + own * trial.tried[..., None]
+        own = jax.nn.one_hot(self._next, len(ANGLES)) * trial.tried[..., None]
+        tried = trial.tried[..., None]
+        new = Sums(
+            trial.tried * (trial.tilt - self.centre),
+            tried * trial.spread,
+            tried * trial.of_trajectory,
+            trial.tried * trial.steps,
+            own[..., None] * trial.of_turn[..., None, :],
+            own,
+        )
+        now: Sums = jax.tree.map(jnp.add, self.now, new)
+        begins = ended | (self.transitions == 0)
         return ChoiceTuning(
-            kept * (_FADING * self.of_trajectories + trial.of_trajectory / size),
-            kept * (_FADING * self.steps + trial.steps),
-            kept * (_FADING * self.weight + 1),
-            kept[..., None] * of_turns,
-            kept[..., None] * tried,
+            _where(ended, Sums.none(ended.shape), now),
+            _where(ended, now, self.before),
+            jnp.where(begins, trial.tilt, self.centre),
             self.transitions + 1,
             self.period,
         )
@@ -150,27 +194,54 @@ class ChoiceTuning(NamedTuple):
         Args:
             settled: whether the warmup has ended.
         """
-        angles = jnp.asarray(ANGLES)
-        independence = self.of_turns / jnp.maximum(self.tried, _LEAST_WEIGHT)
+        enough = self.now.trials >= ENOUGH
+        before = _where(enough, Sums.none(enough.shape), self.before)
+        sums: Sums = jax.tree.map(jnp.add, self.now, before)
+        trials = jnp.maximum(sums.trials, _LEAST)
+        spread = (self.now.spread_in_round + before.spread_in_round) / trials[..., None]
+        tried = jnp.maximum(sums.tried, _LEAST)[..., None]
+        independence = least(sums.of_turns / tried, spread[..., None, :])
         turns = turns_together(independence)
         of_each = worth_of_turns(independence, turns, self.period[..., None])
+        angles = jnp.broadcast_to(jnp.asarray(ANGLES), of_each.shape)
         best = of_each.argmax(axis=-1)[..., None]
         found, angle, turns = (
-            jnp.take_along_axis(jnp.broadcast_to(each, of_each.shape), best, axis=-1)[..., 0]
-            for each in (of_each, angles, turns)
+            jnp.take_along_axis(each, best, axis=-1)[..., 0] for each in (of_each, angles, turns)
         )
-        other = worth_of_trajectories(
-            self.of_trajectories / self.weight, jnp.maximum(self.steps / self.weight, 1.0)
-        )
-        made = settled & (self.transitions >= LEAST_TRIED) & (found > other)
+        of_trajectories = least(sums.of_trajectories / trials[..., None], spread)
+        other = worth_of_trajectories(of_trajectories, jnp.maximum(sums.steps / trials, 1.0))
+        made = settled & (self.transitions >= LEAST_WARMUP) & (found > other)
         return Choice(
             turns=jnp.where(made, turns, 0),
-            angle=jnp.where(settled, angle, angles[self._next]),
+            angle=jnp.where(settled, angle, jnp.asarray(ANGLES)[self._next]),
             tried=(~settled).astype(jnp.int32),
             worth_of_turns=found,
             worth_of_trajectories=other,
+            centre=self.centre,
             period=self.period,
         )
+
+
+def _where(condition: Bool[Array, "*unit"], one: Sums, other: Sums) -> Sums:
+    def each(one: Array, other: Array) -> Array:
+        shape = condition.shape + (1,) * (one.ndim - condition.ndim)
+        return jnp.where(condition.reshape(shape), one, other)
+
+    chosen: Sums = jax.tree.map(each, one, other)
+    return chosen
+
+
+def least(
+    jump: Float[Array, "*move function"], spread: Float[Array, "*#move function"]
+) -> Float[Array, "*move"]:
+    """The least independence of the quantities that vary at all.
+
+    Args:
+        jump: half the squared jumps, as in `Trial`.
+        spread: what they are for moves to independent draws.
+    """
+    varies = spread > _LEAST
+    return jnp.where(varies, jump / jnp.maximum(spread, _LEAST), 1.0).min(axis=-1)
 
 
 def turns_together(independence: Float[Array, "*turn"]) -> Int[Array, "*turn"]:

@@ -56,7 +56,7 @@ class Split(TiltKernel[ChainState]):
     (`adaptation.Tuning`). It also tries a turn without kicks, which takes a forward pass and no
     gradient, beside each trajectory; from its end on the chains of a density make whichever is
     expected to give more independent draws for the same work (`choice.Choice`). A warmup below
-    32 transitions doesn't choose. Where turns are made, `tilt_gradient` is that of the last
+    64 transitions doesn't choose. Where turns are made, `tilt_gradient` is that of the last
     transition that took a gradient; its mean over draws is the same. With `MCMC.run` give
     `init_params`: an array or a tree of arrays, with a leading axis if there are several chains.
 
@@ -194,9 +194,11 @@ def chosen(tilt: Tilt, state: ChainState, choice: Choice) -> ChainState:
         # After turns, a trajectory that goes nowhere finds the gradient there.
         steps, step_size = jnp.where(by_turns, 1, steps), jnp.where(by_turns, 0.0, step_size)
         moved = metropolis(tilt, state.point, key_move, step_size, steps)
+        here = state.point
         trial = Trial(
-            mean_square(state.point.z),
-            jumped(state.point.z, moved.end.point.z, moved.acceptance),
+            here.tilt,
+            jnp.stack([mean_square(here.z), (here.tilt - choice.centre) ** 2]),
+            jumped(here, moved.end.point, moved.acceptance),
             steps.astype(jnp.float32),
             turns.jump,
             choice.tried.astype(jnp.float32),

@@ -180,7 +180,7 @@ class Turns(NamedTuple):
     """Where the chain is, with the gradient of where it was before."""
     acceptance: Float[Array, ""]
     """Mean probability of acceptance."""
-    jump: Float[Array, ""]
+    jump: Float[Array, " function"]
     """Mean of what the turns `jumped`."""
 
 
@@ -215,24 +215,25 @@ def turned(
         acceptance = jnp.where(jnp.isnan(gain), 0.0, jnp.exp(jnp.minimum(gain, 0.0)))
         accepted = jax.random.uniform(key_accept) < acceptance
         point: Point = jax.tree.map(partial(jnp.where, accepted), reached, here)
-        return Turns(point, at.acceptance + acceptance, at.jump + jumped(here.z, z, acceptance))
+        return Turns(point, at.acceptance + acceptance, at.jump + jumped(here, reached, acceptance))
 
     zero = jnp.zeros(())
-    total: Turns = jax.lax.fori_loop(0, count, turn, Turns(start, zero, zero))
+    total: Turns = jax.lax.fori_loop(0, count, turn, Turns(start, zero, jnp.zeros(2)))
     each = jnp.maximum(count, 1).astype(jnp.float32)
     return Turns(total.point, total.acceptance / each, total.jump / each)
 
 
-def jumped(start: Latent, end: Latent, acceptance: Float[Array, ""]) -> Float[Array, ""]:
-    """Half the squared jump that is expected, for each dimension: a |z' - z|^2 / 2d.
+def jumped(start: Point, end: Point, acceptance: Float[Array, ""]) -> Float[Array, " function"]:
+    """Half the squared jumps that are expected: a |z' - z|^2 / 2d and a (g(z') - g(z))^2 / 2.
 
     Args:
         start: z.
         end: z'.
         acceptance: probability a of going there.
     """
-    apart = jax.tree.map(jnp.subtract, end, start)
-    half: Array = jnp.nan_to_num(acceptance * mean_square(apart) / 2)
+    apart = jax.tree.map(jnp.subtract, end.z, start.z)
+    squared = jnp.stack([mean_square(apart), (end.tilt - start.tilt) ** 2])
+    half: Array = jnp.where(acceptance > 0, acceptance * squared / 2, 0.0)
     return half
 
 

@@ -212,7 +212,7 @@ def test_a_run_in_two_parts_is_the_run_in_one(kernel, tmp_path):
 
 
 def test_a_run_by_turns_is_resumed_to_the_same_bits_and_says_that_it_turned(tmp_path):
-    density, sampling = unit_density("conv1:3", 5.0), Sampling(chains=2, warmup=60)
+    density, sampling = unit_density("conv1:3", 5.0), Sampling(chains=2, warmup=70)
     sample_to([density], sampling, tmp_path / "one", draws=50, progress=False)
     for draws in (20, 50):
         sample_to([density], sampling, tmp_path / "two", draws=draws, progress=False)
@@ -377,7 +377,7 @@ def test_a_damaged_state_is_refused_and_the_draws_stay(tmp_path, refused):
         with refused("is damaged", kind=RunFolderError, path=tmp_path / "state.npz"):
             sample_to([density], sampling, tmp_path, draws=10, progress=False)
     with np.load(io.BytesIO(state)) as file:
-        arrays = {name: file[name] for name in file.files[1:]}
+        arrays = {name: file[name] for name in file.files if name != "arr_0"}
     np.savez(tmp_path / "state.npz", **arrays)
     with refused("another version", kind=RunFolderError, path=tmp_path / "state.npz"):
         sample_to([density], sampling, tmp_path, draws=10, progress=False)
