@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 SMALLER = {
-    "draws=500": "draws=10, warmup=10",
+    "chains=8, draws=500": "chains=2, draws=5, warmup=5",
     '"conv5:12"': '"conv2:12"',
     "chains=8, draws=300": "chains=4, draws=10, warmup=10, rungs=2, particles=4, temperatures=4",
     "num_warmup=200, num_samples=200": "num_warmup=3, num_samples=3, progress_bar=False",
