@@ -245,9 +245,8 @@ def test_a_hybrid_without_a_share_of_one_loss_is_the_other_to_the_bit():
 def test_a_hybrids_gradient_is_no_larger_than_the_larger_of_its_parts():
     # What keeps its rate comparable: the plain sum's would be up to twice as large.
     F, labels, alpha = jnp.asarray(random_scores(), jnp.float32), jnp.asarray(LABELS), jnp.zeros(C)
-    gradient = jax.jit(jax.grad(hybrid_loss), static_argnames="share")
     sizes = [
-        float(np.linalg.norm(gradient(F, labels, alpha=alpha, share=share)))
+        float(jnp.linalg.norm(jax.grad(hybrid_loss)(F, labels, alpha=alpha, share=share)))
         for share in (0.0, 0.25, 0.5, 0.75, 1.0)
     ]
     assert max(sizes[1:-1]) <= max(sizes[0], sizes[-1]) * (1 + 1e-6)
@@ -278,9 +277,7 @@ def test_an_empty_bank_changes_neither_loss_nor_gradient():
     F, labels = jnp.asarray(random_scores(), jnp.float32), jnp.asarray(LABELS)
     for share in (0.0, 0.3, 1.0):
         without, within = (
-            jax.jit(jax.value_and_grad(partial(hybrid_loss, share=share)))(
-                F, labels, alpha=jnp.zeros(C), bank=bank
-            )
+            jax.value_and_grad(hybrid_loss)(F, labels, alpha=jnp.zeros(C), share=share, bank=bank)
             for bank in (None, Bank.empty(5, C))
         )
         np.testing.assert_allclose(within[0], without[0], atol=1e-6)
@@ -296,7 +293,7 @@ def test_with_a_bank_loss_and_gradient_are_their_written_out_sums():
         loss -= (F[i, y] - math.log(Z[y])) / N
         gradient[i, y] -= 1 / N
         gradient[:, y] += np.exp(F[:, y]) / Z[y] / N / N
-    actual = jax.jit(jax.value_and_grad(generative_loss))(
+    actual = jax.value_and_grad(generative_loss)(
         jnp.asarray(F, jnp.float32), jnp.asarray(LABELS), bank
     )
     np.testing.assert_allclose(actual[0], loss, rtol=1e-5)
