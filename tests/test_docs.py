@@ -9,11 +9,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 SMALLER = {
-    "draws=500": "draws=10, warmup=10",
-    '"conv5:12"': '"conv2:12"',
+    "chains=8, draws=500": "chains=2, draws=5, warmup=5",
+    '"conv5:12"': '"conv1:12"',
+    '"conv2:3"': '"conv1:3"',
     "chains=8, draws=300": "chains=4, draws=10, warmup=10, rungs=2, particles=4, temperatures=4",
     "num_warmup=200, num_samples=200": "num_warmup=3, num_samples=3, progress_bar=False",
-    "generative:8,discriminative:4": "generative:2steps,discriminative:2steps",
+    "generative:8,discriminative:4": "discriminative:2steps",
 }
 """What a page says -> what is run of it here."""
 

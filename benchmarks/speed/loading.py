@@ -34,11 +34,12 @@ class Sizes(NamedTuple):
     short_side: int
     batch: int
     batches: int
+    augmentations: tuple[str, ...]
 
 
-FULL = Sizes(240, (500, 375), 224, 256, batch=60, batches=16)
-TOY = Sizes(8, (80, 60), 32, 48, batch=4, batches=2)
 AUGMENTATIONS = ("none", "crop+flip+colour", "resized-crop+flip")
+FULL = Sizes(240, (500, 375), 224, 256, batch=60, batches=16, augmentations=AUGMENTATIONS)
+TOY = Sizes(8, (80, 60), 32, 48, batch=4, batches=2, augmentations=AUGMENTATIONS[-1:])
 
 
 def cut(photographs: Path, tree: Path, sizes: Sizes) -> None:
@@ -133,7 +134,7 @@ def main():
                 prepared_per_cpu_second=round(sizes.photographs / cpu),
                 milliseconds_without_decoding=round(locked(prepared.name, data_dir, sizes), 3),
             )
-            for augment in AUGMENTATIONS:
+            for augment in sizes.augmentations:
                 how = [{"threads": threads} for threads in options.threads]
                 how += [{"threads": None, "readers": readers} for readers in options.readers]
                 for each in how:

@@ -71,14 +71,15 @@ class Program:
         self.block = block or self._fitting()
         """Draws of a block."""
         self._keys = chain_keys(densities, sampling.seed, sampling.chains)
+        self._specs: Any = Chains._make((CHAIN, EVERYWHERE))
+        self._begin = jax.jit(self._start, out_shardings=self.placement.placed(self._specs))
         # The kernel builds its functions when it first starts; a run that continues needs them too.
-        self.chains = jax.eval_shape(self._start, self.placement.params, self._keys)
+        self.chains: Chains = self._begin.eval_shape(self.placement.params, self._keys)
         """Shapes and types of the chains."""
         self.room: Kept = jax.eval_shape(self._nothing, self.chains.states)
         """Shapes and types of a block."""
         empty = partial(jax.tree.map, lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self.room)
         self._empty = jax.jit(empty, out_shardings=self.placement.placed(CHAIN))
-        self._specs: Any = Chains._make((CHAIN, EVERYWHERE))
         self._compiled: Callable[..., tuple[Chains, Kept, Told]] | None = None
         self._compiling = 0.0
         """Seconds that are not in a position yet."""
@@ -156,9 +157,8 @@ class Program:
             MismatchError: the response of a chain is not finite there.
         """
         clock = time.monotonic()
-        begin = jax.jit(self._start, out_shardings=self.placement.placed(self._specs))
         given = spread((self._keys, z), self.placement.placed((CHAIN, CHAIN)))
-        chains = begin(self.placement.params, *given)
+        chains: Chains = self._begin(self.placement.params, *given)
         finite = np.isfinite(whole(self.kernel.transition(chains.states)["lp"]))
         if not finite.all():
             density = self.densities[int(self.placement.members[~finite][0])]

@@ -54,7 +54,9 @@ def several(tmp_path_factory, write_run):
     (folder / "run.json").write_text(
         json.dumps({"config": config, "command": "python -m ppl_cnn.sample"})
     )
-    return report(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ppl_cnn.inference.report.several._PLOTTED", 1)
+        return report(folder)
 
 
 def without_stein(folder):

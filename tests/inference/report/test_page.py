@@ -131,6 +131,7 @@ def test_names_are_escaped(page):
     assert "<i>&5:1 of alexnet-fashion" in page.text
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_names_of_folders_need_not_be_utf_8(tmp_path, write_run, noise, parsed):
     folder = tmp_path / os.fsdecode(b"caf\xe9 #1, 50%")
     write_run(folder, noise(2, 8, SHAPE), config={"model": f"runs/{folder.name}"})
@@ -282,6 +283,7 @@ def test_a_run_from_before_starts_were_stored_has_a_page(tmp_path, write_run, no
     assert "with starts" not in text
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_a_two_sided_tempered_run_has_its_sections(tmp_path, parsed):
     density = ppl_cnn.TiltedDensity(
         ppl_cnn.ScoreFunction(jnp.sum, (3, 3, 1)), ppl_cnn.WhiteNoise(1.0)

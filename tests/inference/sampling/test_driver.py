@@ -50,8 +50,8 @@ def z_scores(image, truth, moment):
     return ((estimate - truth) / error).values.ravel()
 
 
-# `tempered`, `hmc` and `langevin` have proofs of their own beside their kernels.
-SHORT = ("split", "isir", "nuts")
+# The others have proofs of their own beside their kernels.
+SHORT = ("split", "nuts")
 
 
 @pytest.mark.parametrize(

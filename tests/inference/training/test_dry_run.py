@@ -17,10 +17,17 @@ RECIPE = Recipe.read("lenet")
 NETWORK = DeclaredTrainable(LENET)
 
 
-def test_the_need_of_a_step_is_that_of_its_layers():
+(STAGE,) = Stage.parse_all("generative:1", 0.01, "constant")
+
+
+@pytest.fixture(scope="module")
+def need():
+    """Of a step with the recipe's 64 images."""
+    return compiled_need(NETWORK, RECIPE, STAGE, steps=93)
+
+
+def test_the_need_of_a_step_is_that_of_its_layers(need):
     """LeNet's, by hand: 20 and 50 maps of 5x5 kernels, 500 and 10 dense units."""
-    (stage,) = Stage.parse_all("generative:1", 0.01, "constant")
-    need = compiled_need(NETWORK, RECIPE, stage, steps=93)
     weights = 5 * 5 * 20 + 5 * 5 * 20 * 50 + 4 * 4 * 50 * 500 + 500 * 10
     assert need.parameters == weights + 20 + 50 + 500 + 10
     conv1 = 24 * 24 * 5 * 5 * 20
@@ -43,21 +50,16 @@ def test_alexnets_multiplications_are_the_published_ones():
     assert count == pytest.approx(3 * 724.4e6 - 105.4e6, rel=1e-3)
 
 
-def test_a_larger_batch_needs_more():
-    (stage,) = Stage.parse_all("discriminative:1", 0.01, "constant")
-    needs = [
-        compiled_need(NETWORK, replace(RECIPE, batch_size=size), stage, steps=93)
-        for size in (64, 128)
-    ]
-    assert needs[1].operations == pytest.approx(2 * needs[0].operations, rel=0.05)
-    assert needs[1].temporaries > 1.5 * needs[0].temporaries
+def test_a_larger_batch_needs_more(need):
+    double = compiled_need(NETWORK, replace(RECIPE, batch_size=128), STAGE, steps=93)
+    assert double.operations == pytest.approx(2 * need.operations, rel=0.05)
+    assert double.temporaries > 1.5 * need.temporaries
 
 
 def test_accumulation_needs_less_memory_and_a_third_more_multiplications():
-    (stage,) = Stage.parse_all("generative:1", 0.01, "constant")
     recipe = replace(RECIPE, batch_size=512)
-    whole = compiled_need(NETWORK, recipe, stage, steps=11)
-    parts = compiled_need(NETWORK, recipe, stage, steps=11, accumulate=8)
+    whole = compiled_need(NETWORK, recipe, STAGE, steps=11)
+    parts = compiled_need(NETWORK, recipe, STAGE, steps=11, accumulate=8)
     assert parts.temporaries < whole.temporaries / 3
     assert 1.2 < parts.operations / whole.operations < 1.6
 
@@ -106,17 +108,15 @@ print(json.dumps(compiled_need(network, Recipe.read("lenet"), stage, steps=93)))
 """
 
 
-def test_devices_share_the_work_and_the_memory():
-    (stage,) = Stage.parse_all("generative:1", 0.01, "constant")
-    alone = compiled_need(NETWORK, RECIPE, stage, steps=93)
+def test_devices_share_the_work_and_the_memory(need):
     done = subprocess.run(
         [sys.executable, "-c", DEVICES], capture_output=True, text=True, check=True
     )
-    quarter = type(alone)(*json.loads(done.stdout))
+    quarter = type(need)(*json.loads(done.stdout))
     # Norms, weight decay and update are every device's own.
-    assert 0.25 <= quarter.operations / alone.operations < 0.3
-    assert quarter.temporaries < 0.6 * alone.temporaries
-    assert quarter.parameters == alone.parameters
+    assert 0.25 <= quarter.operations / need.operations < 0.3
+    assert quarter.temporaries < 0.6 * need.temporaries
+    assert quarter.parameters == need.parameters
 
 
 @pytest.mark.long

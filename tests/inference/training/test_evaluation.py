@@ -224,7 +224,7 @@ print(json.dumps([alpha.tolist(), evaluate(DeclaredTrainable(LENET), params, spl
 """
 
 
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_devices_and_processes_share_the_work_and_agree(count):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

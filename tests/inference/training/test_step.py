@@ -1,7 +1,7 @@
 import subprocess
 import sys
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -55,6 +55,7 @@ RECIPE = Recipe(
     weight_decay=5e-4,
     seed=0,
 )
+BANKED = replace(RECIPE, reference_bank=48, reference_decay=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +165,9 @@ def test_score_rows_come_back_in_the_order_of_the_images():
     assert averages == {"mean": 5.5, "count": 3}
 
 
+@cache
 def jitted(recipe, number=0, groups=1):
+    """The compiled step of a stage, and the state that it begins with."""
     stage = recipe.parsed_stages[number]
     rule = optimizer(recipe, stage, 100)
     state = initial_state(DeclaredTrainable(LENET), recipe, rule=rule, key=jax.random.key(1))
@@ -185,14 +188,16 @@ def test_a_step_is_sgd_with_momentum_and_decay_written_out(batch):
     recipe = replace(RECIPE, stages="hybrid:0.3:100steps@0.1:constant")
     step, state = jitted(recipe)
     velocity = jax.tree.map(jnp.zeros_like, state.params)
+
+    @jax.jit
+    @jax.grad
+    def gradient_at(params):
+        x = preprocess(batch[0], LENET.preprocessing, LENET.image_shape)
+        return hybrid_loss(scores(LENET, params, x), batch[1], alpha=jnp.zeros(10), share=0.3)
+
     for number in range(4):
         rate = 0.1 * min(number / 2, 1)  # rises over 2 per cent of 100 steps
-
-        def loss_of(params):
-            x = preprocess(batch[0], LENET.preprocessing, LENET.image_shape)
-            return hybrid_loss(scores(LENET, params, x), batch[1], alpha=jnp.zeros(10), share=0.3)
-
-        gradient = jax.jit(jax.grad(loss_of))(state.params)
+        gradient = gradient_at(state.params)
         velocity = jax.tree.map(
             lambda v, g, w: 0.9 * v + g + 5e-4 * w, velocity, gradient, state.params
         )
@@ -207,8 +212,7 @@ def test_a_step_is_sgd_with_momentum_and_decay_written_out(batch):
 
 @pytest.mark.parametrize("groups", [pytest.param(1, marks=pytest.mark.long), 4])
 def test_a_step_without_a_finite_gradient_changes_nothing_but_its_number(batch, groups):
-    recipe = replace(RECIPE, reference_bank=40)
-    step, state = jitted(recipe, groups=groups)
+    step, state = jitted(BANKED, groups=groups)
     state, _ = step(state, *batch, jax.random.key(0))
     broken = state._replace(
         params={**state.params, "fc4": {**state.params["fc4"], "bias": jnp.full(10, jnp.nan)}}
@@ -256,8 +260,8 @@ LENET_WEIGHTS = ("conv1", "conv2", "fc3", "fc4")
 
 
 def test_the_bank_and_the_smoothed_ess_are_kept_and_begin_anew_with_a_stage(batch):
-    recipe = replace(RECIPE, reference_bank=48, reference_decay=0.5)
-    step, state = jitted(recipe)
+    recipe = BANKED
+    step, state = jitted(recipe, groups=4)
     even = even_ess(N, 10)
     assert state.ess == pytest.approx(even) == pytest.approx(N / (1 + 31 / 10))
     for _ in range(2):

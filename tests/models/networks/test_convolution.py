@@ -52,24 +52,25 @@ def normal(seed, *shape):
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32))
 
 
-@partial(jax.jit, static_argnums=(0, 4, 5))
-def value_and_gradients(function, x, kernel, g, stride, padding):
-    value, vjp = jax.vjp(partial(function, stride=stride, padding=padding), x, kernel)
+@partial(jax.jit, static_argnums=0)
+def value_and_gradients(function, x, kernel, g):
+    value, vjp = jax.vjp(function, x, kernel)
     return value, *vjp(g)
+
+
+def assert_same_value_and_gradients(ours, theirs, x, kernel):
+    g = normal(2, *jax.eval_shape(theirs, x, kernel).shape)
+    found = (value_and_gradients(function, x, kernel, g) for function in (ours, theirs))
+    for actual, expected in zip(*found, strict=True):
+        assert actual.shape == expected.shape
+        assert_float_equal(actual, expected)
 
 
 @pytest.mark.parametrize(("size", "window", "stride", "padding"), CASES)
 def test_value_and_both_gradients_are_those_of_the_library(size, window, stride, padding):
     x, kernel = normal(0, 2, *size, 3), normal(1, *window, 3, 4)
-    shape = jax.eval_shape(
-        lambda: library_convolve(x, kernel, stride=stride, padding=padding)
-    ).shape
-    g = normal(2, *shape)
-    ours = value_and_gradients(convolve, x, kernel, g, stride, padding)
-    theirs = value_and_gradients(library_convolve, x, kernel, g, stride, padding)
-    for actual, expected in zip(ours, theirs, strict=True):
-        assert actual.shape == expected.shape
-        assert_float_equal(actual, expected)
+    both = (partial(each, stride=stride, padding=padding) for each in (convolve, library_convolve))
+    assert_same_value_and_gradients(*both, x, kernel)
 
 
 def library_depthwise(x, kernel, *, stride, padding, dilation):
@@ -97,12 +98,8 @@ def test_depthwise_value_and_gradients_are_those_of_the_library(
 ):
     settings = {"stride": stride, "padding": padding, "dilation": dilation}
     x, kernel = normal(0, 2, *size, 4), normal(1, *window, 1, 4 * times)
-    theirs, pull = jax.vjp(partial(library_depthwise, **settings), x, kernel)
-    ours, own_pull = jax.vjp(partial(convolve, groups=4, **settings), x, kernel)
-    assert_float_equal(ours, theirs)
-    g = normal(2, *theirs.shape)
-    for actual, expected in zip(own_pull(g), pull(g), strict=True):
-        assert_float_equal(actual, expected)
+    ours, theirs = partial(convolve, groups=4, **settings), partial(library_depthwise, **settings)
+    assert_same_value_and_gradients(ours, theirs, x, kernel)
 
 
 def energy(function, x, kernel):
@@ -166,7 +163,7 @@ def test_an_nnx_convolution_is_what_it_was(inputs, outputs, options):
     x = normal(9, 2, 9, 8, inputs)
 
     def value_and_gradient(layer):
-        return jax.value_and_grad(lambda x: jnp.sum(jnp.sin(layer(x))))(x)
+        return jax.jit(jax.value_and_grad(lambda x: jnp.sum(jnp.sin(layer(x)))))(x)
 
     for actual, expected in zip(value_and_gradient(ours), value_and_gradient(theirs), strict=True):
         assert_float_equal(actual, expected)

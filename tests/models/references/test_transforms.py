@@ -18,9 +18,12 @@ def spectral(exponent, channels):
 
 def matrix(transform, shape):
     """The Jacobian of R at 0, (pixel, pixel)."""
-    size = int(np.prod(shape))
-    jacobian = jax.jacfwd(transform)(jnp.zeros(shape))
-    return np.asarray(jacobian, np.float64).reshape(size, size)
+    return matrix_at(transform, jnp.zeros(shape))
+
+
+def matrix_at(push, z):
+    jacobian = jax.jit(jax.jacfwd(lambda z: push(z)))(z)
+    return np.asarray(jacobian, np.float64).reshape(-1, z.size)
 
 
 def torus_covariance(exponent, covariance, rows, cols):
@@ -68,11 +71,16 @@ def test_a_spectral_fields_log_density_is_the_multivariate_normals(shape):
     distribution = push_forward(shape, [transform])
     covariance = torus_covariance(1.2, transform.covariance, *shape[:2])
     truth = stats.multivariate_normal(np.zeros(len(covariance)), covariance)
+
+    @jax.jit
+    def drawn(key):
+        x, intermediates = distribution.sample_with_intermediates(key)
+        return x, distribution.log_prob(x), distribution.log_prob(x, intermediates)
+
     for seed in range(3):
-        x, intermediates = distribution.sample_with_intermediates(jax.random.key(seed))
+        x, *found = drawn(jax.random.key(seed))
         expected = truth.logpdf(np.asarray(x, np.float64).ravel())
-        np.testing.assert_allclose(distribution.log_prob(x), expected, rtol=1e-5)
-        np.testing.assert_allclose(distribution.log_prob(x, intermediates), expected, rtol=1e-5)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_a_crop_has_the_crops_block_of_the_covariance_wherever_it_lies():
@@ -159,16 +167,13 @@ def test_log_densities_are_the_change_of_variables(transforms):
             z = transform(z)
         return z
 
+    jacobian = jax.jit(jax.jacfwd(push))
+    log_q = jax.jit(lambda z: distribution.log_prob(push(z)))
     for seed in range(3):
         z = jax.random.normal(jax.random.key(seed), shape)
-        _, log_det = np.linalg.slogdet(matrix_at(push, z))
+        _, log_det = np.linalg.slogdet(np.asarray(jacobian(z), np.float64).reshape(18, 18))
         expected = stats.norm.logpdf(np.asarray(z, np.float64)).sum() - log_det
-        np.testing.assert_allclose(distribution.log_prob(push(z)), expected, rtol=2e-5)
-
-
-def matrix_at(push, z):
-    jacobian = jax.jacfwd(push)(z)
-    return np.asarray(jacobian, np.float64).reshape(z.size, z.size)
+        np.testing.assert_allclose(log_q(z), expected, rtol=2e-5)
 
 
 def test_uniform_pixels_are_uniform_and_nothing_is_outside():
@@ -284,19 +289,19 @@ def band_root(transform):
 def test_a_band_is_scipys_lowest_waves(side, shape, exponent):
     transform = band(side, shape, exponent)
     latent = (side, side, shape[2])
-    actual = np.asarray(jax.jacfwd(transform)(jnp.zeros(latent))).reshape(-1, side**2 * shape[2])
     root = band_root(transform)
-    np.testing.assert_allclose(actual, root, atol=2e-5 * np.abs(root).max())
+    np.testing.assert_allclose(matrix(transform, latent), root, atol=2e-5 * np.abs(root).max())
     # In the mean over the image, a pixel's channels have the colours' covariance.
     pixels = root.reshape(-1, shape[2], root.shape[1])
     covariance = np.einsum("pcw,pdw->cd", pixels, pixels) / len(pixels)
     np.testing.assert_allclose(covariance, transform.covariance, rtol=1e-10)
     # Nothing of another field's waves, and all of z.
     z = jax.random.normal(jax.random.key(0), (2, *latent))
-    waves = fft.dctn(np.asarray(transform(z), np.float64), norm="ortho", axes=(1, 2))
+    field, back = jax.jit(lambda z: (transform(z), transform.inv(transform(z))))(z)
+    waves = fft.dctn(np.asarray(field, np.float64), norm="ortho", axes=(1, 2))
     waves[:, :side, :side] = 0
     assert np.abs(waves).max() < 1e-3
-    np.testing.assert_allclose(transform.inv(transform(z)), z, atol=2e-4)
+    np.testing.assert_allclose(back, z, atol=2e-4)
     assert transform.forward_shape((7, *latent)) == (7, *shape)
     assert transform.inverse_shape((7, *shape)) == (7, *latent)
 
@@ -305,11 +310,11 @@ def test_a_band_is_scipys_lowest_waves(side, shape, exponent):
 def test_a_bands_inverse_is_that_of_the_nearest_field_in_it(side, shape):
     transform = band(side, shape)
     field = np.random.default_rng(0).normal(0, 30, shape)
-    z = transform.inv(jnp.asarray(field, jnp.float32))
+    found = jax.jit(lambda field: transform(transform.inv(field)))(field.astype(np.float32))
     waves = fft.dctn(field, norm="ortho", axes=(0, 1))
     waves[side:], waves[:, side:] = 0, 0
     nearest = fft.idctn(waves, norm="ortho", axes=(0, 1))
-    np.testing.assert_allclose(transform(z), nearest, atol=1e-3)
+    np.testing.assert_allclose(found, nearest, atol=1e-3)
 
 
 @pytest.mark.parametrize(("side", "shape"), BANDS)
@@ -320,15 +325,16 @@ def test_a_bands_fields_have_the_normals_density_in_it_and_none_beside_it(side, 
     root = band_root(transform)
     # On the band, with orthonormal coordinates U: x = U y, y ~ N(0, U^T R R^T U).
     U, singular, _ = np.linalg.svd(root, full_matrices=False)
-    x = distribution.sample(jax.random.key(0), (4,))
+    x = jax.jit(lambda key: distribution.sample(key, (4,)))(jax.random.key(0))
+    log_q = jax.jit(distribution.log_prob)
     for each in np.asarray(x, np.float64).reshape(4, -1):
         y = U.T @ each / singular
         expected = stats.norm.logpdf(y).sum() - np.log(singular).sum()
-        actual = distribution.log_prob(jnp.asarray(each.reshape(shape), jnp.float32))
+        actual = log_q(each.reshape(shape).astype(np.float32))
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-3)
     if side < max(shape[:2]):
         beside = x[0] + jax.random.normal(jax.random.key(1), shape)
-        assert distribution.log_prob(beside) == -jnp.inf
+        assert log_q(beside) == -jnp.inf
 
 
 def test_a_band_of_a_networks_image_is_exact_to_float32():

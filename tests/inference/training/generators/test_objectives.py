@@ -36,7 +36,7 @@ def rules():
 
 @pytest.fixture(scope="module")
 def begun(rules):
-    return initial_state(SIZES, rules, KEY)
+    return jax.jit(lambda key: initial_state(SIZES, rules, key))(KEY)
 
 
 def images(seed, n=2 * GROUP):
@@ -68,8 +68,8 @@ def run(state, step, steps):
 
 def test_the_latent_s_divergence_is_the_gaussian_closed_form(begun):
     real = images(0) / np.float32(255)
-    mean, log_variance = objectives.encode(SIZES, begun.params, jnp.asarray(real))
-    _, kl = objectives.encoded(SIZES, begun.params, jnp.asarray(real), KEY)
+    mean, log_variance = jax.jit(partial(objectives.encode, SIZES))(begun.params, real)
+    _, kl = jax.jit(partial(objectives.encoded, SIZES))(begun.params, real, KEY)
     draws = jax.random.normal(KEY, (4000, *mean.shape)) * jnp.exp(log_variance / 2)[None]
     draws = draws + mean[None]
 
