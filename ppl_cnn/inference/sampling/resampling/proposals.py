@@ -23,7 +23,8 @@ _PRIOR_BYTES = 16 * 2**20
 class Share(NamedTuple):
     """The place of a process among those that share work."""
 
-    index: int
+    number: int
+    """Of this process, from 0."""
     processes: int
 
 
@@ -67,7 +68,7 @@ class Proposals(ABC):
             FileError: files of a data set are damaged.
         """
         own = size // share.processes
-        for first in range(share.index * own, self.count + share.index * own, size):
+        for first in range(share.number * own, self.count + share.number * own, size):
             yield self.read(np.arange(min(first, self.count), min(first + own, self.count)))
 
     @abstractmethod
@@ -179,8 +180,8 @@ class Pictures(Proposals):
     @override
     def in_order(self, size: int, share: Share = ALONE) -> Iterator[Read]:
         """The images of this process's share; threads read ahead."""
-        at = {"process_index": share.index, "process_count": share.processes}
-        return map(_read, batches(self._split, size, **at, **self._seen))
+        own = partial(batches, process_index=share.number, process_count=share.processes)
+        return map(_read, own(self._split, size, **self._seen))
 
     @override
     def images(self, params: DensityParams, given: Any) -> Float[Array, "n row col channel"]:

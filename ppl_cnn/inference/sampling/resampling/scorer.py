@@ -149,7 +149,8 @@ class Scorer:
 
         def placed(rows: np.ndarray) -> Array:
             filled = np.pad(rows, ((0, own - len(rows)), *[(0, 0)] * (rows.ndim - 1)))
-            return jax.make_array_from_process_local_data(self._rows, filled)
+            there: Array = jax.make_array_from_process_local_data(self._rows, filled)
+            return there
 
         return jax.tree.map(placed, given)
 
