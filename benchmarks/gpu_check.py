@@ -4,10 +4,13 @@
 
 Each part is a process of its own with a time limit, so that one that hangs or fails costs no other;
 `benchmarks.gpu_parts` says what each measures. JSON lines, and at the end a verdict: which parts
-found something wrong. It has never run on a GPU.
+found something wrong, and for which no time was left. It has never run on a GPU.
 """
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -32,7 +35,7 @@ BUDGET = 470.0
 
 
 def run(part: str, out: Path, *, toy: bool, seconds: float) -> list[dict]:
-    """The JSON lines of a part; one with `failed` if it didn't end well.
+    """The JSON lines of a part, and one more with `failed` if it didn't end well.
 
     Args:
         part: its name.
@@ -41,15 +44,24 @@ def run(part: str, out: Path, *, toy: bool, seconds: float) -> list[dict]:
         seconds: how long it may take.
     """
     command = [sys.executable, "-m", "benchmarks.gpu_parts", part, str(out), *["--toy"] * toy]
+    # What a part has started ends with it, and would keep its pipes open otherwise.
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    why = ""
     try:
-        done = subprocess.run(command, timeout=seconds, text=True, capture_output=True, check=False)
+        said, told = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
-        return [{"part": part, "failed": f"it took longer than {seconds:.0f} s"}]
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        lines.append({"part": part, "failed": last[0]})
-    return lines
+        why = f"it took longer than {seconds:.0f} s"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    if why:
+        said, told = process.communicate()
+    elif process.returncode:
+        why = (told.strip().splitlines() or ["no message"])[-1]
+    lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    return [*lines, {"part": part, "failed": why}] if why else lines
 
 
 def main():
@@ -60,12 +72,12 @@ def main():
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"no part is called {', '.join(unknown)}; there are {', '.join(PARTS)}")
     options.out.mkdir(parents=True, exist_ok=True)
-    began, wrong = time.monotonic(), []
+    began, wrong, skipped = time.monotonic(), list[str](), list[str]()
     patience = 10 if options.toy else 1  # a toy runs where there is no GPU
     for part in options.parts or PARTS:
         left = patience * BUDGET - (time.monotonic() - began)
         if left < 20:
-            say(part=part, skipped="no time is left")
+            skipped.append(part)
             continue
         lines = run(part, options.out, toy=options.toy, seconds=min(left, patience * PARTS[part]))
         for line in lines:
@@ -74,8 +86,10 @@ def main():
             wrong.append(part)
         if part == "devices" and wrong and not options.toy:
             break
-    say(part="verdict", passed=not wrong, wrong=wrong, seconds=round(time.monotonic() - began, 1))
-    sys.exit(bool(wrong))
+    seconds = round(time.monotonic() - began, 1)
+    passed = not wrong and not skipped
+    say(part="verdict", passed=passed, wrong=wrong, skipped=skipped, seconds=seconds)
+    sys.exit(not passed)
 
 
 if __name__ == "__main__":

@@ -152,10 +152,11 @@ def step(out, *, toy):
     from ppl_cnn.models.networks.catalogue import ALEXNET, LENET
 
     network, batch = (LENET, 16) if toy else (ALEXNET, 256)
+    ours = {}
     for dtype in ("float32", "bfloat16"):
         steps = Steps(network, batch, dtype=dtype)
         steps.seconds(3)
-        took = min(steps.seconds(1 if toy else 10) for _ in range(3))
+        took = ours[dtype] = min(steps.seconds(1 if toy else 10) for _ in range(3))
         peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
         say(
             part="step",
@@ -165,10 +166,16 @@ def step(out, *, toy):
             peak_mib=peak / 2**20,
         )
     if not toy:
-        _torch_steps(batch)
+        _torch_steps(batch, ours)
 
 
-def _torch_steps(batch):
+def _torch_steps(batch, ours):
+    """PyTorch's steps, with the products of JAX's default: TF32 where float32 is asked for.
+
+    Args:
+        batch: images.
+        ours: seconds of our step by number format.
+    """
     try:
         import torch
     except ImportError:
@@ -176,6 +183,7 @@ def _torch_steps(batch):
         return
     from benchmarks.training.torch_step import alexnet
 
+    torch.set_float32_matmul_precision("high")
     model = alexnet().train().cuda().to(memory_format=torch.channels_last)
     rule = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
     images = torch.randint(0, 256, (batch, 3, 227, 227), device="cuda").float()
@@ -192,25 +200,33 @@ def _torch_steps(batch):
                 rule.step()
             torch.cuda.synchronize()
             took = (time.perf_counter() - began) / count
-        say(part="step", torch=dtype, milliseconds=1e3 * took, images_per_second=batch / took)
+        say(
+            part="step",
+            torch=dtype,
+            milliseconds=1e3 * took,
+            images_per_second=batch / took,
+            ours_over_torch=ours[dtype] / took,
+        )
 
 
 def loader(out, *, toy):
-    """Photographs a second that all cores read, by threads."""
+    """Photographs a second that all cores read, by threads of this process or of others."""
     from ppl_cnn.data import open_split, training_batches
 
     count, side, batch = (16, 32, 4) if toy else (512, 227, 64)
     with tempfile.TemporaryDirectory() as folder:
         write_photographs(Path(folder) / "tree", count, (80, 60) if toy else (500, 375))
         split = open_split(f"folder:{folder}/tree", "train", f"{folder}/data")
-        for threads in (1, 2) if toy else (1, 4, 8, 16):
+        for readers, threads in ((0, 2), (1, 2)) if toy else ((0, 1), (0, 8), (1, 8), (2, 8)):
             batches = training_batches(
                 split, batch, 0, augment="crop+flip+colour", image_shape=(side, side, 3),
-                short_side=side + 20, threads=threads,
+                short_side=side + 20, threads=threads, readers=readers,
             )  # fmt: skip
-            next(batches)
+            for _ in range(5):  # what was read ahead
+                next(batches)
             took = seconds(lambda batches=batches: next(batches)["image"], calls=2 * threads)
-            say(part="loader", threads=threads, images_per_second=batch / took)
+            batches.close()
+            say(part="loader", readers=readers, threads=threads, images_per_second=batch / took)
 
 
 def tests(out, *, toy):

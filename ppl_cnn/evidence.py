@@ -54,6 +54,9 @@ class EvidenceOptions(DensityOptions):
     """The same seed gives the same numbers."""
     out: Path | None = None
     """The run's folder (default: runs/MODEL-UNIT-evidence)."""
+    deterministic: bool = False
+    """On a GPU, compute to the same bits at each run, which takes longer; CPUs do so in any case.
+    Compiled programs are kept in the run's folder."""
     processes: Annotated[
         dict[str, Any], tyro.conf.arg(constructor=overrides_of(Processes), name="")
     ] = field(default_factory=dict)
@@ -76,6 +79,10 @@ class EvidenceOptions(DensityOptions):
 
 def main(options: EvidenceOptions) -> None:
     """Estimates and prints a table."""
+    from ppl_cnn.machines.arithmetic import repeatable
+
+    if options.deterministic:
+        repeatable()
     with Processes(**options.processes).together():
         estimate(options)
 
@@ -84,6 +91,7 @@ def estimate(options: EvidenceOptions) -> None:
     """Estimates with the other processes, if there are any, and prints a table as process 0."""
     from ppl_cnn.inference.sampling.driver import Origin
     from ppl_cnn.inference.sampling.evidence.evidence import evidence, evidence_of_images
+    from ppl_cnn.machines.arithmetic import keep_programs
     from ppl_cnn.machines.messages import leads
     from ppl_cnn.models.empirical_density import EmpiricalDensity
 
@@ -92,11 +100,15 @@ def estimate(options: EvidenceOptions) -> None:
     if leads():
         options.print_values(named.choices)
     out = options.out or options.folder("evidence", named.target)
+    if options.deterministic:
+        keep_programs(out / ".programs")
     command = shlex.join(["python", "-m", "ppl_cnn.evidence", *sys.argv[1:]])
     origin = Origin(options.model_in_record, named.description, command)
     images = [each for each in named.densities if isinstance(each, EmpiricalDensity)]
     if images:
         means = evidence_of_images(images, out=out, origin=origin)
+        if not leads():
+            return
         _print_means(means)
         _print_alpha(means, named)
     else:

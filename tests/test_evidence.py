@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 
 import ppl_cnn
+from ppl_cnn.machines import arithmetic
 
 SETTINGS = ("--chains", "4", "--draws", "10", "--warmup", "10", "--rungs", "1")
 
@@ -72,3 +73,13 @@ def test_under_images_it_is_their_mean_beside_the_stored_alpha(tmp_path, evidenc
     assert float(stored) == pytest.approx(float(ppl_cnn.load("alexnet-fashion").alpha[9]), abs=1e-4)
     assert float(difference) == pytest.approx(float(alpha) - float(stored), abs=2e-4)
     assert done.stdout.splitlines()[-1] == str(out / "evidence.json")
+
+
+def test_the_same_bits_are_asked_for_before_and_after_jax_is_used(tmp_path, evidence, monkeypatch):
+    asked = []
+    monkeypatch.setattr(arithmetic, "repeatable", lambda: asked.append("flags"))
+    monkeypatch.setattr(arithmetic, "keep_programs", asked.append)
+    given = ("--unit", "fc8:0", "--reference", "data:fashion-embedded@test[:9]", "--deterministic")
+    done = evidence(*given, "--out", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    assert asked == ["flags", tmp_path / "run" / ".programs"]

@@ -67,9 +67,9 @@ class Disk:
             time.sleep(count / self._speed)
 
     def store(self, original):
-        def write(store, draws, blocks, variables):
+        def write(store, draws, blocks, variables, **chain):
             self.write(sum(values.nbytes for values in variables.values()))
-            original(store, draws, blocks, variables)
+            original(store, draws, blocks, variables, **chain)
 
         return write
 
@@ -95,7 +95,8 @@ def measured(sizes: Sizes, disk: float | None) -> dict[str, Any]:
     with ExitStack() as context:
         out = Path(context.enter_context(tempfile.TemporaryDirectory()))
         patch = mock.patch.object
-        context.enter_context(patch(DrawStore, "write", slow.store(DrawStore.write)))
+        write_chunks = slow.store(DrawStore.write_chunks)
+        context.enter_context(patch(DrawStore, "write_chunks", write_chunks))
         context.enter_context(patch(group, "save_state", slow.state(save_state)))
         folder = context.enter_context(RunFolder.claim(out / "run", {}, "busy"))
         run = group.Group(folder, program, sampling, None)

@@ -188,7 +188,7 @@ def torch(sizes):
 
         theirs()
         ours = Steps(ALEXNET, batch, "discriminative")
-        times = in_turn(ours.seconds, theirs, sizes.rounds)
+        times = in_turn(ours.seconds, theirs, 2 * sizes.rounds + 1)
         given.close()
     say(part="torch", network="alexnet", batch=batch, cores=len(cores()), **compared(times))
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jax._src import distributed  # JAX gives its messages no public name
 
-from ppl_cnn.errors import ArgumentError, InputError
+from ppl_cnn.errors import InputError
 
 _WAIT_MS = 500
 """How long one look for a message takes at most; between two, signals come through."""
@@ -24,24 +24,6 @@ leaving = threading.Event()
 def leads() -> bool:
     """Whether this is process 0, which prints, and writes what is written once."""
     return jax.process_index() == 0
-
-
-def check_alone(argument: str, value: object) -> None:
-    """Refuses several processes where work has no chains.
-
-    Args:
-        argument: the name of the argument by which it has none.
-        value: the argument's.
-
-    Raises:
-        ArgumentError: there are several processes.
-    """
-    if (count := jax.process_count()) > 1:
-        raise ArgumentError(
-            f"`{argument}={value}` makes no chains to be spread over {count} processes. Leave out "
-            f"`coordinator`, or give another `{argument}`.",
-            argument=argument,
-        )
 
 
 class Conversation:

@@ -13,11 +13,13 @@ EVERYWHERE = PartitionSpec()
 """Arrays of which each device has the whole."""
 
 
-def even_devices(count: int, devices: Sequence[jax.Device] | None = None) -> list[jax.Device]:
+def even_devices(
+    count: int | None = None, devices: Sequence[jax.Device] | None = None
+) -> list[jax.Device]:
     """As many devices as divide a number of things evenly, equally many of each process.
 
     Args:
-        count: the number, which the number of processes divides.
+        count: the number, which the number of processes divides; None if there may be any number.
         devices: where to choose from; by default all devices of all processes. All those given
             count as one process's.
     """
@@ -25,7 +27,8 @@ def even_devices(count: int, devices: Sequence[jax.Device] | None = None) -> lis
         each = [jax.local_devices(process) for process in range(jax.process_count())]
     else:
         each = [list(devices)]
-    part, most = count // len(each), min(map(len, each))
+    most = min(map(len, each))
+    part = most if count is None else count // len(each)
     used = max(n for n in range(1, most + 1) if part % n == 0)
     return [device for own in each for device in own[:used]]
 

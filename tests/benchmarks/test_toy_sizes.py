@@ -38,6 +38,7 @@ TOYS = {
     "speed/memory.py": [],
     "speed/side_by_side.py": [],
     "speed/slab.py": [],
+    "speed/starts.py": [],
     "sampling/mixing.py": ["{out}"],
     "sampling/samplers.py": ["{out}/draws.jsonl"],
     "sampling/samplers_table.py": ["{out}/draws.jsonl", "{out}/steps.jsonl", "{out}/all.png"],

@@ -1,8 +1,7 @@
 import pytest
 
-from ppl_cnn.errors import ArgumentError
 from ppl_cnn.machines import messages
-from ppl_cnn.machines.messages import Conversation, check_alone, leads
+from ppl_cnn.machines.messages import Conversation, leads
 
 
 def test_a_process_alone_leads_and_is_told_what_it_says():
@@ -11,13 +10,6 @@ def test_a_process_alone_leads_and_is_told_what_it_says():
     assert leads()
     assert talk.agreed([1, "a"]) == [1, "a"]
     assert talk.gathered({"b": None}) == [{"b": None}]
-    check_alone("kernel", "resample")
-
-
-def test_work_without_chains_is_refused_to_several(monkeypatch, refused):
-    monkeypatch.setattr(messages.jax, "process_count", lambda: 3)
-    with refused("`kernel=resample:9`", "3 processes", kind=ArgumentError, argument="kernel"):
-        check_alone("kernel", "resample:9")
 
 
 class Service:

@@ -15,7 +15,6 @@ import xarray as xr
 from jaxtyping import Array, Float
 
 from ppl_cnn.errors import MismatchError, RunFolderError
-from ppl_cnn.inference.runs.folder import RunFolder
 from ppl_cnn.inference.runs.record import read_record, unit_folder
 from ppl_cnn.inference.runs.store import open_draws
 from ppl_cnn.inference.sampling.group import Group
@@ -37,7 +36,7 @@ from ppl_cnn.inference.sampling.shared_folder import claimed
 from ppl_cnn.inference.sampling.starts.registry import as_start
 from ppl_cnn.inference.sampling.starts.start import Start
 from ppl_cnn.machines.arithmetic import Precision, products
-from ppl_cnn.machines.messages import Conversation, check_alone, leads
+from ppl_cnn.machines.messages import Conversation, leads
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.empirical_density import EmpiricalDensity
 from ppl_cnn.models.references.generator import GeneratorReference
@@ -278,8 +277,7 @@ def _resample_to(
     progress: bool,
 ) -> None:
     """Samples by resampling; see `sample_to`."""
-    check_alone("kernel", settings.kernel)
-    with RunFolder.claim(out, config, origin.command) as folder:
+    with claimed(out, config, origin.command) as folder:
         folder.update(**_description(densities[0], config), **origin.description, draws=draws)
         run = ResamplingRun(folder, densities, settings)
         if progress:

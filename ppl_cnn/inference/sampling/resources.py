@@ -15,6 +15,7 @@ import jax
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.sampling.resampling.scorer import Density
 from ppl_cnn.inference.sampling.settings import Sampling
+from ppl_cnn.machines.memory import own_room
 from ppl_cnn.models.density import TiltedDensity, gradient_bytes
 
 GROUP_BYTES = 4 * 2**30
@@ -74,10 +75,9 @@ def group_units(
 
 def _fitting(density: TiltedDensity, settings: Sampling) -> int:
     """How many units like this one fit into a group's memory, at least 1."""
-    own: int = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", 0) // 2
     chain = gradient_bytes(density) + _STATE * 4 * math.prod(density.latent_shape)
     unit = settings.chains * settings.kernel.replicas * chain
-    return max(1, max(GROUP_BYTES, own) // unit)
+    return max(1, max(GROUP_BYTES, own_room()) // unit)
 
 
 def told_size(densities: Sequence[Density], *, chains: int, draws: int, groups: int) -> str:

@@ -84,8 +84,10 @@ def gradient_of(
         loss, cotangent = jax.value_and_grad(objective)(F, all_labels)
         first = lax.axis_index("data") * len(own)
         gradient = pull_back(lax.dynamic_slice_in_dim(cotangent, first, len(own)))
+        if mesh.size > 1:  # the sum over one device would be a copy on CPU
+            gradient = lax.psum(gradient, "data")
         everywhere = jax.tree.map(_common, lax.all_gather(after, "data"))
-        return GradientOf(loss, F, lax.psum(gradient, "data"), everywhere)
+        return GradientOf(loss, F, gradient, everywhere)
 
     rows, whole = PartitionSpec("data"), PartitionSpec()
     found: GradientOf = jax.shard_map(

@@ -4,13 +4,13 @@ The batch is global: all devices of all processes compute parts of one gradient.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from ppl_cnn.errors import MismatchError
 from ppl_cnn.inference.training.gradient import gradient_of
@@ -146,10 +146,12 @@ def even_ess(batch_size: int, classes: int) -> float:
     return batch_size / (1 + (batch_size - 1) / classes)
 
 
-def optimizer(recipe: Recipe, stage: Stage, steps: int) -> optax.GradientTransformation:
+def optimizer(recipe: Recipe, stage: Stage, steps: int) -> optax.GradientTransformationExtraArgs:
     """SGD with momentum m and weight decay d, on the stage's own learning rate.
 
         v_t = m v_{t-1} + gradient_t + d w_t,        w_{t+1} = w_t - rate(t) v_t
+
+    Its `update` takes `finite`, whether the gradient is. If it isn't, w and v stay as they are.
 
     Args:
         recipe: gives m and d.
@@ -157,10 +159,53 @@ def optimizer(recipe: Recipe, stage: Stage, steps: int) -> optax.GradientTransfo
         steps: the stage's length in updates.
     """
     rate = learning_rate(stage.schedule, peak=stage.rate, steps=steps)
-    return optax.chain(
+    rule = optax.chain(
         optax.add_decayed_weights(recipe.weight_decay),
-        optax.sgd(rate, momentum=recipe.momentum),
+        optax.chain(_momentum(recipe.momentum), optax.scale_by_learning_rate(rate)),
     )
+
+    def update(
+        gradient: Params,
+        state: Any,
+        params: Params | None = None,
+        *,
+        finite: Bool[Array, ""],
+        **_: Any,
+    ) -> tuple[Params, Any]:
+        updates, (decay, (trace, count)) = rule.update(gradient, state, params, finite=finite)
+        updates = jax.tree.map(lambda each: jnp.where(finite, each, jnp.zeros_like(each)), updates)
+        return updates, (decay, (trace, kept_unless(finite, count, state[1][1])))
+
+    return optax.GradientTransformationExtraArgs(rule.init, update)
+
+
+def _momentum(decay: float) -> optax.GradientTransformationExtraArgs:
+    """`optax.trace`, whose trace stays as it is where the gradient is not finite.
+
+    The barriers let new weights be computed from the new trace. Without them XLA computes both from
+    old weights and old trace, of which it then makes copies.
+    """
+    plain = optax.trace(decay)
+
+    def update(
+        gradient: Params,
+        state: Any,
+        params: Params | None = None,
+        *,
+        finite: Bool[Array, ""],
+        **_: Any,
+    ) -> tuple[Params, optax.TraceState]:
+        moved, _state = plain.update(gradient, state, params)
+        trace = kept_unless(finite, moved, state.trace)
+        return jax.tree.map(jax.lax.optimization_barrier, trace), optax.TraceState(trace)
+
+    return optax.GradientTransformationExtraArgs(plain.init, update)
+
+
+def kept_unless[T](finite: Bool[Array, ""], new: T, old: T) -> T:
+    """The new values of a tree where a step is finite, and the old ones where it isn't."""
+    kept: T = jax.tree.map(partial(jnp.where, finite), new, old)
+    return kept
 
 
 def initial_state(
@@ -232,7 +277,7 @@ def jitted_step(
     recipe: Recipe,
     *,
     stage: Stage,
-    rule: optax.GradientTransformation,
+    rule: optax.GradientTransformationExtraArgs,
     mesh: Mesh,
     accumulate: int,
     places: TrainState,
@@ -271,7 +316,7 @@ def training_step(
     network: Trainable,
     recipe: Recipe,
     stage: Stage,
-    rule: optax.GradientTransformation,
+    rule: optax.GradientTransformationExtraArgs,
     mesh: Mesh,
     accumulate: int,
 ) -> tuple[TrainState, StepInfo]:
@@ -304,13 +349,14 @@ def training_step(
         accumulate=accumulate,
         dtype=recipe.dtype,
     )
-    updates, rule_state = rule.update(gradient, state.optimizer, state.params)
+    norms, weights = layer_norms(gradient), layer_norms(state.params)
+    # The weights' norms too, so that weights are read before they change: XLA would copy them.
+    finite = jnp.isfinite(loss + sum(norms.values()) + sum(weights.values()))
+    updates, rule_state = rule.update(gradient, state.optimizer, state.params, finite=finite)
     ess, separated = importance_ess(F, labels), separated_ess(labels, F.shape[1])
-    applied = state._replace(
-        params=optax.apply_updates(state.params, updates),
-        averages=averages,
-        optimizer=rule_state,
-        ess=state.ess + (ess / separated - state.ess) / ESS_STEPS,
+    rest = state._replace(params={}, optimizer=())  # the rule keeps these by itself
+    applied = rest._replace(
+        averages=averages, ess=state.ess + (ess / separated - state.ess) / ESS_STEPS
     )
     if state.bank and stage.share < 1:
         applied = applied._replace(bank=state.bank.push(F, recipe.reference_decay))
@@ -320,13 +366,13 @@ def training_step(
         ess,
         separated,
         class_ess(F),
-        layer_norms(gradient),
-        layer_norms(state.params),
+        norms,
+        weights,
         layer_norms(updates),
     )
-    finite = jnp.isfinite(loss) & jnp.isfinite(sum(info.gradient.values(), jnp.zeros(())))
-    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), applied, state)
-    return kept._replace(step=state.step + 1), info
+    kept = kept_unless(finite, applied, rest)
+    params = optax.apply_updates(state.params, updates)
+    return kept._replace(params=params, optimizer=rule_state, step=state.step + 1), info
 
 
 def layer_norms(params: Params) -> LayerNorms:

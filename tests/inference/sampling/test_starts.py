@@ -20,10 +20,12 @@ from ppl_cnn.inference.runs.store import open_draws
 from ppl_cnn.inference.sampling.driver import sample_to
 from ppl_cnn.inference.sampling.program import Program
 from ppl_cnn.inference.sampling.settings import Sampling
+from ppl_cnn.inference.sampling.starts import drawn
 from ppl_cnn.inference.sampling.starts.drawn import Annealed, Prior, Rto, TwoSided
 from ppl_cnn.inference.sampling.starts.images import FromRun, Images, Zero
 from ppl_cnn.inference.sampling.starts.optimum import STEPS
 from ppl_cnn.inference.sampling.starts.registry import FORMS, as_start, parse_start
+from ppl_cnn.models.density import gradient_bytes
 from ppl_cnn.models.trained.cnn import preprocess
 
 REFERENCES = [
@@ -394,12 +396,29 @@ def test_draw_takes_images():
     assert draws.attrs["config"]["init"] == str(Images(images))
 
 
-def test_a_gpu_finds_all_optima_at_once_and_they_are_those_found_one_by_one(monkeypatch):
+@pytest.mark.parametrize(
+    ("start", "fitting"),
+    [
+        (Rto(20), 100),
+        (Annealed(4), 2),
+        pytest.param(Rto(20), 2, marks=pytest.mark.long),
+        pytest.param(Annealed(4), 100, marks=pytest.mark.long),
+    ],
+)
+def test_on_a_gpu_as_many_chains_look_for_their_starts_as_its_memory_holds(
+    start, fitting, monkeypatch
+):
+    """And find what each finds alone."""
     unit = ppl_cnn.load("alexnet-fashion").unit("conv1:5")
     density = ppl_cnn.TiltedDensity(unit, ppl_cnn.WhiteNoise(10.0))
-    settings = Sampling(chains=3, start=Rto(20))
-    alone = settings.start.latents([density], settings, progress=False)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    together = settings.start.latents([density], settings, progress=False)
-    np.testing.assert_allclose(together.latents, alone.latents, atol=1e-4)
-    assert together.gradients == alone.gradients == [60]
+    settings = Sampling(chains=4, start=start)
+    alone = start.latents([density], settings, progress=False)
+    chain = gradient_bytes(density) * (4 if isinstance(start, Annealed) else 1)
+    monkeypatch.setattr(drawn, "own_room", lambda: fitting * chain)
+    assert drawn.together(density, 4, replicas=chain // gradient_bytes(density)) == min(fitting, 4)
+    together = start.latents([density], settings, progress=False)
+    np.testing.assert_allclose(together.latents, alone.latents, atol=1e-3)
+    assert together.gradients == alone.gradients
+    if isinstance(start, Annealed):
+        found = [each.notes[0]["annealing"]["log_z"] for each in (together, alone)]
+        np.testing.assert_allclose(*found, atol=1e-4)

@@ -23,7 +23,9 @@ import ppl_cnn
 from ppl_cnn.errors import InputError
 from ppl_cnn.inference.kernels.registry import parse_kernel
 from ppl_cnn.inference.sampling import driver, group
-from ppl_cnn.inference.sampling.evidence.evidence import evidence
+from ppl_cnn.inference.sampling.evidence.evidence import evidence, evidence_of_images
+from ppl_cnn.inference.sampling.methods import method_for
+from ppl_cnn.inference.sampling.resampling.settings import Resampling
 from ppl_cnn.inference.sampling.settings import Sampling
 from ppl_cnn.inference.sampling.starts.registry import parse_start
 from ppl_cnn.machines.processes import Processes
@@ -48,12 +50,25 @@ def run(out, *, units=3, chains=4, draws=12, start="prior", evidently=False, fai
     settings = Sampling(chains=chains, warmup=8, start=parse_start(start))
     driver.sample_to(densities[:units], settings, driver.Path(out), draws=draws, progress=False)
 
+def weigh(out, *, seen=False, units=2, kernel="resample", evidently=False, **_):
+    if seen:
+        images = ppl_cnn.Empirical("fashion-embedded", "test[:70]")
+        some = [ppl_cnn.EmpiricalDensity(each, images) for each in named[:units]]
+    else:
+        noise = ppl_cnn.WhiteNoise(10.0)
+        some = [ppl_cnn.TiltedDensity(each, noise, temperature=60.0) for each in named[:units]]
+    if evidently:
+        evidence_of_images(some, out=out, progress=False)
+        return
+    settings = Resampling(kernel=method_for(some[0], kernel), chains=2)
+    driver.sample_to(some, settings, driver.Path(out), draws=9, progress=False)
+
 with processes.together():
     named = ppl_cnn.load("alexnet-fashion").units("conv1:0-2")
     densities = [ppl_cnn.TiltedDensity(unit, ppl_cnn.WhiteNoise(10.0)) for unit in named]
     for given in runs:
         try:
-            run(**given)
+            (weigh if "weighs" in given else run)(**given)
         except InputError as error:
             if "fatal" in given:
                 raise
@@ -108,7 +123,9 @@ def assert_same_draws(one, other):
     assert "posterior/image" in arrays
     for name in arrays:
         np.testing.assert_array_equal(trees[0][name][...], trees[1][name][...], err_msg=name)
-    assert read_record(one)["gradients"] == read_record(other)["gradients"]
+    records = [read_record(folder) for folder in (one, other)]
+    for field in ("gradients", "importance"):
+        assert records[0].get(field) == records[1].get(field)
 
 
 def unit_folders(run):
@@ -180,6 +197,31 @@ def test_starts_and_log_z_are_shared_out(whole, tmp_path):
     )
     found = [json.loads((f / "evidence/evidence.json").read_text()) for f in (whole, tmp_path)]
     assert found[0] == found[1]
+
+
+WEIGHED = [
+    {"weighs": True, "out": "noise", "kernel": "resample:1001"},
+    {"weighs": True, "out": "images", "seen": True, "units": 1},
+    {"weighs": True, "out": "mean", "seen": True, "evidently": True},
+]
+
+
+@pytest.mark.long
+def test_proposals_and_images_are_weighed_by_all(tmp_path):
+    """Numbers of proposals that two processes don't divide; a rerun finds all draws."""
+    whole, pair = tmp_path / "whole", tmp_path / "pair"
+    for folder in (whole, pair):
+        folder.mkdir()
+    few = {"weighs": True, "out": "few", "kernel": "resample:20", "fatal": True}
+    alone = start(whole, *WEIGHED)
+    assert ended(*start_pair(pair, *WEIGHED, WEIGHED[0], few), alone) == [2, 2, 0]
+    assert len(unit_folders(pair / "noise")) == 2
+    for one in (*unit_folders(whole / "noise"), whole / "images"):
+        assert_same_draws(one, pair / one.relative_to(whole))
+    found = [json.loads((folder / "mean/evidence.json").read_text()) for folder in (whole, pair)]
+    assert found[0] == found[1]
+    told = said(pair, 1)
+    assert "Process 0 of 2 has failed (Of the weights of 20 draws" in told
 
 
 @pytest.mark.long

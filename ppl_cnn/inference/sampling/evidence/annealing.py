@@ -136,6 +136,30 @@ def step(
     return Particles(proposal.point, logs), acceptance, steps
 
 
+@partial(jax.jit, static_argnums=0)
+def _first_of_chains(density: TiltedDensity, params: DensityParams, keys: Array) -> Particles:
+    """`first_particles` of several chains; all arrays have an axis of chains in front."""
+    found: Particles = jax.vmap(partial(first_particles, density, params))(keys)
+    return found
+
+
+@partial(jax.jit, static_argnums=0)
+def _step_of_chains(
+    density: TiltedDensity,
+    params: DensityParams,
+    particles: Particles,
+    keys: Array,
+    *at: Array | Tuned,
+) -> tuple[Particles, Float[Array, " chain"], Int[Array, " chain"]]:
+    """`step` of several chains, side by side."""
+
+    def move(particles: Particles, keys: Array) -> tuple[Particles, Array, Array]:
+        moved: tuple[Particles, Array, Array] = step(density, params, particles, keys, *at)
+        return moved
+
+    return jax.vmap(move)(particles, keys)
+
+
 def systematic_resampling(
     logs: Float[Array, " particle"], offset: Array
 ) -> Int[Array, " particle"]:
@@ -166,24 +190,31 @@ def climb(
     Args:
         density: the target, or one with the same program, for which functions are compiled.
         params: the density's weights.
-        keys: a key for each particle.
+        keys: a key for each particle; with an axis of chains in front, those of several chains,
+            which resample apart, and so have all arrays of the result.
         schedule: made without these particles; then their mean weight is unbiased.
         fewest: particles are resampled if their effective number is less than this; 0 leaves
             them independent.
         show: called with each strength.
     """
-    particles, gradients = first_particles(density, params, keys), len(keys)
+    first, move = (first_particles, step) if keys.ndim == 1 else (_first_of_chains, _step_of_chains)
+    particles, gradients = first(density, params, keys), keys.size
     waiting = deque[Array]()
     for index, (size, angle) in enumerate(zip(schedule.step_sizes, schedule.angles, strict=True)):
         strengths = np.asarray(schedule.strengths[index : index + 2], np.float32)
         tuned = Tuned(jnp.float32(size), jnp.float32(angle))
         at = (keys, np.int32(index), strengths, tuned, np.float32(fewest))
-        particles, _, taken = step(density, params, particles, *at)
+        particles, _, taken = move(density, params, particles, *at)
         waiting.append(taken)
         if len(waiting) > _AHEAD:
-            gradients += len(keys) * int(waiting.popleft())
+            gradients += _gradients(keys, waiting.popleft())
         show(float(strengths[1]))
-    return particles, gradients + len(keys) * sum(map(int, waiting))
+    return particles, gradients + sum(_gradients(keys, each) for each in waiting)
+
+
+def _gradients(keys: Array, taken: Array) -> int:
+    """What particles with these keys took together, of what each did, in one chain or several."""
+    return keys.size // taken.size * int(taken.sum())
 
 
 def find_schedule(
@@ -272,12 +303,12 @@ def next_gap(particles: Particles, strength: float) -> float:
 
 
 class Arrival(NamedTuple):
-    """Where a chain's particles have arrived."""
+    """Where the particles of a chain, or of several, have arrived."""
 
     z: Float[Array, "..."]
-    """The latent of one particle, an approximate draw of the density."""
-    log_z: float
-    """The log of an unbiased estimate of Z."""
+    """The latent of one particle of each, an approximate draw of the density."""
+    log_z: Float[np.ndarray, "..."]
+    """The log of each chain's unbiased estimate of Z."""
     gradients: int
     """Gradients that all particles took."""
 
@@ -299,17 +330,29 @@ def anneal(
     Args:
         density: the target, or one with the same program, for which functions are compiled.
         params: the density's weights.
-        key: the chain's.
+        key: the chain's, or those of several chains, which climb side by side.
         schedule: from `find_schedule`.
         particles: how many climb.
         show: called with each strength.
 
     Source: Del Moral, Doucet, Jasra, Sequential Monte Carlo samplers, JRSS B 68, 2006.
     """
-    key_climb, key_choice = jax.random.split(key)
-    keys = jax.random.split(key_climb, particles)
     fewest = RESAMPLED * particles
+    split = partial(_keys, particles=particles)
+    keys, key_choice = (split if key.ndim == 0 else jax.vmap(split))(key)
     end, gradients = climb(density, params, keys, schedule, fewest=fewest, show=show)
-    chosen = jax.random.categorical(key_choice, end.logs)
-    log_z = float(logsumexp(np.asarray(end.logs, np.float64)) - math.log(particles))
-    return Arrival(end.points.z[chosen], log_z, gradients)
+    logs = np.asarray(end.logs, np.float64)
+    log_z = np.asarray(logsumexp(logs, axis=-1) - math.log(particles))
+    choose = _chosen if key.ndim == 0 else jax.vmap(_chosen)
+    return Arrival(choose(key_choice, end.logs, end.points.z), log_z, gradients)
+
+
+def _keys(key: Array, particles: int) -> tuple[Array, Array]:
+    """The keys of a chain's particles, and that of the choice among them."""
+    key_climb, key_choice = jax.random.split(key)
+    return jax.random.split(key_climb, particles), key_choice
+
+
+def _chosen(key: Array, logs: Array, z: Array) -> Array:
+    """One of a chain's particles, by their weights."""
+    return z[jax.random.categorical(key, logs)]

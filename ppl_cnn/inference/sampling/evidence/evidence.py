@@ -10,7 +10,6 @@ import numpy as np
 from ppl_cnn.files import write_aside
 from ppl_cnn.inference.importance import mean_weight
 from ppl_cnn.inference.kernels.tempered import Tempered
-from ppl_cnn.inference.runs.folder import RunFolder
 from ppl_cnn.inference.runs.record import unit_folder
 from ppl_cnn.inference.runs.store import open_draws
 from ppl_cnn.inference.sampling.driver import Origin, check_one_run, sample_to
@@ -26,8 +25,9 @@ from ppl_cnn.inference.sampling.evidence.log_z import (
 from ppl_cnn.inference.sampling.resampling.proposals import Pictures
 from ppl_cnn.inference.sampling.resampling.scorer import Scorer
 from ppl_cnn.inference.sampling.settings import Sampling
+from ppl_cnn.inference.sampling.shared_folder import claimed
 from ppl_cnn.machines.arithmetic import products
-from ppl_cnn.machines.messages import Conversation, check_alone, leads
+from ppl_cnn.machines.messages import Conversation, leads
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.empirical_density import EmpiricalDensity
 from ppl_cnn.numeric import in_float32
@@ -153,6 +153,8 @@ def evidence_of_images(
 ) -> dict[str, MeanWeight]:
     """Log Z of units under the images of a data set, Z = mean exp(f/T): one forward pass of each.
 
+    Where several processes work together, all of them call this, and share the images out.
+
     Args:
         densities: the targets; they share reference and temperature, and their units differ.
         out: a folder for `evidence.json`; by default nothing is written.
@@ -176,14 +178,14 @@ def evidence_of_images(
         ['fc8:8', 'fc8:4']
     """
     check_one_run(densities)
-    check_alone("reference", densities[0].reference)
     alike: dict[Hashable, list[EmpiricalDensity]] = {}
     for density in densities:
         alike.setdefault(density.unit.program, []).append(density)
     found = dict[str, MeanWeight]()
     for group in alike.values():
         with products("highest"):
-            scored = Scorer(group, Pictures(group[0])).weighed(progress=progress)
+            scorer = Scorer(group, Pictures(group[0]), together=True)
+            scored = scorer.weighed(progress=progress and leads())
         for density, tilts in zip(group, scored.tilts.astype(np.float64), strict=True):
             found[str(density.unit)] = MeanWeight(*mean_weight(tilts), len(tilts))
     found = {str(density.unit): found[str(density.unit)] for density in densities}
@@ -196,9 +198,10 @@ def evidence_of_images(
             "reference": str(densities[0].reference),
             "temperature": densities[0].temperature,
         }
-        with RunFolder.claim(Path(out), config, origin.command) as folder:
+        with claimed(Path(out), config, origin.command) as folder:
             folder.update(**origin.description)
-            _write(folder.path, found)
+            if leads():
+                _write(folder.path, found)
     return found
 
 

@@ -20,6 +20,18 @@ _PRIOR_DRAWS = 200
 _PRIOR_BYTES = 16 * 2**20
 
 
+class Share(NamedTuple):
+    """The place of a process among those that share work."""
+
+    number: int
+    """Of this process, from 0."""
+    processes: int
+
+
+ALONE = Share(0, 1)
+"""That of a process that does all the work itself."""
+
+
 class Read(NamedTuple):
     """What the host knows of some proposals."""
 
@@ -45,14 +57,19 @@ class Proposals(ABC):
             FileError: files of a data set are damaged.
         """
 
-    def in_order(self, size: int) -> Iterator[Read]:
-        """All proposals, `size` at a time; the last part may be smaller.
+    def in_order(self, size: int, share: Share = ALONE) -> Iterator[Read]:
+        """This process's share of all proposals, `size` at a time over all processes.
+
+        Args:
+            size: a multiple of the processes. The last part may be smaller, and empty for some.
+            share: the place of this process among those that take equal shares of each part.
 
         Raises:
             FileError: files of a data set are damaged.
         """
-        for first in range(0, self.count, size):
-            yield self.read(np.arange(first, min(first + size, self.count)))
+        own = size // share.processes
+        for first in range(share.number * own, self.count + share.number * own, size):
+            yield self.read(np.arange(min(first, self.count), min(first + own, self.count)))
 
     @abstractmethod
     def images(self, params: DensityParams, given: Any) -> Float[Array, "n row col channel"]:
@@ -161,9 +178,10 @@ class Pictures(Proposals):
         return _read(images_at(self._split, numbers, **self._seen))
 
     @override
-    def in_order(self, size: int) -> Iterator[Read]:
-        """All images; threads read ahead."""
-        return map(_read, batches(self._split, size, **self._seen))
+    def in_order(self, size: int, share: Share = ALONE) -> Iterator[Read]:
+        """The images of this process's share; threads read ahead."""
+        own = partial(batches, process_index=share.number, process_count=share.processes)
+        return map(_read, own(self._split, size, **self._seen))
 
     @override
     def images(self, params: DensityParams, given: Any) -> Float[Array, "n row col channel"]:

@@ -21,6 +21,7 @@ from ppl_cnn.inference.sampling.program import BLOCK_BYTES, LONGEST_BLOCK
 from ppl_cnn.inference.sampling.resampling.proposals import SHOWN, Drawn, Pictures, Proposals
 from ppl_cnn.inference.sampling.resampling.scorer import Density, Scorer
 from ppl_cnn.inference.sampling.resampling.settings import MOST_PROPOSALS, Resampling
+from ppl_cnn.machines.messages import Conversation, leads
 from ppl_cnn.models.empirical_density import EmpiricalDensity
 from ppl_cnn.progress import Bar
 
@@ -58,7 +59,7 @@ class UnitRun:
         """Draws per row that the store holds."""
         self.weights: Weights | None = None
         """The weights of the proposals; None until they are known."""
-        tree = self._store.resume()
+        tree = self._store.resume() if folder.writer else None
         if tree is not None:
             if not folder.made(tree.attrs):
                 raise RunFolderError(
@@ -190,7 +191,8 @@ class UnitRun:
 class ResamplingRun:
     """A run by importance resampling of one unit or several.
 
-    Units with one program share the proposals and, up to the units, the forward passes.
+    Units with one program share the proposals and, up to the units, the forward passes. Where
+    several processes work together, the devices of all weigh the proposals, and process 0 draws.
 
     Args:
         folder: the run's.
@@ -204,7 +206,7 @@ class ResamplingRun:
     def __init__(
         self, folder: RunFolder, densities: Sequence[Density], settings: Resampling
     ) -> None:
-        self._settings = settings
+        self._settings, self._talk = settings, Conversation()
         several = len(densities) > 1
         self._units = [
             UnitRun(_unit_folder(folder, each) if several else folder, each, settings)
@@ -231,28 +233,33 @@ class ResamplingRun:
         alike: dict[Hashable, list[UnitRun]] = {}
         for unit in self._units:
             alike.setdefault(unit.density.unit.program, []).append(unit)
-        groups = [(units, self._scorer(units)) for units in alike.values()]
-        for units, scorer in groups:
-            if any(unit.weights is None for unit in units):
-                self._weigh(units, scorer, progress)
+        for units in alike.values():
+            if self._talk.agreed(any(unit.weights is None for unit in units)):
+                self._weigh(units, progress)
+        if not leads():
+            return
         if progress:
             print(*self._units, sep="\n", file=sys.stderr)
         _refuse_few(self._units)
         total = draws * len(self._units)
         with Bar(total=total, desc="draws", delay=2, leave=False, disable=not progress) as bar:
             bar.update(self.found)
-            for units, scorer in groups:
+            for units in alike.values():
+                scorer = self._scorer(units)
                 for unit in units:
                     unit.sample(draws, scorer, bar)
 
-    def _scorer(self, units: Sequence[UnitRun]) -> Scorer:
+    def _scorer(self, units: Sequence[UnitRun], *, together: bool = False) -> Scorer:
         densities = [unit.density for unit in units]
-        return Scorer(densities, proposals_of(densities[0], self._settings))
+        return Scorer(densities, proposals_of(densities[0], self._settings), together=together)
 
-    def _weigh(self, units: Sequence[UnitRun], scorer: Scorer, progress: bool) -> None:
+    def _weigh(self, units: Sequence[UnitRun], progress: bool) -> None:
         clock = time.monotonic()
-        scored = scorer.weighed(progress=progress)
+        scored = self._scorer(units, together=True).weighed(progress=progress)
         seconds = (time.monotonic() - clock) / len(units)
+        if not leads():
+            return
+        scorer = self._scorer(units)
         for unit, tilts in zip(units, scored.tilts, strict=True):
             unit.weighed(tilts, scored.labels, scorer, seconds)
 
@@ -279,7 +286,7 @@ def _unit_folder(folder: RunFolder, density: Density) -> RunFolder:
     record = {**folder.record, "config": config}
     with contextlib.suppress(InputError):
         record |= {k: v for k, v in read_record(path).items() if k in _KEPT}
-    return RunFolder(path, record)
+    return RunFolder(path, record, writer=folder.writer)
 
 
 def _refuse_few(units: Sequence[UnitRun]) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Float32, Int32, Integer, PyTree
 
-from ppl_cnn.inference.sampling.resampling.proposals import Proposals, Read
+from ppl_cnn.inference.sampling.resampling.proposals import ALONE, Proposals, Share
+from ppl_cnn.machines.spreading import EVERYWHERE, even_devices, spread, whole
 from ppl_cnn.models.density import DensityParams, TiltedDensity
 from ppl_cnn.models.empirical_density import EmpiricalDensity
 from ppl_cnn.models.units.score_function import Scored as Unit
@@ -25,7 +26,7 @@ MOST_AT_ONCE = 256
 VALUES_AT_ONCE = 2**22
 """Values of their images; a network's responses take some twenty times as much memory."""
 
-_SPREAD, _EVERYWHERE = PartitionSpec("proposal"), PartitionSpec()
+_SPREAD = PartitionSpec("proposal")
 
 
 class Scored(NamedTuple):
@@ -67,22 +68,29 @@ class Scorer:
     Args:
         densities: of units whose programs are equal, with one reference and temperature.
         proposals: draws of the reference.
+        together: whether the devices of all processes share the proposals. Then all processes must
+            weigh, each of them gets all weights, and none makes images.
     """
 
-    def __init__(self, densities: Sequence[Tilting], proposals: Proposals) -> None:
+    def __init__(
+        self, densities: Sequence[Tilting], proposals: Proposals, *, together: bool = False
+    ) -> None:
         self._density, self._proposals = densities[0], proposals
-        mesh = Mesh(np.asarray(jax.local_devices()), ("proposal",))
+        together = together and jax.process_count() > 1
+        self._share = Share(jax.process_index(), jax.process_count()) if together else ALONE
+        devices = even_devices() if together else jax.local_devices()
+        mesh = Mesh(np.asarray(devices), ("proposal",))
         self.size = at_once(self._density) * mesh.size
         """Proposals that all devices take at once."""
         self.classes = proposals.classes
         """The names of the proposals' classes, if they have labels."""
         self._rows = NamedSharding(mesh, _SPREAD)
         params, self._axes = _together(densities)
-        self._params = jax.device_put(params, NamedSharding(mesh, _EVERYWHERE))
+        self._params = spread(params, NamedSharding(mesh, EVERYWHERE))
         # A generator of the user's is a traced program, whose constants lack the device axis.
-        spread = partial(jax.shard_map, mesh=mesh, in_specs=(_EVERYWHERE, _SPREAD), check_vma=False)
-        self._tilts = jax.jit(spread(self._tilts_of, out_specs=PartitionSpec(None, "proposal")))
-        self._images = jax.jit(spread(proposals.images, out_specs=_SPREAD))
+        mapped = partial(jax.shard_map, mesh=mesh, in_specs=(EVERYWHERE, _SPREAD), check_vma=False)
+        self._tilts = jax.jit(mapped(self._tilts_of, out_specs=PartitionSpec(None, "proposal")))
+        self._images = jax.jit(mapped(proposals.images, out_specs=_SPREAD))
 
     def weighed(self, *, progress: bool) -> Scored:
         """The tilts of all proposals.
@@ -108,13 +116,15 @@ class Scorer:
         Raises:
             FileError: files of a data set are damaged.
         """
-        before: tuple[Array, Read, int] | None = None
-        for read in self._proposals.in_order(self.size):
-            given, count = self._placed(read.given)
+        before: tuple[Array, Array | None, int] | None = None
+        left = self._proposals.count
+        for read in self._proposals.in_order(self.size, self._share):
+            given, labels = self._placed((read.given, read.labels))
             tilts = self._tilts(self._params, given)
             if before is not None:
                 yield _fetched(*before)
-            before = tilts, read, count
+            before = tilts, labels, min(left, self.size)
+            left -= self.size
         if before is not None:
             yield _fetched(*before)
 
@@ -128,19 +138,21 @@ class Scorer:
         """
         made = []
         for first in range(0, len(numbers), self.size):
-            read = self._proposals.read(numbers[first : first + self.size])
-            given, count = self._placed(read.given)
-            made.append(np.asarray(self._images(self._params, given))[:count])
+            some = numbers[first : first + self.size]
+            given = self._placed(self._proposals.read(some).given)
+            made.append(np.asarray(self._images(self._params, given))[: len(some)])
         return np.concatenate(made)
 
-    def _placed(self, given: PyTree) -> tuple[PyTree, int]:
-        """Arrays of `size` proposals, spread over the devices, and how many are not filled up."""
-        count = len(jax.tree.leaves(given)[0])
+    def _placed(self, given: PyTree) -> PyTree:
+        """This process's rows of arrays of `size` proposals, filled up and on the devices."""
+        own = self.size // self._share.processes
 
-        def filled(rows: np.ndarray) -> np.ndarray:
-            return np.pad(rows, ((0, self.size - count), *[(0, 0)] * (rows.ndim - 1)), "edge")
+        def placed(rows: np.ndarray) -> Array:
+            filled = np.pad(rows, ((0, own - len(rows)), *[(0, 0)] * (rows.ndim - 1)))
+            there: Array = jax.make_array_from_process_local_data(self._rows, filled)
+            return there
 
-        return jax.device_put(jax.tree.map(filled, given), self._rows), count
+        return jax.tree.map(placed, given)
 
     def _tilts_of(self, params: DensityParams, given: Any) -> Float[Array, "unit n"]:
         images = self._proposals.images(params, given)
@@ -152,8 +164,8 @@ class Scorer:
         return scores / self._density.temperature
 
 
-def _fetched(tilts: Array, read: Read, count: int) -> Scored:
-    return Scored(np.asarray(tilts)[:, :count], read.labels)
+def _fetched(tilts: Array, labels: Array | None, count: int) -> Scored:
+    return Scored(whole(tilts)[:, :count], None if labels is None else whole(labels)[:count])
 
 
 def _together(densities: Sequence[Tilting]) -> tuple[DensityParams, Any]:

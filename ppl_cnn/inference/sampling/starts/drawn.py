@@ -27,8 +27,9 @@ from ppl_cnn.inference.sampling.starts.start import (
     Started,
     UnitChains,
 )
+from ppl_cnn.machines.memory import own_room
 from ppl_cnn.machines.spreading import in_turn
-from ppl_cnn.models.density import DensityParams, TiltedDensity
+from ppl_cnn.models.density import DensityParams, TiltedDensity, gradient_bytes
 from ppl_cnn.numeric import plain_fields, whole
 
 
@@ -80,18 +81,19 @@ class Rto(Start):
 
     def place(self, chains: UnitChains) -> Placed:
         """An optimum for each chain."""
-        at, count = (chains.compiled, chains.density.params), len(chains.drawn)
-        if jax.default_backend() != "cpu":  # one chain alone leaves a GPU idle
-            optima = _optima(*at, chains.drawn, steps=self.steps)
-            chains.bar.update(count)
-            return optima, self.steps * count, {}
+        count = len(chains.drawn)
+        at_once = together(chains.density, count)
+        optima = _optimum if at_once == 1 else _optima
 
         def search(noise: Array) -> Array:
-            found: Array = _optimum(*at, noise, steps=self.steps).block_until_ready()
-            chains.bar.update(1)
+            found: Array = optima(
+                chains.compiled, chains.density.params, noise, steps=self.steps
+            ).block_until_ready()
+            chains.bar.update(at_once)
             return found
 
-        return jnp.stack(in_turn(search, chains.drawn)), self.steps * count, {}
+        found = in_turn(search, in_parts(chains.drawn, at_once))
+        return jnp.stack(found).reshape(chains.drawn.shape), self.steps * count, {}
 
 
 _optimum = jax.jit(randomize_then_optimize, static_argnums=0, static_argnames="steps")
@@ -104,6 +106,29 @@ def _optima(
     search = partial(randomize_then_optimize, density, params, steps=steps)
     found: Latents = jax.vmap(search)(noise)
     return found
+
+
+def together(density: TiltedDensity, chains: int, *, replicas: int = 1) -> int:
+    """The chains that look for their starts at once: one on a CPU, elsewhere what memory holds.
+
+    One chain alone leaves a GPU idle. On a CPU chains gain nothing from each other's company.
+
+    Args:
+        density: of the chains.
+        chains: their number, of which the result is a divisor; each process has some of them.
+        replicas: the latents that a chain moves at once.
+    """
+    room, processes = own_room(), jax.process_count()
+    if not room:
+        return 1
+    fitting = room // (replicas * max(1, gradient_bytes(density)))
+    most = min(max(fitting, 1), -(-chains // processes))
+    return max(size for size in range(1, most + 1) if chains % size == 0)
+
+
+def in_parts(chains: Array, size: int) -> Array:
+    """Arrays of chains in parts of a size; of one chain, without an axis of its own."""
+    return chains if size == 1 else chains.reshape(-1, size, *chains.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -146,25 +171,28 @@ class Annealed(Start):
         scouts = jax.random.split(jax.random.fold_in(keys[0], 1), max(PARTICLES, self.particles))
         schedule, gradients = find_schedule(compiled, params, scouts, show=show)
 
-        def arrive(key: Array) -> Arrival:
-            one = anneal(compiled, params, key, schedule, particles=self.particles, show=show)
-            one.z.block_until_ready()
-            bar.update(1)
-            return one
+        at_once = together(chains.density, len(keys), replicas=self.particles)
 
-        found = in_turn(arrive, keys)
-        log_z = np.asarray([each.log_z for each in found])
+        def arrive(some: Array) -> Arrival:
+            each = anneal(compiled, params, some, schedule, particles=self.particles, show=show)
+            each.z.block_until_ready()
+            bar.update(at_once)
+            return each
+
+        found = in_turn(arrive, in_parts(keys, at_once))
+        log_z = np.ravel([each.log_z for each in found])
         note: dict[str, Any] = {
             "particles": self.particles,
             "strengths": schedule.strengths.tolist(),
             "log_z": log_z.tolist(),
         }
-        if len(found) > 1:
+        if len(keys) > 1:
             estimate, effective = mean_weight(log_z)
             note |= {**estimate._asdict(), "effective": effective}
         gradients += sum(int(each.gradients) for each in found)
         spent = chains.density.views * gradients
-        return jnp.stack([each.z for each in found]), spent, {"annealing": note}
+        z = jnp.stack([each.z for each in found]).reshape(chains.drawn.shape)
+        return z, spent, {"annealing": note}
 
 
 @dataclass(frozen=True)
