@@ -48,8 +48,8 @@ class ISIR(TiltKernel[ChainState]):
 
     A choice with probabilities proportional to the weights would often fall on where the chain is.
     Here it falls on fresh draw j with probability w_j / (1 - min(w_j, w)), where w is the weight of
-    where the chain is and all weights sum to 1. Each state of the same p is then left at least as
-    often (Peskun), and with a good draw of a class, always.
+    where the chain is and all weights sum to 1. That leaves at least as often, and always for
+    draws of the same weight.
 
     Args:
         tilt: g, a function of z (an array or a tree of arrays) and of the arguments that `run`
