@@ -120,6 +120,6 @@ def all_cases() -> Iterator[Weighed]:
 
 
 def toy_cases() -> Iterator[Weighed]:
-    """Two that take a second."""
-    for reference in ("white:10", "data"):
+    """Some that take a second each."""
+    for reference in ("white:10", "data", *UNREFINED):
         yield Weighed("generative", "logit", reference, 1.0, 100)
