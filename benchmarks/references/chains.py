@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.common import in_turn, seconds
+from benchmarks.common import cpu_seconds, in_turn
 from benchmarks.references.likeness import MOST, as_seen
 from benchmarks.references.study import Study
 from benchmarks.references.ten_classes import CLASSES
@@ -128,7 +128,7 @@ def smallest_ess(response, projections):
 
 
 def forward_cost(density, count, rounds=9):
-    """What a forward pass of so many latents takes, over what their gradients take; timed in turn.
+    """CPU time of a forward pass of so many latents over that of their gradients; timed in turn.
 
     Args:
         density: gives f and the reference.
@@ -139,10 +139,10 @@ def forward_cost(density, count, rounds=9):
     forward = jax.jit(jax.vmap(density.tilt, (0, None)))
     gradient = jax.jit(jax.vmap(jax.value_and_grad(density.tilt), (0, None)))
     for function in (forward, gradient):
-        seconds(function, z, density.params)
+        cpu_seconds(function, z, density.params)
     timed = in_turn(
-        lambda: seconds(forward, z, density.params),
-        lambda: seconds(gradient, z, density.params),
+        lambda: cpu_seconds(forward, z, density.params, calls=4),
+        lambda: cpu_seconds(gradient, z, density.params, calls=4),
         rounds,
     )
     return float(np.median(timed.ratios))

@@ -8,6 +8,7 @@ import ppl_cnn
 from benchmarks.references.judge import judge
 from benchmarks.references.likeness import MOST, Real
 from benchmarks.references.ten_classes import DataSet
+from benchmarks.references.unrefined import UNREFINED, unrefined
 from ppl_cnn.inference.training.execution import Execution
 from ppl_cnn.inference.training.loop import train
 from ppl_cnn.inference.training.recipe import Recipe
@@ -63,9 +64,11 @@ class Study:
         return _network(self, name).alpha[...]
 
     def reference(self, name):
-        """A reference by its name here: generator, gaussian, data, or what it is itself."""
+        """A reference by its name here, in `UNREFINED` or one of these, or what it is itself."""
         if name == "generator":
             return parse_reference(f"generator:{self.generator}")
+        if name in UNREFINED:
+            return unrefined(name, self.generator)
         if name == "data":
             return parse_reference(self.data.empirical(self.data.unseen))
         if name == "gaussian":

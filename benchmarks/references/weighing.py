@@ -9,6 +9,7 @@ import numpy as np
 from benchmarks.references.likeness import MOST, as_seen
 from benchmarks.references.study import Study
 from benchmarks.references.ten_classes import CLASSES
+from benchmarks.references.unrefined import UNREFINED
 from ppl_cnn.inference.importance import Weights
 from ppl_cnn.inference.sampling.resampling.run import FEWEST_EFFECTIVE, proposals_of
 from ppl_cnn.inference.sampling.resampling.scorer import Scorer
@@ -104,7 +105,7 @@ SUITED = {
     "alexnet-fashion": "log-prob",
 }
 """Network -> the target whose density at T = 1 its training has fitted."""
-REFERENCES = ("generator", "data", "white:10", "gaussian", "bounded:spectral")
+REFERENCES = ("generator", "data", *UNREFINED, "white:10", "gaussian", "bounded:spectral")
 
 
 def all_cases() -> Iterator[Weighed]:
@@ -119,6 +120,6 @@ def all_cases() -> Iterator[Weighed]:
 
 
 def toy_cases() -> Iterator[Weighed]:
-    """Two that take a second."""
-    for reference in ("white:10", "data"):
+    """Some that take a second each."""
+    for reference in ("white:10", "data", *UNREFINED):
         yield Weighed("generative", "logit", reference, 1.0, 100)

@@ -23,7 +23,8 @@ WITHOUT_COMMAND = {
     *("sampling/sampler_cases.py", "sampling/sampler_run.py", "sampling/self_tuned.py"),
     *("sampling/two_sided.py", "references/chains.py", "references/ten_classes.py"),
     *("references/judge.py", "references/langevin.py", "references/likeness.py"),
-    *("references/study.py", "references/tables.py", "references/weighing.py"),
+    *("references/study.py", "references/tables.py", "references/unrefined.py"),
+    "references/weighing.py",
     "training/pretraining_runs.py",
 }
 """Files that others import."""

@@ -41,10 +41,15 @@ class ISIR(TiltKernel[ChainState]):
     """Iterated sampling importance resampling and steps of `Split`, for exp(g(z)) N(z; 0, I).
 
     A transition has global moves: a chain chooses among its latent and up to four fresh draws of
-    N(0, I), each with probability proportional to exp(g), and so on until N fresh draws are made.
-    Then it has a local move: one step of `Split`, whose size the warmup adapts. Both leave p
-    invariant, whatever N. Fresh draws take a forward pass each; where the choice has fallen and
-    where the step ends, a gradient is taken. With `MCMC.run` give `init_params` as for `Split`.
+    N(0, I) by the weights exp(g), and so on until N fresh draws are made. Then it has a local move:
+    one step of `Split`, whose size the warmup adapts. Both leave p invariant, whatever N. Fresh
+    draws take a forward pass each; where the choice has fallen and where the step ends, a gradient
+    is taken. With `MCMC.run` give `init_params` as for `Split`.
+
+    A choice with probabilities proportional to the weights would often fall on where the chain is.
+    Here it falls on fresh draw j with probability w_j / (1 - min(w_j, w)), where w is the weight of
+    where the chain is and all weights sum to 1. That leaves at least as often, and always for
+    draws of the same weight.
 
     Args:
         tilt: g, a function of z (an array or a tree of arrays) and of the arguments that `run`
@@ -57,7 +62,8 @@ class ISIR(TiltKernel[ChainState]):
 
     Source: Andrieu, Lee, Vihola, Uniform ergodicity of the iterated conditional SMC and geometric
     ergodicity of particle Gibbs samplers, Bernoulli 24, 2018; with local moves: Samsonov et al.,
-    Local-Global MCMC kernels: the best of both worlds, NeurIPS 2022.
+    Local-Global MCMC kernels: the best of both worlds, NeurIPS 2022; the choice: Liu, Peskun's
+    theorem and a modified discrete-state Gibbs sampler, Biometrika 83, 1996.
 
     Examples:
         >>> print(ISIR(fresh=8))
@@ -119,7 +125,9 @@ class ISIR(TiltKernel[ChainState]):
 def resampled(tilt: Tilt, point: Point, key: Array, fresh: int) -> tuple[Latent, Float[Array, ""]]:
     """A latent that is chosen again and again among itself and fresh draws of N(0, I).
 
-    Each choice is by weights exp(g), and leaves p invariant.
+    Each choice is by weights exp(g), as `ISIR` says. Given the set, the chain is at each of its
+    members with probability proportional to the weight; w_i P(i, j) = w_i w_j / (1 - min(w_i, w_j))
+    is symmetric, so that this stays true, and p is left invariant.
 
     Args:
         tilt: g.
@@ -139,11 +147,14 @@ def resampled(tilt: Tilt, point: Point, key: Array, fresh: int) -> tuple[Latent,
         draws = jax.vmap(lambda key: normal_like(key, z))(jax.random.split(key_draws, together))
         tilts = jax.vmap(tilt)(draws)
         # A draw whose tilt isn't finite is never chosen.
-        weights = jnp.append(jnp.where(jnp.isfinite(tilts), tilts, -jnp.inf), here)
-        chosen = jax.random.categorical(key_choice, weights)
+        tilts = jnp.append(jnp.where(jnp.isfinite(tilts), tilts, -jnp.inf), here)
+        weights = jax.nn.softmax(tilts)
+        leave = weights[:-1] / (1 - jnp.minimum(weights[:-1], weights[-1]))
+        stay = jnp.maximum(1 - leave.sum(), 0)  # the rounded sum can exceed 1
+        chosen = jax.random.categorical(key_choice, jnp.log(jnp.append(leave, stay)))
         every = jax.tree.map(lambda new, old: jnp.concatenate([new, old[None]]), draws, z)
         z = jax.tree.map(lambda leaf: leaf[chosen], every)
-        return (z, weights[chosen]), jax.nn.softmax(weights)[:-1].sum()
+        return (z, tilts[chosen]), 1 - stay
 
     keys = jax.random.split(key, fresh // together)
     (z, _), rates = jax.lax.scan(choose, (point.z, point.tilt), keys)

@@ -141,8 +141,9 @@ def test_a_draw_whose_tilt_is_not_finite_is_never_chosen():
     choose = jax.vmap(lambda key: resampled(tilt, point, key, 4))
     z, left = choose(jax.random.split(jax.random.key(0), 200))
     assert (z <= 0).all()
-    assert (left < 1).all()
     assert len(np.unique(z)) > 100
+    # All finite tilts are equal: a chain leaves for one of them, if there is one among the four.
+    np.testing.assert_allclose(left, (z != -1).ravel(), atol=1e-6)
 
 
 def test_more_draws_need_no_more_memory():
