@@ -27,6 +27,9 @@ NO_GRADIENTS = 2**30
 """Turns to a gradient where there is no Stein mean."""
 LEAST_WARMUP = 64
 """Transitions of a warmup that chooses, at least. Chains may start far from where they end."""
+LEAST_ACCEPTED = 0.4
+"""Mean acceptance of turns that are made, at least. Where fewer are accepted, a chain that comes to
+a large tilt stays there for so long that no warmup tells how long."""
 ENOUGH = 24
 """Trials of a round that need none of the round before."""
 _LEAST = 1e-12
@@ -95,6 +98,8 @@ class Trial(NamedTuple):
     """Its gradients."""
     of_turn: Float[Array, "*unit function"]
     """As `of_trajectory`, of the turn that was tried; 0 if none was."""
+    accepted: Float[Array, "*unit"]
+    """Its acceptance probability."""
     tried: Float[Array, "*unit"]
     """1 if a turn was tried, otherwise 0."""
 
@@ -102,7 +107,7 @@ class Trial(NamedTuple):
     def none(cls) -> "Trial":
         """The result of no transition."""
         zero, each = jnp.zeros(()), jnp.zeros(FUNCTIONS)
-        return cls(zero, each, each, zero, each, zero)
+        return cls(zero, each, each, zero, each, zero, zero)
 
 
 class Sums(NamedTuple):
@@ -114,6 +119,7 @@ class Sums(NamedTuple):
     of_trajectories: Float[Array, "*unit function"]
     steps: Float[Array, "*unit"]
     of_turns: Float[Array, "*unit angle function"]
+    accepted: Float[Array, "*unit angle"]
     tried: Float[Array, "*unit angle"]
     """Number of turns, by their angle; all together, of transitions."""
 
@@ -122,7 +128,7 @@ class Sums(NamedTuple):
         """Sums over nothing, for an array of units of that shape."""
         zero, each = jnp.zeros(units), jnp.zeros((*units, FUNCTIONS))
         of_turns = jnp.zeros((*units, len(ANGLES), FUNCTIONS))
-        return cls(zero, each, each, zero, of_turns, of_turns[..., 0])
+        return cls(zero, each, each, zero, of_turns, of_turns[..., 0], of_turns[..., 0])
 
     @property
     def trials(self) -> Float[Array, "*unit"]:
@@ -171,6 +177,7 @@ class ChoiceTuning(NamedTuple):
             tried * trial.of_trajectory,
             trial.tried * trial.steps,
             own[..., None] * trial.of_turn[..., None, :],
+            own * trial.accepted[..., None],
             own,
         )
         now: Sums = jax.tree.map(jnp.add, self.now, new)
@@ -199,10 +206,11 @@ class ChoiceTuning(NamedTuple):
         sums: Sums = jax.tree.map(jnp.add, self.now, before)
         trials = jnp.maximum(sums.trials, _LEAST)
         spread = (self.now.spread_in_round + before.spread_in_round) / trials[..., None]
-        tried = jnp.maximum(sums.tried, _LEAST)[..., None]
-        independence = least(sums.of_turns / tried, spread[..., None, :])
+        tried = jnp.maximum(sums.tried, _LEAST)
+        independence = least(sums.of_turns / tried[..., None], spread[..., None, :])
         turns = turns_together(independence)
         of_each = worth_of_turns(independence, turns, self.period[..., None])
+        of_each = jnp.where(sums.accepted / tried >= LEAST_ACCEPTED, of_each, 0.0)
         angles = jnp.broadcast_to(jnp.asarray(ANGLES), of_each.shape)
         best = of_each.argmax(axis=-1)[..., None]
         found, angle, turns = (

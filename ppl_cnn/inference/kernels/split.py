@@ -201,6 +201,7 @@ def chosen(tilt: Tilt, state: ChainState, choice: Choice) -> ChainState:
             jumped(here, moved.end.point, moved.acceptance),
             steps.astype(jnp.float32),
             turns.jump,
+            turns.acceptance,
             choice.tried.astype(jnp.float32),
         )
         feedback = jump_feedback(state.point, moved, step_size, steps)

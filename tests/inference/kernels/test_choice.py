@@ -12,6 +12,7 @@ import ppl_cnn
 from ppl_cnn.errors import UnknownNameError
 from ppl_cnn.inference.kernels.choice import (
     ANGLES,
+    LEAST_ACCEPTED,
     LEAST_WARMUP,
     MOST_TURNS,
     Choice,
@@ -205,7 +206,7 @@ def test_as_many_turns_as_halve_the_correlation():
     np.testing.assert_array_equal(found, [1, 1, 1, 2, 7, MOST_TURNS])
 
 
-def told(of_turns, of_trajectory, steps, *, size=1.0, slower=1.0, count=120):
+def told(of_turns, of_trajectory, steps, *, size=1.0, slower=1.0, accepted=0.6, count=120):
     """What the warmup finds if every trial of an angle gives the same.
 
     The tilt varies by 9 about -1000, and its jumps are `slower` times as large beside that.
@@ -224,7 +225,8 @@ def told(of_turns, of_trajectory, steps, *, size=1.0, slower=1.0, count=120):
             assert tried.tried == 1
             assert tried.centre == -1000
         spread, steps_ = jnp.asarray([size, 9.0], jnp.float32), jnp.asarray(steps)
-        found = both(of_trajectory), steps_, both(of_turns[index]), one
+        rate = jnp.asarray(accepted)
+        found = both(of_trajectory), steps_, both(of_turns[index]), rate, one
         trial = Trial(jnp.asarray(-1000.0), spread, *found)
         tuning = tuning.update(trial, ended=jnp.asarray(tuning.transitions == 50))
     return tuning.current(jnp.asarray(True))
@@ -262,6 +264,15 @@ def test_the_slower_of_z_and_tilt_decides():
     assert same.worth_of_turns > 5 * slow.worth_of_turns
 
 
+def test_turns_that_are_seldom_accepted_are_not_made():
+    """However far they go: chains would stay at large tilts for longer than a warmup."""
+    of_turns = [0.3, 0.3, 0.3, 0.3]
+    assert told(of_turns, 0.9, 50.0, accepted=LEAST_ACCEPTED + 0.01).turns > 0
+    found = told(of_turns, 0.9, 50.0, accepted=LEAST_ACCEPTED - 0.01)
+    assert found.turns == 0
+    assert found.worth_of_turns == 0
+
+
 def test_a_tilt_that_does_not_vary_has_no_say():
     jump, spread = jnp.asarray([[0.3, 0.0]]), jnp.asarray([[1.0, 0.0]])
     np.testing.assert_allclose(least(jump, spread), 0.3)
@@ -279,6 +290,7 @@ def test_units_choose_each_for_themselves():
             jnp.full((2, 2), 0.5),
             jnp.asarray([1.0, 9.0]),
             jnp.asarray([[0.1, 0.1], [0.9, 0.9]]),
+            two,
             two,
         )
         tuning = tuning.update(trial, ended=jnp.asarray([count == 40, False]))
