@@ -62,7 +62,8 @@ def test_the_record_follows_arvizs_schema(run):
     assert tree["posterior/image"].shape == (2, 120, *unit.shape)
     assert tree["posterior/response"].shape == (2, 120)
     assert set(tree["sample_stats"].data_vars) == {
-        *("lp", "energy", "acceptance_rate", "diverging", "n_steps", "step_size")
+        *("lp", "energy", "acceptance_rate", "diverging", "n_steps", "step_size"),
+        *("forward_passes", "turn", "worth_of_turns", "worth_of_trajectories"),
     }
     config = tree.attrs["config"]
     assert config["unit"] == "conv2:5@7,7"

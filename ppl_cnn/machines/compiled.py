@@ -1,5 +1,6 @@
 """What a compiled program would do on its devices, read from XLA's text of it."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -37,6 +38,28 @@ class Line(NamedTuple):
         """The computation that is a while's `body`, for example; empty if there is none."""
         found = re.search(rf"\b{part}=%?([\w.\-]+)", self.text)
         return found[1] if found else ""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of an array that the operation returns."""
+        found = re.search(r"= \w+\[([\d,]*)\]", self.text)
+        return tuple(map(int, found[1].split(","))) if found and found[1] else ()
+
+    def dot(self, beside: list["Line"]) -> int:
+        """The additions and multiplications of a matrix product.
+
+        Args:
+            beside: the operations of its computation, with those that it reads.
+        """
+        read = re.search(r"dot\([^%]*%([\w.\-]+)", self.text)
+        (left,) = (each for each in beside if read and f"%{read[1]} = " in each.text)
+        over = self.axes("lhs_contracting_dims")
+        return 2 * math.prod(self.shape) * math.prod(left.shape[axis] for axis in over)
+
+    def axes(self, part: str) -> list[int]:
+        """The axes that are the value of a part of the text."""
+        found = re.search(rf"{part}=\{{([\d,]*)\}}", self.text)
+        return [int(axis) for axis in found[1].split(",")] if found and found[1] else []
 
 
 @dataclass(frozen=True)
@@ -110,6 +133,25 @@ class Program:
                         yield from bodies(part, depth)
 
         return max(bodies("ENTRY", 1), default=(0, 0, "ENTRY"))[2]
+
+    def uncounted(self, counted: int = 1, *, name: str = "ENTRY", times: int = 1) -> float:
+        """Operations of matrix products beyond XLA's count, which takes a loop's body once.
+
+        Args:
+            counted: how often the body of an outermost loop is taken.
+            name: the computation's; by default the whole program.
+            times: how often it runs.
+        """
+        total, lines = 0.0, self.computations[name]
+        for line in lines:
+            rounds = re.search(r'known_trip_count":\{"n":"(\d+)"', line.text)
+            if line.kind == "dot" and times > counted:
+                total += (times // counted - 1) * line.dot(lines)
+            for part in ("body", "calls", "to_apply"):
+                if (called := line.called(part)) in self.computations:
+                    more = times * (int(rounds[1]) if rounds else 1)
+                    total += self.uncounted(counted, name=called, times=more)
+        return total
 
     @property
     def collectives(self) -> Counter[str]:

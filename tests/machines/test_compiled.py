@@ -68,3 +68,21 @@ def test_the_memory_of_a_real_program_is_xlas():
 def test_memory_is_said_in_units_that_fit():
     text = str(Memory(arguments=2**21, temporaries=2**30, outputs=0))
     assert text == "1.00 GiB, of which 2.0 MiB arguments and 1.00 GiB temporaries"
+
+
+def test_what_xla_leaves_out_of_its_count_is_what_loops_repeat():
+    """Five products, each of 2 * 8 * 3 * 4 operations, in a loop that runs six times in another."""
+
+    def product(total, each):
+        return total + jnp.sum(each @ jnp.ones((4, 3))), None
+
+    def outer(total, _):
+        return lax.scan(product, total, jnp.full((5, 8, 4), total))[0], None
+
+    def program(start):
+        return lax.scan(outer, start, length=6)[0]
+
+    compiled = jax.jit(program).lower(jnp.ones(())).compile()
+    read, each = Program.of(compiled, "cpu"), 2 * 8 * 3 * 4
+    assert read.uncounted() == (30 - 1) * each
+    assert read.uncounted(6) == (5 - 1) * each

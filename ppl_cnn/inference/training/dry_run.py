@@ -58,6 +58,7 @@ class Need(NamedTuple):
         parameters: Any,
         platform: str = "cpu",
         options: dict[str, bool] | None = None,
+        accumulate: int = 1,
     ) -> Self:
         """Compiles a step for shapes.
 
@@ -67,6 +68,7 @@ class Need(NamedTuple):
             parameters: the part of the state that is the weights.
             platform: what is compiled for.
             options: XLA's flags.
+            accumulate: how often its outermost loop runs.
         """
         before = time.monotonic()
         compiled = step.lower(*arguments).compile(compiler_options=options)
@@ -76,7 +78,7 @@ class Need(NamedTuple):
         return cls(
             sum(math.prod(weights.shape) for weights in jax.tree.leaves(parameters)),
             *program.memory,
-            cost["flops"] if cost else math.nan,
+            accumulate * (cost["flops"] + program.uncounted(accumulate)) if cost else math.nan,
             seconds,
             program.launches(),
             tuple(program.remarks(deterministic=bool(options))),
@@ -212,8 +214,14 @@ def compiled_need(
     )
     arguments = state, images, labels, key
     platform = mesh.devices.flat[0].platform
-    need = Need.of(step, arguments, parameters=state.params, platform=platform, options=options)
-    return need._replace(operations=need.operations * accumulate)  # XLA counts a loop's body once
+    return Need.of(
+        step,
+        arguments,
+        parameters=state.params,
+        platform=platform,
+        options=options,
+        accumulate=accumulate,
+    )
 
 
 def _declared(network: Trainable, recipe: Recipe) -> str:
