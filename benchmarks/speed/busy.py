@@ -47,7 +47,7 @@ class Sizes(NamedTuple):
     draws: int
 
 
-FULL = Sizes(ALEXNET, "fc8:0", chains=8, warmup=5, draws=40)
+FULL = Sizes(ALEXNET, "fc8:0", chains=8, warmup=5, draws=120)
 TOY = Sizes(ALEXNET_FASHION, "conv2:3", chains=2, warmup=2, draws=20)
 
 

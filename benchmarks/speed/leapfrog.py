@@ -105,10 +105,15 @@ def plain_numpyro(density, chains, total):
         jax.block_until_ready(mcmc.get_samples())
         return time.perf_counter() - began
 
-    def convolve(x, kernel, *, stride, padding):
-        numbers = ("NHWC", "HWIO", "NHWC")
+    def convolve(x, kernel, *, stride, padding, dilation=(1, 1), groups=1):
         return lax.conv_general_dilated(
-            x, kernel, (stride, stride), padding, dimension_numbers=numbers
+            x,
+            kernel,
+            (stride, stride) if isinstance(stride, int) else stride,
+            padding,
+            rhs_dilation=dilation,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=groups,
         )
 
     with mock.patch.object(layers, "convolve", convolve):
