@@ -26,6 +26,8 @@ COLOURS = {"split": "#c0392b", "leapfrog": "#2c6fa6"}
 KERNELS = tuple(dict.fromkeys((*LEARNED, *ALL)))
 FAMILIES = ("lenet", "fashion", "faces", "squeezenet", "alexnet")
 """How the names of cases begin; each has tables of its own."""
+FEW = 500
+"""Draws of a chain, below which a small size may be one of too few draws."""
 RELIABLE = 100
 """Smallest ESS of an exact kernel's draws that others are compared with."""
 MEASURES = {
@@ -157,12 +159,12 @@ def largest_differences(line, truth):
 
 
 def yardstick(lines):
-    """What small sizes mean: as many draws of 52 quantities that are random walks, or independent,
-    20 times each; the least and the largest of their smallest sizes."""
+    """What small sizes of few draws mean: as many draws of 52 quantities that are random walks, or
+    independent, 20 times each; the least and the largest of their smallest sizes."""
     small = {
         (line["chains"], line["draws"])
         for line in lines
-        if line["ess"] and min(line["ess"].values()) < 15
+        if line["ess"] and min(line["ess"].values()) < 15 and line["draws"] < FEW
     }
     for chains, draws in sorted(small):
         normal = np.random.default_rng(0).standard_normal((20, 52, chains, draws))
