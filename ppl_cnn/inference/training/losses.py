@@ -112,7 +112,7 @@ def generative_bound(
         batch have the same class.
     """
     n = labels.shape[0]
-    share = jnp.bincount(labels, length=classes).astype(jnp.float32) / n
+    share = counts_of(labels, classes) / n
     bound = jnp.sum(share * jnp.log(jnp.where(share > 0, share, 1.0)))
     if bank is None:
         return bound
@@ -245,8 +245,17 @@ def separated_ess(labels: Int[Array, " n"], classes: int) -> Float[Array, ""]:
     Returns:
         The mean ESS, in images.
     """
-    counts = jnp.bincount(labels, length=classes).astype(jnp.float32)
-    return jnp.sum(counts**2) / labels.shape[0]
+    return jnp.sum(counts_of(labels, classes) ** 2) / labels.shape[0]
+
+
+def counts_of(labels: Int[Array, " n"], classes: int) -> Float[Array, " class"]:
+    """The number of images of each class. `jnp.bincount` would be a scatter on a GPU.
+
+    Args:
+        labels: class of every image.
+        classes: number of classes.
+    """
+    return jax.nn.one_hot(labels, classes).sum(axis=0)
 
 
 class LogMeanExp(NamedTuple):
