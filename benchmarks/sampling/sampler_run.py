@@ -37,7 +37,7 @@ class Spent(NamedTuple):
     seconds: float
     """By the clock."""
     cpu_seconds: float
-    """Of this process."""
+    """This process's."""
 
 
 def _without_weak_type(leaf):

@@ -18,12 +18,12 @@ from unittest import mock
 
 import jax
 import numpy as np
-from jax import lax
 from numpyro.infer import HMC, MCMC
 
 import ppl_cnn.inference.kernels.libraries.numpyro_kernels as kernels
 import ppl_cnn.models.networks.layers as layers
 from benchmarks.common import command_line, say, seconds, spread
+from benchmarks.speed.loops import plain
 from ppl_cnn.inference.sampling.program import Program
 from ppl_cnn.inference.sampling.settings import Sampling
 from ppl_cnn.models.density import TiltedDensity
@@ -105,18 +105,7 @@ def plain_numpyro(density, chains, total):
         jax.block_until_ready(mcmc.get_samples())
         return time.perf_counter() - began
 
-    def convolve(x, kernel, *, stride, padding, dilation=(1, 1), groups=1):
-        return lax.conv_general_dilated(
-            x,
-            kernel,
-            (stride, stride) if isinstance(stride, int) else stride,
-            padding,
-            rhs_dilation=dilation,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=groups,
-        )
-
-    with mock.patch.object(layers, "convolve", convolve):
+    with mock.patch.object(layers, "convolve", plain):
         short, long = run(1), run(1 + extra)
     return (long - short) / (extra * STEPS)
 

@@ -33,7 +33,7 @@ a large tilt stays there for so long that no warmup tells how long."""
 ENOUGH = 24
 """Trials of a round that need none of the round before."""
 _LEAST = 1e-12
-"""Of a spread or of a number of trials; below, there is none."""
+"""A spread or a number of trials that is smaller counts as none."""
 FUNCTIONS = 2
 """Number of quantities by which moves are judged: z and the tilt."""
 
@@ -114,7 +114,7 @@ class Sums(NamedTuple):
     """Sums over the trials of a round and a unit's chains."""
 
     tilt: Float[Array, "*unit"]
-    """Of g - centre."""
+    """The sum of g - centre."""
     spread: Float[Array, "*unit function"]
     of_trajectories: Float[Array, "*unit function"]
     steps: Float[Array, "*unit"]

@@ -22,7 +22,7 @@ NETWORK = DeclaredTrainable(LENET)
 
 @pytest.fixture(scope="module")
 def need():
-    """Of a step with the recipe's 64 images."""
+    """What a step with the recipe's 64 images needs."""
     return compiled_need(NETWORK, RECIPE, STAGE, steps=93)
 
 

@@ -24,7 +24,7 @@ class Share(NamedTuple):
     """The place of a process among those that share work."""
 
     number: int
-    """Of this process, from 0."""
+    """This process's, from 0."""
     processes: int
 
 
