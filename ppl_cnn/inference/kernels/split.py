@@ -11,7 +11,7 @@ from typing import Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from ppl_cnn.errors import unknown
 from ppl_cnn.inference.kernels.adaptation import Tuned
@@ -23,6 +23,7 @@ from ppl_cnn.inference.kernels.trajectory import (
     FIRST_ANGLE,
     FIRST_STEP,
     Latent,
+    Proposal,
     Tilt,
     divided,
     jump_feedback,
@@ -155,6 +156,18 @@ def transition(tilt: Tilt, state: ChainState) -> ChainState:
     key, key_move = jax.random.split(state.rng_key)
     steps, step_size = divided(state.adapt_state, state.i)
     moved = metropolis(tilt, state.point, key_move, step_size, steps)
+    return _followed(state, moved, key=key, step_size=step_size, steps=steps)
+
+
+def _followed(
+    state: ChainState,
+    moved: Proposal,
+    *,
+    key: Array,
+    step_size: Float[Array, ""],
+    steps: Int[Array, ""],
+) -> ChainState:
+    """The state after a trajectory."""
     return state.after(
         moved.point,
         key,
@@ -204,17 +217,9 @@ def chosen(tilt: Tilt, state: ChainState, choice: Choice) -> ChainState:
             turns.acceptance,
             choice.tried.astype(jnp.float32),
         )
-        feedback = jump_feedback(state.point, moved, step_size, steps)
-        followed = state.after(
-            moved.point,
-            key,
-            acceptance=moved.acceptance,
-            energy=state.potential_energy + moved.kinetic_energy + moved.energy_change,
-            num_steps=steps,
-            diverging=moved.diverging,
-            feedback=feedback._replace(trial=trial),
-            own=own,
-        )
+        followed = _followed(state, moved, key=key, step_size=step_size, steps=steps)
+        feedback = followed.feedback._replace(trial=trial)
+        followed = followed._replace(feedback=feedback, own=own)
         found: ChainState = either(state._replace(point=moved.end.point, num_steps=steps), followed)
         return found
 
