@@ -6,6 +6,7 @@ choosing among them crosses at once, and takes no gradient.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import ClassVar, Self
 
 import jax
@@ -25,8 +26,6 @@ from ppl_cnn.inference.kernels.trajectory import (
     Tilt,
     metropolis,
     normal_like,
-    point_at,
-    potential_at,
 )
 
 FRESH = 16
@@ -35,16 +34,19 @@ _ROUND = 4
 """Largest number of them among which a chain chooses at once. Their images are held together: a
 forward pass holds a layer or two where a gradient holds all, so that it needs no more memory. And
 of a few draws, seldom two are good and one of them wasted."""
+_TO_A_LOCAL_MOVE = 2
+"""Transitions to a local move, whose two gradients are worth four or five fresh draws."""
 
 
 class ISIR(TiltKernel[ChainState]):
     """Iterated sampling importance resampling and steps of `Split`, for exp(g(z)) N(z; 0, I).
 
     A transition has global moves: a chain chooses among its latent and up to four fresh draws of
-    N(0, I) by the weights exp(g), and so on until N fresh draws are made. Then it has a local move:
-    one step of `Split`, whose size the warmup adapts. Both leave p invariant, whatever N. Fresh
-    draws take a forward pass each; where the choice has fallen and where the step ends, a gradient
-    is taken. With `MCMC.run` give `init_params` as for `Split`.
+    N(0, I) by the weights exp(g), and so on until N fresh draws are made. Every second transition
+    then has a local move: one step of `Split`, whose size the warmup adapts. Both leave p
+    invariant, whatever N. Fresh draws take a forward pass each. A local move takes a gradient where
+    it begins and one where it ends; `tilt_gradient` is that of the last local move. With `MCMC.run`
+    give `init_params` as for `Split`.
 
     A choice with probabilities proportional to the weights would often fall on where the chain is.
     Here it falls on fresh draw j with probability w_j / (1 - min(w_j, w)), where w is the weight of
@@ -103,26 +105,49 @@ class ISIR(TiltKernel[ChainState]):
     def next_state(self, tilt: Tilt, state: ChainState) -> ChainState:
         """One chain's state after another transition."""
         key, key_global, key_local = jax.random.split(state.rng_key, 3)
-        z, rate = resampled(tilt, state.point, key_global, self._fresh)
-        start = point_at(tilt, z)
-        # Without a tilt, a quarter turn forgets the start, and more would come back to it.
-        step_size = jnp.minimum(state.adapt_state.step_size, FIRST_ANGLE)
-        moved = metropolis(tilt, start, key_local, step_size, jnp.asarray(1))
-        return state.after(
-            moved.point,
+        (z, at), rate = resampled(tilt, state.point, key_global, self._fresh)
+        own = {
+            "forward_passes": jnp.asarray(self._fresh, jnp.int32),
+            "global_acceptance_rate": rate,
+        }
+        chosen = state.after(
+            state.point._replace(z=z, tilt=at),
             key,
-            acceptance=moved.acceptance,
-            energy=potential_at(start) + moved.kinetic_energy + moved.energy_change,
-            num_steps=2,
-            diverging=moved.diverging,
-            own={
-                "forward_passes": jnp.asarray(self._fresh, jnp.int32),
-                "global_acceptance_rate": rate,
-            },
+            acceptance=state.accept_prob,
+            num_steps=0,
+            feedback=state.feedback,
+            own=own,
         )
 
+        def step(index: Array, state: ChainState) -> ChainState:
+            # Without a tilt, a quarter turn forgets the start, and more would come back to it.
+            step_size = jnp.minimum(state.adapt_state.step_size, FIRST_ANGLE)
+            # The first step goes nowhere and finds the gradient.
+            still = index == 0
+            key_now = jax.random.fold_in(key_local, index)
+            step_size = jnp.where(still, 0.0, step_size)
+            moved = metropolis(tilt, state.point, key_now, step_size, jnp.asarray(1))
+            followed = state.after(
+                moved.point,
+                key,
+                acceptance=moved.acceptance,
+                energy=state.potential_energy + moved.kinetic_energy + moved.energy_change,
+                num_steps=2,
+                diverging=moved.diverging,
+            )._replace(i=state.i)
+            found = state._replace(point=moved.end.point)
+            either: ChainState = jax.tree.map(partial(jnp.where, still), found, followed)
+            return either
 
-def resampled(tilt: Tilt, point: Point, key: Array, fresh: int) -> tuple[Latent, Float[Array, ""]]:
+        # A loop that may not run at all stands for a condition, as in `split`.
+        due = state.i % _TO_A_LOCAL_MOVE == 0
+        moved: ChainState = jax.lax.fori_loop(0, jnp.where(due, 2, 0), step, chosen)
+        return moved
+
+
+def resampled(
+    tilt: Tilt, point: Point, key: Array, fresh: int
+) -> tuple[tuple[Latent, Float[Array, ""]], Float[Array, ""]]:
     """A latent that is chosen again and again among itself and fresh draws of N(0, I).
 
     Each choice is by weights exp(g), as `ISIR` says. Given the set, the chain is at each of its
@@ -137,7 +162,7 @@ def resampled(tilt: Tilt, point: Point, key: Array, fresh: int) -> tuple[Latent,
             four, that divides it.
 
     Returns:
-        The latent, and the mean probability with which a choice fell on a fresh draw.
+        The latent and its tilt, and the mean probability with which a choice fell on a fresh draw.
     """
     together = max(n for n in range(1, _ROUND + 1) if fresh % n == 0)
 
@@ -157,5 +182,5 @@ def resampled(tilt: Tilt, point: Point, key: Array, fresh: int) -> tuple[Latent,
         return (z, tilts[chosen]), 1 - stay
 
     keys = jax.random.split(key, fresh // together)
-    (z, _), rates = jax.lax.scan(choose, (point.z, point.tilt), keys)
-    return z, rates.mean()
+    chosen, rates = jax.lax.scan(choose, (point.z, point.tilt), keys)
+    return chosen, rates.mean()

@@ -145,6 +145,14 @@ class Kernel(ABC):
     def bind(self, target: Target) -> Self:
         """A kernel of the same settings that draws from a target."""
 
+    def after_warmup(self, warmup: int) -> Self:
+        """A kernel that moves as this one does, if it is known how long its warmup is.
+
+        Args:
+            warmup: transitions that adapt it.
+        """
+        return self
+
     @abstractmethod
     def start(self, key: Array, z: Float[Array, "..."], params: Any) -> State:
         """One chain's first state.

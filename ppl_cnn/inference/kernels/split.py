@@ -5,6 +5,7 @@ without kicks (`choice`).
 """
 
 from collections.abc import Mapping
+from copy import copy
 from functools import partial
 from typing import Self
 
@@ -16,7 +17,13 @@ from jaxtyping import Array, Float, Int
 from ppl_cnn.errors import unknown
 from ppl_cnn.inference.kernels.adaptation import Tuned
 from ppl_cnn.inference.kernels.chain_state import ChainState, first_chain
-from ppl_cnn.inference.kernels.choice import NO_GRADIENTS, TURNS_TO_A_GRADIENT, Choice, Trial
+from ppl_cnn.inference.kernels.choice import (
+    LEAST_WARMUP,
+    NO_GRADIENTS,
+    TURNS_TO_A_GRADIENT,
+    Choice,
+    Trial,
+)
 from ppl_cnn.inference.kernels.kernel import COMMON, Statistic, Target, Transition, with_settings
 from ppl_cnn.inference.kernels.tilt_kernel import TiltKernel
 from ppl_cnn.inference.kernels.trajectory import (
@@ -103,6 +110,7 @@ class Split(TiltKernel[ChainState]):
         self._step_size = positive("step_size", step_size)
         self._angle = positive("angle", angle)
         self._period = TURNS_TO_A_GRADIENT
+        self._chooses = moves == MOVES[0]
 
     def __str__(self) -> str:
         """`split`, with the settings that are not the defaults."""
@@ -131,6 +139,16 @@ class Split(TiltKernel[ChainState]):
         bound._period = TURNS_TO_A_GRADIENT if target.has_stein_mean else NO_GRADIENTS
         return bound
 
+    def after_warmup(self, warmup: int) -> Self:
+        """A kernel that tries no turns if the warmup is too short to choose.
+
+        Args:
+            warmup: transitions that adapt it.
+        """
+        known = copy(self)
+        known._chooses &= warmup >= LEAST_WARMUP
+        return known
+
     def first_state(self, tilt: Tilt, key: Array, z: Latent) -> ChainState:
         """One chain's first state."""
         first = Tuned(jnp.asarray(self._step_size), jnp.asarray(self._angle))
@@ -138,7 +156,9 @@ class Split(TiltKernel[ChainState]):
             return first_chain(tilt, key, z, first)
         choice = Choice.trajectories(self._period)
         own = _reported(choice, jnp.zeros((), jnp.int32))
-        return first_chain(tilt, key, z, first._replace(choice=choice), own=own)
+        if self._chooses:
+            first = first._replace(choice=choice)
+        return first_chain(tilt, key, z, first, own=own)
 
     def next_state(self, tilt: Tilt, state: ChainState) -> ChainState:
         """One chain's state after another transition."""

@@ -65,7 +65,7 @@ class Program:
     ) -> None:
         self.densities, self._sampling = densities, sampling
         self._density = densities[0]
-        self.kernel = sampling.kernel.bind(self._density)
+        self.kernel = sampling.kernel.bind(self._density).after_warmup(sampling.warmup)
         """The kernel, bound to the first density; the others' weights are arguments."""
         self.placement = Placement(densities, sampling.chains, self.kernel.replicas, devices)
         self.block = block or self._fitting()

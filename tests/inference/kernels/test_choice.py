@@ -15,6 +15,7 @@ from ppl_cnn.inference.kernels.choice import (
     LEAST_ACCEPTED,
     LEAST_WARMUP,
     MOST_TURNS,
+    TURNS_TO_A_GRADIENT,
     Choice,
     ChoiceTuning,
     Trial,
@@ -80,7 +81,7 @@ def test_the_gradient_that_is_held_has_the_mean_of_all():
     gradients = np.asarray(fields["point.tilt_grad"], np.float64)
     taken = np.asarray(fields["num_steps"])
     turns = int(fields["own"]["forward_passes"][0, 0])
-    every = int(transitions_to_a_gradient(jnp.asarray(turns), jnp.asarray(16)))
+    every = int(transitions_to_a_gradient(jnp.asarray(turns), jnp.asarray(TURNS_TO_A_GRADIENT)))
     assert taken.mean() == pytest.approx(1 / every, rel=0.05)
     # A draw that is looked at every so often, and held, has fewer effective draws; ESS knows it.
     assert np.abs(errors_of(gradients, MEAN)).max() < 4.3
@@ -118,7 +119,8 @@ def test_a_short_warmup_does_not_choose():
 
 
 @pytest.mark.parametrize(
-    ("reference", "share"), [(ppl_cnn.WhiteNoise(10.0), 1 / 16), (ppl_cnn.Uniform(), 0.0)]
+    ("reference", "share"),
+    [(ppl_cnn.WhiteNoise(10.0), 1 / TURNS_TO_A_GRADIENT), (ppl_cnn.Uniform(), 0.0)],
 )
 def test_where_there_is_no_stein_mean_turns_take_no_gradient(reference, share):
     density = ppl_cnn.TiltedDensity(ppl_cnn.ScoreFunction(jnp.sum, (1, 3, 1)), reference, 100.0)
@@ -235,10 +237,10 @@ def told(of_turns, of_trajectory, steps, *, size=1.0, slower=1.0, accepted=0.6, 
 def test_what_is_worth_more_is_chosen():
     of_turns = [0.05, 0.2, 0.1, 0.02]
     dear = told(of_turns, 0.9, 5.0)
-    by_turns = float(worth_of_turns(jnp.asarray(0.2), jnp.asarray(4), jnp.asarray(16)))
-    # Four turns of correlation 0.8 in a draw, with a gradient every fourth draw.
+    by_turns = float(worth_of_turns(jnp.asarray(0.2), jnp.asarray(4), jnp.asarray(64)))
+    # Four turns of correlation 0.8 in a draw, with a gradient every sixteenth draw.
     r = 0.8**4
-    assert by_turns == pytest.approx((1 - r) / (1 + r) / (4 * FORWARD_COST + 1 / 4))
+    assert by_turns == pytest.approx((1 - r) / (1 + r) / (4 * FORWARD_COST + 1 / 16))
     np.testing.assert_allclose(dear.worth_of_turns, by_turns, rtol=1e-5)
     np.testing.assert_allclose(dear.worth_of_trajectories, 0.9 / 1.1 / 5, rtol=1e-5)
     assert by_turns > 0.9 / 1.1 / 5

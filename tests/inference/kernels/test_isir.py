@@ -118,7 +118,8 @@ def test_global_moves_are_reversible(fresh):
     def pair(key):
         key_start, key = jax.random.split(key)
         z = slope + jax.random.normal(key_start, (2,))
-        return z, *resampled(tilt, point_at(tilt, z), key, fresh)
+        (reached, _), left = resampled(tilt, point_at(tilt, z), key, fresh)
+        return z, reached, left
 
     before, after, left = jax.jit(jax.vmap(pair))(jax.random.split(jax.random.key(2), count))
     x, y = np.asarray(before, np.float64), np.asarray(after, np.float64)
@@ -139,7 +140,7 @@ def test_a_draw_whose_tilt_is_not_finite_is_never_chosen():
 
     point = point_at(tilt, jnp.asarray([-1.0]))
     choose = jax.vmap(lambda key: resampled(tilt, point, key, 4))
-    z, left = choose(jax.random.split(jax.random.key(0), 200))
+    (z, _), left = choose(jax.random.split(jax.random.key(0), 200))
     assert (z <= 0).all()
     assert len(np.unique(z)) > 100
     # All finite tilts are equal: a chain leaves for one of them, if there is one among the four.
@@ -183,7 +184,9 @@ def test_costs_add_up_over_thinning_and_the_page_s_efficiency_counts_both():
     draws = ppl_cnn.draw(density, kernel="isir:5", **settings)
     stats = draws["sample_stats"]
     assert (stats["forward_passes"] == 3 * 5).all()
-    assert (stats["n_steps"] == 3 * 2).all()
+    # A local move in every second transition, and a draw is kept of every three.
+    assert set(stats["n_steps"].values.ravel()) == {2, 4}
+    assert stats["n_steps"].mean() == 3
     rate = stats["global_acceptance_rate"]
     assert ((rate > 0) & (rate < 1)).all()
     efficiency = ppl_cnn.diagnose(draws, maps=False).efficiency
