@@ -66,7 +66,8 @@ def draws(command, *model):
     return open_draws(Path("draws/draws.zarr"))["posterior/image"]
 
 
-@pytest.mark.parametrize("classes", [pytest.param(2, marks=pytest.mark.long), 37])
+@pytest.mark.long
+@pytest.mark.parametrize("classes", [2, 37])
 def test_a_declared_network_gets_the_folders_number_of_classes(trained, command, classes):
     done = trained(classes, "--stages", "generative:1steps,discriminative:1steps")
     assert done.returncode == 0, done.stderr

@@ -93,14 +93,15 @@ LONG = {
     *("references/class_samples.py", "references/textures.py"),
     *("training/pretraining.py", "training/training_step.py"),
     *("sampling/samplers.py", "sampling/samplers_table.py", "sampling/mixing.py"),
+    *("recognition/class_images.py", "recognition/temperatures.py"),
     *(
-        "recognition/class_images.py",
+        "speed/busy.py",
         "speed/leapfrog.py",
         "speed/loops.py",
         "speed/side_by_side.py",
     ),
 }
-"""Toys that take ten seconds and more: they run in `make test-all`."""
+"""Toys that take eight seconds and more: they run in `make test-all`."""
 ORDER = sorted(TOYS, key=lambda name: (name == "sampling/samplers_table.py", name))
 
 

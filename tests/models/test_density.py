@@ -160,6 +160,7 @@ def test_a_linear_scores_potential_is_the_closed_form():
     np.testing.assert_allclose(density.potential(mode), -log_partition, rtol=1e-6)
 
 
+@pytest.mark.long
 def test_numpyros_own_nuts_recovers_a_linear_scores_mean_and_variance():
     sigma, temperature = 2.0, 0.8
     density = TiltedDensity(ScoreFunction(linear, SHAPE), WhiteNoise(sigma), temperature)

@@ -75,6 +75,7 @@ def test_numpyros_laplace_approximation_fits_a_filter(filter_density):
     np.testing.assert_allclose(covariance @ precision, np.eye(len(covariance)), atol=1e-2)
 
 
+@pytest.mark.long
 def test_numpyros_nuts_runs_in_forward_mode(filter_density):
     kernel = NUTS(
         filter_density.whitened,

@@ -90,6 +90,7 @@ def test_first_per_class_by_hand(refused):
         first_per_class(labels, 3)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not DEBIAN.is_dir(), reason="needs Debian's dataset-fashion-mnist")
 def test_preparing_again_makes_what_is_shipped(tmp_path):
     rebuilt = build(FashionEmbedded, DEBIAN, tmp_path).as_data_source()

@@ -140,6 +140,7 @@ def signs_in_turn():
     return lambda momentum, force, half: kicked(momentum, force, next(signs) * half)
 
 
+@pytest.mark.long
 def test_a_kernel_with_a_wrong_sign_is_found_out(density, split, monkeypatch):
     """With short trajectories: no step suits it, and longer ones would have a thousand."""
     ours = split(QUICK)

@@ -208,6 +208,10 @@ def test_as_many_turns_as_halve_the_correlation():
     np.testing.assert_array_equal(found, [1, 1, 1, 2, 7, MOST_TURNS])
 
 
+update = jax.jit(lambda tuning, trial, ended: tuning.update(trial, ended=ended))
+current = jax.jit(ChoiceTuning.current)
+
+
 def told(of_turns, of_trajectory, steps, *, size=1.0, slower=1.0, accepted=0.6, count=120):
     """What the warmup finds if every trial of an angle gives the same.
 
@@ -221,7 +225,7 @@ def told(of_turns, of_trajectory, steps, *, size=1.0, slower=1.0, accepted=0.6, 
     for _ in range(count):
         index = int(tuning.transitions) % len(ANGLES)
         if tuning.transitions > 0:
-            tried = tuning.current(jnp.asarray(False))
+            tried = current(tuning, jnp.asarray(False))
             assert float(tried.angle) == pytest.approx(ANGLES[index])
             assert tried.turns == 0
             assert tried.tried == 1
@@ -230,8 +234,8 @@ def told(of_turns, of_trajectory, steps, *, size=1.0, slower=1.0, accepted=0.6, 
         rate = jnp.asarray(accepted)
         found = both(of_trajectory), steps_, both(of_turns[index]), rate, one
         trial = Trial(jnp.asarray(-1000.0), spread, *found)
-        tuning = tuning.update(trial, ended=jnp.asarray(tuning.transitions == 50))
-    return tuning.current(jnp.asarray(True))
+        tuning = update(tuning, trial, jnp.asarray(tuning.transitions == 50))
+    return current(tuning, jnp.asarray(True))
 
 
 def test_what_is_worth_more_is_chosen():

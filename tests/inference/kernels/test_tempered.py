@@ -84,6 +84,7 @@ def test_chains_cross_where_a_trajectory_would_not():
     assert abs(found - share) < 4 * math.sqrt(share * (1 - share) / restarts.sum() * 4)
 
 
+@pytest.mark.long
 def test_gradients_are_those_of_all_replicas_and_the_references():
     mcmc = run(Tempered(quadratic, rungs=3), 3, 50)
     steps = np.asarray(mcmc.get_extra_fields()["num_steps"])

@@ -49,6 +49,7 @@ def test_a_page_of_several_units(several, parsed):
     assert (several / "conv5-12" / "summary.csv").exists()
 
 
+@pytest.mark.long
 def test_plots_are_those_of_the_units_in_most_trouble(several, monkeypatch, parsed):
     monkeypatch.setattr("ppl_cnn.inference.report.several._PLOTTED", 1)
     page = parsed(report(several).read_text())

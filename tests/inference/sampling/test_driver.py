@@ -51,11 +51,10 @@ def z_scores(image, truth, moment):
 
 
 # The others have proofs of their own beside their kernels.
-SHORT = ("split", "nuts")
 
 
 @pytest.mark.parametrize(
-    "kernel", [pytest.param(k, marks=[pytest.mark.long] * (k not in SHORT)) for k in KERNELS]
+    "kernel", [pytest.param(k, marks=[pytest.mark.long] * (k != "split")) for k in KERNELS]
 )
 def test_a_linear_response_gives_the_shifted_gaussian(kernel):
     draws = ppl_cnn.draw(
@@ -111,6 +110,7 @@ def test_a_band_and_warps_leave_a_linear_response_its_closed_form(kernel):
     np.testing.assert_allclose(stein, np.broadcast_to(mean, stein.shape), atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "kernel", ["split", pytest.param("tempered", marks=pytest.mark.long), *NUMPYRO]
 )
@@ -359,6 +359,7 @@ def test_a_run_is_recorded_with_its_views_and_other_views_are_another_run(tmp_pa
         sample_to(densities(3), sampling, tmp_path, draws=3, progress=False)
 
 
+@pytest.mark.long
 def test_a_run_from_before_the_views_is_continued(tmp_path):
     """What isn't asked for leaves no trace in the record."""
     density = unit_density("conv2:3")

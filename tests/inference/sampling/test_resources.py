@@ -126,6 +126,7 @@ def test_the_records_name_all_units_and_each(tmp_path):
     assert own["gradients"]["sampling"] == int(steps.sum())
 
 
+@pytest.mark.long
 def test_a_gradient_over_several_views_counts_as_several(tmp_path):
     unit = ppl_cnn.Averaged(ppl_cnn.ScoreFunction(jnp.sum, (4, 4, 1)), 3)
     density = ppl_cnn.TiltedDensity(unit, ppl_cnn.WhiteNoise(SIGMA))

@@ -76,7 +76,7 @@ def photographs(tmp_path):
     return paths, pixels
 
 
-@pytest.mark.parametrize("reference", REFERENCES, ids=str)
+@pytest.mark.parametrize("reference", SOME, ids=str)
 def test_chains_start_at_photographs_in_turn(reference, photographs):
     paths, pixels = photographs
     found = densities("conv2:3,conv2:9", reference)
@@ -356,7 +356,11 @@ def test_annealing_is_recorded(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("before", "now"), [("two-sided", "two-sided:rto"), ("anneal:16", "anneal")]
+    ("before", "now"),
+    [
+        pytest.param("two-sided", "two-sided:rto", marks=pytest.mark.long),
+        ("anneal:16", "anneal"),
+    ],
 )
 def test_a_run_is_resumed_that_recorded_its_start_otherwise(before, now, tmp_path):
     """As earlier versions did."""

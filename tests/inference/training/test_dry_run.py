@@ -56,6 +56,7 @@ def test_a_larger_batch_needs_more(need):
     assert double.temporaries > 1.5 * need.temporaries
 
 
+@pytest.mark.long
 def test_accumulation_needs_less_memory_and_a_third_more_multiplications():
     recipe = replace(RECIPE, batch_size=512)
     whole = compiled_need(NETWORK, recipe, STAGE, steps=11)

@@ -210,7 +210,8 @@ def test_a_step_is_sgd_with_momentum_and_decay_written_out(batch):
     assert state.step == 4
 
 
-@pytest.mark.parametrize("groups", [pytest.param(1, marks=pytest.mark.long), 4])
+@pytest.mark.long
+@pytest.mark.parametrize("groups", [1, 4])
 def test_a_step_without_a_finite_gradient_changes_nothing_but_its_number(batch, groups):
     step, state = jitted(BANKED, groups=groups)
     state, _ = step(state, *batch, jax.random.key(0))
@@ -227,6 +228,7 @@ def test_a_step_without_a_finite_gradient_changes_nothing_but_its_number(batch, 
     assert after.step == broken.step + 1
 
 
+@pytest.mark.long
 def test_a_finite_loss_with_an_infinite_gradient_is_not_applied_either(batch):
     step, state = jitted(replace(RECIPE, stages="discriminative:100steps"))
     state, _ = step(state, *batch, jax.random.key(0))

@@ -23,6 +23,7 @@ def weights(sizes=SIZES, seed=0):
     }
 
 
+@pytest.mark.long
 def test_pixels_of_any_leading_axes_lie_in_0_to_255():
     params = weights()
     z = 3 * jax.random.normal(jax.random.key(1), (2, 3, 6))

@@ -200,7 +200,7 @@ def test_tangents_are_those_of_the_library(size, window, stride, padding):
     jax.tree.map(assert_float_equal, ours, theirs)
 
 
-@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("groups", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_hessians_under_vmap_are_those_of_the_library(groups):
     """Both orders of the two modes are tried; `vmap` maps over the kernels, then the images."""
     images, kernels = normal(15, 2, 5, 4, 2), normal(16, 3, 3, 3, 2 // groups, 2)

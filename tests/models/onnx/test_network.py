@@ -103,6 +103,7 @@ def responses(net, image):
     return Slab.whole(net.network).responses(net.params, image[None])
 
 
+@pytest.mark.long
 def test_a_slab_equals_the_whole_at_the_centre_and_a_corner(net):
     image = jnp.asarray(normal(0, 17, 16, 3))
     whole = responses(net, image)

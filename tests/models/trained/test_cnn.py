@@ -202,6 +202,7 @@ def test_unit_wants_exactly_one(refused):
         CNN.random(LENET).unit("conv1:0-2")
 
 
+@pytest.mark.long
 def test_a_network_without_dense_layers_takes_images_of_another_size():
     """Against its declaration with that size, of the same weights."""
     cnn = CNN.random(SQUEEZENET)

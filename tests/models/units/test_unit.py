@@ -175,7 +175,7 @@ def sampled_units(network, count, random):
 # One of each pattern: the layers of VGG16's two declarations are the same.
 PATTERNS = {network.layers: network for network in (*NETWORKS.values(), FORKED, BESIDE, RESIDUAL)}
 PLAIN = {"alexnet", "alexnet-torchvision", "caffenet", "squeezenet1.1", "vgg16-caffe", "zfnet"}
-PLAIN |= {"googlenet", "mobilenet_v2", "resnet18", "resnet50", "vgg16_bn"}
+PLAIN |= {"googlenet", "mobilenet_v2", "resnet18", "resnet50", "vgg16_bn", "alexnet-fashion"}
 """Nothing in their patterns that isn't in the others', but larger."""
 DEEP = {"resnet34", "resnet101", "resnet152", "wide_resnet50_2"}
 """More of the same."""
