@@ -30,6 +30,7 @@ from ppl_cnn.inference.kernels.trajectory import (
     FIRST_STEP,
     Latent,
     Point,
+    Proposal,
     Tilt,
     divided,
     jump_feedback,
@@ -125,9 +126,9 @@ class TemperedState(NamedTuple):
 class Tempered(TiltKernel[TemperedState]):
     """Replica exchange of `Split` chains, for p(z) ∝ exp(g(z)) N(z; 0, I).
 
-    In each transition, all replicas move by a trajectory, in one batch and with a common number
-    of gradients; then even pairs of neighbours, or in turn odd ones, may be swapped. Because pairs
-    take turns instead of being chosen at random, replicas travel instead of diffusing. The warmup
+    In each transition, all replicas move by a trajectory, with as many gradients as their rungs
+    need; then even pairs of neighbours, or in turn odd ones, may be swapped. Because pairs take
+    turns instead of being chosen at random, replicas travel instead of diffusing. The warmup
     adapts step size and angle of each rung, and places the rungs so that all swaps are refused
     equally often (`adaptation.LadderTuning`). With `MCMC.run` give `init_params` as for `Split`.
 
@@ -236,14 +237,10 @@ def exchange(tilt: Tilt, state: TemperedState) -> TemperedState:
     assert strengths is not None
     rungs = len(strengths)
     start = _joined(state.below, jax.tree.map(lambda leaf: leaf[None], before.point))
-    needed, step_size = divided(before.adapt_state, before.i)
-    steps = needed.max()
-    move = jax.vmap(partial(metropolis, tilt), (0, 0, 0, None, 0))
-    moved = move(start, jax.random.split(key_move, rungs), step_size, steps, strengths)
-    feedback = jax.vmap(jump_feedback, (0, 0, 0, None))(start, moved, step_size, steps)
-    assert feedback.several is not None
-    # Longer trajectories cost more only on rungs that need the most steps.
-    dear = feedback.several * (needed == steps).astype(jnp.float32)
+    steps, step_size = divided(before.adapt_state, before.i)
+    keys = jax.random.split(key_move, rungs)
+    moved = _moved(tilt, start, keys, step_size, steps, strengths)
+    feedback = jax.vmap(jump_feedback)(start, moved, step_size, steps)
     drawn = point_at(tilt, normal_like(key_reference, before.z))
     replicas = _joined(jax.tree.map(lambda leaf: leaf[None], drawn), moved.point)
     order, acceptance = swaps(key_swap, strengths, replicas.tilt, before.i % 2)
@@ -257,9 +254,9 @@ def exchange(tilt: Tilt, state: TemperedState) -> TemperedState:
         key,
         acceptance=_last(moved.acceptance),
         energy=potential_at(point) + (before.potential_energy - stayed + change),
-        num_steps=rungs * steps + 1,
+        num_steps=steps.sum() + 1,
         diverging=moved.diverging.any(),
-        feedback=feedback._replace(several=dear, refused=1 - acceptance),
+        feedback=feedback._replace(refused=1 - acceptance),
     )
     return TemperedState(
         top=top,
@@ -268,6 +265,27 @@ def exchange(tilt: Tilt, state: TemperedState) -> TemperedState:
         climbed=climbed.at[-1].set(False),
         restarts=climbed[-1].astype(jnp.int32),
     )
+
+
+def _moved(tilt: Tilt, start: Point, *each: Array) -> Proposal:
+    """A trajectory of each replica, with as many steps as its rung needs.
+
+    A CPU follows them one after another: easy rungs need few steps, and a batch wouldn't be faster.
+    Other devices follow them side by side, until the longest has ended.
+
+    Args:
+        tilt: g.
+        start: where the replicas are.
+        each: the further arguments of `metropolis`, with an axis of rungs.
+    """
+    move = partial(metropolis, tilt)
+
+    def in_turn(start: Point, *each: Array) -> Proposal:
+        moved: Proposal = jax.lax.map(lambda one: move(*one), (start, *each))
+        return moved
+
+    moved: Proposal = jax.lax.platform_dependent(start, *each, cpu=in_turn, default=jax.vmap(move))
+    return moved
 
 
 def swaps(

@@ -258,14 +258,14 @@ def divided(
         index: the transition's number.
 
     Returns:
-        Each rung's number of steps, and the step that divides its angle by the largest of them.
+        Each rung's number of steps, and the step that divides its angle by them.
     """
     assert tuned.angle is not None
     once = jnp.minimum(tuned.angle, FIRST_ANGLE)
     several = once > tuned.step_size
     angle = jnp.where(several, tuned.angle * (0.5 + van_der_corput(index)), once)
     steps = jnp.clip(jnp.ceil(angle / tuned.step_size), 1, MOST_STEPS)
-    return steps.astype(jnp.int32), jnp.minimum(angle / steps.max(), tuned.step_size)
+    return steps.astype(jnp.int32), jnp.minimum(angle / steps, tuned.step_size)
 
 
 def van_der_corput(index: Int[Array, ""]) -> Float[Array, ""]:
