@@ -169,5 +169,6 @@ def all_cases() -> Iterator[Chains]:
 
 
 def toy_cases() -> Iterator[Chains]:
-    """A short one."""
-    yield Chains("generative", "logit", "white:10", "isir:2", 1.0, 2, 2, 8, 4)
+    """Short ones."""
+    for kernel in ("isir:2", "split"):
+        yield Chains("generative", "logit", "white:10", kernel, 1.0, 2, 2, 8, 4)

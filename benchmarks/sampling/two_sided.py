@@ -36,6 +36,7 @@ class Tilted:
     def __init__(self, density):
         self.density = density
         self.unit = density.unit
+        self.has_stein_mean = density.has_stein_mean
 
     def tilt(self, z, given):
         """f/T; `given` are the weights with the class, and 1/T."""
@@ -68,7 +69,7 @@ def from_two_sides(
         ascent: steps to an optimum, each of one gradient.
     """
     tilted: Any = Tilted(density)
-    made: Any = parse_kernel(kernel).bind(tilted)
+    made: Any = parse_kernel(kernel).bind(tilted).after_warmup(warmup)
     members = jnp.repeat(jnp.arange(classes), chains)
     moved = jnp.arange(classes * chains).reshape(classes, chains)[:, chains // 2 :].ravel()
     shape, size = density.latent_shape, math.prod(density.unit.shape)
@@ -96,7 +97,8 @@ def from_two_sides(
             made.feedback(states),
         )
         adapting = count < warmup
-        tuning = jax.tree.map(partial(jnp.where, adapting), tuning.update(pooled, 0.8), tuning)
+        updated = tuning.update(pooled, made.target_accept_prob)
+        tuning = jax.tree.map(partial(jnp.where, adapting), updated, tuning)
         tuned = tuning.current(count + 1 >= warmup)
         states = made.retuned(states, jax.tree.map(lambda leaf: leaf[members], tuned))
         images = jax.vmap(density.push, (0, None))(states.z, params)
