@@ -1,0 +1,299 @@
+"""Smooth relatives of tilts, whose gradients long steps can follow.
+
+The kinks of ReLU and max-pooling limit a trajectory's step: its energy error grows like the step,
+not like its square. Kicks may follow any function of z and still leave the density invariant. So
+they may follow the gradient of a relative of the tilt in which every kink is rounded off over a
+width; Metropolis decides by the tilt itself.
+
+Each kink has its own width: a common `width` times the root mean square of what it compares, at
+this z. It takes no part in the gradient.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial, reduce
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import Jaxpr, Literal
+from jaxtyping import Array, Float, Int
+
+from ppl_cnn.inference.kernels.softness import Softness
+from ppl_cnn.inference.kernels.trajectory import (
+    Latent,
+    Point,
+    Proposal,
+    Tilt,
+    Trajectory,
+    decided,
+    normal_like,
+    rotated,
+    stepped,
+)
+
+
+class SoftProposal(NamedTuple):
+    """A trajectory that follows a softened force, or the exact one, and Metropolis's decision."""
+
+    moved: Proposal
+    """With the gradient that is held where the force is softened: nobody has taken that of g."""
+    gap: Float[Array, ""]
+    """Absolute change of g_w - g from the start to the end; 0 where it isn't measured."""
+    passes: Int[Array, ""]
+    """Forward passes beside the gradients."""
+
+
+def soft_metropolis(
+    tilt: Tilt,
+    start: Point,
+    key: Array,
+    step_size: Float[Array, ""],
+    steps: Int[Array, ""],
+    softness: Softness,
+) -> SoftProposal:
+    """A trajectory with fresh momentum, accepted or rejected; N(0, I) exp(g) is invariant.
+
+    Args:
+        tilt: g.
+        start: where the chain is; with the gradient there if the force is the exact one.
+        key: random key of the momentum and the decision.
+        step_size: radians between kicks.
+        steps: number of kicks.
+        softness: the force.
+    """
+    key_momentum, key_accept = jax.random.split(key)
+    momentum = normal_like(key_momentum, start.z)
+    width, soft = softness.width, softness.width > 0
+    end = _followed(tilt, start, momentum, step_size, steps, width)
+    reached = end.point
+
+    def measure(index: Array, found: Array) -> Array:
+        z = jax.tree.map(partial(jnp.where, index == 2), start.z, reached.z)
+        return found.at[index].set(softened(tilt, jnp.where(index == 0, 0.0, width))(z))
+
+    # g and g_w at the end, and g_w at the start; without a softened force, nothing is missing.
+    passes = jnp.where(soft, 1 + 2 * softness.tried, 0)
+    exact, wide, wide_before = jax.lax.fori_loop(0, passes, measure, jnp.zeros(3))
+    change = end.energy_change - jnp.where(soft, exact - reached.tilt, 0.0)
+    reached = reached._replace(tilt=jnp.where(soft, exact, reached.tilt))
+    moved = decided(start, momentum, end._replace(point=reached, energy_change=change), key_accept)
+    held = jax.tree.map(partial(jnp.where, soft), start.tilt_grad, moved.point.tilt_grad)
+    gap = jnp.abs((wide - exact) - (wide_before - start.tilt))
+    return SoftProposal(
+        moved._replace(point=moved.point._replace(tilt_grad=held)),
+        jnp.where(passes > 1, gap, 0.0),
+        passes,
+    )
+
+
+def _followed(
+    tilt: Tilt,
+    point: Point,
+    momentum: Latent,
+    step_size: Float[Array, ""],
+    steps: Int[Array, ""],
+    width: Float[Array, ""],
+) -> Trajectory:
+    """The end of a trajectory; where the force is softened, with the tilt at its last kick.
+
+    The exact force kicks before and after each turn, as `trajectory.integrate` has it, since the
+    gradient at the start is known. A softened one kicks in the middle of each turn, by 2 sin(h/2)
+    times the gradient, which is without error for a linear tilt too: it need not be known at the
+    ends, so that widths may change from one trajectory to the next. One loop has both, so that a
+    program holds the gradient once.
+    """
+    soft, half = width > 0, step_size / 2
+    around = jnp.tan(half)
+    before, after = jnp.where(soft, 0.0, around), jnp.where(soft, 2 * jnp.sin(half), around)
+    turn = jnp.cos(step_size), jnp.sin(step_size)
+    half_turn = jnp.cos(half), jnp.sin(half)
+
+    def either(to_half: Array) -> tuple[Array, Array]:
+        cos, sin = (jnp.where(to_half, *each) for each in zip(half_turn, turn, strict=True))
+        return cos, sin
+
+    def step(index: Array, at: Trajectory) -> Trajectory:
+        return stepped(softened(tilt, width), at, before, either(soft & (index == 0)), after)
+
+    start = Trajectory(point, momentum, jnp.zeros_like(point.tilt))
+    end: Trajectory = jax.lax.fori_loop(0, steps, step, start)
+    rest = jnp.where(soft, half_turn[0], 1.0), jnp.where(soft, half_turn[1], 0.0)
+    z, p = rotated(end.point.z, end.momentum, rest)
+    return end._replace(point=end.point._replace(z=z), momentum=p)
+
+
+def softened(tilt: Tilt, width: Float[Array, ""]) -> Tilt:
+    """The smooth relative of a tilt, a function of z.
+
+    Maxima, minima, clips and max-pooling are rounded off wherever the tilt's program has them, also
+    within functions that are compiled, recomputed or have a forward derivative of their own, as
+    `jax.nn.relu` has. Kinks of other operations (a leaky ReLU, an absolute value), and those within
+    loops, conditions and functions that have a reverse derivative of their own, stay.
+
+    Args:
+        tilt: g.
+        width: relative width of the kinks; 0 gives g.
+    """
+
+    def relative(z: Latent) -> Float[Array, ""]:
+        program = jax.make_jaxpr(tilt)(z)
+        (value,) = _evaluated(program.jaxpr, program.consts, jax.tree.leaves(z), width)
+        found: Array = value
+        return found
+
+    return relative
+
+
+def has_kinks(tilt: Tilt, z: Latent) -> bool:
+    """Whether a tilt's program has kinks that `softened` rounds off.
+
+    Args:
+        tilt: g.
+        z: a latent.
+    """
+    return any(_is_kink(eqn) for eqn in _equations(jax.make_jaxpr(tilt)(z).jaxpr))
+
+
+def _evaluated(
+    jaxpr: Jaxpr, consts: Sequence[Any], operands: Sequence[Any], width: Float[Array, ""]
+) -> list[Any]:
+    """The results of a program whose kinks are rounded off."""
+    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *operands], strict=True))
+
+    def read(atom: Any) -> Any:
+        is_number = isinstance(atom, Literal)
+        return jnp.asarray(atom.val, atom.aval.dtype) if is_number else values[atom]
+
+    for eqn in jaxpr.eqns:
+        given = [read(atom) for atom in eqn.invars]
+        if _is_kink(eqn):
+            results = [_SMOOTH[eqn.primitive.name](partial(_maximum, width), *given, **eqn.params)]
+        elif (inner := _inlined(eqn)) is not None:
+            results = _evaluated(*inner, given, width)
+        else:
+            results = _bound(eqn, given)
+        values.update(zip(eqn.outvars, results, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _bound(eqn: Any, given: list[Any]) -> list[Any]:
+    """An equation's results as they are."""
+    parameters = eqn.primitive.get_bind_params(eqn.params)
+    # Before JAX 0.12, functions among the parameters came apart from them.
+    functions, parameters = parameters if isinstance(parameters, tuple) else ((), parameters)
+    results = eqn.primitive.bind(*functions, *given, **parameters)
+    return list(results) if eqn.primitive.multiple_results else [results]
+
+
+_INLINED = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "checkpoint": "jaxpr",
+    "remat2": "jaxpr",
+}
+"""Operations that only call a program, and the parameter that holds it."""
+
+
+def _inlined(eqn: Any) -> tuple[Jaxpr, Sequence[Any]] | None:
+    """The program that an equation calls and its constants; None if it calls none."""
+    name = _INLINED.get(eqn.primitive.name)
+    if name is None:
+        return None
+    program = eqn.params[name]
+    return getattr(program, "jaxpr", program), getattr(program, "consts", ())
+
+
+def _equations(jaxpr: Jaxpr) -> Iterator[Any]:
+    for eqn in jaxpr.eqns:
+        inner = _inlined(eqn)
+        if inner is None:
+            yield eqn
+        else:
+            yield from _equations(inner[0])
+
+
+def _is_kink(eqn: Any) -> bool:
+    return eqn.primitive.name in _SMOOTH and jnp.issubdtype(eqn.outvars[0].aval.dtype, jnp.floating)
+
+
+# Smooth relatives
+
+
+type Maximum = Callable[[Array, Array], Array]
+
+
+def _maximum(width: Float[Array, ""], a: Any, b: Any) -> Array:
+    """The larger of two arrays of one shape, or of an array and a number, rounded off."""
+    a, b = jnp.broadcast_arrays(a, b)
+    apart = lax.stop_gradient(a - b).astype(jnp.float32)
+    # The padding of max-pooling is infinitely far from everything, and counts as 0.
+    scale = jnp.sqrt(jnp.mean(jnp.where(jnp.isfinite(apart), apart**2, 0.0)))
+    own = (width * scale).astype(a.dtype)
+    return _rounded(a, b, jnp.broadcast_to(own, a.shape))
+
+
+@jax.custom_jvp
+def _rounded(a: Array, b: Array, width: Array) -> Array:
+    """max(a, b), as b + r(a - b) with r(x) = (x + w)^2 / 4w where |x| < w, and max(x, 0) beyond."""
+    apart = jnp.abs(a - b)
+    within = apart < width
+    return jnp.maximum(a, b) + jnp.where(
+        within, (width - apart) ** 2 / (4 * jnp.where(within, width, 1)), 0
+    )
+
+
+@_rounded.defjvp
+def _rounded_jvp(
+    primals: tuple[Array, Array, Array], tangents: tuple[Any, Any, Any]
+) -> tuple[Array, Array]:
+    a, b, width = primals
+    # No number, 0/0 or the difference of two infinities, stands for a tie.
+    share = jnp.nan_to_num((a - b) / width, nan=0.0)
+    share = jnp.clip((1 + share) / 2, 0, 1)
+    return _rounded(*primals), share * tangents[0] + (1 - share) * tangents[1]
+
+
+def _smooth_max(maximum: Maximum, a: Array, b: Array, **_: Any) -> Array:
+    return maximum(a, b)
+
+
+def _smooth_min(maximum: Maximum, a: Array, b: Array, **_: Any) -> Array:
+    return -maximum(-a, -b)
+
+
+def _smooth_clamp(maximum: Maximum, low: Array, x: Array, high: Array, **_: Any) -> Array:
+    return _smooth_min(maximum, _smooth_max(maximum, x, low), high)
+
+
+def _smooth_pool(
+    maximum: Maximum,
+    x: Array,
+    *,
+    window_dimensions: Sequence[int],
+    window_strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    base_dilation: Sequence[int],
+    window_dilation: Sequence[int],
+) -> Array:
+    """The maximum over windows, one axis after the other, of shifted arrays."""
+    spread = [(*pads, hole - 1) for pads, hole in zip(padding, base_dilation, strict=True)]
+    x = lax.pad(x, jnp.asarray(-jnp.inf, x.dtype), spread)
+    windows = zip(window_dimensions, window_strides, window_dilation, strict=True)
+    for axis, (size, stride, hole) in enumerate(windows):
+        stop = x.shape[axis] - (size - 1) * hole
+        places = range(0, size * hole, hole)
+        shifted = [lax.slice_in_dim(x, at, at + stop, stride, axis) for at in places]
+        x = reduce(maximum, shifted)
+    return x
+
+
+_SMOOTH: Mapping[str, Callable[..., Array]] = {
+    "max": _smooth_max,
+    "min": _smooth_min,
+    "clamp": _smooth_clamp,
+    "reduce_window_max": _smooth_pool,
+}
+"""Operations with kinks, and their smooth relatives."""
