@@ -135,7 +135,9 @@ class Feedback(NamedTuple):
             return cls(zero)
         refused = None if tuned.strengths is None else zero
         trial = None if tuned.choice is None else Trial.none()
-        softened = None if tuned.softness is None else SoftTrial.none()
+        softened = (
+            None if tuned.softness is None else SoftTrial.none(tuned.softness.sizes.shape[-1])
+        )
         return cls(zero, each, each, zero, refused, trial, softened)
 
 
@@ -314,7 +316,7 @@ class Tuning(NamedTuple):
         softness = softened_step = None
         if first.softness is not None:
             assert first.choice is not None
-            softness = SoftTuning.around(first.choice)
+            softness = SoftTuning.around(first.choice, first.softness.sizes)
             softened_step = StepSize.around(first.step_size)
         return cls(
             StepSize.around(first.step_size),

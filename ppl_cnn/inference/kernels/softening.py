@@ -5,11 +5,10 @@ not like its square. Kicks may follow any function of z and still leave the dens
 they may follow the gradient of a relative of the tilt in which every kink is rounded off over a
 width; Metropolis decides by the tilt itself.
 
-Each kink has its own width: a common `width` times the root mean square of what it compares, at
-this z. It takes no part in the gradient.
+Each kink has a width of its own: a common one times the root mean square of what it compares.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial, reduce
 from typing import Any, NamedTuple
 
@@ -40,6 +39,8 @@ class SoftProposal(NamedTuple):
     """With the gradient that is held where the force is softened: nobody has taken that of g."""
     gap: Float[Array, ""]
     """Absolute change of g_w - g from the start to the end; 0 where it isn't measured."""
+    squares: Float[Array, " kink"]
+    """Mean square of what each kink compares, at the end; 0 where the force is the exact one."""
     passes: Int[Array, ""]
     """Forward passes beside the gradients."""
 
@@ -64,17 +65,19 @@ def soft_metropolis(
     """
     key_momentum, key_accept = jax.random.split(key)
     momentum = normal_like(key_momentum, start.z)
-    width, soft = softness.width, softness.width > 0
-    end = _followed(tilt, start, momentum, step_size, steps, width)
+    soft = softness.width > 0
+    end = _followed(tilt, start, momentum, step_size, steps, softness)
     reached = end.point
 
-    def measure(index: Array, found: Array) -> Array:
+    def measure(index: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
         z = jax.tree.map(partial(jnp.where, index == 2), start.z, reached.z)
-        return found.at[index].set(softened(tilt, jnp.where(index == 0, 0.0, width))(z))
+        value, squares = _relative(tilt, z, jnp.where(index == 0, 0.0, softness.widths))
+        return found[0].at[index].set(value), jnp.where(index == 0, squares, found[1])
 
     # g and g_w at the end, and g_w at the start; without a softened force, nothing is missing.
     passes = jnp.where(soft, 1 + 2 * softness.tried, 0)
-    exact, wide, wide_before = jax.lax.fori_loop(0, passes, measure, jnp.zeros(3))
+    none = jnp.zeros(3), jnp.zeros_like(softness.sizes)
+    (exact, wide, wide_before), squares = jax.lax.fori_loop(0, passes, measure, none)
     change = end.energy_change - jnp.where(soft, exact - reached.tilt, 0.0)
     reached = reached._replace(tilt=jnp.where(soft, exact, reached.tilt))
     moved = decided(start, momentum, end._replace(point=reached, energy_change=change), key_accept)
@@ -83,6 +86,7 @@ def soft_metropolis(
     return SoftProposal(
         moved._replace(point=moved.point._replace(tilt_grad=held)),
         jnp.where(passes > 1, gap, 0.0),
+        squares,
         passes,
     )
 
@@ -93,7 +97,7 @@ def _followed(
     momentum: Latent,
     step_size: Float[Array, ""],
     steps: Int[Array, ""],
-    width: Float[Array, ""],
+    softness: Softness,
 ) -> Trajectory:
     """The end of a trajectory; where the force is softened, with the tilt at its last kick.
 
@@ -103,7 +107,7 @@ def _followed(
     ends, so that widths may change from one trajectory to the next. One loop has both, so that a
     program holds the gradient once.
     """
-    soft, half = width > 0, step_size / 2
+    soft, half = softness.width > 0, step_size / 2
     around = jnp.tan(half)
     before, after = jnp.where(soft, 0.0, around), jnp.where(soft, 2 * jnp.sin(half), around)
     turn = jnp.cos(step_size), jnp.sin(step_size)
@@ -114,7 +118,8 @@ def _followed(
         return cos, sin
 
     def step(index: Array, at: Trajectory) -> Trajectory:
-        return stepped(softened(tilt, width), at, before, either(soft & (index == 0)), after)
+        smooth = softened(tilt, softness.widths)
+        return stepped(smooth, at, before, either(soft & (index == 0)), after)
 
     start = Trajectory(point, momentum, jnp.zeros_like(point.tilt))
     end: Trajectory = jax.lax.fori_loop(0, steps, step, start)
@@ -123,7 +128,7 @@ def _followed(
     return end._replace(point=end.point._replace(z=z), momentum=p)
 
 
-def softened(tilt: Tilt, width: Float[Array, ""]) -> Tilt:
+def softened(tilt: Tilt, widths: Float[Array, " kink"]) -> Tilt:
     """The smooth relative of a tilt, a function of z.
 
     Maxima, minima, clips and max-pooling are rounded off wherever the tilt's program has them, also
@@ -133,30 +138,33 @@ def softened(tilt: Tilt, width: Float[Array, ""]) -> Tilt:
 
     Args:
         tilt: g.
-        width: relative width of the kinks; 0 gives g.
+        widths: of the kinks, in the order of the tilt's program; 0 leaves them sharp.
     """
-
-    def relative(z: Latent) -> Float[Array, ""]:
-        program = jax.make_jaxpr(tilt)(z)
-        (value,) = _evaluated(program.jaxpr, program.consts, jax.tree.leaves(z), width)
-        found: Array = value
-        return found
-
-    return relative
+    return lambda z: _relative(tilt, z, widths)[0]
 
 
-def has_kinks(tilt: Tilt, z: Latent) -> bool:
-    """Whether a tilt's program has kinks that `softened` rounds off.
+def kinks(tilt: Tilt, z: Latent) -> int:
+    """The number of kinks of a tilt's program that `softened` rounds off.
 
     Args:
         tilt: g.
         z: a latent.
     """
-    return any(_is_kink(eqn) for eqn in _equations(jax.make_jaxpr(tilt)(z).jaxpr))
+    _, squares = jax.eval_shape(lambda z: _relative(tilt, z, None), z)
+    return len(squares)
+
+
+def _relative(
+    tilt: Tilt, z: Latent, widths: Float[Array, " kink"] | None
+) -> tuple[Float[Array, ""], Float[Array, " kink"]]:
+    """The relative with these widths, and the mean square of what each kink compares."""
+    program, maximum = jax.make_jaxpr(tilt)(z), _Maximum(widths)
+    (value,) = _evaluated(program.jaxpr, program.consts, jax.tree.leaves(z), maximum)
+    return value, jnp.stack(maximum.squares) if maximum.squares else jnp.zeros(0)
 
 
 def _evaluated(
-    jaxpr: Jaxpr, consts: Sequence[Any], operands: Sequence[Any], width: Float[Array, ""]
+    jaxpr: Jaxpr, consts: Sequence[Any], operands: Sequence[Any], maximum: "_Maximum"
 ) -> list[Any]:
     """The results of a program whose kinks are rounded off."""
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *operands], strict=True))
@@ -168,9 +176,9 @@ def _evaluated(
     for eqn in jaxpr.eqns:
         given = [read(atom) for atom in eqn.invars]
         if _is_kink(eqn):
-            results = [_SMOOTH[eqn.primitive.name](partial(_maximum, width), *given, **eqn.params)]
+            results = [_SMOOTH[eqn.primitive.name](maximum, *given, **eqn.params)]
         elif (inner := _inlined(eqn)) is not None:
-            results = _evaluated(*inner, given, width)
+            results = _evaluated(*inner, given, maximum)
         else:
             results = _bound(eqn, given)
         values.update(zip(eqn.outvars, results, strict=True))
@@ -206,15 +214,6 @@ def _inlined(eqn: Any) -> tuple[Jaxpr, Sequence[Any]] | None:
     return getattr(program, "jaxpr", program), getattr(program, "consts", ())
 
 
-def _equations(jaxpr: Jaxpr) -> Iterator[Any]:
-    for eqn in jaxpr.eqns:
-        inner = _inlined(eqn)
-        if inner is None:
-            yield eqn
-        else:
-            yield from _equations(inner[0])
-
-
 def _is_kink(eqn: Any) -> bool:
     return eqn.primitive.name in _SMOOTH and jnp.issubdtype(eqn.outvars[0].aval.dtype, jnp.floating)
 
@@ -222,17 +221,25 @@ def _is_kink(eqn: Any) -> bool:
 # Smooth relatives
 
 
-type Maximum = Callable[[Array, Array], Array]
+class _Maximum:
+    """The larger of two arrays of one shape, or of an array and a number, rounded off.
 
+    Args:
+        widths: of the kinks, in the order of the calls; without, all are sharp.
+    """
 
-def _maximum(width: Float[Array, ""], a: Any, b: Any) -> Array:
-    """The larger of two arrays of one shape, or of an array and a number, rounded off."""
-    a, b = jnp.broadcast_arrays(a, b)
-    apart = lax.stop_gradient(a - b).astype(jnp.float32)
-    # The padding of max-pooling is infinitely far from everything, and counts as 0.
-    scale = jnp.sqrt(jnp.mean(jnp.where(jnp.isfinite(apart), apart**2, 0.0)))
-    own = (width * scale).astype(a.dtype)
-    return _rounded(a, b, jnp.broadcast_to(own, a.shape))
+    def __init__(self, widths: Float[Array, " kink"] | None) -> None:
+        self._widths = widths
+        self.squares: list[Array] = []
+        """The mean square of what each call has compared."""
+
+    def __call__(self, a: Any, b: Any) -> Array:
+        a, b = jnp.broadcast_arrays(a, b)
+        own = jnp.zeros(()) if self._widths is None else self._widths[len(self.squares)]
+        apart = lax.stop_gradient(a - b).astype(jnp.float32)
+        # The padding of max-pooling is infinitely far from everything, and counts as 0.
+        self.squares.append(jnp.mean(jnp.where(jnp.isfinite(apart), apart**2, 0.0)))
+        return _rounded(a, b, jnp.broadcast_to(own.astype(a.dtype), a.shape))
 
 
 @jax.custom_jvp
@@ -256,20 +263,20 @@ def _rounded_jvp(
     return _rounded(*primals), share * tangents[0] + (1 - share) * tangents[1]
 
 
-def _smooth_max(maximum: Maximum, a: Array, b: Array, **_: Any) -> Array:
+def _smooth_max(maximum: _Maximum, a: Array, b: Array, **_: Any) -> Array:
     return maximum(a, b)
 
 
-def _smooth_min(maximum: Maximum, a: Array, b: Array, **_: Any) -> Array:
+def _smooth_min(maximum: _Maximum, a: Array, b: Array, **_: Any) -> Array:
     return -maximum(-a, -b)
 
 
-def _smooth_clamp(maximum: Maximum, low: Array, x: Array, high: Array, **_: Any) -> Array:
+def _smooth_clamp(maximum: _Maximum, low: Array, x: Array, high: Array, **_: Any) -> Array:
     return _smooth_min(maximum, _smooth_max(maximum, x, low), high)
 
 
 def _smooth_pool(
-    maximum: Maximum,
+    maximum: _Maximum,
     x: Array,
     *,
     window_dimensions: Sequence[int],

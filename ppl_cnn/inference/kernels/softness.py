@@ -36,15 +36,27 @@ class Softness(NamedTuple):
 
     width: Float[Array, "*unit"]
     """Relative width of the kinks; 0 for the exact force."""
+    sizes: Float[Array, "*unit kink"]
+    """Root mean square of what each kink compares, which its width is relative to."""
     tried: Int[Array, "*unit"]
     """1 in the warmup, where the gap is measured, otherwise 0."""
     worth: Float[Array, "*unit"]
     """Independent draws expected for the work of a gradient; NaN where no warmup has told."""
 
     @classmethod
-    def none(cls) -> "Softness":
-        """The exact force, with nothing known of others."""
-        return cls(jnp.zeros(()), jnp.zeros((), jnp.int32), jnp.asarray(jnp.nan))
+    def none(cls, kinks: int) -> "Softness":
+        """The exact force, with nothing known of others.
+
+        Args:
+            kinks: number of the tilt's kinks.
+        """
+        zero = jnp.zeros((), jnp.int32)
+        return cls(jnp.zeros(()), jnp.zeros(kinks), zero, jnp.asarray(jnp.nan))
+
+    @property
+    def widths(self) -> Float[Array, "*unit kink"]:
+        """The width of each kink."""
+        return self.width[..., None] * self.sizes
 
 
 class SoftTrial(NamedTuple):
@@ -54,13 +66,19 @@ class SoftTrial(NamedTuple):
     """1 where its trajectory followed one, otherwise 0."""
     gap: Float[Array, "*unit"]
     """Absolute change of g_w - g from its start to its end; 0 where it followed none."""
+    squares: Float[Array, "*unit kink"]
+    """Mean square of what each kink compares; 0 where it followed none."""
     trial: Trial
     """What it gave for its work, as of `choice`; nothing is tried where it followed none."""
 
     @classmethod
-    def none(cls) -> "SoftTrial":
-        """The result of no transition."""
-        return cls(jnp.zeros(()), jnp.zeros(()), Trial.none())
+    def none(cls, kinks: int) -> "SoftTrial":
+        """The result of no transition.
+
+        Args:
+            kinks: number of the tilt's kinks.
+        """
+        return cls(jnp.zeros(()), jnp.zeros(()), jnp.zeros(kinks), Trial.none())
 
 
 class SoftTuning(NamedTuple):
@@ -69,6 +87,8 @@ class SoftTuning(NamedTuple):
     log_width: Float[Array, "*unit"]
     log_average: Float[Array, "*unit"]
     """Average of the log widths so far; the chains keep it after the warmup."""
+    squares: Float[Array, "*unit kink"]
+    """Average of the mean squares of what each kink compares."""
     made: Float[Array, "*unit"]
     """Number of softened trajectories so far."""
     trials: ChoiceTuning
@@ -77,11 +97,16 @@ class SoftTuning(NamedTuple):
     """Number of all transitions so far."""
 
     @classmethod
-    def around(cls, choice: Choice) -> "SoftTuning":
-        """The state before the first transition."""
+    def around(cls, choice: Choice, sizes: Float[Array, "*unit kink"]) -> "SoftTuning":
+        """The state before the first transition.
+
+        Args:
+            choice: the moves with which it begins.
+            sizes: of the kinks, as far as they are known; 0 leaves them sharp at first.
+        """
         zero = jnp.zeros_like(choice.angle)
         log = jnp.full_like(zero, math.log(FIRST_WIDTH))
-        return cls(log, log, zero, ChoiceTuning.around(choice), zero)
+        return cls(log, log, sizes**2, zero, ChoiceTuning.around(choice), zero)
 
     def update(self, told: SoftTrial, *, ended: Bool[Array, "*unit"]) -> "SoftTuning":
         """The state after a transition.
@@ -96,8 +121,9 @@ class SoftTuning(NamedTuple):
         log_width = jnp.clip(log_width, math.log(NARROWEST), math.log(WIDEST))
         share = told.made * jnp.maximum(made, 1.0) ** -_FORGETTING
         log_average = share * log_width + (1 - share) * self.log_average
+        squares = self.squares + share[..., None] * (told.squares - self.squares)
         trials = self.trials.update(told.trial, ended=ended)
-        return SoftTuning(log_width, log_average, made, trials, self.transitions + 1)
+        return SoftTuning(log_width, log_average, squares, made, trials, self.transitions + 1)
 
     def current(
         self, settled: Bool[Array, "*unit"], choice: Choice, steps: Float[Array, "*unit"]
@@ -118,5 +144,5 @@ class SoftTuning(NamedTuple):
         log = jnp.where(settled, self.log_average, self.log_width)
         width = jnp.where(pays | tries, jnp.exp(log), 0.0)
         worth = jnp.where(counted > 0, found, jnp.nan)
-        softness = Softness(width, (~settled).astype(jnp.int32), worth)
+        softness = Softness(width, jnp.sqrt(self.squares), (~settled).astype(jnp.int32), worth)
         return softness, choice._replace(turns=jnp.where(pays, 0, choice.turns))

@@ -26,7 +26,7 @@ from ppl_cnn.inference.kernels.choice import (
     Trial,
 )
 from ppl_cnn.inference.kernels.kernel import COMMON, Statistic, Target, Transition, with_settings
-from ppl_cnn.inference.kernels.softening import SoftProposal, has_kinks, soft_metropolis
+from ppl_cnn.inference.kernels.softening import SoftProposal, kinks, soft_metropolis
 from ppl_cnn.inference.kernels.softness import Softness, SoftTrial
 from ppl_cnn.inference.kernels.tilt_kernel import TiltKernel
 from ppl_cnn.inference.kernels.trajectory import (
@@ -174,8 +174,8 @@ class Split(TiltKernel[ChainState]):
         own = _reported(first, jnp.zeros((), jnp.int32))
         if not self._chooses:
             first = first._replace(choice=None)
-        elif self._force == FORCES[0] and has_kinks(tilt, z):
-            first = first._replace(softness=Softness.none())
+        elif self._force == FORCES[0] and (count := kinks(tilt, z)):
+            first = first._replace(softness=Softness.none(count))
         return first_chain(tilt, key, z, first, own=own)
 
     def next_state(self, tilt: Tilt, state: ChainState) -> ChainState:
@@ -292,7 +292,7 @@ def _by_force(
     softness = tuned.softness
     if softness is None:
         moved = metropolis(tilt, point, key, step_size, steps)
-        return SoftProposal(moved, jnp.zeros(()), jnp.zeros((), jnp.int32))
+        return SoftProposal(moved, jnp.zeros(()), jnp.zeros(0), jnp.zeros((), jnp.int32))
     softness = softness._replace(width=jnp.where(resting, 0.0, softness.width))
     return soft_metropolis(tilt, point, key, step_size, steps, softness)
 
@@ -307,12 +307,13 @@ def _soft_trial(trial: Trial, found: SoftProposal, tuned: Tuned) -> SoftTrial | 
     every = tuned.choice.trajectories_to_a_gradient.astype(jnp.float32)
     work = trial.steps + FORWARD_COST + 1 / every
     none = jnp.zeros_like(trial.of_turn)
-    return SoftTrial(made, found.gap, trial._replace(steps=work, of_turn=none, tried=made))
+    trial = trial._replace(steps=work, of_turn=none, tried=made)
+    return SoftTrial(made, found.gap, found.squares, trial)
 
 
 def _reported(tuned: Tuned, passes: Int[Array, ""]) -> Transition:
     """The values of the statistics that a kernel that chooses has."""
-    choice, softness = tuned.choice, tuned.softness or Softness.none()
+    choice, softness = tuned.choice, tuned.softness or Softness.none(0)
     assert choice is not None
     return {
         "forward_passes": passes,

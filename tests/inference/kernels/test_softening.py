@@ -1,6 +1,5 @@
 """Softened forces: what they are, and that whatever they are, the density stays."""
 
-import math
 from functools import partial
 
 import arviz_stats
@@ -17,7 +16,7 @@ from ppl_cnn.errors import UnknownNameError
 from ppl_cnn.inference.kernels import softening
 from ppl_cnn.inference.kernels.choice import Choice, ChoiceTuning, Trial
 from ppl_cnn.inference.kernels.registry import parse_kernel
-from ppl_cnn.inference.kernels.softening import has_kinks, soft_metropolis, softened
+from ppl_cnn.inference.kernels.softening import kinks, soft_metropolis, softened
 from ppl_cnn.inference.kernels.softness import (
     FIRST_WIDTH,
     GAP,
@@ -38,7 +37,6 @@ from tests.models import onnx_files
 @pytest.mark.parametrize(
     ("kinked", "smooth"),
     [
-        # Each compares two numbers, the root mean square of whose differences is 1.
         (jax.nn.relu, lambda x: (x + 0.5) ** 2 / 2),
         (lambda x: jnp.minimum(x, 0), lambda x: x - (x + 0.5) ** 2 / 2),
         (lambda x: jax.lax.clamp(0.0, x, 100.0), lambda x: (x + 0.5) ** 2 / 2),
@@ -46,11 +44,12 @@ from tests.models import onnx_files
     ],
 )
 def test_kinks_are_rounded_off_within_their_width(kinked, smooth):
-    far = math.sqrt(2 - 0.3**2)
     for x in (0.3, -0.3):
-        z = jnp.asarray([x, far])
-        assert has_kinks(lambda z: kinked(z).sum(), z)
-        found, slope = jax.value_and_grad(softened(lambda z: kinked(z)[0], jnp.asarray(0.5)))(z)
+        z = jnp.asarray([x, 1.4])
+        count = kinks(lambda z: kinked(z).sum(), z)
+        assert count in (1, 2)
+        widths = jnp.full(count, 0.5)
+        found, slope = jax.value_and_grad(softened(lambda z: kinked(z)[0], widths))(z)
         assert float(found) == pytest.approx(smooth(x), rel=1e-5)
         assert float(slope[0]) == pytest.approx(
             (smooth(x + 1e-4) - smooth(x - 1e-4)) / 2e-4, rel=1e-4
@@ -62,12 +61,13 @@ def test_pools_of_windows_are_rounded_off_as_shifted_maxima_are():
         return nnx.max_pool(x, (3, 2), (2, 1), padding=((1, 1), (0, 1))).sum()
 
     x = jax.random.normal(jax.random.key(0), (2, 7, 6, 3))
-    value, slope = jax.value_and_grad(softened(pooled, jnp.asarray(0.3)))(x)
+    assert kinks(pooled, x) == 2 + 1
+    value, slope = jax.value_and_grad(softened(pooled, jnp.full(3, 0.3)))(x)
     assert pooled(x) < value < pooled(x) + 30
     # Maxima of what is moved up by 1 are: each window's derivatives add up to 1.
     np.testing.assert_allclose(slope.sum(), 2 * 4 * 6 * 3, rtol=1e-5)
     assert (np.asarray(jax.grad(pooled)(x)) == 0).sum() > (np.asarray(slope) == 0).sum()
-    np.testing.assert_allclose(softened(pooled, jnp.asarray(0.0))(x), pooled(x), rtol=1e-6)
+    np.testing.assert_allclose(softened(pooled, jnp.zeros(3))(x), pooled(x), rtol=1e-6)
 
 
 def test_whole_numbers_loops_and_other_kinks_stay():
@@ -77,8 +77,8 @@ def test_whole_numbers_loops_and_other_kinks_stay():
         return (looped + jax.nn.leaky_relu(z)).sum() * count.astype(jnp.float32)
 
     z = jnp.linspace(-1.0, 1.0, 5)
-    assert not has_kinks(tilt, z)
-    assert softened(tilt, jnp.asarray(0.5))(z) == tilt(z)
+    assert kinks(tilt, z) == 0
+    assert softened(tilt, jnp.zeros(0))(z) == tilt(z)
 
 
 class Net(nnx.Module):
@@ -122,17 +122,22 @@ def test_networks_of_every_kind_soften(kind, tmp_path):
 
     @jax.jit
     def found(params, z, width):
-        return jax.value_and_grad(softened(lambda z: density.tilt(z, params), width))(z)
+        widths = jnp.full(count, width)
+        return jax.value_and_grad(softened(lambda z: density.tilt(z, params), widths))(z)
 
-    assert has_kinks(density.tilt, z)
+    count = kinks(density.tilt, z)
+    assert count > 1
     exact, slope = jax.jit(jax.value_and_grad(density.tilt))(z, density.params)
     value, same = found(density.params, z, jnp.asarray(0.0))
     np.testing.assert_allclose(value, exact, rtol=1e-5)
     np.testing.assert_allclose(same, slope, rtol=1e-4, atol=1e-5 * float(jnp.abs(slope).max()))
-    _, other = found(density.params, z, jnp.asarray(0.1))
+    _, other = found(density.params, z, jnp.asarray(WIDTHS[kind]))
     share = float(jnp.linalg.norm(other - slope) / jnp.linalg.norm(slope))
     assert 0.01 < share < 0.6
 
+
+WIDTHS = {"network": 1.0, "module": 0.1, "graph": 1.0}
+"""A part of what the kinks of each compare."""
 
 # Trajectories
 
@@ -144,12 +149,12 @@ def gaussian(z):
     return -jnp.sum((z - CENTRE) ** 2) / (2 * SPREAD**2) + jnp.sum(z**2) / 2
 
 
-def softness(width, *, tried=0):
-    return Softness(jnp.asarray(width), jnp.asarray(tried), jnp.asarray(jnp.nan))
+def softness(width, kinks, *, tried=0):
+    return Softness(jnp.asarray(width), jnp.ones(kinks), jnp.asarray(tried), jnp.asarray(jnp.nan))
 
 
 def moved(tilt, z, key, width, *, step=0.3, steps=3, tried=0):
-    start, told = point_at(tilt, z), softness(width, tried=tried)
+    start, told = point_at(tilt, z), softness(width, kinks(tilt, z), tried=tried)
     return soft_metropolis(tilt, start, key, jnp.asarray(step), jnp.asarray(steps), told)
 
 
@@ -163,19 +168,17 @@ def test_kicks_amid_turns_have_no_error_for_a_linear_tilt(step):
     np.testing.assert_array_equal(found.moved.point.tilt_grad, CENTRE)
 
 
-def bad_force(tilt, width):
+def bad_relative(tilt, z, widths):
     """As wrong as can be: it swirls, and is large; it is no gradient of anything."""
-
-    def relative(z):
-        swirl = 2 * jnp.stack([z[1], -z[0], jnp.sin(5 * z[0])])
-        wrong = jnp.sum(jax.lax.stop_gradient(swirl) * z) - tilt(z) / 2
-        return tilt(z) + jnp.where(width > 0, wrong, 0.0)
-
-    return relative
+    if widths is None:
+        return tilt(z), jnp.zeros(1)
+    swirl = 2 * jnp.stack([z[1], -z[0], jnp.sin(5 * z[0])])
+    wrong = jnp.sum(jax.lax.stop_gradient(swirl) * z) - tilt(z) / 2
+    return tilt(z) + jnp.where(widths[0] > 0, wrong, 0.0), jnp.zeros(1)
 
 
 def test_whatever_the_force_the_density_stays(monkeypatch):
-    monkeypatch.setattr(softening, "softened", bad_force)
+    monkeypatch.setattr(softening, "_relative", bad_relative)
     count = 40_000
 
     @jax.jit
@@ -202,7 +205,7 @@ def test_trajectories_by_a_softened_force_lead_back():
         return 20 * jax.nn.relu(z).sum()
 
     z, p = jax.random.normal(jax.random.key(0), (2, 30))
-    run = partial(softening._followed, tilt, width=jnp.asarray(0.3))
+    run = partial(softening._followed, tilt, softness=softness(0.3, 1))
     step, steps = jnp.asarray(0.2), jnp.asarray(4)
     there = run(point_at(tilt, z), p, step, steps)
     back = run(there.point, -there.momentum, step, steps)
@@ -333,11 +336,11 @@ def told(scale, *, of_softened, count=160, steps=5.0):
         tuning, exact = carry
         soft, _ = tuning.current(no, exact.current(no), one * steps)
         made = (soft.width > 0).astype(jnp.float32)
-        found = SoftTrial(made, scale * soft.width**1.5, trial(of_softened, made))
+        found = SoftTrial(made, scale * soft.width**1.5, 4.0 * made[None], trial(of_softened, made))
         exact = exact.update(trial(0.4, 1 - made), ended=index == 50)
         return (tuning.update(found, ended=index == 50), exact), soft.width
 
-    start = SoftTuning.around(choice), ChoiceTuning.around(choice)
+    start = SoftTuning.around(choice, jnp.zeros(1)), ChoiceTuning.around(choice)
     (tuning, exact), widths = jax.lax.scan(transition, start, jnp.arange(count))
     settled = jnp.asarray(True)
     return *tuning.current(settled, exact.current(settled), one * steps), np.asarray(widths)
@@ -346,6 +349,7 @@ def told(scale, *, of_softened, count=160, steps=5.0):
 def test_the_width_makes_the_gap_what_it_should_be():
     found, choice, widths = told(20.0, of_softened=0.8)
     assert float(found.width) == pytest.approx((GAP / 20) ** (1 / 1.5), rel=0.15)
+    np.testing.assert_allclose(found.widths, 2 * found.width, rtol=1e-4)
     assert found.tried == 0
     assert choice.turns == 0
     np.testing.assert_allclose(found.worth, 0.8 / 1.2 / 5, rtol=1e-4)
