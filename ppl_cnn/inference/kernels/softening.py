@@ -111,20 +111,18 @@ def _followed(
     around = jnp.tan(half)
     before, after = jnp.where(soft, 0.0, around), jnp.where(soft, 2 * jnp.sin(half), around)
     turn = jnp.cos(step_size), jnp.sin(step_size)
-    half_turn = jnp.cos(half), jnp.sin(half)
+    # Half a turn back at first, and half a turn at last, put the kicks amid the turns.
+    cos, sin = jnp.where(soft, jnp.cos(half), 1.0), jnp.where(soft, jnp.sin(half), 0.0)
 
-    def either(to_half: Array) -> tuple[Array, Array]:
-        cos, sin = (jnp.where(to_half, *each) for each in zip(half_turn, turn, strict=True))
-        return cos, sin
+    smooth = softened(tilt, softness.widths)
 
-    def step(index: Array, at: Trajectory) -> Trajectory:
-        smooth = softened(tilt, softness.widths)
-        return stepped(smooth, at, before, either(soft & (index == 0)), after)
+    def step(_: Array, at: Trajectory) -> Trajectory:
+        return stepped(smooth, at, before, turn, after)
 
-    start = Trajectory(point, momentum, jnp.zeros_like(point.tilt))
+    z, p = rotated(point.z, momentum, (cos, -sin))
+    start = Trajectory(point._replace(z=z), p, jnp.zeros_like(point.tilt))
     end: Trajectory = jax.lax.fori_loop(0, steps, step, start)
-    rest = jnp.where(soft, half_turn[0], 1.0), jnp.where(soft, half_turn[1], 0.0)
-    z, p = rotated(end.point.z, end.momentum, rest)
+    z, p = rotated(end.point.z, end.momentum, (cos, sin))
     return end._replace(point=end.point._replace(z=z), momentum=p)
 
 
