@@ -53,20 +53,21 @@ class SampleOptions(DensityOptions):
     ] = FROM_PRESET
     """How draws are made. split is HMC that solves the reference exactly, so that larger images
     need no shorter step; where its warm-up finds the tilt weak, it turns the latent by forward
-    passes alone, and split(moves=trajectories) never does. isir (or isir:N, by default 16) lets a
-    chain choose among its latent and N draws of the reference, before one step of split: for tilts
-    that some draws of the reference suit, as with a learned reference at T = 1. tempered (or
-    tempered:R, with R rungs, by default 16) exchanges replicas between the reference and the
-    density, at R times the cost, for densities whose chains stay where they started. hmc is
+    passes alone, and split(moves=trajectories) never does; where kinks of the network limit the
+    step, it follows a softened force, and split(force=exact) never does. isir (or isir:N, by
+    default 16) lets a chain choose among its latent and N draws of the reference, before one step
+    of split: for tilts that some draws of the reference suit, as with a learned reference at T = 1.
+    tempered (or tempered:R, with R rungs, by default 16) exchanges replicas between the reference
+    and the density, at R times the cost, for densities whose chains stay where they started. hmc is
     NumPyro's HMC with trajectories of jittered length, nuts its NUTS. blackjax:NAME is a kernel of
     blackjax, such as blackjax:mgrad_gaussian, and numpyro:NAME one of NumPyro. langevin is
     approximate: one gradient a step and no rejection, for a look before sampling; the report never
     calls its draws good, and shows what a step of half the size changes. NAME(SETTING=VALUE, ...),
     as in records, gives settings: split(step_size=0.006, angle=0.15) begins to adapt with steps and
     trajectories of so many radians. resample (or resample:N) is no chain: it weighs N draws of the
-    reference, by default 10,000, by exp(f/T) and draws from them by their weights,
-    independently and without gradients. It serves where the tilt is mild, and is refused where
-    fewer than 50 draws are effective."""
+    reference, by default 10,000, by exp(f/T) and draws from them by their weights, independently
+    and without gradients. It serves where the tilt is mild, and is refused where fewer than 50
+    draws are effective."""
     chains: int = 8
     """Chains of each unit, run side by side; with resample, rows of independent draws."""
     start: Annotated[

@@ -64,6 +64,7 @@ def test_the_record_follows_arvizs_schema(run):
     assert set(tree["sample_stats"].data_vars) == {
         *("lp", "energy", "acceptance_rate", "diverging", "n_steps", "step_size"),
         *("forward_passes", "turn", "worth_of_turns", "worth_of_trajectories"),
+        *("width", "worth_of_softened"),
     }
     config = tree.attrs["config"]
     assert config["unit"] == "conv2:5@7,7"

@@ -1,5 +1,6 @@
 """The diagnosis of a run: everything that its page shows, as data. Nothing is written."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,12 @@ class ChosenMoves(NamedTuple):
     """Independent draws for the work of a gradient, as the warmup expected; NaN without a warmup
     that chooses."""
     worth_of_trajectories: float
-    """The same of trajectories."""
+    """The same of trajectories that follow the exact force."""
+    width: float | None
+    """Relative width of the kinks of the softened force that trajectories follow; None where it is
+    the exact one."""
+    worth_of_softened: float
+    """The same of trajectories that follow a softened force; NaN where none was tried."""
 
 
 class Efficiency(NamedTuple):
@@ -322,7 +328,13 @@ def _efficiency(
 
 
 def _chosen(stats: xr.Dataset) -> ChosenMoves:
-    turn, *worth = (
-        float(stats[name].mean()) for name in ("turn", "worth_of_turns", "worth_of_trajectories")
+    mean = {str(name): float(values.mean()) for name, values in stats.items()}
+    return ChosenMoves(
+        mean["turn"] or None,
+        mean["forward_passes"],
+        mean["worth_of_turns"],
+        mean["worth_of_trajectories"],
+        # Earlier versions followed the exact force alone.
+        mean.get("width", 0.0) or None,
+        mean.get("worth_of_softened", math.nan),
     )
-    return ChosenMoves(turn or None, float(stats["forward_passes"].mean()), *worth)

@@ -5,12 +5,15 @@ Each adapted quantity is a NamedTuple with `around`, its state before the first 
 """
 
 import math
+from functools import partial
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ppl_cnn.inference.kernels.choice import Choice, ChoiceTuning, Trial
+from ppl_cnn.inference.kernels.softness import Softness, SoftTrial, SoftTuning
 
 SHRINKAGE = 0.2
 """Nesterov's gamma. With Stan's 0.05 a single chain's step swings by factors of ten in the first
@@ -63,6 +66,14 @@ class StepSize(NamedTuple):
         log_average = share * log_step + (1 - share) * self.log_average
         return StepSize(self.log_centre, log_step, log_average, error, count)
 
+    def current(self, settled: Bool[Array, "*unit"]) -> Float[Array, "*unit"]:
+        """The step that is taken next.
+
+        Args:
+            settled: whether the warmup has ended, so that the average is taken.
+        """
+        return jnp.exp(jnp.where(settled, self.log_average, self.log_step))
+
 
 LONGEST = math.pi
 """Largest angle of a trajectory, in radians: beyond half a turn, a Gaussian comes back."""
@@ -108,6 +119,8 @@ class Feedback(NamedTuple):
     """Probability that a swap of each rung with the one below is refused."""
     trial: Trial | None = None
     """What moves of either kind did; None for kernels that don't choose."""
+    softened: SoftTrial | None = None
+    """What a softened force did; None where there is none to try."""
 
     @classmethod
     def none(cls, tuned: "Tuned") -> "Feedback":
@@ -122,7 +135,10 @@ class Feedback(NamedTuple):
             return cls(zero)
         refused = None if tuned.strengths is None else zero
         trial = None if tuned.choice is None else Trial.none()
-        return cls(zero, each, each, zero, refused, trial)
+        softened = (
+            None if tuned.softness is None else SoftTrial.none(tuned.softness.sizes.shape[-1])
+        )
+        return cls(zero, each, each, zero, refused, trial, softened)
 
 
 class Angle(NamedTuple):
@@ -273,6 +289,8 @@ class Tuned(NamedTuple):
     """Strengths b of a ladder's rungs; None for kernels without replicas."""
     choice: Choice | None = None
     """Which moves are made; None for kernels that don't choose."""
+    softness: Softness | None = None
+    """Which force trajectories follow; None where there is the exact one alone."""
     tuning: "Tuning | None" = None
     """State of the adaptation, if the kernel itself adapts."""
 
@@ -287,15 +305,26 @@ class Tuning(NamedTuple):
     """None for kernels without replicas."""
     choice: ChoiceTuning | None = None
     """None for kernels that don't choose their moves."""
+    softness: SoftTuning | None = None
+    """None where there is the exact force alone."""
+    softened_step: StepSize | None = None
+    """The step of trajectories that follow a softened force."""
 
     @classmethod
     def around(cls, first: Tuned) -> "Tuning":
         """The state before the first transition, which uses what is given here."""
+        softness = softened_step = None
+        if first.softness is not None:
+            assert first.choice is not None
+            softness = SoftTuning.around(first.choice, first.softness.sizes)
+            softened_step = StepSize.around(first.step_size)
         return cls(
             StepSize.around(first.step_size),
             None if first.angle is None else Angle.around(first.angle),
             None if first.strengths is None else LadderTuning.around(first.strengths),
             None if first.choice is None else ChoiceTuning.around(first.choice),
+            softness,
+            softened_step,
         )
 
     def update(self, feedback: Feedback, target: float) -> "Tuning":
@@ -317,7 +346,23 @@ class Tuning(NamedTuple):
             assert feedback.trial is not None
             ended = ends_round(choice.transitions + 1)
             choice = choice.update(feedback.trial, ended=ended)
-        return Tuning(step, self.angle.update(feedback), ladder, choice)
+        tuning = Tuning(step, self.angle.update(feedback), ladder, choice)
+        return tuning if self.softness is None else self._softened(tuning, feedback, target)
+
+    def _softened(self, after: "Tuning", feedback: Feedback, target: float) -> "Tuning":
+        """The state after a transition, with its acceptance told to the step that was taken."""
+        assert self.softness is not None
+        assert self.softened_step is not None
+        assert feedback.softened is not None
+        made = feedback.softened.made > 0
+        ended = ends_round(self.softness.transitions + 1)
+        softness = self.softness.update(feedback.softened, ended=ended)
+        own = self.softened_step.update(feedback.acceptance, target, LONGEST_STEP)
+        step, own = (
+            jax.tree.map(partial(jnp.where, taken), new, old)
+            for taken, new, old in ((~made, after.step, self.step), (made, own, self.softened_step))
+        )
+        return after._replace(step=step, softness=softness, softened_step=own)
 
     def current(self, settled: Bool[Array, "*unit"]) -> Tuned:
         """What the chains use next.
@@ -325,10 +370,16 @@ class Tuning(NamedTuple):
         Args:
             settled: whether the warmup has ended, so that the averages are used.
         """
-        step = jnp.where(settled, self.step.log_average, self.step.log_step)
+        step = self.step.current(settled)
         if self.angle is None:
-            return Tuned(jnp.exp(step))
-        angle = jnp.where(settled, self.angle.log_average, self.angle.log_angle)
+            return Tuned(step)
+        angle = jnp.exp(jnp.where(settled, self.angle.log_average, self.angle.log_angle))
         strengths = None if self.ladder is None else self.ladder.strengths
         choice = None if self.choice is None else self.choice.current(settled)
-        return Tuned(jnp.exp(step), jnp.exp(angle), strengths, choice)
+        if self.softness is None:
+            return Tuned(step, angle, strengths, choice)
+        assert choice is not None
+        assert self.softened_step is not None
+        softness, choice = self.softness.current(settled, choice, angle / step)
+        step = jnp.where(softness.width > 0, self.softened_step.current(settled), step)
+        return Tuned(step, angle, strengths, choice, softness)

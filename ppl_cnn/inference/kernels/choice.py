@@ -24,6 +24,9 @@ MOST_TURNS = 16
 TURNS_TO_A_GRADIENT = 64
 """A gradient now and then, for the Stein mean, adds 3 % to the work of turns. Few are enough: where
 turns are chosen the tilt is weak, and its gradient varies far less than z."""
+TURNS_IN_A_TRAJECTORY = 16
+"""As many turns as one trajectory by a softened force stands for, where gradients are spaced: after
+every fourth, as its draws are dearer and its gradients vary more."""
 NO_GRADIENTS = 2**30
 """Turns to a gradient where there is no Stein mean."""
 LEAST_WARMUP = 64
@@ -79,6 +82,11 @@ class Choice(NamedTuple):
     def transitions_to_a_gradient(self) -> Int[Array, "*unit"]:
         """After how many transitions by turns a gradient is taken."""
         return transitions_to_a_gradient(self.turns, self.period)
+
+    @property
+    def trajectories_to_a_gradient(self) -> Int[Array, "*unit"]:
+        """After how many trajectories by a softened force a gradient of the tilt is taken."""
+        return jnp.maximum(self.period // TURNS_IN_A_TRAJECTORY, 1)
 
 
 class Trial(NamedTuple):

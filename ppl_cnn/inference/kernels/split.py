@@ -1,7 +1,8 @@
 """The split kernel: HMC that turns (z, p) exactly, so that more dimensions need no shorter step.
 
 Where the tilt is so weak that forward passes alone draw more for the same work, it makes turns
-without kicks (`choice`).
+without kicks (`choice`). Where kinks of the network limit the step, kicks follow a smooth relative
+of the tilt (`softening`).
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from typing import Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ppl_cnn.errors import unknown
 from ppl_cnn.inference.kernels.adaptation import Tuned
@@ -25,11 +26,14 @@ from ppl_cnn.inference.kernels.choice import (
     Trial,
 )
 from ppl_cnn.inference.kernels.kernel import COMMON, Statistic, Target, Transition, with_settings
+from ppl_cnn.inference.kernels.softening import SoftProposal, kinks, soft_metropolis
+from ppl_cnn.inference.kernels.softness import Softness, SoftTrial
 from ppl_cnn.inference.kernels.tilt_kernel import TiltKernel
 from ppl_cnn.inference.kernels.trajectory import (
     FIRST_ANGLE,
     FIRST_STEP,
     Latent,
+    Point,
     Proposal,
     Tilt,
     divided,
@@ -40,16 +44,20 @@ from ppl_cnn.inference.kernels.trajectory import (
     turned,
 )
 from ppl_cnn.numeric import positive
+from ppl_cnn.work import FORWARD_COST
 
 TARGET_ACCEPT = 0.65
 """Under a strong tilt the kinks of ReLU and max-pooling make the energy's error grow like the step,
 not like its square, so that longer steps pay that accept less often."""
 MOVES = ("chosen", "trajectories")
+FORCES = ("softened", "exact")
 _CHOOSING: Mapping[str, Statistic] = {
     "forward_passes": Statistic(np.int32, "sum"),
     "turn": Statistic(np.float32),  # radians; 0 where trajectories are made
     "worth_of_turns": Statistic(np.float32),
     "worth_of_trajectories": Statistic(np.float32),
+    "width": Statistic(np.float32),  # of softened kinks; 0 where the force is exact
+    "worth_of_softened": Statistic(np.float32),
 }
 _TURNS = 2
 """What is folded into a transition's key for its turns; `metropolis` splits the key in two."""
@@ -63,24 +71,27 @@ class Split(TiltKernel[ChainState]):
     angle and needn't wait for each other. The warmup adapts step size and angle
     (`adaptation.Tuning`). It also tries a turn without kicks, which takes a forward pass and no
     gradient, beside each trajectory; from its end on the chains of a density make whichever is
-    expected to give more independent draws for the same work (`choice.Choice`). A warmup below
-    64 transitions doesn't choose. Where turns are made, `tilt_gradient` is that of the last
-    transition that took a gradient; its mean over draws is the same. With `MCMC.run` give
+    expected to give more independent draws for the same work (`choice.Choice`). Where trajectories
+    take more than two steps and the tilt has kinks, it tries a softened force too, in every other
+    eight transitions (`softness.SoftTuning`). A warmup below 64 transitions doesn't choose. Where
+    turns are made, or the force is softened, `tilt_gradient` is that of the last transition that
+    took one of the tilt itself; its mean over draws is the same. With `MCMC.run` give
     `init_params`: an array or a tree of arrays, with a leading axis if there are several chains.
 
     Args:
         tilt: g, a function of z (an array or a tree of arrays) and of the arguments that `run`
             is given, to a scalar. Leave it out for `ppl_cnn.draw`, which takes the density's.
-        moves: `chosen` by the warmup, or `trajectories` always.
+        moves: `chosen` by the warmup, or `trajectories` always, by the exact force.
+        force: `softened` where the warmup finds that it pays, or `exact` always.
         target_accept_prob: mean acceptance probability that the step size is adapted to.
         step_size: radians between kicks at the start of adaptation, or for good without warmup.
         angle: radians of a trajectory at the start of adaptation, or for good without warmup.
 
     Raises:
         ArgumentError: a setting is out of range.
-        UnknownNameError: there are no such moves.
+        UnknownNameError: there are no such moves, or no such force.
 
-    Source: see `trajectory.integrate` and `choice`.
+    Source: see `trajectory.integrate`, `choice` and `softening`.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -99,6 +110,7 @@ class Split(TiltKernel[ChainState]):
         tilt: Tilt | None = None,
         *,
         moves: str = "chosen",
+        force: str = "softened",
         target_accept_prob: float = TARGET_ACCEPT,
         step_size: float = FIRST_STEP,
         angle: float = FIRST_ANGLE,
@@ -106,7 +118,9 @@ class Split(TiltKernel[ChainState]):
         super().__init__(tilt, target_accept_prob=target_accept_prob)
         if moves not in MOVES:
             raise unknown("moves", moves, MOVES)
-        self._moves = moves
+        if force not in FORCES:
+            raise unknown("force", force, FORCES)
+        self._moves, self._force = moves, force
         self._step_size = positive("step_size", step_size)
         self._angle = positive("angle", angle)
         self._period = TURNS_TO_A_GRADIENT
@@ -116,6 +130,7 @@ class Split(TiltKernel[ChainState]):
         """`split`, with the settings that are not the defaults."""
         settings = {
             "moves": (self._moves, MOVES[0]),
+            "force": (self._force, FORCES[0]),
             "step_size": (self._step_size, FIRST_STEP),
             "angle": (self._angle, FIRST_ANGLE),
         }
@@ -155,9 +170,12 @@ class Split(TiltKernel[ChainState]):
         if self._moves != MOVES[0]:
             return first_chain(tilt, key, z, first)
         choice = Choice.trajectories(self._period)
-        own = _reported(choice, jnp.zeros((), jnp.int32))
-        if self._chooses:
-            first = first._replace(choice=choice)
+        first = first._replace(choice=choice)
+        own = _reported(first, jnp.zeros((), jnp.int32))
+        if not self._chooses:
+            first = first._replace(choice=None)
+        elif self._force == FORCES[0] and (count := kinks(tilt, z)):
+            first = first._replace(softness=Softness.none(count))
         return first_chain(tilt, key, z, first, own=own)
 
     def next_state(self, tilt: Tilt, state: ChainState) -> ChainState:
@@ -207,27 +225,29 @@ def chosen(tilt: Tilt, state: ChainState, choice: Choice) -> ChainState:
         state: of one chain.
         choice: its moves.
     """
-    by_turns = choice.turns > 0
+    by_turns, tuned = choice.turns > 0, state.adapt_state
+    soft = jnp.zeros((), bool) if tuned.softness is None else tuned.softness.width > 0
     either = partial(jax.tree.map, partial(jnp.where, by_turns))
     key, key_move = jax.random.split(state.rng_key)
-    count = jnp.where(by_turns, choice.turns, choice.tried)
+    tried = jnp.where(soft, 0, choice.tried)
+    count = jnp.where(by_turns, choice.turns, tried)
     turns = turned(tilt, state.point, jax.random.fold_in(key_move, _TURNS), choice.angle, count)
-    own = _reported(choice, count)
     after = state.after(
         turns.point,
         key,
         acceptance=turns.acceptance,
         num_steps=0,
         feedback=state.feedback,
-        own=own,
+        own=_reported(tuned, count),
     )
 
-    def follow(_: Array, state: ChainState) -> ChainState:
-        steps, step_size = divided(state.adapt_state, state.i)
-        # After turns, a trajectory that goes nowhere finds the gradient there.
-        steps, step_size = jnp.where(by_turns, 1, steps), jnp.where(by_turns, 0.0, step_size)
-        moved = metropolis(tilt, state.point, key_move, step_size, steps)
-        here = state.point
+    def follow(index: Array, state: ChainState) -> ChainState:
+        # After turns or a softened force, a trajectory that goes nowhere finds the gradient there.
+        resting = by_turns | (index > 0)
+        steps, step_size = divided(tuned, state.i)
+        steps, step_size = jnp.where(resting, 1, steps), jnp.where(resting, 0.0, step_size)
+        found = _by_force(tilt, state.point, key_move, step_size, steps, tuned, resting)
+        moved, here = found.moved, state.point
         trial = Trial(
             here.tilt,
             jnp.stack([mean_square(here.z), (here.tilt - choice.centre) ** 2]),
@@ -235,27 +255,71 @@ def chosen(tilt: Tilt, state: ChainState, choice: Choice) -> ChainState:
             steps.astype(jnp.float32),
             turns.jump,
             turns.acceptance,
-            choice.tried.astype(jnp.float32),
+            tried.astype(jnp.float32),
         )
         followed = _followed(state, moved, key=key, step_size=step_size, steps=steps)
-        feedback = followed.feedback._replace(trial=trial)
+        feedback = followed.feedback._replace(
+            trial=trial, softened=_soft_trial(trial, found, tuned)
+        )
+        own = _reported(tuned, count + found.passes)
         followed = followed._replace(feedback=feedback, own=own)
-        found: ChainState = either(state._replace(point=moved.end.point, num_steps=steps), followed)
-        return found
+        rested = state._replace(point=moved.end.point, num_steps=state.num_steps + steps)
+        picked: ChainState = jax.tree.map(partial(jnp.where, resting), rested, followed)
+        return picked
 
     # A loop that runs once or never stands for a condition: in a batch of chains, a condition would
     # compute both ways.
-    due = state.i % choice.transitions_to_a_gradient == 0
-    followed = (due | ~by_turns).astype(jnp.int32)
-    moved: ChainState = jax.lax.fori_loop(0, followed, follow, either(after, state))
+    by_trajectories = choice.trajectories_to_a_gradient
+    due = state.i % jnp.where(by_turns, choice.transitions_to_a_gradient, by_trajectories) == 0
+    # Widths change in the warmup, and the exact force needs the gradient where it begins.
+    due |= soft & (choice.tried > 0)
+    trajectories = (~by_turns).astype(jnp.int32)
+    rests = (due & (by_turns | soft)).astype(jnp.int32)
+    moved: ChainState = jax.lax.fori_loop(0, trajectories + rests, follow, either(after, state))
     return moved
 
 
-def _reported(choice: Choice, passes: Int[Array, ""]) -> Transition:
+def _by_force(
+    tilt: Tilt,
+    point: Point,
+    key: Array,
+    step_size: Float[Array, ""],
+    steps: Int[Array, ""],
+    tuned: Tuned,
+    resting: Bool[Array, ""],
+) -> SoftProposal:
+    """A trajectory that follows the force that was chosen; where it rests, the exact one."""
+    softness = tuned.softness
+    if softness is None:
+        moved = metropolis(tilt, point, key, step_size, steps)
+        return SoftProposal(moved, jnp.zeros(()), jnp.zeros(0), jnp.zeros((), jnp.int32))
+    softness = softness._replace(width=jnp.where(resting, 0.0, softness.width))
+    return soft_metropolis(tilt, point, key, step_size, steps, softness)
+
+
+def _soft_trial(trial: Trial, found: SoftProposal, tuned: Tuned) -> SoftTrial | None:
+    """What a trajectory tells about the softened force, if there is one."""
+    if tuned.softness is None:
+        return None
+    assert tuned.choice is not None
+    made = (tuned.softness.width > 0).astype(jnp.float32)
+    # Outside the warmup it takes one forward pass, and a gradient now and then.
+    every = tuned.choice.trajectories_to_a_gradient.astype(jnp.float32)
+    work = trial.steps + FORWARD_COST + 1 / every
+    none = jnp.zeros_like(trial.of_turn)
+    trial = trial._replace(steps=work, of_turn=none, tried=made)
+    return SoftTrial(made, found.gap, found.squares, trial)
+
+
+def _reported(tuned: Tuned, passes: Int[Array, ""]) -> Transition:
     """The values of the statistics that a kernel that chooses has."""
+    choice, softness = tuned.choice, tuned.softness or Softness.none(0)
+    assert choice is not None
     return {
         "forward_passes": passes,
         "turn": jnp.where(choice.turns > 0, choice.angle, 0.0),
         "worth_of_turns": choice.worth_of_turns,
         "worth_of_trajectories": choice.worth_of_trajectories,
+        "width": softness.width,
+        "worth_of_softened": softness.worth,
     }

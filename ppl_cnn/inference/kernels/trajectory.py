@@ -106,21 +106,50 @@ def integrate(
     for functions, Statistical Science 28, 2013.
     """
     half = strength * jnp.tan(jnp.asarray(step_size) / 2)
-    cos, sin = jnp.cos(step_size), jnp.sin(step_size)
+    turn = jnp.cos(step_size), jnp.sin(step_size)
 
     def step(_: Array, at: Trajectory) -> Trajectory:
-        p, gained = _kicked(at.momentum, at.point.tilt_grad, half)
-        z = jax.tree.map(lambda z, p: cos * z + sin * p, at.point.z, p)
-        p = jax.tree.map(lambda z, p: cos * p - sin * z, at.point.z, p)
-        reached = point_at(tilt, z)
-        p, gained_then = _kicked(p, reached.tilt_grad, half)
-        # What the kicks add to the kinetic energy, the tilt should take.
-        change = gained + gained_then - strength * (reached.tilt - at.point.tilt)
-        return Trajectory(reached, p, at.energy_change + change)
+        return stepped(tilt, at, half, turn, half, strength)
 
     start = Trajectory(point, momentum, jnp.zeros_like(point.tilt))
     end: Trajectory = jax.lax.fori_loop(0, steps, step, start)
     return end
+
+
+def stepped(
+    tilt: Tilt,
+    at: Trajectory,
+    before: Float[Array, ""],
+    turn: tuple[Float[Array, ""], Float[Array, ""]],
+    after: Float[Array, ""],
+    strength: Float[Array, ""] | float = 1.0,
+) -> Trajectory:
+    """The trajectory after a kick, a turn of (z, p), and another kick.
+
+    Args:
+        tilt: g.
+        at: where it has come to.
+        before: size of the first kick, by the gradient that is known there.
+        turn: cosine and sine of the angle.
+        after: size of the other kick.
+        strength: b, with which changes of the tilt count.
+    """
+    p, gained = _kicked(at.momentum, at.point.tilt_grad, before)
+    z, p = rotated(at.point.z, p, turn)
+    reached = point_at(tilt, z)
+    p, gained_then = _kicked(p, reached.tilt_grad, after)
+    # What the kicks add to the kinetic energy, the tilt should take.
+    change = gained + gained_then - strength * (reached.tilt - at.point.tilt)
+    return Trajectory(reached, p, at.energy_change + change)
+
+
+def rotated(
+    z: Latent, p: Latent, turn: tuple[Float[Array, ""], Float[Array, ""]]
+) -> tuple[Latent, Latent]:
+    """Latent and momentum after a turn, of which cosine and sine are given."""
+    cos, sin = turn
+    after = jax.tree.map(lambda z, p: cos * z + sin * p, z, p)
+    return after, jax.tree.map(lambda z, p: cos * p - sin * z, z, p)
 
 
 def _kicked(
@@ -158,10 +187,22 @@ def metropolis(
     key_momentum, key_accept = jax.random.split(key)
     momentum = normal_like(key_momentum, start.z)
     end = integrate(tilt, start, momentum, step_size, steps, strength)
+    return decided(start, momentum, end, key_accept)
+
+
+def decided(start: Point, momentum: Latent, end: Trajectory, key: Array) -> Proposal:
+    """Metropolis's decision about a trajectory's end.
+
+    Args:
+        start: where it began.
+        momentum: p there.
+        end: its end.
+        key: random key of the decision.
+    """
     # NaN is never accepted and counts as an infinite error.
     error = jnp.where(jnp.isnan(end.energy_change), jnp.inf, end.energy_change)
     acceptance = jnp.exp(-jnp.maximum(error, 0.0))
-    accepted = jax.random.uniform(key_accept) < acceptance
+    accepted = jax.random.uniform(key) < acceptance
     point: Point = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), end.point, start)
     return Proposal(
         point,

@@ -89,6 +89,7 @@ def test_statistics_are_the_common_ones_and_what_is_one_kernels_alone():
         assert kernel.statistics == COMMON
     assert set(Split().statistics) - set(COMMON) == {
         *("forward_passes", "turn", "worth_of_turns", "worth_of_trajectories"),
+        *("width", "worth_of_softened"),
     }
     assert HMC().statistics["diverging"].dtype is np.bool_
 

@@ -16,7 +16,7 @@ from ppl_cnn.inference.kernels.choice import Choice
 from ppl_cnn.inference.kernels.isir import ISIR
 from ppl_cnn.inference.kernels.split import Split, transition
 from ppl_cnn.inference.kernels.tempered import Tempered
-from ppl_cnn.inference.kernels.trajectory import Point, divided, integrate, metropolis
+from ppl_cnn.inference.kernels.trajectory import Point, decided, divided, integrate, metropolis
 
 MATRIX = np.asarray([[3.0, 1.0, 0.0], [1.0, 2.0, 0.5], [0.0, 0.5, 0.2]], np.float32)
 SLOPE = np.asarray([1.0, -2.0, 0.5], np.float32)
@@ -427,8 +427,9 @@ def test_ranks_of_parameters_among_their_posterior_draws_are_uniform(name, repli
 
 def test_a_kernel_that_accepts_everything_is_not_calibrated(monkeypatch):
     def all_accepted(*arguments):
-        moved = metropolis(*arguments)
+        moved = decided(*arguments)
         return moved._replace(point=moved.end.point)
 
-    monkeypatch.setattr("ppl_cnn.inference.kernels.split.metropolis", all_accepted)
+    for module in ("trajectory", "softening"):
+        monkeypatch.setattr(f"ppl_cnn.inference.kernels.{module}.decided", all_accepted)
     assert min(rank_histograms(KERNELS["split"](log_likelihood), 2000)) < ALARM / 100

@@ -168,16 +168,22 @@ def moves_text(moves: ChosenMoves) -> str:
     Args:
         moves: of the run.
     """
-    by_turns, by_trajectories = moves.worth_of_turns, moves.worth_of_trajectories
-    if math.isnan(by_turns):
+    if math.isnan(moves.worth_of_turns):
         return "trajectories: the warm-up is too short to choose"
-    if moves.turn is None:
-        return (
-            f"trajectories, expected to give {by_trajectories:.2g} independent draws for the work "
-            f"of a gradient; turns without gradients {by_turns:.2g}"
-        )
+    turns = "turns without gradients", moves.worth_of_turns
+    exact = "trajectories by the exact force", moves.worth_of_trajectories
+    soft = "trajectories by a softened force", moves.worth_of_softened
+    if moves.turn is not None:
+        angle = math.degrees(moves.turn)
+        made = f"turns of {angle:.0f}° without gradients, {moves.turns:.2g} a draw"
+        (_, worth), others = turns, (exact, soft)
+    elif moves.width is not None:
+        made = f"{soft[0]}, of relative width {moves.width:.2g}"
+        (_, worth), others = soft, (exact, turns)
+    else:
+        (made, worth), others = exact, (turns, soft)
+    beside = ", ".join(f"{name} {it:.2g}" for name, it in others if not math.isnan(it))
     return (
-        f"turns of {math.degrees(moves.turn):.0f}° without gradients, {moves.turns:.2g} a draw, "
-        f"expected to give {by_turns:.2g} independent draws for the work of a gradient; "
-        f"trajectories {by_trajectories:.2g}"
+        f"{made}, expected to give {worth:.2g} independent draws for the work of a gradient; "
+        f"{beside}"
     )

@@ -27,9 +27,19 @@ def test_an_unknown_density_is_described_without_inventing():
 @pytest.mark.parametrize(
     ("moves", "facts"),
     [
-        (ChosenMoves(math.pi / 4, 3.0, 0.51, 0.22), ("turns of 45°", "3 a draw", "0.51", "0.22")),
-        (ChosenMoves(None, 0.0, 0.01, 0.22), ("trajectories", "0.22", "0.01")),
-        (ChosenMoves(None, 0.0, math.nan, math.nan), ("trajectories", "too short")),
+        (
+            ChosenMoves(math.pi / 4, 3.0, 0.51, 0.22, None, math.nan),
+            ("turns of 45°", "3 a draw", "0.51", "0.22"),
+        ),
+        (
+            ChosenMoves(None, 0.0, 0.01, 0.22, None, math.nan),
+            ("trajectories by the exact force", "0.22", "0.01"),
+        ),
+        (
+            ChosenMoves(None, 1.0, 0.01, 0.22, 0.15, 0.4),
+            ("trajectories by a softened force", "0.15", "0.4", "0.22"),
+        ),
+        (ChosenMoves(None, 0.0, math.nan, math.nan, None, math.nan), ("trajectories", "too short")),
     ],
 )
 def test_the_moves_are_told_with_their_reason(moves, facts):
