@@ -24,9 +24,9 @@ MOST_TURNS = 16
 TURNS_TO_A_GRADIENT = 64
 """A gradient now and then, for the Stein mean, adds 3 % to the work of turns. Few are enough: where
 turns are chosen the tilt is weak, and its gradient varies far less than z."""
-TURNS_IN_A_TRAJECTORY = 16
+TURNS_IN_A_TRAJECTORY = 8
 """As many turns as one trajectory by a softened force stands for, where gradients are spaced: after
-every fourth, as its draws are dearer and its gradients vary more."""
+every eighth, as its draws are dearer and its gradients vary more."""
 NO_GRADIENTS = 2**30
 """Turns to a gradient where there is no Stein mean."""
 LEAST_WARMUP = 64
