@@ -66,7 +66,7 @@ class StepSize(NamedTuple):
         log_average = share * log_step + (1 - share) * self.log_average
         return StepSize(self.log_centre, log_step, log_average, error, count)
 
-    def current(self, settled: Bool[Array, "*unit"]) -> Float[Array, "*unit"]:
+    def current(self, settled: Bool[Array, "*unit"]) -> Float[Array, "*rung"]:
         """The step that is taken next.
 
         Args:
