@@ -83,6 +83,8 @@ def soft_metropolis(
     moved = decided(start, momentum, end._replace(point=reached, energy_change=change), key_accept)
     held = jax.tree.map(partial(jnp.where, soft), start.tilt_grad, moved.point.tilt_grad)
     gap = jnp.abs((wide - exact) - (wide_before - start.tilt))
+    # No number counts as too wide.
+    gap = jnp.where(jnp.isnan(gap), jnp.inf, gap)
     return SoftProposal(
         moved._replace(point=moved.point._replace(tilt_grad=held)),
         jnp.where(passes > 1, gap, 0.0),

@@ -221,6 +221,8 @@ def test_a_tilt_that_is_no_number_is_never_accepted():
     found = jax.vmap(lambda key: moved(tilt, jnp.asarray([-0.2, 0.4]), key, 0.2, tried=1))(keys)
     assert (found.moved.point.z[:, 0] < 0).all()
     assert np.isfinite(found.moved.point.tilt).all()
+    assert np.isfinite(found.squares).all()
+    np.testing.assert_array_equal(found.gap == np.inf, np.isnan(found.moved.end.point.tilt))
     assert 0 < found.moved.acceptance.mean() < 1
 
 
