@@ -121,23 +121,19 @@ def test_networks_of_every_kind_soften(kind, tmp_path):
     z = jax.random.normal(jax.random.key(0), density.latent_shape)
 
     @jax.jit
-    def found(params, z, width):
-        widths = jnp.full(count, width)
+    def found(params, z, widths):
         return jax.value_and_grad(softened(lambda z: density.tilt(z, params), widths))(z)
 
-    count = kinks(density.tilt, z)
-    assert count > 1
+    _, squares = softening._relative(density.tilt, z, None)
+    assert len(squares) == kinks(density.tilt, z) > 1
     exact, slope = jax.jit(jax.value_and_grad(density.tilt))(z, density.params)
-    value, same = found(density.params, z, jnp.asarray(0.0))
+    value, same = found(density.params, z, jnp.zeros_like(squares))
     np.testing.assert_allclose(value, exact, rtol=1e-5)
     np.testing.assert_allclose(same, slope, rtol=1e-4, atol=1e-5 * float(jnp.abs(slope).max()))
-    _, other = found(density.params, z, jnp.asarray(WIDTHS[kind]))
+    _, other = found(density.params, z, 0.1 * jnp.sqrt(squares))
     share = float(jnp.linalg.norm(other - slope) / jnp.linalg.norm(slope))
     assert 0.01 < share < 0.6
 
-
-WIDTHS = {"network": 1.0, "module": 0.1, "graph": 1.0}
-"""A part of what the kinks of each compare."""
 
 # Trajectories
 
