@@ -92,7 +92,7 @@ class SoftTuning(NamedTuple):
     made: Float[Array, "*unit"]
     """Number of softened trajectories so far."""
     trials: ChoiceTuning
-    """Of softened trajectories alone."""
+    """What softened trajectories alone have shown."""
     transitions: Float[Array, "*unit"]
     """Number of all transitions so far."""
 

@@ -281,7 +281,7 @@ def test_the_gradient_that_is_held_is_the_tilts_own_with_the_mean_of_all(draws):
     assert np.abs(errors_of(gradients, first)).max() < 4.4
     assert (np.asarray(fields["own"]["forward_passes"]) == 1).all()
     fresh = (gradients == np.where(z > 0, -STRENGTH, 0.0)).all(axis=2)
-    # Of every eighth draw, and of those where the chain stays.
+    # Every eighth draw has its own, and so have those where the chain stays.
     assert fresh.mean() > 1 / 8 - 0.01
     changed = (gradients[:, 1:] != gradients[:, :-1]).any(axis=2)
     assert changed.mean() < 1 / 7.9
