@@ -4,6 +4,10 @@ A turn goes from z to cos(a) z + sin(a) xi, xi ~ N(0, I), which leaves the refer
 is; Metropolis accepts it with min(1, exp(g(z') - g(z))). So it takes a forward pass and no
 gradient. Where the tilt is weak, turns draw more for the same work than trajectories do.
 
+Turns that are made have one of several angles each, drawn with equal probabilities: from a quarter
+turn, its half, and so on, down to the first that is accepted often enough. Large turns go far, and
+small ones lead away from large tilts, where large ones would be rejected again and again.
+
 Source of turns: preconditioned Crank-Nicolson, in Cotter, Roberts, Stuart, White, MCMC methods for
 functions, Statistical Science 28, 2013; at a quarter turn, the independence sampler.
 """
@@ -32,8 +36,8 @@ NO_GRADIENTS = 2**30
 LEAST_WARMUP = 64
 """Transitions of a warmup that chooses, at least. Chains may start far from where they end."""
 LEAST_ACCEPTED = 0.4
-"""Mean acceptance of turns that are made, at least. Where fewer are accepted, a chain that comes to
-a large tilt stays there for so long that no warmup tells how long."""
+"""Mean acceptance of the smallest turns that are made, at least. Where fewer are accepted, a chain
+that comes to a large tilt stays there for so long that no warmup tells how long."""
 ENOUGH = 24
 """Trials of a round that need none of the round before."""
 _LEAST = 1e-12
@@ -48,7 +52,7 @@ class Choice(NamedTuple):
     turns: Int[Array, "*unit"]
     """Turns of a transition; 0 where it is a trajectory."""
     angle: Float[Array, "*unit"]
-    """Radians of a turn, made or tried."""
+    """Radians of the smallest turn that is made, or of the turn that is tried."""
     tried: Int[Array, "*unit"]
     """1 where a turn is tried beside each trajectory, as in the warmup, otherwise 0."""
     worth_of_turns: Float[Array, "*unit"]
@@ -59,6 +63,12 @@ class Choice(NamedTuple):
     """The tilt about which the warmup measures it."""
     period: Int[Array, "*unit"]
     """Turns to a gradient."""
+
+    @property
+    def doublings(self) -> Int[Array, "*unit"]:
+        """How often the smallest turn that is made is doubled at most: up to a quarter turn."""
+        halvings = jnp.round(jnp.log2(ANGLES[0] / self.angle)).astype(jnp.int32)
+        return jnp.where(self.turns > 0, halvings, 0)
 
     @classmethod
     def trajectories(cls, period: int = TURNS_TO_A_GRADIENT) -> "Choice":
@@ -216,7 +226,10 @@ class ChoiceTuning(NamedTuple):
         trials = jnp.maximum(sums.trials, _LEAST)
         spread = (self.now.spread_in_round + before.spread_in_round) / trials[..., None]
         tried = jnp.maximum(sums.tried, _LEAST)
-        independence = least(sums.of_turns / tried[..., None], spread[..., None, :])
+        # Where an angle is the smallest, all larger ones are made as often.
+        count = jnp.broadcast_to(jnp.arange(1.0, len(ANGLES) + 1), tried.shape)
+        jumps = jnp.cumsum(sums.of_turns / tried[..., None], axis=-2) / count[..., None]
+        independence = least(jumps, spread[..., None, :])
         turns = turns_together(independence)
         of_each = worth_of_turns(independence, turns, self.period[..., None])
         of_each = jnp.where(sums.accepted / tried >= LEAST_ACCEPTED, of_each, 0.0)

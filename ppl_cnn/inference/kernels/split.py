@@ -53,7 +53,7 @@ MOVES = ("chosen", "trajectories")
 FORCES = ("softened", "exact")
 _CHOOSING: Mapping[str, Statistic] = {
     "forward_passes": Statistic(np.int32, "sum"),
-    "turn": Statistic(np.float32),  # radians; 0 where trajectories are made
+    "turn": Statistic(np.float32),  # radians of the smallest; 0 where trajectories are made
     "worth_of_turns": Statistic(np.float32),
     "worth_of_trajectories": Statistic(np.float32),
     "width": Statistic(np.float32),  # of softened kinks; 0 where the force is exact
@@ -231,7 +231,8 @@ def chosen(tilt: Tilt, state: ChainState, choice: Choice) -> ChainState:
     key, key_move = jax.random.split(state.rng_key)
     tried = jnp.where(soft, 0, choice.tried)
     count = jnp.where(by_turns, choice.turns, tried)
-    turns = turned(tilt, state.point, jax.random.fold_in(key_move, _TURNS), choice.angle, count)
+    key_turns = jax.random.fold_in(key_move, _TURNS)
+    turns = turned(tilt, state.point, key_turns, choice.angle, count, choice.doublings)
     after = state.after(
         turns.point,
         key,

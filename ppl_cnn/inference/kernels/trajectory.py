@@ -231,6 +231,7 @@ def turned(
     key: Array,
     angle: Float[Array, ""],
     count: Int[Array, ""],
+    doublings: Int[Array, ""] | int = 0,
 ) -> Turns:
     """Turns of z alone, each accepted or rejected by the tilt; N(0, I) exp(g) is invariant.
 
@@ -240,14 +241,17 @@ def turned(
         tilt: g.
         start: where the chain is.
         key: random key of the turns and the decisions.
-        angle: a.
+        angle: the smallest a.
         count: number of turns; none stays.
+        doublings: how often an angle is doubled at most. Each turn draws how often its own is.
     """
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
 
     def turn(index: Array, at: Turns) -> Turns:
         here = at.point
         key_noise, key_accept = jax.random.split(jax.random.fold_in(key, index))
+        doubled = jax.random.randint(jax.random.fold_in(key_accept, 0), (), 0, doublings + 1)
+        own = angle * 2.0**doubled
+        cos, sin = jnp.cos(own), jnp.sin(own)
         noise = normal_like(key_noise, here.z)
         z = jax.tree.map(lambda z, xi: cos * z + sin * xi, here.z, noise)
         reached = here._replace(z=z, tilt=tilt(z))

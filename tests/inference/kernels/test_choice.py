@@ -166,6 +166,53 @@ def test_turns_in_a_row_are_a_longer_one():
     assert found == pytest.approx(math.cos(0.5) ** 3, abs=0.007)
 
 
+@pytest.mark.parametrize("doublings", [1, 3])
+def test_turns_of_several_angles_have_their_mean_correlation(doublings):
+    z = jax.random.normal(jax.random.key(0), (1_000, 400))
+
+    def turn(key, z):
+        start = point_at(lambda z: jnp.zeros(()) * z[0], z)
+        smallest, one = jnp.asarray(ANGLES[doublings]), jnp.asarray(1)
+        return turned(lambda z: jnp.zeros(()) * z[0], start, key, smallest, one, doublings).point.z
+
+    reached = jax.vmap(turn)(jax.random.split(jax.random.key(1), 1_000), z)
+    found = jnp.mean(z * reached, axis=1)
+    # A thousand turns, whose cosines differ by up to 0.4 from each other in the mean.
+    of_each = np.cos(ANGLES[: doublings + 1])
+    assert float(found.mean()) == pytest.approx(of_each.mean(), abs=4 * of_each.std() / 1_000**0.5)
+    nearest = np.abs(np.asarray(found)[:, None] - of_each).argmin(axis=1)
+    shares = np.bincount(nearest, minlength=doublings + 1) / 1_000
+    assert shares.min() > 1 / (doublings + 1) - 0.1
+
+
+def test_turns_of_several_angles_leave_a_density_as_it_is_where_large_ones_are_rejected():
+    """N(m, I / 5): 20,000 draws of it stay draws of it; of quarter turns some 4 % are accepted."""
+    mean, precision = jnp.asarray([0.5, -0.3, 0.0, 0.8, 0.2]), 5.0
+
+    def tilt(z):
+        return precision * mean @ z - (precision - 1) * jnp.sum(z**2) / 2
+
+    @jax.jit
+    @jax.vmap
+    def chain(key):
+        key_start, key_turns = jax.random.split(key)
+        z = mean + jax.random.normal(key_start, (5,)) / precision**0.5
+        moved = turned(
+            tilt, point_at(tilt, z), key_turns, jnp.asarray(ANGLES[3]), jnp.asarray(20), 3
+        )
+        return moved.point.z, moved.acceptance
+
+    z, acceptance = chain(jax.random.split(jax.random.key(2), 20_000))
+    assert 0.1 < float(acceptance.mean()) < 0.6
+    z = np.asarray(z, np.float64)
+    # The largest of twenty standard normal errors exceeds 4.1 with probability 1e-3.
+    error = (precision / 20_000) ** -0.5
+    assert np.abs((z.mean(axis=0) - mean) * error).max() < 4.1
+    covariance = np.cov(z.T) * precision
+    expected = np.eye(5)
+    assert np.abs((covariance - expected) / np.sqrt((1 + expected) / 20_000)).max() < 4.1
+
+
 def test_no_turns_stay():
     start = point_at(mild, jnp.asarray([0.3, 1.0, -2.0]))
     reached = turned(mild, start, jax.random.key(1), jnp.asarray(0.5), jnp.asarray(0))
@@ -231,7 +278,7 @@ def told(of_turns, of_trajectory, steps, *, size=1.0, slower=1.0, accepted=0.6, 
             assert tried.tried == 1
             assert tried.centre == -1000
         spread, steps_ = jnp.asarray([size, 9.0], jnp.float32), jnp.asarray(steps)
-        rate = jnp.asarray(accepted)
+        rate = jnp.broadcast_to(jnp.asarray(accepted), len(ANGLES))[index]
         found = both(of_trajectory), steps_, both(of_turns[index]), rate, one
         trial = Trial(jnp.asarray(-1000.0), spread, *found)
         tuning = update(tuning, trial, jnp.asarray(tuning.transitions == 50))
@@ -240,19 +287,21 @@ def told(of_turns, of_trajectory, steps, *, size=1.0, slower=1.0, accepted=0.6, 
 
 def test_what_is_worth_more_is_chosen():
     of_turns = [0.05, 0.2, 0.1, 0.02]
-    dear = told(of_turns, 0.9, 5.0)
-    by_turns = float(worth_of_turns(jnp.asarray(0.2), jnp.asarray(4), jnp.asarray(64)))
-    # Four turns of correlation 0.8 in a draw, with a gradient every sixteenth draw.
-    r = 0.8**4
-    assert by_turns == pytest.approx((1 - r) / (1 + r) / (4 * FORWARD_COST + 1 / 16))
+    dear = told(of_turns, 0.9, 8.0)
+    # Of quarter turns and their halves, six of mean correlation 0.875 make a draw, with a gradient
+    # every tenth draw.
+    by_turns = float(worth_of_turns(jnp.asarray(0.125), jnp.asarray(6), jnp.asarray(64)))
+    r = 0.875**6
+    assert by_turns == pytest.approx((1 - r) / (1 + r) / (6 * FORWARD_COST + 1 / 10))
     np.testing.assert_allclose(dear.worth_of_turns, by_turns, rtol=1e-5)
-    np.testing.assert_allclose(dear.worth_of_trajectories, 0.9 / 1.1 / 5, rtol=1e-5)
-    assert by_turns > 0.9 / 1.1 / 5
-    assert dear.turns == 4
+    np.testing.assert_allclose(dear.worth_of_trajectories, 0.9 / 1.1 / 8, rtol=1e-5)
+    assert by_turns > 0.9 / 1.1 / 8
+    assert dear.turns == 6
     assert float(dear.angle) == pytest.approx(ANGLES[1])
+    assert dear.doublings == 1
     assert dear.tried == 0
-    assert by_turns < 0.9 / 1.1 / 3
-    assert told(of_turns, 0.9, 3.0).turns == 0
+    assert by_turns < 0.9 / 1.1 / 5
+    assert told(of_turns, 0.9, 5.0).turns == 0
 
 
 def test_jumps_are_measured_by_the_size_of_z():
@@ -270,8 +319,16 @@ def test_the_slower_of_z_and_tilt_decides():
     assert same.worth_of_turns > 5 * slow.worth_of_turns
 
 
+def test_angles_go_down_to_one_that_is_accepted_often_enough():
+    """However far larger ones go: chains would stay at large tilts for longer than a warmup."""
+    accepted = [LEAST_ACCEPTED - 0.2, LEAST_ACCEPTED - 0.1, LEAST_ACCEPTED + 0.1, 0.9]
+    found = told([0.3, 0.2, 0.1, 0.02], 0.9, 50.0, accepted=accepted)
+    assert float(found.angle) == pytest.approx(ANGLES[2])
+    assert found.doublings == 2
+    assert found.turns == 4
+
+
 def test_turns_that_are_seldom_accepted_are_not_made():
-    """However far they go: chains would stay at large tilts for longer than a warmup."""
     of_turns = [0.3, 0.3, 0.3, 0.3]
     assert told(of_turns, 0.9, 50.0, accepted=LEAST_ACCEPTED + 0.01).turns > 0
     found = told(of_turns, 0.9, 50.0, accepted=LEAST_ACCEPTED - 0.01)

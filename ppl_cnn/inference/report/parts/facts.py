@@ -174,8 +174,9 @@ def moves_text(moves: ChosenMoves) -> str:
     exact = "trajectories by the exact force", moves.worth_of_trajectories
     soft = "trajectories by a softened force", moves.worth_of_softened
     if moves.turn is not None:
-        angle = math.degrees(moves.turn)
-        made = f"turns of {angle:.0f}° without gradients, {moves.turns:.2g} a draw"
+        smallest = math.degrees(moves.turn)
+        angles = "90°" if smallest > 89 else f"{smallest:.3g}° to 90°"
+        made = f"turns of {angles} without gradients, {moves.turns:.2g} a draw"
         (_, worth), others = turns, (exact, soft)
     elif moves.width is not None:
         made = f"{soft[0]}, of relative width {moves.width:.2g}"
