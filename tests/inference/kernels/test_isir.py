@@ -183,15 +183,31 @@ def test_costs_add_up_over_thinning_and_the_page_s_efficiency_counts_both():
     settings = {"chains": 2, "draws": 30, "warmup": 40, "thin": 3, "progress": False}
     draws = ppl_cnn.draw(density, kernel="isir:5", **settings)
     stats = draws["sample_stats"]
-    assert (stats["forward_passes"] == 3 * 5).all()
-    # A local move in every second transition, and a draw is kept of every three.
-    assert set(stats["n_steps"].values.ravel()) == {2, 4}
-    assert stats["n_steps"].mean() == 3
+    # Five fresh draws and a turn in a transition, and a draw is kept of every three.
+    assert (stats["forward_passes"] == 3 * 6).all()
+    # A gradient in every eighth transition, from the 120th on, as the warmup is thinned too.
+    assert set(stats["n_steps"].values.ravel()) == {0, 1}
+    assert (stats["n_steps"].sum("draw") == len(range(120, 210, 8))).all()
     rate = stats["global_acceptance_rate"]
     assert ((rate > 0) & (rate < 1)).all()
     efficiency = ppl_cnn.diagnose(draws, maps=False).efficiency
-    assert efficiency.forward_passes == 2 * 30 * 15
+    assert efficiency.forward_passes == 2 * 30 * 18
     assert efficiency.transitions["global_acceptance_rate"] == pytest.approx(float(rate.mean()))
+
+
+def test_the_gradients_that_are_held_have_the_mean_of_all():
+    """Stein's identity: E[z] = E[grad g]. Without a Stein mean none is taken."""
+    mcmc = run(ISIR(quadratic, fresh=3), starts(3), 4000, ("point.tilt_grad", "num_steps"))
+    fields = mcmc.get_extra_fields(group_by_chain=True)
+    covariance = np.linalg.inv(np.eye(3) + np.asarray(MATRIX, np.float64))
+    assert np.abs(errors_of(fields["point.tilt_grad"], covariance @ SLOPE)).max() < 4
+    assert fields["num_steps"].mean() == 1 / 8
+    density = ppl_cnn.TiltedDensity(
+        ppl_cnn.ScoreFunction(jnp.sum, (1, 3, 1)), ppl_cnn.Uniform(), 100.0
+    )
+    kernel = ISIR().bind(density)
+    state = kernel.start(jax.random.key(0), jnp.zeros((1, 3, 1)), None)
+    assert kernel.move(state, None).num_steps == 0
 
 
 def test_bad_settings_are_refused(refused):
