@@ -11,6 +11,7 @@ import numpy as np
 
 from benchmarks.sampling.self_tuned import SELF_TUNED, SelfTuned
 from ppl_cnn.inference.kernels.adaptation import Feedback, Tuned, Tuning
+from ppl_cnn.inference.kernels.choice import LEAST_WARMUP
 from ppl_cnn.inference.kernels.libraries.blackjax_kernels import BLACKJAX as OF_BLACKJAX
 from ppl_cnn.inference.kernels.libraries.numpyro_kernels import gaussian_step_size
 from ppl_cnn.inference.kernels.registry import parse_kernel
@@ -27,6 +28,9 @@ BLACKJAX = tuple(f"blackjax-{name}" for name in OF_BLACKJAX)
 TFP = ("tfp-hmc", "tfp-nuts") if tfp else ()
 BIASED = ("langevin", "blackjax-mclmc")
 """Kernels that never reject, so that their draws are of a density near the one asked for."""
+LEAST = 24
+"""Transitions of a warm-up, at least; a tree of NUTS may cost so much that few fit into the
+budget."""
 
 
 class Told(NamedTuple):
@@ -53,6 +57,8 @@ class Kernel(NamedTuple):
     tuned: Callable[[Any, Tuned], Any]
     target: float
     """Mean acceptance that its step is adapted to, as its authors advise."""
+    least_warmup: int = LEAST
+    """Transitions."""
     warm: Callable[..., Any] | None = None
     """The kernel's own warm-up in place of adaptation here: a function of weights, key, all chains'
     z and about how many gradients it may take, to states and the gradients it took."""
@@ -76,6 +82,8 @@ def ours(name, density):
         feedback=kernel.feedback,
         tuned=kernel.retuned,
         target=kernel.target_accept_prob,
+        # A shorter warm-up chooses no moves.
+        least_warmup=LEAST_WARMUP if "turn" in kernel.statistics else LEAST,
     )
 
 

@@ -14,8 +14,6 @@ from benchmarks.sampling.sampler_cases import Case
 from ppl_cnn.models.density import TiltedDensity
 
 PROJECTIONS = 50
-LEAST_WARMUP = 24
-"""Transitions; a tree of NUTS may cost so much that few fit into the budget."""
 
 
 class Draw(NamedTuple):
@@ -64,9 +62,8 @@ class Run:
         """The carry after the warm-up from these points, the gradients and the seconds it took."""
         if self.kernel.warm is None:
             budget = self.case.gradients // 4
-            carry, spent = self.spend(
-                self.begin(z, seed), budget, adapting=True, least=LEAST_WARMUP
-            )
+            least = self.kernel.least_warmup
+            carry, spent = self.spend(self.begin(z, seed), budget, adapting=True, least=least)
             return self.settled(carry), spent.draws.gradients.sum(), spent.seconds
         program = partial(self.kernel.warm, budget=self.case.gradients // 2)
         arguments = self.density.params, jax.random.key(1 + seed), z
