@@ -17,6 +17,7 @@ from benchmarks.references.ten_classes import CLASSES
 from benchmarks.sampling.two_sided import Kept, from_two_sides
 from ppl_cnn.inference.diagnostics.mixing.two_sides import two_sides
 from ppl_cnn.inference.diagnostics.summary import quiet
+from ppl_cnn.inference.kernels.choice import LEAST_WARMUP
 from ppl_cnn.inference.sampling.starts.optimum import STEPS
 from ppl_cnn.models.density import TiltedDensity
 
@@ -32,7 +33,7 @@ class Chains:
     strength: float = 1.0
     """1/T."""
     chains: int = 8
-    warmup: int = 60
+    warmup: int = LEAST_WARMUP
     draws: int = 250
     ascent: int = STEPS
     """Steps to an optimum, where half of the chains start."""
@@ -162,7 +163,7 @@ def all_cases() -> Iterator[Chains]:
     """The table's, in its order."""
     for kernel in ("isir", "split"):
         yield Chains("generative", "logit", "generator", kernel)
-        yield Chains("alexnet-fashion", "log-prob", "generator", kernel, warmup=40, draws=130)
+        yield Chains("alexnet-fashion", "log-prob", "generator", kernel, draws=130)
     yield Chains("discriminative", "log-prob", "generator", "isir")
     yield Chains("generative", "logit", "generator", "isir", strength=3.0)
     yield Chains("generative", "logit", "gaussian", "split")
