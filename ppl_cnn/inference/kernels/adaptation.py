@@ -310,6 +310,12 @@ class Tuning(NamedTuple):
     softened_step: StepSize | None = None
     """The step of trajectories that follow a softened force."""
 
+    @property
+    def transitions(self) -> Float[Array, "*unit"]:
+        """Number of transitions so far, by whichever step."""
+        softened = 0.0 if self.softened_step is None else self.softened_step.transitions
+        return self.step.transitions + softened
+
     @classmethod
     def around(cls, first: Tuned) -> "Tuning":
         """The state before the first transition, which uses what is given here."""

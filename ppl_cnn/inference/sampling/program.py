@@ -365,7 +365,7 @@ class Program:
 
         feedback = jax.tree.map(pooled, self.kernel.feedback(states))
         tuning = tuning.update(feedback, self._sampling.acceptance)
-        current = tuning.current(tuning.step.transitions >= self._sampling.warmup)
+        current = tuning.current(tuning.transitions >= self._sampling.warmup)
         each = jax.tree.map(lambda leaf: leaf[members], current)
         return Chains(self.kernel.retuned(states, each), tuning)
 

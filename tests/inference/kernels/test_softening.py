@@ -292,11 +292,23 @@ def kinked_at(z):
     return -STRENGTH * np.maximum(z, 0).sum(axis=-1)
 
 
+def kinked_density():
+    score = ppl_cnn.ScoreFunction(lambda image: -jax.nn.relu(image).sum(), (4, 4, 3))
+    return ppl_cnn.TiltedDensity(score, ppl_cnn.WhiteNoise(1.0), 1 / STRENGTH)
+
+
+def test_a_run_tries_nothing_beside_its_draws_once_the_warmup_has_ended():
+    """The warmup's transitions are those by either force."""
+    draws = ppl_cnn.draw(kinked_density(), chains=2, warmup=100, draws=20, progress=False)
+    stats = draws["sample_stats"]
+    assert np.isfinite(stats["worth_of_softened"]).all()  # it was tried
+    by_force = np.where(stats["width"] > 0, 1, 0)
+    np.testing.assert_array_equal(stats["forward_passes"], by_force)
+
+
 @pytest.mark.long
 def test_a_run_by_a_softened_force_is_resumed_to_the_same_bits(tmp_path):
-    score = ppl_cnn.ScoreFunction(lambda image: -jax.nn.relu(image).sum(), (4, 4, 3))
-    density = ppl_cnn.TiltedDensity(score, ppl_cnn.WhiteNoise(1.0), 1 / STRENGTH)
-    draw = partial(ppl_cnn.draw, density, chains=2, warmup=200, progress=False)
+    draw = partial(ppl_cnn.draw, kinked_density(), chains=2, warmup=200, progress=False)
     one = draw(draws=40, out=tmp_path / "one")
     draw(draws=10, out=tmp_path / "two")
     two = draw(draws=40, out=tmp_path / "two")
