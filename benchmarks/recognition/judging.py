@@ -52,7 +52,7 @@ def judged(images, judge, *, toy=False):
     Returns:
         Name -> log p(class | image), (n, 1000).
     """
-    answer, side = _opened(judge, toy)
+    answer, side = opened(judge, toy)
     return {name: _answers(answer, side, each) for name, each in images.items()}
 
 
@@ -77,8 +77,11 @@ JUDGES = {"efficientnet-lite0": _efficientnet, "squeezenet1.1": _squeezenet}
 
 
 @cache
-def _opened(judge, toy):
-    """A function of BATCH images to log-probabilities, and the images' side."""
+def opened(judge, toy):
+    """A judge, read once: a function of BATCH images to log-probabilities, and their side.
+
+    It exits if the folder of fetched packages lacks the weights.
+    """
     scores, weights, side = JUDGES[judge](toy)
     program = jax.jit(lambda weights, x: jax.nn.log_softmax(scores(weights, x)))
     return partial(program, weights), side

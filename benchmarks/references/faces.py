@@ -30,7 +30,7 @@ from PIL import Image, ImageDraw
 import ppl_cnn
 from benchmarks.common import add_line, command_line, missing, read_lines, real, say, squeezenet
 from benchmarks.recognition.arms import shown
-from benchmarks.recognition.judging import judged, rank_of
+from benchmarks.recognition.judging import judged, opened, rank_of
 from ppl_cnn.inference.importance import Weights
 from ppl_cnn.inference.sampling.resampling.run import FEWEST_EFFECTIVE, proposals_of
 from ppl_cnn.inference.sampling.resampling.scorer import Scorer
@@ -151,11 +151,20 @@ def resampled(weights, draws):
     return weights.resampled(np.random.default_rng(0).random(draws))
 
 
+def responses_of(case, folder, *, toy=False):
+    """Each class's f of all proposals; once it is known, the folder has it."""
+    path = folder / f"{case.name}.npz"
+    if not path.exists():
+        np.savez(path, **proposals(case, toy=toy).responses)
+    with np.load(path) as known:
+        return {name: known[name] for name in ACCESSORIES}
+
+
 def weighed(case, folder, sizes, *, toy=False):
     """The lines of a case: each class at each temperature, as far as its weights allow."""
-    proposed = proposals(case, toy=toy)
-    np.savez(folder / f"{case.name}.npz", **proposed.responses)
-    for name, response in proposed.responses.items():
+    opened("efficientnet-lite0", toy)  # before the proposals, which take minutes
+    proposed, responses = proposals(case, toy=toy), responses_of(case, folder, toy=toy)
+    for name, response in responses.items():
         for temperature, T in TEMPERATURES.items():
             weights = Weights(response / T)
             line = {"part": case.name, "class": name, "T": temperature, **_told(weights)}
@@ -237,9 +246,9 @@ def chains(folder, sizes, *, toy=False):
 def limits(folder, sizes, *, toy=False):
     """For each class, what the judge makes of proposals of which SqueezeNet is all but sure."""
     proposed = proposals(sizes.cases[0], toy=toy)
-    with np.load(folder / f"{sizes.cases[0].name}.npz") as known:
-        responses = {name: known[name] for name in PICTURED}
-    for name, response in responses.items():
+    responses = responses_of(sizes.cases[0], folder, toy=toy)
+    for name in PICTURED:
+        response = responses[name]
         sure = np.argsort(-response)[: max(int((response > np.log(SURE)).sum()), 1)]
         answers = judged({name: proposed.images(sure[:MOST_SURE])}, "efficientnet-lite0", toy=toy)[
             name
