@@ -117,7 +117,7 @@ CASES = (
         "faces-T1",
         partial(tilted, partial(squeezenet, 128), "class:836", 1.0, faces, "log-prob"),
         2,
-        1_000,
+        4_000,
         10,
         0.02,
         LEARNED,
