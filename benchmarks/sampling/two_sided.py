@@ -99,7 +99,7 @@ def from_two_sides(
         adapting = count < warmup
         updated = tuning.update(pooled, made.target_accept_prob)
         tuning = jax.tree.map(partial(jnp.where, adapting), updated, tuning)
-        tuned = tuning.current(count + 1 >= warmup)
+        tuned = tuning.current(jnp.full(classes, count + 1 >= warmup))
         states = made.retuned(states, jax.tree.map(lambda leaf: leaf[members], tuned))
         images = jax.vmap(density.push, (0, None))(states.z, params)
         step, none = states.adapt_state.step_size, jnp.zeros(len(members), jnp.int32)
