@@ -1,5 +1,3 @@
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +14,6 @@ SIZES = RefinedFlow(
 )  # fmt: skip
 
 
-@partial(jax.jit, static_argnums=(0, 1))
 def weights(sizes=SIZES, seed=0):
     keys = jax.random.split(jax.random.key(seed), 3)
     return {
@@ -47,7 +44,7 @@ def test_at_first_the_refiner_adds_next_to_nothing_but_its_noise():
 def test_a_large_image_is_decoded_at_a_part_of_its_size():
     sizes = RefinedFlow(image_shape=(64, 64, 3), hidden=(8, 8), channels=(8, 4))
     assert sizes.coarse_shape == (32, 32, 3)
-    image = jax.jit(sizes.apply)(weights(sizes), jnp.zeros(64))
+    image = sizes.apply(weights(sizes), jnp.zeros(64))
     assert image.shape == (64, 64, 3)
 
 
