@@ -309,7 +309,7 @@ def test_a_linear_score_moves_a_field_by_its_covariance(reference):
     ("reference", "whitened"),
     [
         (FIELDS[0], True),
-        (FIELDS[0], False),
+        pytest.param(FIELDS[0], False, marks=pytest.mark.long),
         pytest.param(FIELDS[1], True, marks=pytest.mark.long),
     ],
 )

@@ -151,6 +151,7 @@ def test_resampled_draws_agree_with_quadrature_through_a_nonlinear_generator():
     assert (np.abs(found.mean(axis=0) - truth) < 4.2 * error).all()
 
 
+@pytest.mark.long
 def test_log_z_through_a_generator_is_the_quadratures():
     density = density_of(bent, curved, temperature=2.0)
     _, log_z = by_quadrature(density, seen)

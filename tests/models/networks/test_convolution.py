@@ -82,7 +82,7 @@ def library_depthwise(x, kernel, *, stride, padding, dilation):
     )
 
 
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("times", [pytest.param(1, marks=pytest.mark.long), 2])
 @pytest.mark.parametrize(
     ("size", "window", "stride", "padding", "dilation"),
     [

@@ -51,7 +51,7 @@ def torus_covariance(exponent, covariance, rows, cols):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("exponent", [0.0, 1.0, 1.7])
+@pytest.mark.parametrize("exponent", [0.0, pytest.param(1.0, marks=pytest.mark.long), 1.7])
 def test_a_spectral_field_has_the_covariance_of_its_definition(shape, exponent):
     transform = spectral(exponent, shape[2])
     root = matrix(transform, shape)

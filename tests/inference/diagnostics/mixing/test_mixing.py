@@ -18,7 +18,7 @@ def normal(shape, seed=0):
 
 def diagnosis_of(density, start, draws=300):
     tree = ppl_cnn.draw(
-        density, kernel="split", chains=8, draws=draws, warmup=60, start=start, progress=False
+        density, kernel="split", chains=8, draws=draws, warmup=200, start=start, progress=False
     )
     return diagnose(tree, maps=False)
 
