@@ -51,8 +51,7 @@ os.environ["XLA_FLAGS"] = (
 
 # What runs for longer than it compiles. The rest compiles with the least effort, but beside long
 # proofs, which run longer still.
-OPTIMIZED = ("test_cnn.py", "test_pretrain.py")
-OPTIMIZED += ("test_stein.py", "test_tempered.py")
+OPTIMIZED = ("test_cnn.py", "test_stein.py", "test_tempered.py")
 
 
 def quick(config: pytest.Config) -> bool:
@@ -60,7 +59,7 @@ def quick(config: pytest.Config) -> bool:
     return config.option.markexpr == "not long"
 
 
-SMALL_FILES = ("data", "models", "options")
+SMALL_FILES = ("data", "options")
 """Rooms whose files take little time each."""
 
 

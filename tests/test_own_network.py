@@ -25,6 +25,7 @@ def there(command, monkeypatch):
 def test_its_unit_is_sampled_by_the_command(there, tmp_path):
     out = tmp_path / "run"
     settings = ("--chains", "2", "--draws", "20", "--warmup", "20", "--out", str(out))
+    settings += ("--kernel", "langevin")  # which compiles in the least time
     model = ("--model", "own_network:ready", "--unit", "blocks.1.conv:3@0,7")
     done = there("ppl_cnn.sample", *model, *settings)
     assert done.returncode == 0, done.stderr

@@ -1,7 +1,5 @@
 import json
 import re
-import subprocess
-import sys
 from dataclasses import fields
 
 import pytest
@@ -17,17 +15,16 @@ from ppl_cnn.machines.processes import Processes
 from ppl_cnn.pretrain import PretrainOptions
 
 
-def test_the_command_trains_and_says_how_to_go_on(tmp_path):
+def test_the_command_trains_and_says_how_to_go_on(tmp_path, command):
     out = tmp_path / "run"
-    arguments = ("--stages", "generative:1@0.02", "--batch-size", "250", "--out", str(out))
-    line = [sys.executable, "-m", "ppl_cnn.pretrain", *arguments]
-    done = subprocess.run(line, capture_output=True, text=True)
-    assert done.returncode == 0
+    arguments = ("--stages", "generative:6steps@0.02", "--batch-size", "50", "--out", str(out))
+    done = command("ppl_cnn.pretrain", *arguments)
+    assert done.returncode == 0, done.stderr
     assert "test error" in done.stdout
     assert f"--model {out}" in done.stdout
     assert "Warning" not in done.stderr
     record = json.loads((out / "run.json").read_text())
-    assert record["config"]["stages"] == "generative:1@0.02"
+    assert record["config"]["stages"] == "generative:6steps@0.02"
     assert record["config"]["network"] == "lenet"
     assert record["command"] == " ".join(["python -m ppl_cnn.pretrain", *arguments])
     assert ppl_cnn.load(out).unit("fc4:3").shape == (28, 28, 1)

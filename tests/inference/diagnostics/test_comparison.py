@@ -28,8 +28,9 @@ def resampled():
     return diagnosed(kernel="resample:8000")
 
 
+@pytest.mark.long  # `test_weighing.py` compares such runs, `resampling/test_run.py` their draws
 def test_split_and_resampling_agree(resampled):
-    compared = Comparison.of(diagnosed(warmup=100), resampled)
+    compared = Comparison.of(diagnosed(warmup=60), resampled)
     names = [each.name for each in compared.quantities]
     assert names[:3] == ["mean response", "sd of the response", "mean of projections[0]"]
     # 10 quantities: the largest normal error exceeds 4 with probability 6e-4.

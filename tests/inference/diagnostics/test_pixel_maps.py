@@ -45,8 +45,11 @@ def by_arviz(image, diagnostic, **options):
 @pytest.mark.parametrize(
     ("chains", "draws"),
     [
-        *((4, 50), (2, 7), (3, 101), (1, 40), (2, 4), (2, 5), (2, 9)),
-        *(pytest.param(*sizes, marks=pytest.mark.long) for sizes in ((8, 64), (2, 10), (3, 11))),
+        *((4, 50), (2, 7), (1, 40), (2, 4), (2, 5), (2, 9)),
+        *(
+            pytest.param(*sizes, marks=pytest.mark.long)
+            for sizes in ((8, 64), (3, 101), (2, 10), (3, 11))
+        ),
     ],
 )
 def test_every_pixel_has_the_values_of_arviz(tmp_path, write_blocks, chains, draws):

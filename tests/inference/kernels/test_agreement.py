@@ -96,12 +96,11 @@ def split(density):
     return lru_cache(partial(drawn, density, "split"))
 
 
-long = pytest.mark.long
-COUNTS = [QUICK, pytest.param(LONG, marks=long)]
+pytestmark = pytest.mark.long
+COUNTS = [QUICK, LONG]
 
 
-@long
-@pytest.mark.parametrize("count", [QUICK, LONG])
+@pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize(
     "kernel", ["split(moves=trajectories)", "isir:4", "tempered:4", "hmc", "nuts"]
 )
@@ -110,7 +109,6 @@ def test_kernels_agree(density, split, kernel, count):
 
 
 @pytest.mark.parametrize("count", COUNTS)
-@pytest.mark.long
 def test_another_library_agrees(density, split, count):
     assert largest_difference(split(count), drawn_by_blackjax(density, count)) < ALARM
 
@@ -140,7 +138,6 @@ def signs_in_turn():
     return lambda momentum, force, half: kicked(momentum, force, next(signs) * half)
 
 
-@pytest.mark.long
 def test_a_kernel_with_a_wrong_sign_is_found_out(density, split, monkeypatch):
     """With short trajectories: no step suits it, and longer ones would have a thousand."""
     ours = split(QUICK)
@@ -155,7 +152,6 @@ def a_third_too_strong(tilt, start, key, step_size, steps, strength=1.0):
     return metropolis(tilt, start, key, step_size, steps, 4 / 3 * strength)
 
 
-@long
 @pytest.mark.parametrize("wrong", [all_accepted, a_third_too_strong])
 def test_a_wrong_kernel_is_found_out(density, split, monkeypatch, wrong):
     """With coarse steps, whose errors Metropolis's rule has to make good."""
@@ -165,7 +161,6 @@ def test_a_wrong_kernel_is_found_out(density, split, monkeypatch, wrong):
     assert largest_difference(ours, found) > ALARM
 
 
-@pytest.mark.long
 def test_a_right_kernel_with_coarse_steps_is_not(density, split):
     coarse = drawn(density, "split", QUICK, target_accept=0.3)
     assert largest_difference(split(QUICK), coarse) < ALARM

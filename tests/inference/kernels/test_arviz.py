@@ -25,15 +25,24 @@ def tree_start(chains):
     return {"mean": jnp.zeros(chains), "noise": jnp.zeros((chains, 3))}
 
 
+ARRAY = (array_tilt, lambda chains: jnp.zeros((chains, 2)), {"Param:0": (2, 30, 2)})
+TREE = (tree_tilt, tree_start, {"mean": (2, 30), "noise": (2, 30, 3)})
+
+
+def tempered(tilt):
+    return Tempered(tilt, rungs=2)
+
+
 @pytest.mark.parametrize(
-    ("tilt", "start", "names"),
+    ("kind", "tilt", "start", "names"),
     [
-        (array_tilt, lambda chains: jnp.zeros((chains, 2)), {"Param:0": (2, 30, 2)}),
-        (tree_tilt, tree_start, {"mean": (2, 30), "noise": (2, 30, 3)}),
+        (Split, *ARRAY),
+        (tempered, *TREE),
+        pytest.param(Split, *TREE, marks=pytest.mark.long),
+        pytest.param(tempered, *ARRAY, marks=pytest.mark.long),
     ],
-    ids=["array", "dictionary"],
+    ids=["split-array", "tempered-dictionary", "split-dictionary", "tempered-array"],
 )
-@pytest.mark.parametrize("kind", [Split, lambda tilt: Tempered(tilt, rungs=2)])
 def test_arviz_converts_a_run(kind, tilt, start, names):
     mcmc = MCMC(
         kind(tilt),

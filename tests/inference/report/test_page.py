@@ -5,8 +5,6 @@ import json
 import math
 import os
 import shutil
-import subprocess
-import sys
 
 import jax.numpy as jnp
 import matplotlib
@@ -169,6 +167,7 @@ def test_a_diagnosis_is_rendered_without_a_folder(run, page, parsed):
     assert [attrs["alt"] for attrs in shown.all("img")].count("Stein mean of each chain") == 1
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_a_young_run_has_a_page(tmp_path, write_run, noise, parsed):
     folder = write_run(tmp_path, noise(2, 12))
     record = {
@@ -202,7 +201,11 @@ def test_a_young_run_has_a_page(tmp_path, write_run, noise, parsed):
             marks=pytest.mark.long,
         ),
         (lambda noise: np.nan * noise(2, 30), {}, say.NotFinite(60, 60).sentence.split(",")[0]),
-        (lambda noise: noise(2, 30), {"diverging": np.ones((2, 30), bool)}, "60 of 60 draws had"),
+        pytest.param(
+            *(lambda noise: noise(2, 30), {"diverging": np.ones((2, 30), bool)}),
+            "60 of 60 draws had",
+            marks=pytest.mark.long,
+        ),
     ],
     ids=["one chain", "four draws of a pixel", "constant", "still", "nan", "divergent"],
 )
@@ -232,11 +235,10 @@ def test_another_kind_of_run_is_refused(tmp_path, refused, write_run, noise):
         report(folder)
 
 
-def test_the_command_prints_the_path(tmp_path, write_run, noise):
-    """In a process of its own, in which each warning is an error."""
+@pytest.mark.usefixtures("unplotted")
+def test_the_command_prints_the_path(tmp_path, write_run, noise, command):
     write_run(tmp_path, noise(2, 8))
-    line = [sys.executable, "-W", "error", "-m", "ppl_cnn.report", str(tmp_path)]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    done = command("ppl_cnn.report", tmp_path)
     assert (done.returncode, done.stdout) == (0, f"{tmp_path / 'report.html'}\n")
     assert "Warning" not in done.stderr
 

@@ -58,7 +58,7 @@ def z_scores(image, truth, moment):
 )
 def test_a_linear_response_gives_the_shifted_gaussian(kernel):
     draws = ppl_cnn.draw(
-        linear_density(), kernel=kernel, chains=4, draws=1000, seed=0, progress=False
+        linear_density(), kernel=kernel, chains=4, draws=1000, warmup=60, seed=0, progress=False
     )
     image = draws["posterior/image"].astype(np.float64)
     mean = SIGMA**2 * WEIGHTS / TEMPERATURE
@@ -153,7 +153,8 @@ def test_a_quadratic_response_gives_the_other_gaussian(kernel):
 def test_steins_identity_holds_on_a_trained_network(kernel, unit, temperature):
     """E_p[x] = (s^2/T) E_p[grad f]: the draws' mean against the mean of their gradients."""
     density = unit_density(unit, temperature)
-    draws = ppl_cnn.draw(density, kernel=kernel, chains=4, draws=300, seed=1, progress=False)
+    settings = {"chains": 4, "draws": 300, "warmup": 100, "seed": 1, "progress": False}
+    draws = ppl_cnn.draw(density, kernel=kernel, **settings)
     image = draws["posterior/image"].astype(np.float64)
     stein = draws["stein/image"].weighted(draws["stein/draws"]).mean(("chain", "block"))
     stein = stein / np.sqrt((stein**2).sum())
@@ -264,7 +265,7 @@ def test_a_run_killed_anywhere_is_continued_to_the_same_bits(tmp_path, monkeypat
             xr.testing.assert_identical(again[group].to_dataset(), whole[group].to_dataset())
 
 
-@pytest.mark.parametrize("seconds", [1e-9, 1e9])
+@pytest.mark.parametrize("seconds", [1e-9, pytest.param(1e9, marks=pytest.mark.long)])
 def test_how_a_run_is_cut_into_calls_changes_no_bit(seconds, tmp_path, monkeypatch):
     """And a state that was saved within a block goes on to the same bits, Stein means included."""
     density, sampling = linear_density(), Sampling(chains=2, warmup=20, thin=2)
@@ -313,7 +314,7 @@ from ppl_cnn.inference.sampling.program import Program
 from ppl_cnn.inference.sampling.settings import Sampling
 unit = ppl_cnn.load("alexnet-fashion").unit("conv1:5")
 density = ppl_cnn.TiltedDensity(unit, ppl_cnn.WhiteNoise(10.0), 0.1)
-sampling = Sampling(chains=4, warmup=1)
+sampling = Sampling(kernel=ppl_cnn.Langevin(), chains=4, warmup=1)
 assert len(Program([density], sampling).placement.mesh.devices) == 2
 sample_to([density], sampling, Path(sys.argv[1]), draws=20, progress=False)
 """
@@ -322,7 +323,8 @@ sample_to([density], sampling, Path(sys.argv[1]), draws=20, progress=False)
 def test_two_devices_share_the_chains_and_give_the_same_draws(tmp_path):
     """The first draws agree to float accuracy; later ones may part, as chaos amplifies that."""
     subprocess.run([sys.executable, "-c", ON_TWO_DEVICES, str(tmp_path / "two")], check=True)
-    density, sampling = unit_density("conv1:5", 0.1), Sampling(chains=4, warmup=1)
+    density = unit_density("conv1:5", 0.1)
+    sampling = Sampling(kernel=ppl_cnn.Langevin(), chains=4, warmup=1)
     sample_to([density], sampling, tmp_path / "one", draws=20, progress=False)
     one, two = (open_draws(tmp_path / name / "draws.zarr") for name in ("one", "two"))
     images = [tree["posterior/image"].values[:, :5] for tree in (one, two)]
@@ -443,6 +445,7 @@ def test_a_run_that_recorded_the_default_number_of_rungs_is_resumed(tmp_path):
     assert open_draws(tmp_path / "draws.zarr")["posterior"].sizes["draw"] == 5
 
 
+@pytest.mark.long  # `test_starts.py` has the same of a trained unit
 def test_images_in_memory_are_where_chains_start():
     images = np.random.default_rng(0).normal(size=(2, *WEIGHTS.shape)).astype(np.float32)
     tree = ppl_cnn.draw(linear_density(), chains=4, draws=2, warmup=2, start=images, progress=False)

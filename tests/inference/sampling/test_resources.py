@@ -67,10 +67,13 @@ def test_every_unit_side_by_side_has_its_own_gaussian(tmp_path):
         np.testing.assert_allclose(stein, np.broadcast_to(truth, stein.shape), atol=2e-4)
 
 
-def test_units_draw_together_what_they_draw_alone(tmp_path):
+@pytest.mark.parametrize(
+    "text", ["conv1:0,conv1:5", pytest.param("conv2:0,conv2:5", marks=pytest.mark.long)]
+)
+def test_units_draw_together_what_they_draw_alone(text, tmp_path):
     """The first draws agree to float accuracy; later ones may part, as chaos amplifies that."""
     sampling = Sampling(chains=2, warmup=1)
-    densities = trained_densities("conv2:0,conv2:5")
+    densities = trained_densities(text)
     sample_to(densities, sampling, tmp_path / "all", draws=5, progress=False)
     for density in densities:
         alone = tmp_path / str(density.unit)
@@ -89,8 +92,11 @@ def test_each_unit_has_its_own_step_and_its_chains_share_it(tmp_path):
     assert len(np.unique(steps)) == len(densities)
 
 
-def test_chains_in_parts_are_the_chains_at_once(tmp_path, monkeypatch):
-    densities, sampling = linear_densities(), Sampling(chains=4, warmup=5)
+@pytest.mark.parametrize(
+    "kernel", [ppl_cnn.Langevin(), pytest.param(ppl_cnn.Split(), marks=pytest.mark.long)], ids=str
+)
+def test_chains_in_parts_are_the_chains_at_once(kernel, tmp_path, monkeypatch):
+    densities, sampling = linear_densities(), Sampling(kernel=kernel, chains=4, warmup=5)
     sample_to(densities, sampling, tmp_path / "once", draws=10, progress=False)
     monkeypatch.setattr(placement, "_at_once", lambda *_: 2)
     sample_to(densities, sampling, tmp_path / "parts", draws=10, progress=False)

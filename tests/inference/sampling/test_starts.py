@@ -41,7 +41,7 @@ SOME = [
 ]
 
 
-def densities(text="conv2:3", reference=REFERENCES[0]):
+def densities(text="conv1:3", reference=REFERENCES[0]):
     units = ppl_cnn.load("alexnet-fashion").units(text)
     return [ppl_cnn.TiltedDensity(unit, reference, 0.1) for unit in units]
 
@@ -61,7 +61,7 @@ def started(start, found, chains=4):
 def run(out, found, start="prior", draws=4, chains=2):
     """Samples to a folder; its record."""
     begin = as_start(start)
-    sampling = Sampling(chains=chains, warmup=5, start=begin)
+    sampling = Sampling(kernel=ppl_cnn.Langevin(), chains=chains, warmup=5, start=begin)
     sample_to(found, sampling, out, draws=draws, progress=False)
     return json.loads((out / "run.json").read_text())
 
@@ -79,7 +79,7 @@ def photographs(tmp_path):
 @pytest.mark.parametrize("reference", SOME, ids=str)
 def test_chains_start_at_photographs_in_turn(reference, photographs):
     paths, pixels = photographs
-    found = densities("conv2:3,conv2:9", reference)
+    found = densities("conv1:3,conv1:9", reference)
     images = started(f"image:{paths[0]},{paths[1]}", found, chains=3)
     unit = found[0].unit
     whole = preprocess(pixels, unit.preprocessing, unit.image_shape)
@@ -100,7 +100,7 @@ def test_photographs_have_names_of_any_kind(photographs, tmp_path):
 def test_chains_start_at_another_runs_last_draws(reference, tmp_path):
     run(tmp_path, densities(), draws=3)
     last = open_draws(tmp_path / "draws.zarr")["posterior/image"].values[:, -1]
-    images = started(f"run:{tmp_path}", densities("conv2:7", reference), chains=3)
+    images = started(f"run:{tmp_path}", densities("conv1:7", reference), chains=3)
     np.testing.assert_allclose(images, last[[0, 1, 0]], atol=0.01)
 
 
@@ -141,7 +141,7 @@ def test_by_default_chains_start_at_draws_of_the_reference():
     assert latents("prior", densities()) is None
     sampling = Sampling(chains=64)
     z = Program(densities(), sampling).begin().chains.states.z
-    # 64 x 196 normals: mean and variance within five of their standard errors.
+    # 64 x 25 normals: mean and variance within five of their standard errors.
     assert abs(float(jnp.mean(z))) < 5 / np.sqrt(z.size)
     assert abs(float(jnp.var(z)) - 1) < 5 * np.sqrt(2 / z.size)
 
@@ -214,9 +214,9 @@ def test_files_that_are_no_images_are_refused(tmp_path, refused):
 
 
 def test_draws_of_another_size_are_refused(tmp_path, refused):
-    run(tmp_path, densities("conv1:3"), draws=2, chains=1)
+    run(tmp_path, densities("conv1:3"))
     with refused(tmp_path, "(5, 5, 1)", "conv2:3", kind=MismatchError):
-        started(f"run:{tmp_path}", densities())
+        started(f"run:{tmp_path}", densities("conv2:3"))
     nosuch = tmp_path / "nosuch"
     with refused(nosuch, kind=RunFolderError, path=nosuch / "draws.zarr"):
         started(f"run:{nosuch}", densities())
@@ -224,7 +224,7 @@ def test_draws_of_another_size_are_refused(tmp_path, refused):
 
 @pytest.mark.parametrize("reference", SOME, ids=str)
 def test_chains_start_at_images_in_memory_in_turn(reference):
-    found = densities("conv2:3,conv2:9", reference)
+    found = densities("conv1:3,conv1:9", reference)
     images = np.random.default_rng(0).uniform(-40, 40, (2, *found[0].unit.shape))
     np.testing.assert_allclose(started(images, found, 3), images[[0, 1, 0, 0, 1, 0]], atol=0.01)
 
@@ -255,7 +255,7 @@ def test_arrays_that_are_no_images_are_refused(images, fact, refused):
 
 def test_images_of_another_size_are_refused(refused):
     with refused("(5, 5, 1)", "conv2:3", kind=MismatchError):
-        started(np.zeros((1, 5, 5, 1)), densities())
+        started(np.zeros((1, 5, 5, 1)), densities("conv2:3"))
 
 
 def linear_density():
@@ -315,7 +315,7 @@ def test_half_of_the_chains_of_a_two_sided_run_start_at_the_reference():
 def test_two_sides_go_with_every_other_start(photographs):
     paths, _ = photographs
     images = started(f"two-sided:image:{paths[0]}", densities("conv2:3,conv2:9"))
-    alone = started(f"image:{paths[0]}", densities())
+    alone = started(f"image:{paths[0]}", densities("conv2:3"))
     np.testing.assert_allclose(images[[2, 3]], alone[:2], atol=1e-4)
     np.testing.assert_allclose(images[[6, 7]], alone[:2], atol=1e-4)
     rest = images[[0, 1, 4, 5]]
@@ -343,7 +343,7 @@ def test_gradients_of_the_start_are_recorded(tmp_path):
 
 @pytest.mark.long
 def test_annealing_is_recorded(tmp_path):
-    record = run(tmp_path, densities(), "anneal:4")
+    record = run(tmp_path, densities("conv2:3"), "anneal:4")
     note, gradients = record["annealing"], record["gradients"]["start"]
     rungs = len(note["strengths"]) - 1
     assert (note["strengths"][0], note["strengths"][-1]) == (0, 1)
@@ -375,27 +375,30 @@ def test_a_run_is_resumed_that_recorded_its_start_otherwise(before, now, tmp_pat
 
 
 def test_a_run_holds_where_its_chains_start(tmp_path):
-    found = densities("conv2:3,conv2:9")
+    found = densities("conv1:3,conv1:9")
     for init in ("prior", "rto"):
         run(tmp_path / init, found, init)
         images = started(init, found, chains=2)
         for unit in (0, 1):
-            folder = tmp_path / init / ("conv2-3-at-7,7", "conv2-9-at-7,7")[unit]
+            folder = tmp_path / init / ("conv1-3-at-14,14", "conv1-9-at-14,14")[unit]
             stored = open_draws(folder / "draws.zarr")["start/image"]
             assert stored.dims == ("chain", "row", "col", "channel")
             np.testing.assert_allclose(stored.values, images[2 * unit : 2 * unit + 2], atol=1e-4)
 
 
+SHORT = {"kernel": "langevin", "chains": 2, "draws": 4, "warmup": 5, "progress": False}
+
+
 def test_draw_takes_a_start():
     (density,) = densities()
-    draws = ppl_cnn.draw(density, chains=2, draws=4, warmup=5, start="zero", progress=False)
+    draws = ppl_cnn.draw(density, **SHORT, start="zero")
     np.testing.assert_array_equal(draws["start/image"].values, 0)
 
 
 def test_draw_takes_images():
     (density,) = densities()
     images = np.random.default_rng(0).uniform(-40, 40, (2, *density.unit.shape))
-    draws = ppl_cnn.draw(density, chains=2, draws=4, warmup=5, start=images, progress=False)
+    draws = ppl_cnn.draw(density, **SHORT, start=images)
     np.testing.assert_allclose(draws["start/image"].values, images, atol=1e-4)
     assert draws.attrs["config"]["init"] == str(Images(images))
 

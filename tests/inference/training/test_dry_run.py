@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from ppl_cnn.errors import InputError, MismatchError
+from ppl_cnn.inference.training import dry_run as module
 from ppl_cnn.inference.training.dry_run import compiled_need, dry_run
 from ppl_cnn.inference.training.execution import Execution
 from ppl_cnn.inference.training.networks.declared import DeclaredTrainable
@@ -74,7 +75,8 @@ def test_the_text_says_it_for_the_whole_run():
     assert "in all: 1,116 steps, 4.9" in text
 
 
-def test_data_that_is_not_prepared_has_its_published_size(tmp_path):
+def test_data_that_is_not_prepared_has_its_published_size(need, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "compiled_need", lambda *given, **options: need)
     recipe = replace(RECIPE, data="fashion_mnist", stages="discriminative:1")
     text = dry_run(recipe, Execution(data_dir=str(tmp_path)))
     assert "lenet on fashion_mnist: 60,000 images in 10 classes, 937 steps an epoch" in text

@@ -270,7 +270,7 @@ def test_a_slab_of_a_rectangle_is_that_part_of_the_whole_map(
     unscaled = replace(network, preprocessing=Preprocessing((0.0,), (1.0,)))
     whole = numpy_responses(unscaled, params, images)[layer]
     expected = whole[:, rows.start : rows.stop, cols.start : cols.stop]
-    actual = slab.respond(params, slab.crop(jnp.asarray(images)))
+    actual = jax.jit(slab.respond)(params, slab.crop(jnp.asarray(images)))
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * np.abs(whole).max())
 
 

@@ -26,7 +26,9 @@ def write_fields(folder, exponent, count, shape=(256, 256, 3), first=0):
         Image.fromarray(x.round().clip(0, 255).astype(np.uint8)).save(folder / f"{index:03}.png")
 
 
-@pytest.mark.parametrize("exponent", [0.0, 0.7, 1.0, 1.6])
+@pytest.mark.parametrize(
+    "exponent", [0.0, 1.0, *(pytest.param(each, marks=pytest.mark.long) for each in (0.7, 1.6))]
+)
 def test_exponent_and_covariance_of_fields_are_recovered(exponent, tmp_path):
     write_fields(tmp_path, exponent, 16)
     found, covariance, errors = measure(tmp_path, progress=False)

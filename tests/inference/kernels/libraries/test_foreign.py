@@ -71,7 +71,9 @@ def test_a_kernel_of_numpyro_draws_it_too():
     assert draws["sample_stats/acceptance_rate"].mean() == pytest.approx(0.5, abs=0.15)
 
 
-@pytest.mark.parametrize("kernel", ["blackjax:mgrad_gaussian", "numpyro:BarkerMH"])
+@pytest.mark.parametrize(
+    "kernel", ["blackjax:mgrad_gaussian", pytest.param("numpyro:BarkerMH", marks=long)]
+)
 def test_a_run_resumes_to_the_same_bits(kernel, tmp_path):
     settings = Sampling(kernel=parse_method(kernel), chains=2, warmup=20)
     for draws in (20, 40):

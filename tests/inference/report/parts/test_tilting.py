@@ -33,7 +33,7 @@ def density():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, density):
     out = tmp_path_factory.mktemp("runs") / "run"
-    ppl_cnn.draw(density, chains=4, draws=40, warmup=20, out=out, progress=False)
+    ppl_cnn.draw(density, kernel="langevin", chains=4, draws=40, warmup=20, out=out, progress=False)
     return out
 
 
@@ -51,8 +51,8 @@ def test_a_run_stores_draws_of_its_generator(run, density):
     z = latents(density, reference_key(0), np.arange(chains * draws))
     images = tree["prior/image"].values
     flat = images.reshape(-1, *images.shape[2:])
-    np.testing.assert_allclose(flat, jax.vmap(density.push)(z), atol=1e-3)
-    responses = jax.vmap(density.unit.score, (None, 0))(density.unit.params, flat)
+    np.testing.assert_allclose(flat, jax.jit(jax.vmap(density.push))(z), atol=1e-3)
+    responses = jax.jit(jax.vmap(density.unit.score, (None, 0)))(density.unit.params, flat)
     np.testing.assert_allclose(tree["prior/response"].values.ravel(), responses, 1e-4, 1e-3)
 
 
@@ -95,5 +95,7 @@ def test_a_run_from_before_has_a_page_and_resumes(run, tmp_path, density):
     shutil.rmtree(folder / "draws.zarr" / "prior")
     with pytest.warns(UserWarning, match="Consolidated metadata"):
         zarr.consolidate_metadata(folder / "draws.zarr")
-    ppl_cnn.draw(density, chains=4, draws=44, warmup=20, out=folder, progress=False)
+    ppl_cnn.draw(
+        density, kernel="langevin", chains=4, draws=44, warmup=20, out=folder, progress=False
+    )
     assert "What the tilt changed" not in ppl_cnn.report(folder).read_text()

@@ -10,6 +10,7 @@ from scipy.integrate import dblquad
 import ppl_cnn
 from ppl_cnn.errors import ArgumentError, MismatchError
 from ppl_cnn.inference.importance import Estimate
+from ppl_cnn.inference.runs.store import open_draws
 from ppl_cnn.inference.sampling.evidence.evidence import evidence
 from ppl_cnn.inference.sampling.evidence.log_z import (
     AnnealedEstimate,
@@ -56,7 +57,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def found(folder):
     """The estimates for the linear score."""
-    return estimated(linear_density(), folder, rungs=12, temperatures=300)
+    return estimated(linear_density(), folder, draws=400)
 
 
 def test_a_linear_response_has_the_closed_form(found):
@@ -146,10 +147,9 @@ def test_draws_of_other_kernels_are_refused(refused):
         Replicas.of(xr.DataTree())
 
 
-def test_draws_of_too_few_chains_are_refused(refused):
-    density = linear_density()
-    settings = {"chains": 3, "draws": 5, "warmup": 5, "progress": False}
-    draws = ppl_cnn.draw(density, kernel="tempered:2", **settings)
+@pytest.mark.usefixtures("found")
+def test_draws_of_too_few_chains_are_refused(folder, refused):
+    draws = open_draws(folder / "draws.zarr").isel(chain=slice(3), missing_dims="ignore")
     with refused("4", "3", kind=ArgumentError, argument="chains"):
         Replicas.of(draws)
 

@@ -69,10 +69,10 @@ def test_it_agrees_with_split_and_with_quadrature():
     density = ppl_cnn.TiltedDensity(
         ppl_cnn.ScoreFunction(curved, (1, 2, 1)), ppl_cnn.WhiteNoise(1.5), 0.8
     )
-    axis = jnp.linspace(-8.0, 8.0, 401)
-    z = jnp.stack(jnp.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 1, 2, 1)
+    axis = np.linspace(-8.0, 8.0, 401, dtype=np.float32)
+    z = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 1, 2, 1)
     tilts = np.asarray(jax.jit(jax.vmap(density.tilt))(z), np.float64)
-    logs = tilts - np.asarray(z**2).sum(axis=(1, 2, 3)) / 2 - math.log(2 * math.pi)
+    logs = tilts - (z**2).sum(axis=(1, 2, 3)) / 2 - math.log(2 * math.pi)
     log_z = logsumexp(logs) + 2 * math.log(16 / 400)
     shares = np.exp(logs - logsumexp(logs))
     scores = tilts * 0.8
@@ -84,7 +84,7 @@ def test_it_agrees_with_split_and_with_quadrature():
     error = sd / math.sqrt(weights.worth(2000))
     assert abs(tree["posterior/response"].values.mean() - mean) < 4 * error
     chains = ppl_cnn.diagnose(
-        ppl_cnn.draw(density, chains=4, draws=500, warmup=100, **QUIET), maps=False
+        ppl_cnn.draw(density, chains=4, draws=500, warmup=60, **QUIET), maps=False
     )
     found = chains.summary.loc["response"]
     assert abs(found["mean"] - mean) < 4 * found["mcse_mean"]
@@ -105,7 +105,7 @@ def test_under_images_everything_is_brute_force(images, tmp_path):
     units = network.units("class:Bag,class:Coat,conv2:3")
     densities = [ppl_cnn.EmpiricalDensity(unit, q, 3.0) for unit in units]
     sample_to(densities, Resampling(chains=2), tmp_path / "run", draws=40, **QUIET)
-    scores = np.asarray(network(jnp.asarray(x)))
+    scores = np.asarray(jax.jit(lambda x: network(x))(x))
     wanted = [scores[:, 8], scores[:, 4]]
     filter_ = units[2]
     seen = x[:, filter_.rows.start : filter_.rows.stop, filter_.cols.start : filter_.cols.stop]

@@ -45,11 +45,11 @@ def judge():
 
 
 def test_a_judge_sees_what_its_network_does(judge):
-    split = open_split("fashion-embedded", "test[:30]")
-    pixels = split.source.read(range(30))["image"]
+    split = open_split("fashion-embedded", "test[:100]")
+    pixels = split.source.read(range(100))["image"]
     seen = judge.look(pixels)
     np.testing.assert_allclose(seen.logits, judge.network.logits(pixels), atol=1e-3)
-    assert seen.features.shape == (30, 256)
+    assert seen.features.shape == (100, 256)
     # The last layer reads them: fc8 of the features is the score.
     last = judge.network.arrays()["fc8"]
     scores = seen.features @ np.asarray(last["kernel"]) + np.asarray(last["bias"])
@@ -68,11 +68,11 @@ def test_a_judge_of_other_images_is_refused(judge, refused):
 
 def test_a_class_has_its_share_and_its_log_z(judge):
     """Draws that are the images, in another order, have the images' figures."""
-    split = open_split("fashion-embedded", "test[:500]")
-    pixels = split.source.read(range(500))["image"]
+    split = open_split("fashion-embedded", "test[:100]")
+    pixels = split.source.read(range(100))["image"]
 
     def some_of_them(params, z):
-        return params["images"][jnp.arange(len(z)) % 500]
+        return params["images"][jnp.arange(len(z)) % 100]
 
     found = class_figures(
         some_of_them,
@@ -80,16 +80,16 @@ def test_a_class_has_its_share_and_its_log_z(judge):
         judge,
         latent_shape=(1,),
         images=split,
-        count=500,
+        count=100,
     )
     logits = np.asarray(judge.network.logits(pixels), np.float64)
     posterior = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(found.log_z, np.log(posterior.mean(axis=0)), atol=1e-4)
     np.testing.assert_allclose(found.real_log_z, found.log_z, atol=1e-4)
-    error = posterior.std(axis=0, ddof=1) / np.sqrt(500) / posterior.mean(axis=0)
+    error = posterior.std(axis=0, ddof=1) / np.sqrt(100) / posterior.mean(axis=0)
     np.testing.assert_allclose(found.log_z_error, error, rtol=1e-3)
     counts = np.bincount(logits.argmax(axis=1), minlength=10)
-    np.testing.assert_allclose(found.share, counts / 500)
+    np.testing.assert_allclose(found.share, counts / 100)
     assert found.classes[0] == "T-shirt/top"
     assert found.target == "log-prob"
 
@@ -103,15 +103,15 @@ def test_a_generatively_trained_judge_gives_log_z_of_its_score(judge):
         classes=network.classes,
         objective="generative",
     )
-    split = open_split("fashion-embedded", "test[:50]")
-    pixels = split.source.read(range(50))["image"]
+    split = open_split("fashion-embedded", "test[:100]")
+    pixels = split.source.read(range(100))["image"]
     found = class_figures(
         lambda params, z: params["images"][: len(z)],
-        {"images": jnp.asarray(np.concatenate(10 * [pixels]), jnp.float32)},
+        {"images": jnp.asarray(np.concatenate(5 * [pixels]), jnp.float32)},
         Judge(trained),
         latent_shape=(1,),
         images=split,
-        count=50,
+        count=100,
     )
     scores = np.asarray(network.logits(pixels) - network.alpha[...][None], np.float64)
     assert found.target == "logit"

@@ -24,9 +24,11 @@ RECIPE = GeneratorRecipe(
     flow="4steps",
     adversarial="6steps",
     batch_size=32,
+    latent=16,
+    noise=16,
 )
-SMALL = {"hidden": (24, 32), "couplings": 2, "coupling_width": 12, "channels": (8, 8)}
-"""Sizes of a generator whose programs compile in little time."""
+SMALL = {"hidden": (16,), "couplings": 2, "coupling_width": 16, "channels": (16, 16)}
+"""Sizes of a generator whose programs compile in little time, and are of few shapes."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -50,7 +52,7 @@ def whole(tmp_path_factory):
 
 def test_a_run_leaves_a_generator_with_its_figures(whole):
     opened = load_generator(str(whole))
-    images = opened(jax.random.normal(jax.random.key(0), (2, 64)))
+    images = opened(jax.random.normal(jax.random.key(0), (2, 32)))
     assert images.shape == (2, 28, 28, 1)
     description = json.loads((whole / "generator.json").read_text())
     assert description["training_images"] == 300
@@ -122,7 +124,7 @@ train_generator({RECIPE!r}, out={str(tmp_path / "two")!r}, execution=Execution(e
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     one, two = (load_generator(str(each)) for each in (whole, tmp_path / "two"))
-    z = jax.random.normal(jax.random.key(1), (20, 64))
+    z = jax.random.normal(jax.random.key(1), (20, 32))
     # Adam divides by gradients' sizes, so that rounding of small ones grows; images stay alike.
     apart = np.abs(np.asarray(one(z)) - np.asarray(two(z)))
     assert apart.mean() < 1

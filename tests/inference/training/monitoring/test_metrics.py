@@ -1,5 +1,6 @@
 import json
 import struct
+from dataclasses import replace
 from functools import partial
 
 import google_crc32c
@@ -34,7 +35,13 @@ from ppl_cnn.inference.training.step import (
 )
 from ppl_cnn.models.networks.catalogue import LENET
 from ppl_cnn.models.networks.forward import scores
+from ppl_cnn.models.networks.layers import Conv, Dense, ReLU
 
+SMALL = replace(
+    LENET,
+    name="small",
+    layers=(Conv("conv1", 4, kernel=5, stride=3), ReLU("relu1"), Dense("fc2", 10)),
+)
 GENERATIVE, DISCRIMINATIVE = Stage.parse_all("generative:1,discriminative:1", 0.1, "constant")
 OBJECTIVE = {"generative": generative_loss, "discriminative": discriminative_loss}
 TOTAL = 250
@@ -242,12 +249,13 @@ def test_results_in_words():
     "objective", ["generative", pytest.param("discriminative", marks=pytest.mark.long)]
 )
 def test_a_step_reports_norms_and_the_ess_of_each_class(random_params, objective):
-    params = random_params(LENET)
+    params = random_params(SMALL)
     recipe = Recipe.read("lenet")
     (stage,) = Stage.parse_all(f"{objective}:1", 0.5, "constant")
     rule, key = optimizer(recipe, stage, 10), jax.random.key(1)
-    network = DeclaredTrainable(LENET)
-    state = initial_state(network, recipe, rule=rule, key=key)._replace(params=params)
+    network = DeclaredTrainable(SMALL)
+    state = jax.jit(partial(initial_state, network, recipe, rule=rule))(key=key)
+    state = state._replace(params=params)
     batch = next(iter(batches(open_split("fashion-embedded", "train"), 40)))
     images, labels = jnp.asarray(batch["image"]), jnp.asarray(batch["label"])
     step = jax.jit(
@@ -272,8 +280,8 @@ def test_a_step_reports_norms_and_the_ess_of_each_class(random_params, objective
         assert told.parameters[layer] == pytest.approx(norm(weights.values()), rel=1e-5)
         # Weights of order 0.1 to 1 are rounded to 1e-8.
         assert told.update[layer] == pytest.approx(norm(change), rel=1e-3)
-    mean = np.asarray(LENET.preprocessing.mean, np.float32)
-    F = np.asarray(scores(LENET, state.params, jnp.asarray(batch["image"] - mean)), np.float64)
+    x = jnp.asarray(batch["image"] - np.asarray(SMALL.preprocessing.mean, np.float32))
+    F = np.asarray(jax.jit(partial(scores, SMALL))(state.params, x), np.float64)
     W = np.exp(F - F.max(0))
     W /= W.sum(0)
     ess = 1 / (W**2).sum(0)
@@ -285,11 +293,7 @@ def test_a_step_reports_norms_and_the_ess_of_each_class(random_params, objective
     assert told.bound == pytest.approx(-entropy if objective == "generative" else 0, rel=1e-5)
     # The loss's own gradient, without the weight decay, by autodiff of the whole batch at once.
     gradient = jax.jit(
-        jax.grad(
-            lambda params: OBJECTIVE[objective](
-                scores(LENET, params, jnp.asarray(batch["image"] - mean)), labels
-            )
-        )
+        jax.grad(lambda params: OBJECTIVE[objective](scores(SMALL, params, x), labels))
     )(state.params)
     for layer, weights in gradient.items():
         assert told.gradient[layer] == pytest.approx(norm(weights.values()), rel=1e-3)

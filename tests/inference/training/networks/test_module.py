@@ -128,7 +128,7 @@ def test_batchnorm_normalises_a_group_and_averages_run_on(batch, groups):
         F = jnp.concatenate(scores)
         return generative_loss(F, labels), (F, jnp.stack(means).mean(0))
 
-    (loss, (F, mean)), wanted = jax.value_and_grad(by_hand, has_aux=True)(params)
+    (loss, (F, mean)), wanted = jax.jit(jax.value_and_grad(by_hand, has_aux=True))(params)
     found = gradient(Normed, batch, groups=groups)
     np.testing.assert_allclose(found.loss, loss, rtol=1e-5)
     np.testing.assert_allclose(found.F, F, rtol=1e-4, atol=1e-5)
@@ -157,7 +157,7 @@ def test_steps_train_weights_and_leave_tests_the_running_averages(batch, objecti
     network, recipe = trainable(Normed), Recipe.read("lenet", batch_size=N, rate=0.5)
     (stage,) = Recipe.read("lenet", rate=0.5, stages=f"{objective}:9").parsed_stages
     rule = optimizer(recipe, stage, 40)
-    state = initial_state(network, recipe, rule=rule, key=jax.random.key(0))
+    state = jax.jit(partial(initial_state, network, recipe, rule=rule))(key=jax.random.key(0))
     step = jax.jit(
         partial(
             training_step,
