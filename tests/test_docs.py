@@ -9,7 +9,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 SMALLER = {
-    "draw(density, chains=8": 'draw(density, kernel="langevin", chains=8',
     "chains=8, draws=500": "chains=2, draws=5, warmup=5",
     '"conv5:12"': '"conv1:12"',
     '"conv2:3"': '"conv1:3"',
