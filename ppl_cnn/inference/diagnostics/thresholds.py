@@ -20,7 +20,7 @@ RHAT_POOR = 1.05
 then the draws are far too few."""
 
 RHAT_BY_CHANCE = 0.001
-"""How often chance alone gives a larger R-hat than the one that counts as chance."""
+"""How often chance alone makes the largest of a run's R-hats larger than what counts as chance."""
 
 ESS_GOOD = 400
 """Smallest good ESS, bulk and tail, over all chains: from there on error estimates are reliable.

@@ -120,9 +120,8 @@ def chains_disagree(quantities: xr.DataTree) -> bool:
     Args:
         quantities: the result of `scalars`.
     """
-    return any(
-        _more_than_chance(rhat(each.values), each.values) for each in by_label(quantities).values()
-    )
+    every = [each.values for each in by_label(quantities).values()]
+    return any(_more_than_chance(rhat(each), each, len(every)) for each in every)
 
 
 def rhat(values: Float[np.ndarray, "chain draw"]) -> float:
@@ -133,11 +132,15 @@ def rhat(values: Float[np.ndarray, "chain draw"]) -> float:
         return float(arviz.rhat(values))
 
 
-def rhat_by_chance(values: Float[np.ndarray, "chain draw"]) -> float:
-    """The split R-hat that chains of one density exceed once in 1,000 times.
+def rhat_by_chance(values: Float[np.ndarray, "chain draw"], of: int) -> float:
+    """The split R-hat that the largest of several exceeds once in 1,000 times in chains that mix.
 
     It depends on how slowly each chain mixes: R-hat^2 = 1 + F/n up to terms of 1/draws, with n
     effective draws in each of m half chains and F distributed as F(m - 1, m(n - 1)).
+
+    Args:
+        values: draws of a quantity.
+        of: the number of R-hats of which none should exceed theirs by chance (Bonferroni's rule).
     """
     import arviz
     from scipy import stats
@@ -146,23 +149,25 @@ def rhat_by_chance(values: Float[np.ndarray, "chain draw"]) -> float:
         ess = np.sum([arviz.ess(chain[None], method="bulk") for chain in values])
         halves = 2 * len(values)
         n = max(1.5, ess / halves)
-        return math.sqrt(1 + stats.f.ppf(1 - RHAT_BY_CHANCE, halves - 1, halves * (n - 1)) / n)
+        return math.sqrt(1 + stats.f.isf(RHAT_BY_CHANCE / of, halves - 1, halves * (n - 1)) / n)
 
 
-def _more_than_chance(found: float, values: Float[np.ndarray, "chain draw"]) -> bool:
-    return found > RHAT_POOR and found > rhat_by_chance(values)
+def _more_than_chance(found: float, values: Float[np.ndarray, "chain draw"], of: int) -> bool:
+    return found > RHAT_POOR and found > rhat_by_chance(values, of)
 
 
 def _within(quantities: xr.DataTree) -> tuple[Extreme, bool]:
     """The largest R-hat of a chain's halves, and whether every one of them is chance."""
     worst, mixes = Extreme(math.nan, ""), True
-    for label, values in by_label(quantities).items():
+    every = by_label(quantities)
+    count = sum(len(values) for values in every.values())
+    for label, values in every.items():
         for chain, one in enumerate(values.values):
             half = len(one) // 2
             halves = np.stack([one[:half], one[-half:]])
             found = rhat(halves)
             if math.isnan(worst.value) or found > worst.value:
                 worst = Extreme(found, f"{label} of chain {chain}")
-            if _more_than_chance(found, halves):
+            if _more_than_chance(found, halves, count):
                 mixes = False
     return worst, mixes

@@ -57,7 +57,7 @@ def two_sides(
     one, other = _sides(response)
     return Sides(
         Extreme(found[worst], worst),
-        any(found[name] > rhat_by_chance(pairs[name]) for name in suspects),
+        any(found[name] > rhat_by_chance(pairs[name], len(pairs)) for name in suspects),
         (float(one.mean()), float(other.mean())),
         (_error(one), _error(other)),
         (_change(one), _change(other)),
