@@ -38,6 +38,7 @@ def run(tmp_path_factory, write_run, noise):
     stein[1, 2] = [10.0, 0.0, -10.0]
     steps = np.full((CHAINS, DRAWS), 20, np.int32)
     image = noise(CHAINS, DRAWS, SHAPE)
+    image[0] += 40  # the chains disagree
     write_run(folder, image, stein, {"unit": "<i>&5:1"}, RECORD, n_steps=steps)
     report(folder)
     return folder
