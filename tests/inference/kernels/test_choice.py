@@ -288,7 +288,7 @@ def told(of_turns, of_trajectory, steps, *, size=1.0, slower=1.0, accepted=0.6, 
 def test_what_is_worth_more_is_chosen():
     of_turns = [0.05, 0.2, 0.1, 0.02]
     dear = told(of_turns, 0.9, 8.0)
-    # Of quarter turns and their halves, six of mean correlation 0.875 make a draw, with a gradient
+    # Six turns of 90° or 45°, of mean correlation 0.875, make a draw, with a gradient
     # every tenth draw.
     by_turns = float(worth_of_turns(jnp.asarray(0.125), jnp.asarray(6), jnp.asarray(64)))
     r = 0.875**6
