@@ -373,14 +373,14 @@ class Turning(Split):
 
     def first_state(self, tilt, key, z):
         state = super().first_state(tilt, key, z)
-        choice = Choice.trajectories()._replace(turns=jnp.asarray(3), angle=jnp.asarray(0.7))
+        choice = Choice.trajectories()._replace(turns=jnp.asarray(9), angle=jnp.asarray(0.7))
         return state._replace(adapt_state=state.adapt_state._replace(choice=choice))
 
 
 KERNELS = {
     "split": partial(Split, step_size=0.6, angle=1.2),
     "turns": Turning,
-    "isir": partial(ISIR, fresh=4),
+    "isir": partial(ISIR, fresh=16),  # of four, draws eight transitions apart are too much alike
     "tempered": partial(Tempered, rungs=2),
 }
 
