@@ -35,10 +35,12 @@ _ROUND = 4
 forward pass holds a layer or two where a gradient holds all, so that it needs no more memory. And
 of a few draws, seldom two are good and one of them wasted."""
 _FRESH_TO_A_TURN = 3
+"""Fresh draws for every turn."""
 TARGET_ACCEPT = 0.5
-"""Mean acceptance of turns. From 0.4 to 0.65 the effective draws differ by less than a fifth."""
+"""Mean acceptance of turns. At 0.39, 0.54 and 0.67 there were 63, 84 and 72 effective draws for the
+work of 1,000 gradients (class Bag of `alexnet-fashion`, one seed)."""
 _TO_A_GRADIENT = 8
-"""Transitions to a gradient, where there is a Stein mean: 3 % of the work, by default."""
+"""Transitions to a gradient, where there is a Stein mean: 2 % of the work, by default."""
 
 
 class ISIR(TiltKernel[ChainState]):

@@ -248,8 +248,10 @@ def turned(
 
     def turn(index: Array, at: Turns) -> Turns:
         here = at.point
-        key_noise, key_accept = jax.random.split(jax.random.fold_in(key, index))
-        doubled = jax.random.randint(jax.random.fold_in(key_accept, 0), (), 0, doublings + 1)
+        each = jax.random.fold_in(key, index)
+        key_noise, key_accept = jax.random.split(each)
+        # Two isn't among what the key is split in.
+        doubled = jax.random.randint(jax.random.fold_in(each, 2), (), 0, doublings + 1)
         own = angle * 2.0**doubled
         cos, sin = jnp.cos(own), jnp.sin(own)
         noise = normal_like(key_noise, here.z)
