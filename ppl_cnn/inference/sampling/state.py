@@ -119,6 +119,8 @@ def _copied(arrays: Any) -> Any:
 
 
 _COUNTS = ("warmup", "draws", "blocks", "written", "gradients", "seconds")
+_VERSION = 1
+"""Goes up when the same settings and seed come to draw otherwise: a run begun before can't go on."""
 
 
 def save_state(position: Position, path: Path) -> None:
@@ -132,7 +134,8 @@ def save_state(position: Position, path: Path) -> None:
         OSError: the file can't be written.
     """
     arrays = jax.tree.map(_raw, (position.chains, position.block))
-    text = json.dumps({name: getattr(position, name) for name in _COUNTS})
+    counts = {name: getattr(position, name) for name in _COUNTS}
+    text = json.dumps({"version": _VERSION, **counts})
     stream = io.BytesIO()
     np.savez(stream, *jax.device_get(jax.tree.leaves(arrays)), position=np.asarray(text))
     write_aside(path, stream.getvalue())
@@ -155,12 +158,12 @@ def restore_state(
     if not path.exists():
         return None
     try:
-        counts = _counts(path)
+        version, counts = _counts(path)
         begun = counts["draws"] > counts["written"]
         wanted, tree = jax.tree.flatten((chains, block if begun else None))
         with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             leaves = [file[name] for name in file.files if name != "position"]
-        if len(leaves) == len(wanted):
+        if version == _VERSION and len(leaves) == len(wanted):
             leaves = [_like(leaf, like) for leaf, like in zip(leaves, wanted, strict=True)]
             found, filled = jax.tree.unflatten(tree, leaves)
             return place(Position(found, **counts, block=filled))
@@ -181,17 +184,16 @@ def draws_before(path: Path) -> int:
         path: the file.
     """
     try:
-        return int(_counts(path)["draws"])
+        return int(_counts(path)[1]["draws"])
     except _DAMAGE:
         return 0
 
 
-def _counts(path: Path) -> dict[str, Any]:
-    """A stored position without its arrays."""
+def _counts(path: Path) -> tuple[int, dict[str, Any]]:
+    """The version of a stored position, 0 before there was one, and the position less its arrays."""
     with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
         counts: dict[str, Any] = json.loads(str(file["position"]))
-        # Earlier versions saved none but whole blocks.
-        return {"written": counts["draws"], **counts}
+        return counts.pop("version", 0), counts
 
 
 def _raw(leaf: Array) -> Array:

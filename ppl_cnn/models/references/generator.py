@@ -34,9 +34,10 @@ class GeneratorReference:
 
     - of RGB to grey (luma, ITU-R 601) or of grey to three equal channels, and to the network's
       channel order, where the two differ;
-    - of G's rows and columns to the network's, each by linear interpolation, which averages over
-      more pixels where the image becomes smaller (`jax.image.resize`, "linear", antialiased). An
-      image of another aspect is stretched. Where the sizes agree, pixels stay as they are.
+    - of G's rows and columns to the network's, each by cubic interpolation, which averages over
+      more pixels where the image becomes smaller (`jax.image.resize`, "cubic", antialiased). Next
+      to edges it can exceed 0..255 a little. An image of another aspect is stretched. Where the
+      sizes agree, pixels stay as they are.
 
     The image has fewer dimensions than pixels, and R has no inverse that is known, so q has no
     density among images. Samplers in z don't need one: tilting q is tilting N(0, I) by f(R(z))/T,
@@ -237,7 +238,7 @@ def _resized(
     if image.shape[-3:-1] == size:
         return image
     shape = (*image.shape[:-3], *size, image.shape[-1])
-    resized: Array = jax.image.resize(image, shape, "linear")
+    resized: Array = jax.image.resize(image, shape, "cubic")
     return resized
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from numpyro.infer.util import initialize_model, log_density
+from PIL import Image
 
 import ppl_cnn
 from ppl_cnn import GeneratorReference, Preprocessing, ScoreFunction, TiltedDensity
@@ -59,13 +60,13 @@ def test_colours_become_luma():
     np.testing.assert_allclose(image[..., 0], luma, rtol=1e-5, atol=1e-4)
 
 
-def test_sizes_are_interpolated_and_reduced_by_averages():
-    columns = np.arange(8.0)[None, :, None] * np.ones((4, 1, 1))
-    halved = pushed(constant(columns), (4, 4, 1), GREY, [0.0])
-    # Inside, the antialiased triangle is symmetric about the middle of two columns.
-    np.testing.assert_allclose(halved[:, 1:3, 0] + 50, [[2.5, 4.5]] * 4, rtol=1e-6)
-    doubled = pushed(constant(columns), (4, 16, 1), GREY, [0.0])
-    np.testing.assert_allclose(doubled[0, 1:15, 0] + 50, np.arange(0.25, 7.0, 0.5), rtol=1e-6)
+@pytest.mark.parametrize("size", [(4, 4), (4, 16), (9, 5), (2, 3)])
+def test_other_sizes_are_those_of_pillows_cubic_interpolation(size):
+    pixels = np.random.default_rng(0).uniform(0, 255, (4, 8, 1)).astype(np.float32)
+    image = pushed(constant(pixels), (*size, 1), GREY, [0.0])
+    rows, columns = size
+    expected = Image.fromarray(pixels[..., 0]).resize((columns, rows), Image.Resampling.BICUBIC)
+    np.testing.assert_allclose(image[..., 0] + 50, np.asarray(expected), atol=2e-3)
 
 
 def test_the_reference_is_one_with_weights_and_a_latent_of_any_rank():
