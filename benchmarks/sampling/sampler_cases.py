@@ -116,8 +116,8 @@ CASES = (
     Case(
         "faces-T1",
         partial(tilted, partial(squeezenet, 128), "class:836", 1.0, faces, "log-prob"),
-        2,
-        4_000,
+        4,
+        8_000,
         10,
         0.02,
         LEARNED,

@@ -120,7 +120,7 @@ def _copied(arrays: Any) -> Any:
 
 _COUNTS = ("warmup", "draws", "blocks", "written", "gradients", "seconds")
 _VERSION = 1
-"""Goes up when the same settings and seed come to draw otherwise: a run begun before can't go on."""
+"""Goes up when the same settings and seed come to draw otherwise: older runs aren't resumed."""
 
 
 def save_state(position: Position, path: Path) -> None:
@@ -190,7 +190,7 @@ def draws_before(path: Path) -> int:
 
 
 def _counts(path: Path) -> tuple[int, dict[str, Any]]:
-    """The version of a stored position, 0 before there was one, and the position less its arrays."""
+    """A stored position without its arrays, and its version; 0 before there were versions."""
     with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
         counts: dict[str, Any] = json.loads(str(file["position"]))
         return counts.pop("version", 0), counts
