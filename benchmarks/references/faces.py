@@ -2,13 +2,13 @@
 
     export PPL_CNN_REAL_WEIGHTS=real                      # which tests/fetch_real_inputs.py fetches
     python -m benchmarks.references.faces runs/faces              # all parts
-    python -m benchmarks.references.faces runs/faces 192-log-prob chains
+    python -m benchmarks.references.faces runs/faces 192 chains
 
 The reference is a DCGAN of faces (64x64x3, 100 latents; PyPI's gan-face-generate), enlarged to the
-network's image; the classes are accessories alone. A part is a size and a target (and warps), of
-which the classes share the proposals, as under `--kernel resample:N`; or `chains`, by `isir`; or
-`limits`. Parts that results.jsonl has are not run again. At the end the folder gets table.md and
-faces.png.
+network's image; the classes are accessories alone. A part is a size of SqueezeNet's images, at
+which the classes share the proposals, as under `--kernel resample:N`; or `chains`, by `isir`, or
+`limits`, both of the first size. Parts that results.jsonl has are not run again. At the end the
+folder gets table.md and faces.png.
 
     shares: of independent draws, those that the judge names the class first; `either` counts
         sunglass and sunglasses, ImageNet's near synonyms, as one. `forty` are of the first 40
@@ -36,7 +36,6 @@ from ppl_cnn.inference.sampling.resampling.run import FEWEST_EFFECTIVE, proposal
 from ppl_cnn.inference.sampling.resampling.scorer import Scorer
 from ppl_cnn.inference.sampling.resampling.settings import Resample, Resampling
 from ppl_cnn.models.density import TiltedDensity
-from ppl_cnn.models.units.views import averaged
 
 ACCESSORIES = {
     "sunglass": 836,
@@ -60,15 +59,13 @@ class Case:
     """How proposals are weighted."""
 
     size: int
-    target: str
-    warps: int
+    """Side of SqueezeNet's images, in pixels."""
     proposals: int
 
     @property
     def name(self):
         """The part's name."""
-        warps = f"-warps:{self.warps}" if self.warps else ""
-        return f"{self.size}-{self.target}{warps}"
+        return str(self.size)
 
 
 @dataclass(frozen=True)
@@ -86,12 +83,7 @@ class Sizes:
 
 
 FULL = Sizes(
-    (
-        Case(192, "log-prob", 0, 20_000),
-        Case(128, "log-prob", 0, 20_000),
-        Case(227, "log-prob", 0, 20_000),
-        Case(128, "log-prob", 4, 20_000),
-    ),
+    (Case(192, 20_000), Case(128, 20_000), Case(227, 20_000)),
     draws=120,
     chains=4,
     warmup=20,
@@ -99,7 +91,7 @@ FULL = Sizes(
     start="two-sided:resample:1000",
 )
 TOY = Sizes(
-    (Case(32, "log-prob", 0, 200),),
+    (Case(32, 200),),
     draws=40,
     chains=4,
     warmup=2,
@@ -124,8 +116,8 @@ class Proposed:
             reference = ppl_cnn.GeneratorReference.load(f"{weights}@dcgan64")
         network = squeezenet(case.size, toy=toy)
         text = ",".join(f"class:{index}" for index in ACCESSORIES.values())
-        units = network.units(text, target=case.target)
-        densities = [TiltedDensity(averaged(unit, case.warps), reference) for unit in units]
+        units = network.units(text, target="log-prob")
+        densities = [TiltedDensity(unit, reference) for unit in units]
         self.densities = dict(zip(ACCESSORIES, densities, strict=True))
         self._preprocessing = units[0].preprocessing
         settings = Resampling(kernel=Resample(case.proposals))
@@ -275,13 +267,13 @@ def interval(share, worth):
 
 def table(lines):
     """The shares, in Markdown."""
-    head = ["size and target", "class", "T", "ESS of proposals", "different of 40", "mean f"]
+    head = ["size", "class", "T", "ESS of proposals", "different of 40", "mean f"]
     head += ["first, of 40, %", "first, of all, %", "either, of 40, %", "either, of all, %"]
     rows = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for line in lines:
         if "T" not in line:
             continue
-        cells = [f"`{line['part']}`", line["class"], line["T"]]
+        cells = [line["part"], line["class"], line["T"]]
         cells.append(f"{line['effective']:,.0f} of {line['proposals']:,}")
         if "first" in line:
             cells += [f"{line['distinct'][0]}", f"{line['response']:.2f}"]
