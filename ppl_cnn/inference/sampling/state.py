@@ -119,8 +119,6 @@ def _copied(arrays: Any) -> Any:
 
 
 _COUNTS = ("warmup", "draws", "blocks", "written", "gradients", "seconds")
-_VERSION = 1
-"""Goes up when the same settings and seed come to draw otherwise: older runs aren't resumed."""
 
 
 def save_state(position: Position, path: Path) -> None:
@@ -134,8 +132,7 @@ def save_state(position: Position, path: Path) -> None:
         OSError: the file can't be written.
     """
     arrays = jax.tree.map(_raw, (position.chains, position.block))
-    counts = {name: getattr(position, name) for name in _COUNTS}
-    text = json.dumps({"version": _VERSION, **counts})
+    text = json.dumps({name: getattr(position, name) for name in _COUNTS})
     stream = io.BytesIO()
     np.savez(stream, *jax.device_get(jax.tree.leaves(arrays)), position=np.asarray(text))
     write_aside(path, stream.getvalue())
@@ -158,12 +155,12 @@ def restore_state(
     if not path.exists():
         return None
     try:
-        version, counts = _counts(path)
+        counts = _counts(path)
         begun = counts["draws"] > counts["written"]
         wanted, tree = jax.tree.flatten((chains, block if begun else None))
         with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             leaves = [file[name] for name in file.files if name != "position"]
-        if version == _VERSION and len(leaves) == len(wanted):
+        if len(leaves) == len(wanted):
             leaves = [_like(leaf, like) for leaf, like in zip(leaves, wanted, strict=True)]
             found, filled = jax.tree.unflatten(tree, leaves)
             return place(Position(found, **counts, block=filled))
@@ -184,16 +181,17 @@ def draws_before(path: Path) -> int:
         path: the file.
     """
     try:
-        return int(_counts(path)[1]["draws"])
+        return int(_counts(path)["draws"])
     except _DAMAGE:
         return 0
 
 
-def _counts(path: Path) -> tuple[int, dict[str, Any]]:
-    """A stored position without its arrays, and its version; 0 before there were versions."""
+def _counts(path: Path) -> dict[str, Any]:
+    """A stored position without its arrays."""
     with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
         counts: dict[str, Any] = json.loads(str(file["position"]))
-        return counts.pop("version", 0), counts
+        # Earlier versions saved none but whole blocks.
+        return {"written": counts["draws"], **counts}
 
 
 def _raw(leaf: Array) -> Array:

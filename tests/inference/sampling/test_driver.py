@@ -380,14 +380,10 @@ def test_a_damaged_state_is_refused_and_the_draws_stay(tmp_path, refused):
         with refused("is damaged", kind=RunFolderError, path=tmp_path / "state.npz"):
             sample_to([density], sampling, tmp_path, draws=10, progress=False)
     with np.load(io.BytesIO(state)) as file:
-        arrays = dict(file)
-    counts = json.loads(str(arrays["position"]))
-    assert counts.pop("version")
-    fewer = {name: array for name, array in arrays.items() if name != "arr_0"}
-    for other in (fewer, {**arrays, "position": np.asarray(json.dumps(counts))}):
-        np.savez(tmp_path / "state.npz", **other)
-        with refused("another version", kind=RunFolderError, path=tmp_path / "state.npz"):
-            sample_to([density], sampling, tmp_path, draws=10, progress=False)
+        arrays = {name: file[name] for name in file.files if name != "arr_0"}
+    np.savez(tmp_path / "state.npz", **arrays)
+    with refused("another version", kind=RunFolderError, path=tmp_path / "state.npz"):
+        sample_to([density], sampling, tmp_path, draws=10, progress=False)
     assert open_draws(tmp_path / "draws.zarr")["posterior"].sizes["draw"] == 5
 
 
