@@ -4,10 +4,9 @@ A turn goes from z to cos(a) z + sin(a) xi, xi ~ N(0, I), which leaves the refer
 is; Metropolis accepts it with min(1, exp(g(z') - g(z))). So it takes a forward pass and no
 gradient. Where the tilt is weak, turns draw more for the same work than trajectories do.
 
-Turns that are made have one of several angles each: a quarter turn, its half, and so on, down to
-the first that is accepted often enough. Large turns go far, and small ones lead away from large
-tilts, where large ones would be rejected again and again. That takes few of them: the smallest
-angle is drawn half as often as each of the others.
+Turns that are made have one of several angles each, drawn with equal probabilities: from a quarter
+turn, its half, and so on, down to the first that is accepted often enough. Large turns go far, and
+small ones lead away from large tilts, where large ones would be rejected again and again.
 
 Source of turns: preconditioned Crank-Nicolson, in Cotter, Roberts, Stuart, White, MCMC methods for
 functions, Statistical Science 28, 2013; at a quarter turn, the independence sampler.
@@ -227,10 +226,9 @@ class ChoiceTuning(NamedTuple):
         trials = jnp.maximum(sums.trials, _LEAST)
         spread = (self.now.spread_in_round + before.spread_in_round) / trials[..., None]
         tried = jnp.maximum(sums.tried, _LEAST)
-        # Where an angle is the smallest, each larger one is made twice as often.
-        of_each_angle = sums.of_turns / tried[..., None]
-        halves = jnp.broadcast_to(jnp.arange(1.0, 2 * len(ANGLES), 2), tried.shape)
-        jumps = (2 * jnp.cumsum(of_each_angle, axis=-2) - of_each_angle) / halves[..., None]
+        # Where an angle is the smallest, all larger ones are made as often.
+        count = jnp.broadcast_to(jnp.arange(1.0, len(ANGLES) + 1), tried.shape)
+        jumps = jnp.cumsum(sums.of_turns / tried[..., None], axis=-2) / count[..., None]
         independence = least(jumps, spread[..., None, :])
         turns = turns_together(independence)
         of_each = worth_of_turns(independence, turns, self.period[..., None])

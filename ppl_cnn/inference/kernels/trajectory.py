@@ -243,8 +243,7 @@ def turned(
         key: random key of the turns and the decisions.
         angle: the smallest a.
         count: number of turns; none stays.
-        doublings: how often an angle is doubled at most. Each turn draws how often its own is: by
-            any number of times from 1 on as likely, and half as likely not at all.
+        doublings: how often an angle is doubled at most. Each turn draws how often its own is.
     """
 
     def turn(index: Array, at: Turns) -> Turns:
@@ -252,8 +251,8 @@ def turned(
         each = jax.random.fold_in(key, index)
         key_noise, key_accept = jax.random.split(each)
         # Two isn't among what the key is split in.
-        halves = jax.random.randint(jax.random.fold_in(each, 2), (), 0, 2 * doublings + 1)
-        own = angle * 2.0 ** ((halves + 1) // 2)
+        doubled = jax.random.randint(jax.random.fold_in(each, 2), (), 0, doublings + 1)
+        own = angle * 2.0**doubled
         cos, sin = jnp.cos(own), jnp.sin(own)
         noise = normal_like(key_noise, here.z)
         z = jax.tree.map(lambda z, xi: cos * z + sin * xi, here.z, noise)
