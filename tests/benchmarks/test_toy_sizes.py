@@ -53,7 +53,7 @@ TOYS = {
         *("--gradients", "80", "--cold", "1", "--reference", "bounded:band:8@18"),
     ],
     "references/class_samples.py": ["{out}/references"],
-    "references/faces.py": ["{out}/faces", "32-log-prob", "limits"],
+    "references/faces.py": ["{out}/faces", "32", "limits"],
     "references/textures.py": ["{out}/textures"],
     "training/pretraining.py": ["--out", "{out}/pretraining"],
     "training/training_step.py": [],
