@@ -44,7 +44,7 @@ def judged(images, judge, *, toy=False):
     """A judge's log-probabilities of several arrays of images, by their names.
 
     Args:
-        images: name -> uint8 RGB images (n, row, col, 3). Each judge sees them as it was evaluated.
+        images: name -> uint8 RGB images (n, row, col, 3). Each judge has a way to its own pixels.
         judge: a name of `JUDGES`.
         toy: the judge is a part of one, with random weights.
 
