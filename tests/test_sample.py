@@ -63,7 +63,14 @@ def test_the_record_follows_arvizs_schema(run):
     assert tree["posterior/response"].shape == (2, 120)
     assert set(tree["sample_stats"].data_vars) == {
         *("lp", "energy", "acceptance_rate", "diverging", "n_steps", "step_size"),
-        *("forward_passes", "turn", "worth_of_turns", "worth_of_trajectories"),
+        *(
+            "forward_passes",
+            "turn",
+            "fresh_per_draw",
+            "worth_of_turns",
+            "worth_of_fresh",
+            "worth_of_trajectories",
+        ),
         *("width", "worth_of_softened"),
     }
     config = tree.attrs["config"]

@@ -124,8 +124,8 @@ CASES = (
     ),
     Case("squeezenet-64-T1", of_squeezenet(64), 4, 6_000, 20, 2e-3, STRONG),
     Case("squeezenet-64-band", of_squeezenet(64, reference="band:16"), 4, 6_000, 20, 2e-3, KEY),
-    Case("squeezenet-128-T1", of_squeezenet(128), 4, 2_000, 10, 8e-3, KEY),
-    Case("squeezenet-227-T1", of_squeezenet(227), 2, 800, 8, 0.03, KEY),
+    Case("squeezenet-128-T1", of_squeezenet(128), 4, 6_000, 10, 8e-3, KEY),
+    Case("squeezenet-227-T1", of_squeezenet(227), 2, 2_400, 8, 0.03, KEY),
     Case(
         "alexnet-conv5-T1",
         partial(tilted, partial(CNN.random, ALEXNET), "conv5:12", 1.0),

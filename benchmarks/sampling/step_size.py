@@ -33,7 +33,7 @@ import numpy as np
 from benchmarks.common import add_line, command_line, missing, squeezenet
 from ppl_cnn.inference.kernels.adaptation import StepSize
 from ppl_cnn.inference.kernels.libraries.numpyro_kernels import gaussian_step_size
-from ppl_cnn.inference.kernels.trajectory import integrate, point_at, van_der_corput
+from ppl_cnn.inference.kernels.moves.trajectory import integrate, point_at, van_der_corput
 from ppl_cnn.models.density import TiltedDensity
 from ppl_cnn.models.references.noise import WhiteNoise
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ppl_cnn.inference.kernels.trajectory import metropolis, point_at
+from ppl_cnn.inference.kernels.moves.trajectory import metropolis, point_at
 from ppl_cnn.machines.arithmetic import products
 
 

@@ -38,15 +38,19 @@ _OF_REFERENCE = 32
 
 
 class ChosenMoves(NamedTuple):
-    """The moves of a kernel that chooses between trajectories and turns, which take no gradient."""
+    """The moves of a kernel that chooses between trajectories and moves that take no gradient."""
 
     turn: float | None
-    """Radians of a turn; None where trajectories are made."""
-    turns: float
-    """Turns of a draw, in the mean."""
+    """Radians of the smallest turn; None where none is made."""
+    fresh: int | None
+    """Fresh draws of the reference to a draw from a pool of them; None where there are no pools."""
+    passes: float
+    """Forward passes of a draw, in the mean: turns, fresh draws, or what trajectories take."""
     worth_of_turns: float
     """Independent draws for the work of a gradient, as the warmup expected; NaN without a warmup
     that chooses."""
+    worth_of_fresh: float
+    """The same of draws from pools; NaN for runs of earlier versions, which had none."""
     worth_of_trajectories: float
     """The same of trajectories that follow the exact force."""
     width: float | None
@@ -312,18 +316,17 @@ def _efficiency(
     passes = int(stats["forward_passes"].sum()) if "forward_passes" in stats else 0
     views = record.get("config", {}).get("warps", 1)
     cost = gradients + FORWARD_COST * views * passes
+    chooses = "turn" in stats
+    told = ["n_steps", "step_size", "tree_depth", "global_acceptance_rate"]
+    told += [] if chooses else ["fresh_per_draw"]
     return Efficiency(
         draws / seconds if seconds else None,
         gradients / seconds if gradients and seconds else None,
         passes or None,
         ess if ess > 0 else None,
         cost / ess if gradients and ess > 0 else None,
-        {
-            name: float(stats[name].mean())
-            for name in ("n_steps", "step_size", "tree_depth", "global_acceptance_rate")
-            if name in stats
-        },
-        _chosen(stats.to_dataset()) if "turn" in stats else None,
+        {name: float(stats[name].mean()) for name in told if name in stats},
+        _chosen(stats.to_dataset()) if chooses else None,
     )
 
 
@@ -331,10 +334,12 @@ def _chosen(stats: xr.Dataset) -> ChosenMoves:
     mean = {str(name): float(values.mean()) for name, values in stats.items()}
     return ChosenMoves(
         mean["turn"] or None,
+        round(mean.get("fresh_per_draw", 0.0)) or None,
         mean["forward_passes"],
         mean["worth_of_turns"],
+        mean.get("worth_of_fresh", math.nan),
         mean["worth_of_trajectories"],
-        # Earlier versions followed the exact force alone.
+        # Earlier versions followed the exact force alone, and had no pools.
         mean.get("width", 0.0) or None,
         mean.get("worth_of_softened", math.nan),
     )

@@ -131,10 +131,10 @@ class Feedback(NamedTuple):
         """
         shape = jnp.shape(tuned.step_size)
         zero, each = jnp.zeros(shape), jnp.zeros((*shape, FUNCTIONS))
-        if tuned.angle is None:
-            return cls(zero)
-        refused = None if tuned.strengths is None else zero
         trial = None if tuned.choice is None else Trial.none()
+        if tuned.angle is None:
+            return cls(zero, trial=trial)
+        refused = None if tuned.strengths is None else zero
         softened = (
             None if tuned.softness is None else SoftTrial.none(tuned.softness.sizes.shape[-1])
         )
@@ -340,18 +340,18 @@ class Tuning(NamedTuple):
             feedback: mean of all chains, for each unit.
             target: mean acceptance probability that is wanted.
         """
-        if self.angle is None:
-            return Tuning(self.step.update(feedback.acceptance, target))
-        # One step may be the whole of a trajectory, but no more.
-        step = self.step.update(feedback.acceptance, target, LONGEST_STEP)
         ladder, choice = self.ladder, self.choice
-        if ladder is not None:
-            assert feedback.refused is not None
-            ladder = ladder.update(feedback.refused)
         if choice is not None:
             assert feedback.trial is not None
             ended = ends_round(choice.transitions + 1)
             choice = choice.update(feedback.trial, ended=ended)
+        if self.angle is None:
+            return Tuning(self.step.update(feedback.acceptance, target), choice=choice)
+        # One step may be the whole of a trajectory, but no more.
+        step = self.step.update(feedback.acceptance, target, LONGEST_STEP)
+        if ladder is not None:
+            assert feedback.refused is not None
+            ladder = ladder.update(feedback.refused)
         tuning = Tuning(step, self.angle.update(feedback), ladder, choice)
         return tuning if self.softness is None else self._softened(tuning, feedback, target)
 
@@ -377,11 +377,11 @@ class Tuning(NamedTuple):
             settled: whether the warmup has ended, so that the averages are used.
         """
         step = self.step.current(settled)
+        choice = None if self.choice is None else self.choice.current(settled)
         if self.angle is None:
-            return Tuned(step)
+            return Tuned(step, choice=choice)
         angle = jnp.exp(jnp.where(settled, self.angle.log_average, self.angle.log_angle))
         strengths = None if self.ladder is None else self.ladder.strengths
-        choice = None if self.choice is None else self.choice.current(settled)
         if self.softness is None:
             return Tuned(step, angle, strengths, choice)
         assert choice is not None

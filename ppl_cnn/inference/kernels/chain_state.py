@@ -7,7 +7,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ppl_cnn.inference.kernels.adaptation import Feedback, Tuned
 from ppl_cnn.inference.kernels.kernel import Transition
-from ppl_cnn.inference.kernels.trajectory import Latent, Point, Tilt, point_at, potential_at
+from ppl_cnn.inference.kernels.moves.pool import Pool
+from ppl_cnn.inference.kernels.moves.trajectory import Latent, Point, Tilt, point_at, potential_at
 
 
 class ChainState(NamedTuple):
@@ -35,6 +36,8 @@ class ChainState(NamedTuple):
     rng_key: Array
     own: Transition
     """The last transition's values of the kernel's `own_statistics`; empty for one without."""
+    pool: Pool | None = None
+    """The fresh draws that it draws from; None for kernels that never do."""
 
     @property
     def z(self) -> Latent:
@@ -100,7 +103,13 @@ class ChainState(NamedTuple):
 
 
 def first_chain(
-    tilt: Tilt, key: Array, z: Latent, tuned: Tuned, *, own: Transition | None = None
+    tilt: Tilt,
+    key: Array,
+    z: Latent,
+    tuned: Tuned,
+    *,
+    own: Transition | None = None,
+    pool: Pool | None = None,
 ) -> ChainState:
     """A chain's state before its first transition.
 
@@ -110,6 +119,7 @@ def first_chain(
         z: where the chain starts.
         tuned: step size, and what else the kernel adapts, to start with.
         own: zeros for the kernel's `own_statistics`; by default it has none in the state.
+        pool: for a kernel that may draw from fresh draws, one with nothing left.
     """
     point = point_at(tilt, z)
     potential, zero = potential_at(point), jnp.zeros(())
@@ -126,6 +136,7 @@ def first_chain(
         adapt_state=tuned,
         rng_key=key,
         own={} if own is None else own,
+        pool=pool,
     )
 
 

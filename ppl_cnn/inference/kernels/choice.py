@@ -1,4 +1,4 @@
-"""The choice, in the warmup, between trajectories and turns of z that take no gradient.
+"""The choice, in the warmup, between trajectories and moves of z that take no gradient.
 
 A turn goes from z to cos(a) z + sin(a) xi, xi ~ N(0, I), which leaves the reference N(0, I) as it
 is; Metropolis accepts it with min(1, exp(g(z') - g(z))). So it takes a forward pass and no
@@ -7,6 +7,9 @@ gradient. Where the tilt is weak, turns draw more for the same work than traject
 Turns that are made have one of several angles each, drawn with equal probabilities: from a quarter
 turn, its half, and so on, down to the first that is accepted often enough. Large turns go far, and
 small ones lead away from large tilts, where large ones would be rejected again and again.
+
+Where a good share of quarter turns is accepted, fresh draws of N(0, I) can be gathered in pools,
+from which a chain draws by their weights (`moves.pool`). For the same work that gives more.
 
 Source of turns: preconditioned Crank-Nicolson, in Cotter, Roberts, Stuart, White, MCMC methods for
 functions, Statistical Science 28, 2013; at a quarter turn, the independence sampler.
@@ -19,6 +22,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ppl_cnn.inference.kernels.freshness import (
+    LEAST_EFFICIENCY,
+    Weights,
+    fresh_per_draw,
+    worth_of_fresh,
+)
 from ppl_cnn.work import FORWARD_COST
 
 ANGLES = tuple(math.pi / 2 ** (1 + halvings) for halvings in range(4))
@@ -32,7 +41,7 @@ TURNS_IN_A_TRAJECTORY = 8
 """As many turns as one trajectory by a softened force stands for, where gradients are spaced: after
 every eighth, as its draws are dearer and its gradients vary more."""
 NO_GRADIENTS = 2**30
-"""Turns to a gradient where there is no Stein mean."""
+"""Forward passes to a gradient where there is no Stein mean."""
 LEAST_WARMUP = 64
 """Transitions of a warmup that chooses, at least. Chains may start far from where they end."""
 LEAST_ACCEPTED = 0.4
@@ -50,19 +59,24 @@ class Choice(NamedTuple):
     """Which moves a chain makes, and what the warmup expects of each kind."""
 
     turns: Int[Array, "*unit"]
-    """Turns of a transition; 0 where it is a trajectory."""
+    """Turns of a transition; 0 where it makes none."""
+    fresh: Int[Array, "*unit"]
+    """Fresh draws that are made in a transition for the next pool; 0 where there are no pools.
+    Without turns and fresh draws, a transition is a trajectory."""
     angle: Float[Array, "*unit"]
     """Radians of the smallest turn that is made, or of the turn that is tried."""
     tried: Int[Array, "*unit"]
     """1 where a turn is tried beside each trajectory, as in the warmup, otherwise 0."""
     worth_of_turns: Float[Array, "*unit"]
     """Independent draws expected for the work of a gradient; NaN where no warmup has told."""
+    worth_of_fresh: Float[Array, "*unit"]
+    """The same of draws from pools."""
     worth_of_trajectories: Float[Array, "*unit"]
     """The same of trajectories."""
     centre: Float[Array, "*unit"]
     """The tilt about which the warmup measures it."""
     period: Int[Array, "*unit"]
-    """Turns to a gradient."""
+    """Forward passes to a gradient."""
 
     @property
     def doublings(self) -> Int[Array, "*unit"]:
@@ -70,19 +84,26 @@ class Choice(NamedTuple):
         halvings = jnp.round(jnp.log2(ANGLES[0] / self.angle)).astype(jnp.int32)
         return jnp.where(self.turns > 0, halvings, 0)
 
+    @property
+    def passes(self) -> Int[Array, "*unit"]:
+        """Forward passes of a transition without a gradient; 0 where it is a trajectory."""
+        return self.turns + self.fresh
+
     @classmethod
     def trajectories(cls, period: int = TURNS_TO_A_GRADIENT) -> "Choice":
         """Trajectories, with nothing known of turns.
 
         Args:
-            period: turns to a gradient, should turns be chosen.
+            period: forward passes to a gradient, should no trajectories be chosen.
         """
         unknown, none = jnp.asarray(jnp.nan), jnp.zeros((), jnp.int32)
         return cls(
             turns=none,
+            fresh=none,
             angle=jnp.asarray(ANGLES[0]),
             tried=none,
             worth_of_turns=unknown,
+            worth_of_fresh=unknown,
             worth_of_trajectories=unknown,
             centre=jnp.zeros(()),
             period=jnp.asarray(period, jnp.int32),
@@ -90,8 +111,8 @@ class Choice(NamedTuple):
 
     @property
     def transitions_to_a_gradient(self) -> Int[Array, "*unit"]:
-        """After how many transitions by turns a gradient is taken."""
-        return transitions_to_a_gradient(self.turns, self.period)
+        """After how many transitions without trajectories a gradient is taken."""
+        return transitions_to_a_gradient(self.passes, self.period)
 
     @property
     def trajectories_to_a_gradient(self) -> Int[Array, "*unit"]:
@@ -121,12 +142,14 @@ class Trial(NamedTuple):
     """Its acceptance probability."""
     tried: Float[Array, "*unit"]
     """1 if a turn was tried, otherwise 0."""
+    weights: Weights
+    """Of the turn's end, which is a fresh draw if it was a quarter turn, and of z."""
 
     @classmethod
     def none(cls) -> "Trial":
         """The result of no transition."""
         zero, each = jnp.zeros(()), jnp.zeros(FUNCTIONS)
-        return cls(zero, each, each, zero, each, zero, zero)
+        return cls(zero, each, each, zero, each, zero, zero, Weights.none())
 
 
 class Sums(NamedTuple):
@@ -141,13 +164,16 @@ class Sums(NamedTuple):
     accepted: Float[Array, "*unit angle"]
     tried: Float[Array, "*unit angle"]
     """Number of turns, by their angle; all together, of transitions."""
+    weights: Weights
+    """Of fresh draws and of the chains' places."""
 
     @classmethod
     def none(cls, units: tuple[int, ...]) -> "Sums":
         """Sums over nothing, for an array of units of that shape."""
         zero, each = jnp.zeros(units), jnp.zeros((*units, FUNCTIONS))
         of_turns = jnp.zeros((*units, len(ANGLES), FUNCTIONS))
-        return cls(zero, each, each, zero, of_turns, of_turns[..., 0], of_turns[..., 0])
+        by_angle = of_turns[..., 0]
+        return cls(zero, each, each, zero, of_turns, by_angle, by_angle, Weights.none(units))
 
     @property
     def trials(self) -> Float[Array, "*unit"]:
@@ -173,7 +199,7 @@ class ChoiceTuning(NamedTuple):
     transitions: Float[Array, "*unit"]
     """Number of transitions so far."""
     period: Int[Array, "*unit"]
-    """Turns to a gradient."""
+    """Forward passes to a gradient."""
 
     @classmethod
     def around(cls, choice: Choice) -> "ChoiceTuning":
@@ -198,13 +224,17 @@ class ChoiceTuning(NamedTuple):
             own[..., None] * trial.of_turn[..., None, :],
             own * trial.accepted[..., None],
             own,
+            _weighed(trial, quarter=own[..., 0]),
         )
         now: Sums = jax.tree.map(jnp.add, self.now, new)
         begins = ended | (self.transitions == 0)
+        centre = jnp.where(begins, trial.tilt, self.centre)
+        # A round's weights are about its centre; those of the round before, about this round's.
+        over = now._replace(weights=now.weights.about(self.centre - centre))
         return ChoiceTuning(
             _where(ended, Sums.none(ended.shape), now),
-            _where(ended, now, self.before),
-            jnp.where(begins, trial.tilt, self.centre),
+            _where(ended, over, self.before),
+            centre,
             self.transitions + 1,
             self.period,
         )
@@ -240,16 +270,43 @@ class ChoiceTuning(NamedTuple):
         )
         of_trajectories = least(sums.of_trajectories / trials[..., None], spread)
         other = worth_of_trajectories(of_trajectories, jnp.maximum(sums.steps / trials, 1.0))
-        made = settled & (self.transitions >= LEAST_WARMUP) & (found > other)
+        of_fresh, fresh = self._of_fresh(sums.weights)
+        chooses = settled & (self.transitions >= LEAST_WARMUP)
+        pools = chooses & (of_fresh > jnp.maximum(found, other))
+        made = chooses & ~pools & (found > other)
         return Choice(
             turns=jnp.where(made, turns, 0),
+            fresh=jnp.where(pools, fresh, 0),
             angle=jnp.where(settled, angle, jnp.asarray(ANGLES)[self._next]),
             tried=(~settled).astype(jnp.int32),
             worth_of_turns=found,
+            worth_of_fresh=of_fresh,
             worth_of_trajectories=other,
             centre=self.centre,
             period=self.period,
         )
+
+    def _of_fresh(self, weights: Weights) -> tuple[Float[Array, "*unit"], Int[Array, "*unit"]]:
+        """What draws from pools are worth, and how many fresh draws a transition should make."""
+        efficiency = weights.efficiency
+        fresh = fresh_per_draw(efficiency)
+        transitions = transitions_to_a_gradient(fresh, self.period)
+        worth = worth_of_fresh(efficiency, fresh, transitions)
+        return jnp.where(efficiency >= LEAST_EFFICIENCY, worth, 0.0), fresh
+
+
+def _weighed(trial: Trial, *, quarter: Float[Array, "*unit"]) -> Weights:
+    """What a transition adds to the sums of weights.
+
+    Args:
+        trial: mean of all chains.
+        quarter: 1 where its turn was a quarter turn, to a fresh draw, otherwise 0.
+    """
+    fresh, draws, here, squared, places = trial.weights
+    places = trial.tried * places
+    return Weights(
+        quarter * fresh, quarter * draws, trial.tried * here, trial.tried * squared, places
+    )
 
 
 def _where(condition: Bool[Array, "*unit"], one: Sums, other: Sums) -> Sums:
@@ -329,10 +386,10 @@ def worth(independence: Float[Array, "*move"]) -> Float[Array, "*move"]:
 def transitions_to_a_gradient(
     turns: Int[Array, "*turn"], period: Int[Array, "*#turn"]
 ) -> Int[Array, "*turn"]:
-    """After how many transitions by turns a gradient is taken.
+    """After how many transitions without trajectories a gradient is taken.
 
     Args:
-        turns: how many make a transition.
+        turns: how many, or how many fresh draws, make a transition.
         period: turns to a gradient.
     """
     return jnp.maximum(period // jnp.maximum(turns, 1), 1)

@@ -17,14 +17,14 @@ from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.kernels.adaptation import Tuned
 from ppl_cnn.inference.kernels.chain_state import ChainState, first_chain
 from ppl_cnn.inference.kernels.kernel import Statistic, Transition, with_settings
-from ppl_cnn.inference.kernels.tilt_kernel import TiltKernel
-from ppl_cnn.inference.kernels.trajectory import (
+from ppl_cnn.inference.kernels.moves.trajectory import (
     FIRST_ANGLE,
     FIRST_STEP,
     Latent,
     Tilt,
     metropolis,
 )
+from ppl_cnn.inference.kernels.tilt_kernel import TiltKernel
 from ppl_cnn.numeric import positive
 
 

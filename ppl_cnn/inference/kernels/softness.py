@@ -137,7 +137,8 @@ class SoftTuning(NamedTuple):
         """
         found = self.trials.current(settled).worth_of_trajectories
         counted = self.trials.now.trials + self.trials.before.trials
-        other = jnp.maximum(choice.worth_of_trajectories, choice.worth_of_turns)
+        without = jnp.maximum(choice.worth_of_turns, choice.worth_of_fresh)
+        other = jnp.maximum(choice.worth_of_trajectories, without)
         pays = settled & (counted >= ENOUGH) & (found > LEAST_GAIN * other)
         in_turn = (self.transitions // TRANSITIONS_IN_A_ROW) % 2 == 1
         tries = ~settled & in_turn & (steps > LEAST_STEPS)
@@ -145,4 +146,5 @@ class SoftTuning(NamedTuple):
         width = jnp.where(pays | tries, jnp.exp(log), 0.0)
         worth = jnp.where(counted > 0, found, jnp.nan)
         softness = Softness(width, jnp.sqrt(self.squares), (~settled).astype(jnp.int32), worth)
-        return softness, choice._replace(turns=jnp.where(pays, 0, choice.turns))
+        turns, fresh = (jnp.where(pays, 0, count) for count in (choice.turns, choice.fresh))
+        return softness, choice._replace(turns=turns, fresh=fresh)

@@ -1,8 +1,8 @@
 """The split kernel: HMC that turns (z, p) exactly, so that more dimensions need no shorter step.
 
-Where the tilt is so weak that forward passes alone draw more for the same work, it makes turns
-without kicks (`choice`). Where kinks of the network limit the step, kicks follow a smooth relative
-of the tilt (`softening`).
+Where the tilt is so weak that forward passes alone draw more for the same work, it draws from pools
+of fresh draws (`moves.pool`) or makes turns without kicks (`choice`). Where kinks of the network
+limit the step, kicks follow a smooth relative of the tilt (`moves.softening`).
 """
 
 from collections.abc import Mapping
@@ -25,11 +25,11 @@ from ppl_cnn.inference.kernels.choice import (
     Choice,
     Trial,
 )
+from ppl_cnn.inference.kernels.freshness import Weights
 from ppl_cnn.inference.kernels.kernel import COMMON, Statistic, Target, Transition, with_settings
-from ppl_cnn.inference.kernels.softening import SoftProposal, kinks, soft_metropolis
-from ppl_cnn.inference.kernels.softness import Softness, SoftTrial
-from ppl_cnn.inference.kernels.tilt_kernel import TiltKernel
-from ppl_cnn.inference.kernels.trajectory import (
+from ppl_cnn.inference.kernels.moves.pool import Pool, drawn_if
+from ppl_cnn.inference.kernels.moves.softening import SoftProposal, kinks, soft_metropolis
+from ppl_cnn.inference.kernels.moves.trajectory import (
     FIRST_ANGLE,
     FIRST_STEP,
     Latent,
@@ -43,6 +43,8 @@ from ppl_cnn.inference.kernels.trajectory import (
     metropolis,
     turned,
 )
+from ppl_cnn.inference.kernels.softness import Softness, SoftTrial
+from ppl_cnn.inference.kernels.tilt_kernel import TiltKernel
 from ppl_cnn.numeric import positive
 from ppl_cnn.work import FORWARD_COST
 
@@ -53,14 +55,19 @@ MOVES = ("chosen", "trajectories")
 FORCES = ("softened", "exact")
 _CHOOSING: Mapping[str, Statistic] = {
     "forward_passes": Statistic(np.int32, "sum"),
-    "turn": Statistic(np.float32),  # radians of the smallest; 0 where trajectories are made
+    "turn": Statistic(np.float32),  # radians of the smallest; 0 where none is made
+    "fresh_per_draw": Statistic(
+        np.int32
+    ),  # fresh draws to a draw from a pool; 0 where there is none
     "worth_of_turns": Statistic(np.float32),
+    "worth_of_fresh": Statistic(np.float32),
     "worth_of_trajectories": Statistic(np.float32),
     "width": Statistic(np.float32),  # of softened kinks; 0 where the force is exact
     "worth_of_softened": Statistic(np.float32),
 }
-_TURNS = 2
-"""What is folded into a transition's key for its turns; `metropolis` splits the key in two."""
+_TURNS, _POOL = 2, 3
+"""What is folded into a transition's key for its turns, and for its pool; `metropolis` splits the
+key in two."""
 
 
 class Split(TiltKernel[ChainState]):
@@ -71,12 +78,14 @@ class Split(TiltKernel[ChainState]):
     angle and needn't wait for each other. The warmup adapts step size and angle
     (`adaptation.Tuning`). It also tries a turn without kicks, which takes a forward pass and no
     gradient, beside each trajectory; from its end on the chains of a density make whichever is
-    expected to give more independent draws for the same work (`choice.Choice`). Where trajectories
+    expected to give more independent draws for the same work: trajectories, turns, or draws from
+    pools of fresh draws of the reference (`choice.Choice`). Where trajectories
     take more than two steps and the tilt has kinks, it tries a softened force too, in every other
     eight transitions (`softness.SoftTuning`). A warmup below 64 transitions doesn't choose. Where
-    turns are made, or the force is softened, `tilt_gradient` is that of the last transition that
-    took one of the tilt itself; its mean over draws is the same. With `MCMC.run` give
-    `init_params`: an array or a tree of arrays, with a leading axis if there are several chains.
+    no trajectories are made, or the force is softened, `tilt_gradient` is that of the last
+    transition that took one of the tilt itself; its mean over draws is the same. With `MCMC.run`
+    give `init_params`: an array or a tree of arrays, with a leading axis if there are several
+    chains.
 
     Args:
         tilt: g, a function of z (an array or a tree of arrays) and of the arguments that `run`
@@ -91,7 +100,7 @@ class Split(TiltKernel[ChainState]):
         ArgumentError: a setting is out of range.
         UnknownNameError: there are no such moves, or no such force.
 
-    Source: see `trajectory.integrate`, `choice` and `softening`.
+    Source: see `trajectory.integrate`, `choice`, `pool` and `softening`.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -145,7 +154,8 @@ class Split(TiltKernel[ChainState]):
         """A kernel of the same settings for the target's tilt.
 
         Args:
-            target: the density to draw from. Turns take no gradient at all if it has no Stein mean.
+            target: the density to draw from. Without a Stein mean, no gradient is taken but for
+                trajectories.
 
         Raises:
             ArgumentError: the kernel was given a tilt of its own.
@@ -155,7 +165,7 @@ class Split(TiltKernel[ChainState]):
         return bound
 
     def after_warmup(self, warmup: int) -> Self:
-        """A kernel that tries no turns if the warmup is too short to choose.
+        """A kernel that makes trajectories alone if the warmup is too short to choose.
 
         Args:
             warmup: transitions that adapt it.
@@ -176,7 +186,8 @@ class Split(TiltKernel[ChainState]):
             first = first._replace(choice=None)
         elif self._force == FORCES[0] and (count := kinks(tilt, z)):
             first = first._replace(softness=Softness.none(count))
-        return first_chain(tilt, key, z, first, own=own)
+        pool = Pool.none(jax.random.fold_in(key, _POOL), z) if self._chooses else None
+        return first_chain(tilt, key, z, first, own=own, pool=pool)
 
     def next_state(self, tilt: Tilt, state: ChainState) -> ChainState:
         """One chain's state after another transition."""
@@ -225,30 +236,33 @@ def chosen(tilt: Tilt, state: ChainState, choice: Choice) -> ChainState:
         state: of one chain.
         choice: its moves.
     """
-    by_turns, tuned = choice.turns > 0, state.adapt_state
+    without, tuned = choice.passes > 0, state.adapt_state
     soft = jnp.zeros((), bool) if tuned.softness is None else tuned.softness.width > 0
-    either = partial(jax.tree.map, partial(jnp.where, by_turns))
+    either = partial(jax.tree.map, partial(jnp.where, without))
     key, key_move = jax.random.split(state.rng_key)
     tried = jnp.where(soft, 0, choice.tried)
-    count = jnp.where(by_turns, choice.turns, tried)
+    count = jnp.where(without, choice.turns, tried)
     key_turns = jax.random.fold_in(key_move, _TURNS)
     turns = turned(tilt, state.point, key_turns, choice.angle, count, choice.doublings)
+    assert state.pool is not None
+    key_pool = jax.random.fold_in(key_move, _POOL)
+    found = drawn_if(tilt, turns.point, state.pool, key_pool, choice.fresh)
     after = state.after(
-        turns.point,
+        found.point,
         key,
-        acceptance=turns.acceptance,
+        acceptance=jnp.where(choice.fresh > 0, found.moved, turns.acceptance),
         num_steps=0,
         feedback=state.feedback,
-        own=_reported(tuned, count),
-    )
+        own=_reported(tuned, count + found.passes),
+    )._replace(pool=found.pool)
 
     def follow(index: Array, state: ChainState) -> ChainState:
-        # After turns or a softened force, a trajectory that goes nowhere finds the gradient there.
-        resting = by_turns | (index > 0)
+        # Beside other moves, or a softened force, one that goes nowhere finds the gradient there.
+        resting = without | (index > 0)
         steps, step_size = divided(tuned, state.i)
         steps, step_size = jnp.where(resting, 1, steps), jnp.where(resting, 0.0, step_size)
-        found = _by_force(tilt, state.point, key_move, step_size, steps, tuned, resting)
-        moved, here = found.moved, state.point
+        forced = _by_force(tilt, state.point, key_move, step_size, steps, tuned, resting)
+        moved, here = forced.moved, state.point
         trial = Trial(
             here.tilt,
             jnp.stack([mean_square(here.z), (here.tilt - choice.centre) ** 2]),
@@ -257,12 +271,13 @@ def chosen(tilt: Tilt, state: ChainState, choice: Choice) -> ChainState:
             turns.jump,
             turns.acceptance,
             tried.astype(jnp.float32),
+            Weights.of(turns.proposed[None], here.tilt, choice.centre),
         )
         followed = _followed(state, moved, key=key, step_size=step_size, steps=steps)
         feedback = followed.feedback._replace(
-            trial=trial, softened=_soft_trial(trial, found, tuned)
+            trial=trial, softened=_soft_trial(trial, forced, tuned)
         )
-        own = _reported(tuned, count + found.passes)
+        own = _reported(tuned, count + forced.passes)
         followed = followed._replace(feedback=feedback, own=own)
         rested = state._replace(point=moved.end.point, num_steps=state.num_steps + steps)
         picked: ChainState = jax.tree.map(partial(jnp.where, resting), rested, followed)
@@ -271,11 +286,11 @@ def chosen(tilt: Tilt, state: ChainState, choice: Choice) -> ChainState:
     # A loop that runs once or never stands for a condition: in a batch of chains, a condition would
     # compute both ways.
     by_trajectories = choice.trajectories_to_a_gradient
-    due = state.i % jnp.where(by_turns, choice.transitions_to_a_gradient, by_trajectories) == 0
+    due = state.i % jnp.where(without, choice.transitions_to_a_gradient, by_trajectories) == 0
     # Widths change in the warmup, and the exact force needs the gradient where it begins.
     due |= soft & (choice.tried > 0)
-    trajectories = (~by_turns).astype(jnp.int32)
-    rests = (due & (by_turns | soft)).astype(jnp.int32)
+    trajectories = (~without).astype(jnp.int32)
+    rests = (due & (without | soft)).astype(jnp.int32)
     moved: ChainState = jax.lax.fori_loop(0, trajectories + rests, follow, either(after, state))
     return moved
 
@@ -319,7 +334,9 @@ def _reported(tuned: Tuned, passes: Int[Array, ""]) -> Transition:
     return {
         "forward_passes": passes,
         "turn": jnp.where(choice.turns > 0, choice.angle, 0.0),
+        "fresh_per_draw": choice.fresh,
         "worth_of_turns": choice.worth_of_turns,
+        "worth_of_fresh": choice.worth_of_fresh,
         "worth_of_trajectories": choice.worth_of_trajectories,
         "width": softness.width,
         "worth_of_softened": softness.worth,

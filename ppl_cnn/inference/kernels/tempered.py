@@ -24,8 +24,7 @@ from ppl_cnn.inference.kernels.kernel import (
     at_least_one,
     parsed_count,
 )
-from ppl_cnn.inference.kernels.tilt_kernel import TiltKernel
-from ppl_cnn.inference.kernels.trajectory import (
+from ppl_cnn.inference.kernels.moves.trajectory import (
     FIRST_ANGLE,
     FIRST_STEP,
     Latent,
@@ -39,6 +38,7 @@ from ppl_cnn.inference.kernels.trajectory import (
     point_at,
     potential_at,
 )
+from ppl_cnn.inference.kernels.tilt_kernel import TiltKernel
 
 RUNGS = 16
 """Rungs above the reference."""

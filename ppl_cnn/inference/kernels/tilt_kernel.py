@@ -24,7 +24,7 @@ from ppl_cnn.inference.kernels.kernel import (
     Transition,
     reported,
 )
-from ppl_cnn.inference.kernels.trajectory import Latent, Tilt
+from ppl_cnn.inference.kernels.moves.trajectory import Latent, Tilt
 
 
 class TiltKernel[S: HasChain](MCMCKernel, Kernel):

@@ -13,8 +13,8 @@ import pytest
 import xarray as xr
 
 import ppl_cnn
-from ppl_cnn.inference.kernels.trajectory import _kicked as kicked
-from ppl_cnn.inference.kernels.trajectory import metropolis
+from ppl_cnn.inference.kernels.moves.trajectory import _kicked as kicked
+from ppl_cnn.inference.kernels.moves.trajectory import metropolis
 from ppl_cnn.models.networks.catalogue import LENET
 from ppl_cnn.models.trained.cnn import CNN
 
@@ -141,7 +141,7 @@ def signs_in_turn():
 def test_a_kernel_with_a_wrong_sign_is_found_out(density, split, monkeypatch):
     """With short trajectories: no step suits it, and longer ones would have a thousand."""
     ours = split(QUICK)
-    monkeypatch.setattr("ppl_cnn.inference.kernels.trajectory._kicked", signs_in_turn())
+    monkeypatch.setattr("ppl_cnn.inference.kernels.moves.trajectory._kicked", signs_in_turn())
     monkeypatch.setattr("ppl_cnn.inference.kernels.adaptation.LONGEST", 0.05)
     wrong = drawn(density, "split(moves=trajectories)", QUICK, target_accept=0.3)
     assert largest_difference(ours, wrong) > ALARM

@@ -25,9 +25,10 @@ from ppl_cnn.inference.kernels.choice import (
     worth,
     worth_of_turns,
 )
+from ppl_cnn.inference.kernels.freshness import LEAST_EFFICIENCY, MOST_FRESH, Weights
+from ppl_cnn.inference.kernels.moves.trajectory import point_at, turned
 from ppl_cnn.inference.kernels.registry import parse_kernel
 from ppl_cnn.inference.kernels.split import Split
-from ppl_cnn.inference.kernels.trajectory import point_at, turned
 from ppl_cnn.work import FORWARD_COST
 
 CURVATURE, SLOPE = 0.01, np.asarray([0.03, -0.1, 0.05], np.float32)
@@ -65,7 +66,30 @@ def errors_of(values, truth):
     return ((found["x"].mean(("chain", "draw")) - truth) / arviz_stats.mcse(found)["x"]).values
 
 
-def test_turns_are_chosen_where_the_tilt_is_mild_and_sample_it():
+@pytest.fixture
+def no_pools(monkeypatch):
+    """No fresh draws are good enough."""
+    monkeypatch.setattr("ppl_cnn.inference.kernels.choice.LEAST_EFFICIENCY", 2.0)
+
+
+def test_pools_are_chosen_where_the_tilt_is_mild_and_sample_it():
+    z, fields = run(Split(mild), samples=800)
+    choice, own = fields["adapt_state.choice"], fields["own"]
+    assert (np.asarray(choice.fresh) == np.asarray(choice.fresh)[0, 0]).all()
+    assert (np.asarray(choice.turns) == 0).all()
+    assert (choice.worth_of_fresh > choice.worth_of_turns).all()
+    assert (choice.worth_of_turns > choice.worth_of_trajectories).all()
+    # N(0, I) in 30 dimensions for a precision of 1.01: nearly all fresh draws count.
+    np.testing.assert_array_equal(np.asarray(choice.fresh), 1)
+    passes = np.asarray(own["forward_passes"])
+    assert (passes[:, 0] == 16).all()
+    assert (passes[:, 1:] == 1).all()
+    assert (own["fresh_per_draw"] == 1).all()
+    assert np.abs(errors_of(z, MEAN)).max() < 4.3
+    assert np.abs(errors_of((z - MEAN) ** 2, 1 / (1 + CURVATURE))).max() < 4.3
+
+
+def test_turns_are_chosen_where_too_few_fresh_draws_count_and_sample_it(no_pools):
     z, fields = run(Split(mild), samples=800)
     turns = np.asarray(fields["adapt_state.choice"].turns)
     assert (turns == turns[0, 0]).all()
@@ -75,12 +99,15 @@ def test_turns_are_chosen_where_the_tilt_is_mild_and_sample_it():
     assert np.abs(errors_of((z - MEAN) ** 2, 1 / (1 + CURVATURE))).max() < 4.3
 
 
-def test_the_gradient_that_is_held_has_the_mean_of_all():
+@pytest.mark.parametrize("pools", [True, False])
+def test_the_gradient_that_is_held_has_the_mean_of_all(pools, request):
     """Stein's identity: E[z] = E[grad g]."""
+    if not pools:
+        request.getfixturevalue("no_pools")
     z, fields = run(Split(mild), samples=800, seed=3)
     gradients = np.asarray(fields["point.tilt_grad"], np.float64)
     taken = np.asarray(fields["num_steps"])
-    turns = int(fields["own"]["forward_passes"][0, 0])
+    turns = int(fields["own"]["forward_passes"][0, 1])
     every = int(transitions_to_a_gradient(jnp.asarray(turns), jnp.asarray(TURNS_TO_A_GRADIENT)))
     assert taken.mean() == pytest.approx(1 / every, rel=0.05)
     # A draw that is looked at every so often, and held, has fewer effective draws; ESS knows it.
@@ -259,10 +286,21 @@ update = jax.jit(lambda tuning, trial, ended: tuning.update(trial, ended=ended))
 current = jax.jit(ChoiceTuning.current)
 
 
-def told(of_turns, of_trajectory, steps, *, size=1.0, slower=1.0, accepted=0.6, count=120):
+def told(
+    of_turns,
+    of_trajectory,
+    steps,
+    *,
+    size=1.0,
+    slower=1.0,
+    accepted=0.6,
+    efficiency=0.0,
+    count=120,
+):
     """What the warmup finds if every trial of an angle gives the same.
 
-    The tilt varies by 9 about -1000, and its jumps are `slower` times as large beside that.
+    The tilt varies by 9 about -1000, and its jumps are `slower` times as large beside that. A fresh
+    draw's weight is `efficiency` times that of each place.
     """
     tuning, one = ChoiceTuning.around(Choice.trajectories()), jnp.asarray(1.0)
 
@@ -280,7 +318,8 @@ def told(of_turns, of_trajectory, steps, *, size=1.0, slower=1.0, accepted=0.6, 
         spread, steps_ = jnp.asarray([size, 9.0], jnp.float32), jnp.asarray(steps)
         rate = jnp.broadcast_to(jnp.asarray(accepted), len(ANGLES))[index]
         found = both(of_trajectory), steps_, both(of_turns[index]), rate, one
-        trial = Trial(jnp.asarray(-1000.0), spread, *found)
+        weights = Weights(jnp.asarray(efficiency), one, one, one, one)
+        trial = Trial(jnp.asarray(-1000.0), spread, *found, weights)
         tuning = update(tuning, trial, jnp.asarray(tuning.transitions == 50))
     return current(tuning, jnp.asarray(True))
 
@@ -302,6 +341,50 @@ def test_what_is_worth_more_is_chosen():
     assert dear.tried == 0
     assert by_turns < 0.9 / 1.1 / 5
     assert told(of_turns, 0.9, 5.0).turns == 0
+
+
+def test_pools_are_chosen_where_enough_fresh_draws_count():
+    of_turns = [0.05, 0.2, 0.1, 0.02]
+    found = told(of_turns, 0.9, 8.0, efficiency=0.25)
+    assert found.turns == 0
+    assert found.fresh == found.passes == 1  # 4/3, rounded
+    # A pool's draw counts 1 / (4 + sqrt(3/4)/2), with a gradient every 64th.
+    worth = 1 / (4 + math.sqrt(0.75) / 2) / (FORWARD_COST + 1 / 64)
+    np.testing.assert_allclose(found.worth_of_fresh, worth, rtol=1e-5)
+    assert found.worth_of_turns < worth
+    # Trajectories that are worth more go before.
+    assert told(of_turns, 0.9, 1.0, efficiency=0.25).passes == 0
+    enough, too_few = (
+        told([0.0] * 4, 0.01, 50.0, efficiency=LEAST_EFFICIENCY * factor) for factor in (1.01, 0.99)
+    )
+    assert enough.fresh == MOST_FRESH
+    assert too_few.fresh == 0
+    assert too_few.worth_of_fresh == 0
+
+
+def test_weights_of_a_round_count_about_its_own_centre():
+    """A tilt that has risen between rounds: places of the round before, and their weights, sink."""
+    tuning, one = ChoiceTuning.around(Choice.trajectories()), jnp.asarray(1.0)
+    none = jnp.zeros(2)
+
+    def after(tuning, tilt, fresh, ended):
+        weights = Weights.of(jnp.asarray([fresh]), jnp.asarray(tilt), tuning.centre)
+        trial = Trial(jnp.asarray(tilt), none + 1, none, one, none, one, one, weights)
+        return update(tuning, trial, jnp.asarray(ended))
+
+    tuning = after(tuning, 5.0, 5.0, False)
+    for count in range(9):
+        tuning = after(tuning, 5.0, 4.0, count == 8)
+    found = tuning.before.weights
+    assert tuning.centre == 5.0
+    # Two quarter turns after the first, of the ten trials; that first is about a centre of 0.
+    assert found.draws == 3
+    np.testing.assert_allclose(found.here, 9 + math.exp(5), rtol=1e-5)
+    for _ in range(4):
+        tuning = after(tuning, 8.0, 7.0, False)
+    tuning = after(tuning, 8.0, 7.0, True)
+    assert tuning.centre == 8.0
+    np.testing.assert_allclose(tuning.before.weights.here, 5.0, rtol=1e-5)
 
 
 def test_jumps_are_measured_by_the_size_of_z():
@@ -355,7 +438,9 @@ def test_units_choose_each_for_themselves():
             jnp.asarray([[0.1, 0.1], [0.9, 0.9]]),
             two,
             two,
+            Weights(jnp.asarray([0.5, 0.01]), two, two, two, two),
         )
         tuning = tuning.update(trial, ended=jnp.asarray([count == 40, False]))
     found = tuning.current(jnp.asarray([True, True]))
     np.testing.assert_array_equal(found.turns, [0, 1])
+    np.testing.assert_array_equal(found.fresh, [1, 0])

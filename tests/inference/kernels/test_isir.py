@@ -11,8 +11,8 @@ from numpyro.infer import MCMC
 import ppl_cnn
 from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.kernels.isir import ISIR, resampled
+from ppl_cnn.inference.kernels.moves.trajectory import point_at
 from ppl_cnn.inference.kernels.split import Split
-from ppl_cnn.inference.kernels.trajectory import point_at
 
 MATRIX = np.asarray([[3.0, 1.0, 0.0], [1.0, 2.0, 0.5], [0.0, 0.5, 0.2]], np.float32)
 SLOPE = np.asarray([1.0, -2.0, 0.5], np.float32)
@@ -118,8 +118,8 @@ def test_global_moves_are_reversible(fresh):
     def pair(key):
         key_start, key = jax.random.split(key)
         z = slope + jax.random.normal(key_start, (2,))
-        (reached, _), left = resampled(tilt, point_at(tilt, z), key, fresh)
-        return z, reached, left
+        moved = resampled(tilt, point_at(tilt, z), key, fresh)
+        return z, moved.point.z, moved.rate
 
     before, after, left = jax.jit(jax.vmap(pair))(jax.random.split(jax.random.key(2), count))
     x, y = np.asarray(before, np.float64), np.asarray(after, np.float64)
@@ -140,7 +140,8 @@ def test_a_draw_whose_tilt_is_not_finite_is_never_chosen():
 
     point = point_at(tilt, jnp.asarray([-1.0]))
     choose = jax.vmap(lambda key: resampled(tilt, point, key, 4))
-    (z, _), left = choose(jax.random.split(jax.random.key(0), 200))
+    moved = choose(jax.random.split(jax.random.key(0), 200))
+    z, left = moved.point.z, moved.rate
     assert (z <= 0).all()
     assert len(np.unique(z)) > 100
     # All finite tilts are equal: a chain leaves for one of them, if there is one among the four.

@@ -10,10 +10,10 @@ from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.kernels.isir import ISIR
 from ppl_cnn.inference.kernels.kernel import COMMON, Statistic, Target, averaged, joined
 from ppl_cnn.inference.kernels.libraries.numpyro_kernels import HMC, NUTS
+from ppl_cnn.inference.kernels.moves.trajectory import van_der_corput
 from ppl_cnn.inference.kernels.registry import KERNELS, parse_kernel
 from ppl_cnn.inference.kernels.split import Split
 from ppl_cnn.inference.kernels.tempered import Tempered
-from ppl_cnn.inference.kernels.trajectory import van_der_corput
 
 SLOPE = np.asarray([[0.3, -0.2], [0.0, 0.5]], np.float32)[..., None]
 
@@ -84,11 +84,19 @@ def test_the_mean_acceptance_is_over_the_transitions_in_between():
 def test_statistics_are_the_common_ones_and_what_is_one_kernels_alone():
     assert set(NUTS().statistics) - set(COMMON) == {"tree_depth"}
     assert set(Tempered(rungs=3).statistics) - set(COMMON) == {"restarts"}
-    assert set(ISIR().statistics) - set(COMMON) == {"forward_passes", "global_acceptance_rate"}
+    own = {"forward_passes", "global_acceptance_rate", "fresh_per_draw"}
+    assert set(ISIR().statistics) - set(COMMON) == own
     for kernel in (Split(moves="trajectories"), HMC()):
         assert kernel.statistics == COMMON
     assert set(Split().statistics) - set(COMMON) == {
-        *("forward_passes", "turn", "worth_of_turns", "worth_of_trajectories"),
+        *(
+            "forward_passes",
+            "turn",
+            "fresh_per_draw",
+            "worth_of_turns",
+            "worth_of_fresh",
+            "worth_of_trajectories",
+        ),
         *("width", "worth_of_softened"),
     }
     assert HMC().statistics["diverging"].dtype is np.bool_

@@ -15,8 +15,9 @@ import ppl_cnn
 from ppl_cnn.errors import UnknownNameError
 from ppl_cnn.inference.kernels import softening
 from ppl_cnn.inference.kernels.choice import Choice, ChoiceTuning, Trial
+from ppl_cnn.inference.kernels.moves.softening import kinks, soft_metropolis, softened
+from ppl_cnn.inference.kernels.moves.trajectory import point_at
 from ppl_cnn.inference.kernels.registry import parse_kernel
-from ppl_cnn.inference.kernels.softening import kinks, soft_metropolis, softened
 from ppl_cnn.inference.kernels.softness import (
     FIRST_WIDTH,
     GAP,
@@ -26,7 +27,6 @@ from ppl_cnn.inference.kernels.softness import (
     SoftTuning,
 )
 from ppl_cnn.inference.kernels.split import Split
-from ppl_cnn.inference.kernels.trajectory import point_at
 from ppl_cnn.models.networks.catalogue import LENET
 from ppl_cnn.models.trained.cnn import CNN
 from tests.models import onnx_files

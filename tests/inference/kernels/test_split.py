@@ -14,9 +14,15 @@ from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.kernels.adaptation import Angle, Feedback, Tuned
 from ppl_cnn.inference.kernels.choice import Choice
 from ppl_cnn.inference.kernels.isir import ISIR
+from ppl_cnn.inference.kernels.moves.trajectory import (
+    Point,
+    decided,
+    divided,
+    integrate,
+    metropolis,
+)
 from ppl_cnn.inference.kernels.split import Split, transition
 from ppl_cnn.inference.kernels.tempered import Tempered
-from ppl_cnn.inference.kernels.trajectory import Point, decided, divided, integrate, metropolis
 
 MATRIX = np.asarray([[3.0, 1.0, 0.0], [1.0, 2.0, 0.5], [0.0, 0.5, 0.2]], np.float32)
 SLOPE = np.asarray([1.0, -2.0, 0.5], np.float32)
@@ -377,9 +383,19 @@ class Turning(Split):
         return state._replace(adapt_state=state.adapt_state._replace(choice=choice))
 
 
+class Pooled(Split):
+    """By pools from the start, as if a warmup had chosen them."""
+
+    def first_state(self, tilt, key, z):
+        state = super().first_state(tilt, key, z)
+        choice = Choice.trajectories()._replace(fresh=jnp.asarray(8))
+        return state._replace(adapt_state=state.adapt_state._replace(choice=choice))
+
+
 KERNELS = {
     "split": partial(Split, step_size=0.6, angle=1.2),
     "turns": Turning,
+    "pools": Pooled,
     "isir": partial(ISIR, fresh=16),  # of four, draws eight transitions apart are too much alike
     "tempered": partial(Tempered, rungs=2),
 }
@@ -438,5 +454,5 @@ def test_a_kernel_that_accepts_everything_is_not_calibrated(monkeypatch):
         return moved._replace(point=moved.end.point)
 
     for module in ("trajectory", "softening"):
-        monkeypatch.setattr(f"ppl_cnn.inference.kernels.{module}.decided", all_accepted)
+        monkeypatch.setattr(f"ppl_cnn.inference.kernels.moves.{module}.decided", all_accepted)
     assert min(rank_histograms(KERNELS["split"](log_likelihood), 2000)) < ALARM / 100

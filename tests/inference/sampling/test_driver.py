@@ -212,7 +212,26 @@ def test_a_run_in_two_parts_is_the_run_in_one(kernel, tmp_path):
     assert one["gradients"] == two["gradients"]
 
 
-def test_a_run_by_turns_is_resumed_to_the_same_bits_and_says_that_it_turned(tmp_path):
+def test_a_run_by_pools_is_resumed_to_the_same_bits_and_says_so(tmp_path):
+    density, sampling = unit_density("conv1:3", 5.0), Sampling(chains=2, warmup=70)
+    sample_to([density], sampling, tmp_path / "one", draws=50, progress=False)
+    for draws in (20, 50):  # amid a pool
+        sample_to([density], sampling, tmp_path / "two", draws=draws, progress=False)
+    one, two = (open_draws(tmp_path / name / "draws.zarr").load() for name in ("one", "two"))
+    for group in ("posterior", "sample_stats"):
+        xr.testing.assert_identical(one[group].to_dataset(), two[group].to_dataset())
+    stats = one["sample_stats"]
+    fresh = int(stats["fresh_per_draw"][0, 0])
+    assert (stats["forward_passes"][:, 0] == (16 if fresh == 1 else 32) * fresh).all()
+    assert (stats["forward_passes"][:, 1:] == fresh).all()
+    moves = ppl_cnn.diagnose(tmp_path / "one").efficiency.moves
+    assert moves.turn is None
+    assert moves.fresh == fresh
+    assert moves.worth_of_fresh > max(moves.worth_of_turns, moves.worth_of_trajectories) > 0
+
+
+def test_a_run_by_turns_is_resumed_to_the_same_bits_and_says_that_it_turned(tmp_path, monkeypatch):
+    monkeypatch.setattr("ppl_cnn.inference.kernels.choice.LEAST_EFFICIENCY", 2.0)
     density, sampling = unit_density("conv1:3", 5.0), Sampling(chains=2, warmup=70)
     sample_to([density], sampling, tmp_path / "one", draws=50, progress=False)
     for draws in (20, 50):
@@ -228,7 +247,7 @@ def test_a_run_by_turns_is_resumed_to_the_same_bits_and_says_that_it_turned(tmp_
     moves = ppl_cnn.diagnose(tmp_path / "one").efficiency.moves
     assert moves.turn == pytest.approx(float(stats["turn"][0, 0]))
     assert moves.turn > 0.1
-    assert moves.turns == turns
+    assert moves.passes == turns
     assert moves.worth_of_turns > moves.worth_of_trajectories > 0
 
 

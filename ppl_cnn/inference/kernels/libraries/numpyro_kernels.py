@@ -33,7 +33,7 @@ from ppl_cnn.inference.kernels.kernel import (
     with_settings,
 )
 from ppl_cnn.inference.kernels.libraries.foreign import Foreign, ForeignKernel
-from ppl_cnn.inference.kernels.trajectory import van_der_corput
+from ppl_cnn.inference.kernels.moves.trajectory import van_der_corput
 from ppl_cnn.numeric import positive
 
 SITE = "image_base"

@@ -170,19 +170,23 @@ def moves_text(moves: ChosenMoves) -> str:
     """
     if math.isnan(moves.worth_of_turns):
         return "trajectories: the warm-up is too short to choose"
+    fresh = "draws from pools of fresh draws of the reference", moves.worth_of_fresh
     turns = "turns without gradients", moves.worth_of_turns
     exact = "trajectories by the exact force", moves.worth_of_trajectories
     soft = "trajectories by a softened force", moves.worth_of_softened
-    if moves.turn is not None:
+    if moves.fresh is not None:
+        made = f"{fresh[0]}, {moves.fresh} fresh to a draw"
+        (_, worth), others = fresh, (turns, exact, soft)
+    elif moves.turn is not None:
         smallest = math.degrees(moves.turn)
         angles = "90°" if smallest > 89 else f"{smallest:.3g}° to 90°"
-        made = f"turns of {angles} without gradients, {moves.turns:.2g} a draw"
-        (_, worth), others = turns, (exact, soft)
+        made = f"turns of {angles} without gradients, {moves.passes:.2g} a draw"
+        (_, worth), others = turns, (fresh, exact, soft)
     elif moves.width is not None:
         made = f"{soft[0]}, of relative width {moves.width:.2g}"
-        (_, worth), others = soft, (exact, turns)
+        (_, worth), others = soft, (exact, fresh, turns)
     else:
-        (made, worth), others = exact, (turns, soft)
+        (made, worth), others = exact, (fresh, turns, soft)
     beside = ", ".join(f"{name} {it:.2g}" for name, it in others if not math.isnan(it))
     return (
         f"{made}, expected to give {worth:.2g} independent draws for the work of a gradient; "

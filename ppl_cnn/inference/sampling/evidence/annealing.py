@@ -23,7 +23,7 @@ from scipy.special import logsumexp
 
 from ppl_cnn.errors import MismatchError
 from ppl_cnn.inference.kernels.adaptation import LONGEST, Tuned
-from ppl_cnn.inference.kernels.trajectory import (
+from ppl_cnn.inference.kernels.moves.trajectory import (
     FIRST_ANGLE,
     FIRST_STEP,
     Point,

@@ -28,18 +28,25 @@ def test_an_unknown_density_is_described_without_inventing():
     ("moves", "facts"),
     [
         (
-            ChosenMoves(math.pi / 4, 3.0, 0.51, 0.22, None, math.nan),
+            ChosenMoves(None, 7, 7.4, 0.02, 0.23, 0.01, None, math.nan),
+            ("draws from pools of fresh draws", "7 fresh to a draw", "0.23", "0.02", "0.01"),
+        ),
+        (
+            ChosenMoves(math.pi / 4, None, 3.0, 0.51, 0.0, 0.22, None, math.nan),
             ("turns of 45°", "3 a draw", "0.51", "0.22"),
         ),
         (
-            ChosenMoves(None, 0.0, 0.01, 0.22, None, math.nan),
+            ChosenMoves(None, None, 0.0, 0.01, 0.0, 0.22, None, math.nan),
             ("trajectories by the exact force", "0.22", "0.01"),
         ),
         (
-            ChosenMoves(None, 1.0, 0.01, 0.22, 0.15, 0.4),
+            ChosenMoves(None, None, 1.0, 0.01, math.nan, 0.22, 0.15, 0.4),
             ("trajectories by a softened force", "0.15", "0.4", "0.22"),
         ),
-        (ChosenMoves(None, 0.0, math.nan, math.nan, None, math.nan), ("trajectories", "too short")),
+        (
+            ChosenMoves(None, None, 0.0, math.nan, math.nan, math.nan, None, math.nan),
+            ("trajectories", "too short"),
+        ),
     ],
 )
 def test_the_moves_are_told_with_their_reason(moves, facts):

@@ -10,7 +10,7 @@ import ppl_cnn
 from ppl_cnn.errors import MismatchError
 from ppl_cnn.inference.importance import mean_weight
 from ppl_cnn.inference.kernels.adaptation import Tuned
-from ppl_cnn.inference.kernels.trajectory import Point
+from ppl_cnn.inference.kernels.moves.trajectory import Point
 from ppl_cnn.inference.sampling.evidence.annealing import (
     AnnealingSchedule,
     Particles,

@@ -18,8 +18,7 @@ from jax import lax
 from jax.extend.core import Jaxpr, Literal
 from jaxtyping import Array, Float, Int
 
-from ppl_cnn.inference.kernels.softness import Softness
-from ppl_cnn.inference.kernels.trajectory import (
+from ppl_cnn.inference.kernels.moves.trajectory import (
     Latent,
     Point,
     Proposal,
@@ -30,6 +29,7 @@ from ppl_cnn.inference.kernels.trajectory import (
     rotated,
     stepped,
 )
+from ppl_cnn.inference.kernels.softness import Softness
 
 
 class SoftProposal(NamedTuple):

@@ -223,6 +223,8 @@ class Turns(NamedTuple):
     """Mean probability of acceptance."""
     jump: Float[Array, " function"]
     """Mean of what the turns `jumped`."""
+    proposed: Float[Array, ""]
+    """g where the last turn led to, accepted or not."""
 
 
 def turned(
@@ -262,12 +264,13 @@ def turned(
         acceptance = jnp.where(jnp.isnan(gain), 0.0, jnp.exp(jnp.minimum(gain, 0.0)))
         accepted = jax.random.uniform(key_accept) < acceptance
         point: Point = jax.tree.map(partial(jnp.where, accepted), reached, here)
-        return Turns(point, at.acceptance + acceptance, at.jump + jumped(here, reached, acceptance))
+        jump = at.jump + jumped(here, reached, acceptance)
+        return Turns(point, at.acceptance + acceptance, jump, reached.tilt)
 
-    zero = jnp.zeros(())
-    total: Turns = jax.lax.fori_loop(0, count, turn, Turns(start, zero, jnp.zeros(2)))
+    first = Turns(start, jnp.zeros(()), jnp.zeros(2), start.tilt)
+    total: Turns = jax.lax.fori_loop(0, count, turn, first)
     each = jnp.maximum(count, 1).astype(jnp.float32)
-    return Turns(total.point, total.acceptance / each, total.jump / each)
+    return total._replace(acceptance=total.acceptance / each, jump=total.jump / each)
 
 
 def jumped(start: Point, end: Point, acceptance: Float[Array, ""]) -> Float[Array, " function"]:

@@ -1,0 +1,1 @@
+"""Ways in which a chain moves, each leaving its density as it is."""
