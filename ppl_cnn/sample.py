@@ -52,12 +52,13 @@ class SampleOptions(DensityOptions):
         ),
     ] = FROM_PRESET
     """How draws are made. split is HMC that solves the reference exactly, so that larger images
-    need no shorter step; where its warm-up finds the tilt weak, it turns the latent by forward
-    passes alone, and split(moves=trajectories) never does; where kinks of the network limit the
-    step, it follows a softened force, and split(force=exact) never does. isir (or isir:N, by
-    default 12) lets a chain choose among its latent and N draws of the reference, and then turns
-    the latent: for tilts that some draws of the reference suit, as with a learned reference at
-    T = 1.
+    need no shorter step; where its warm-up finds the tilt weak, it draws from pools of draws of the
+    reference or turns the latent, by forward passes alone, and split(moves=trajectories) never
+    does; where kinks of the network limit the step, it follows a softened force, and
+    split(force=exact) never does. isir takes forward passes alone: from the end of its warm-up on
+    it draws from such pools, if enough draws of the reference count; else a chain chooses among its
+    latent and N draws of the reference (isir:N, by default 12), and then turns the latent. It is
+    for tilts that some draws of the reference suit, as with a learned reference at T = 1.
     tempered (or tempered:R, with R rungs, by default 16) exchanges replicas between the reference
     and the density, at R times the cost, for densities whose chains stay where they started. hmc is
     NumPyro's HMC with trajectories of jittered length, nuts its NUTS. blackjax:NAME is a kernel of

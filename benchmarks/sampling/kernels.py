@@ -83,7 +83,7 @@ def ours(name, density):
         tuned=kernel.retuned,
         target=kernel.target_accept_prob,
         # A shorter warm-up chooses no moves.
-        least_warmup=LEAST_WARMUP if "turn" in kernel.statistics else LEAST,
+        least_warmup=LEAST_WARMUP if "fresh_per_draw" in kernel.statistics else LEAST,
     )
 
 

@@ -13,8 +13,9 @@ from numpyro.infer import MCMC
 
 import ppl_cnn
 from ppl_cnn.errors import UnknownNameError
-from ppl_cnn.inference.kernels import softening
 from ppl_cnn.inference.kernels.choice import Choice, ChoiceTuning, Trial
+from ppl_cnn.inference.kernels.freshness import Weights
+from ppl_cnn.inference.kernels.moves import softening
 from ppl_cnn.inference.kernels.moves.softening import kinks, soft_metropolis, softened
 from ppl_cnn.inference.kernels.moves.trajectory import point_at
 from ppl_cnn.inference.kernels.registry import parse_kernel
@@ -340,7 +341,7 @@ def told(scale, *, of_softened, count=160, steps=5.0):
     spread, none = jnp.asarray([1.0, 9.0]), jnp.zeros(2)
 
     def trial(worth, made):
-        return Trial(one, spread, spread * worth, one * steps, none, one, made)
+        return Trial(one, spread, spread * worth, one * steps, none, one, made, Weights.none())
 
     def transition(carry, index):
         tuning, exact = carry
@@ -361,7 +362,7 @@ def test_the_width_makes_the_gap_what_it_should_be():
     assert float(found.width) == pytest.approx((GAP / 20) ** (1 / 1.5), rel=0.15)
     np.testing.assert_allclose(found.widths, 2 * found.width, rtol=1e-4)
     assert found.tried == 0
-    assert choice.turns == 0
+    assert choice.passes == 0
     np.testing.assert_allclose(found.worth, 0.8 / 1.2 / 5, rtol=1e-4)
     in_turn = widths.reshape(-1, TRANSITIONS_IN_A_ROW) > 0
     assert in_turn[1::2].all()

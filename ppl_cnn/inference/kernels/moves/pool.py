@@ -102,13 +102,14 @@ def drawn(tilt: Tilt, point: Point, pool: Pool, key: Array, fresh: Int[Array, ""
     size = draws_of(fresh) * fresh
     passes = jnp.where(pool.left == 0, size - pool.made, fresh)
 
-    def make(_: Array, pool: Pool) -> Pool:
-        made = tilt(member(pool.coming_key, pool.made, point.z))
+    def make(index: Array, coming: Array) -> Array:
+        number = pool.made + index
+        made = tilt(member(pool.coming_key, number, point.z))
         # A draw whose tilt isn't finite is never taken.
-        made = jnp.where(jnp.isfinite(made), made, -jnp.inf)
-        return pool._replace(coming=pool.coming.at[pool.made].set(made), made=pool.made + 1)
+        return coming.at[number].set(jnp.where(jnp.isfinite(made), made, -jnp.inf))
 
-    pool = jax.lax.fori_loop(0, passes, make, pool)
+    coming = jax.lax.fori_loop(0, passes, make, pool.coming)
+    pool = pool._replace(coming=coming, made=pool.made + passes)
     renewed = taken_up(point, pool, key, fresh)
     pool = jax.tree.map(lambda new, old: jnp.where(pool.left == 0, new, old), renewed, pool)
     chosen = next_member(pool, fresh)
