@@ -163,7 +163,7 @@ def all_cases() -> Iterator[Chains]:
     """The table's, in its order."""
     for kernel in ("isir", "split"):
         yield Chains("generative", "logit", "generator", kernel)
-        yield Chains("alexnet-fashion", "log-prob", "generator", kernel, draws=130)
+        yield Chains("alexnet-fashion", "log-prob", "generator", kernel, draws=260)
     yield Chains("discriminative", "log-prob", "generator", "isir")
     yield Chains("generative", "logit", "generator", "isir", strength=3.0)
     yield Chains("generative", "logit", "gaussian", "split")

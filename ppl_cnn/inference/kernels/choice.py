@@ -143,7 +143,7 @@ class Trial(NamedTuple):
     tried: Float[Array, "*unit"]
     """1 if a turn was tried, otherwise 0."""
     weights: Weights
-    """Of the turn's end, which is a fresh draw if it was a quarter turn, and of z."""
+    """The weight of the turn's end, a fresh draw if it was a quarter turn, and that of z."""
 
     @classmethod
     def none(cls) -> "Trial":
@@ -165,7 +165,7 @@ class Sums(NamedTuple):
     tried: Float[Array, "*unit angle"]
     """Number of turns, by their angle; all together, of transitions."""
     weights: Weights
-    """Of fresh draws and of the chains' places."""
+    """Weights of fresh draws and of the chains' places."""
 
     @classmethod
     def none(cls, units: tuple[int, ...]) -> "Sums":
@@ -255,19 +255,7 @@ class ChoiceTuning(NamedTuple):
         sums: Sums = jax.tree.map(jnp.add, self.now, before)
         trials = jnp.maximum(sums.trials, _LEAST)
         spread = (self.now.spread_in_round + before.spread_in_round) / trials[..., None]
-        tried = jnp.maximum(sums.tried, _LEAST)
-        # Where an angle is the smallest, all larger ones are made as often.
-        count = jnp.broadcast_to(jnp.arange(1.0, len(ANGLES) + 1), tried.shape)
-        jumps = jnp.cumsum(sums.of_turns / tried[..., None], axis=-2) / count[..., None]
-        independence = least(jumps, spread[..., None, :])
-        turns = turns_together(independence)
-        of_each = worth_of_turns(independence, turns, self.period[..., None])
-        of_each = jnp.where(sums.accepted / tried >= LEAST_ACCEPTED, of_each, 0.0)
-        angles = jnp.broadcast_to(jnp.asarray(ANGLES), of_each.shape)
-        best = of_each.argmax(axis=-1)[..., None]
-        found, angle, turns = (
-            jnp.take_along_axis(each, best, axis=-1)[..., 0] for each in (of_each, angles, turns)
-        )
+        found, angle, turns = self._of_turns(sums, spread)
         of_trajectories = least(sums.of_trajectories / trials[..., None], spread)
         other = worth_of_trajectories(of_trajectories, jnp.maximum(sums.steps / trials, 1.0))
         of_fresh, fresh = self._of_fresh(sums.weights)
@@ -285,6 +273,25 @@ class ChoiceTuning(NamedTuple):
             centre=self.centre,
             period=self.period,
         )
+
+    def _of_turns(
+        self, sums: Sums, spread: Float[Array, "*unit function"]
+    ) -> tuple[Float[Array, "*unit"], Float[Array, "*unit"], Int[Array, "*unit"]]:
+        """What turns are worth, the smallest of them, and how many a transition should make."""
+        tried = jnp.maximum(sums.tried, _LEAST)
+        # Where an angle is the smallest, all larger ones are made as often.
+        count = jnp.broadcast_to(jnp.arange(1.0, len(ANGLES) + 1), tried.shape)
+        jumps = jnp.cumsum(sums.of_turns / tried[..., None], axis=-2) / count[..., None]
+        independence = least(jumps, spread[..., None, :])
+        turns = turns_together(independence)
+        of_each = worth_of_turns(independence, turns, self.period[..., None])
+        of_each = jnp.where(sums.accepted / tried >= LEAST_ACCEPTED, of_each, 0.0)
+        angles = jnp.broadcast_to(jnp.asarray(ANGLES), of_each.shape)
+        best = of_each.argmax(axis=-1)[..., None]
+        worth, angle, turns = (
+            jnp.take_along_axis(each, best, axis=-1)[..., 0] for each in (of_each, angles, turns)
+        )
+        return worth, angle, turns
 
     def _of_fresh(self, weights: Weights) -> tuple[Float[Array, "*unit"], Int[Array, "*unit"]]:
         """What draws from pools are worth, and how many fresh draws a transition should make."""

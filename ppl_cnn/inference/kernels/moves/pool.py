@@ -207,4 +207,4 @@ def next_member(pool: Pool, fresh: Int[Array, ""]) -> Int[Array, ""]:
     ends = jnp.cumsum(jax.nn.softmax(pool.tilts))
     place = (pool.start + 0.5 + step) % 1.0 * ends[-1]
     # Members without weight have empty arcs, which end where the one before does.
-    return jnp.searchsorted(ends, place, side="right").clip(0, LARGEST).astype(jnp.int32)
+    return jnp.searchsorted(ends, place, side="right").clip(0, draws * fresh).astype(jnp.int32)
