@@ -261,7 +261,9 @@ def chosen(tilt: Tilt, state: ChainState, choice: Choice) -> ChainState:
         resting = without | (index > 0)
         steps, step_size = divided(tuned, state.i)
         steps, step_size = jnp.where(resting, 1, steps), jnp.where(resting, 0.0, step_size)
-        forced = _by_force(tilt, state.point, key_move, step_size, steps, tuned, resting)
+        # The momentum's key is taken from what the loop changes, or XLA draws it before the loop.
+        _, key_own = jax.random.split(state.rng_key)
+        forced = _by_force(tilt, state.point, key_own, step_size, steps, tuned, resting)
         moved, here = forced.moved, state.point
         trial = Trial(
             here.tilt,
