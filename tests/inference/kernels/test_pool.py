@@ -50,7 +50,7 @@ def errors_of(values, truth):
     return ((found["z"].mean(("chain", "draw")) - truth) / arviz_stats.mcse(found)["z"]).values
 
 
-@pytest.mark.parametrize("fresh", [1, 3])
+@pytest.mark.parametrize("fresh", [3, pytest.param(1, marks=pytest.mark.long)])
 def test_each_draw_of_a_pool_leaves_a_density_as_it_is(fresh):
     """5,000 exact draws of the two hills stay such draws, at every place in pools."""
     count, share = 5_000, 1 / (1 + math.e)
@@ -199,7 +199,7 @@ def test_a_draw_is_worth_about_a_third_of_an_independent_one():
     assert LARGEST == MANY * MOST_FRESH
 
 
-@pytest.mark.parametrize("spread", [0.25, 0.55])
+@pytest.mark.parametrize("spread", [0.55, pytest.param(0.25, marks=pytest.mark.long)])
 def test_rounding_costs_about_what_the_worth_says(spread):
     """Means over whole pools, of a Gaussian tilt and of a function that it doesn't touch."""
 
