@@ -324,7 +324,7 @@ def _efficiency(
         gradients / seconds if gradients and seconds else None,
         passes or None,
         ess if ess > 0 else None,
-        cost / ess if gradients and ess > 0 else None,
+        cost / ess if cost and ess > 0 else None,
         {name: float(stats[name].mean()) for name in told if name in stats},
         _chosen(stats.to_dataset()) if chooses else None,
     )

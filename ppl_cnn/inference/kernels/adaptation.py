@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ppl_cnn.inference.kernels.choice import Choice, ChoiceTuning, Trial
+from ppl_cnn.inference.kernels.choice import ANGLES, Choice, ChoiceTuning, Trial
 from ppl_cnn.inference.kernels.softness import Softness, SoftTrial, SoftTuning
 
 SHRINKAGE = 0.2
@@ -346,7 +346,10 @@ class Tuning(NamedTuple):
             ended = ends_round(choice.transitions + 1)
             choice = choice.update(feedback.trial, ended=ended)
         if self.angle is None:
-            return Tuning(self.step.update(feedback.acceptance, target), choice=choice)
+            # The step is that of turns beside fresh draws; a quarter turn is a fresh draw itself.
+            longest = math.inf if choice is None else ANGLES[0]
+            step = self.step.update(feedback.acceptance, target, longest)
+            return Tuning(step, choice=choice)
         # One step may be the whole of a trajectory, but no more.
         step = self.step.update(feedback.acceptance, target, LONGEST_STEP)
         if ladder is not None:

@@ -13,6 +13,7 @@ from ppl_cnn.errors import ArgumentError
 from ppl_cnn.inference.kernels.isir import ISIR, resampled
 from ppl_cnn.inference.kernels.moves.trajectory import point_at
 from ppl_cnn.inference.kernels.split import Split
+from ppl_cnn.work import FORWARD_COST
 
 MATRIX = np.asarray([[3.0, 1.0, 0.0], [1.0, 2.0, 0.5], [0.0, 0.5, 0.2]], np.float32)
 SLOPE = np.asarray([1.0, -2.0, 0.5], np.float32)
@@ -194,6 +195,26 @@ def test_costs_add_up_over_thinning_and_the_page_s_efficiency_counts_both():
     efficiency = ppl_cnn.diagnose(draws, maps=False).efficiency
     assert efficiency.forward_passes == 2 * 30 * 18
     assert efficiency.transitions["global_acceptance_rate"] == pytest.approx(float(rate.mean()))
+
+
+def test_pools_are_chosen_where_enough_fresh_draws_count():
+    """Without a tilt the turns' angle stops at a quarter, and each draw is of one fresh draw."""
+    unit = ppl_cnn.ScoreFunction(lambda image: 1e-3 * jnp.sum(image), (2, 2, 1))
+    density = ppl_cnn.TiltedDensity(unit, ppl_cnn.Uniform())
+    settings = {"chains": 2, "draws": 40, "warmup": 64, "progress": False}
+    draws = ppl_cnn.draw(density, kernel="isir", **settings)
+    stats = draws["sample_stats"]
+    assert (stats["fresh_per_draw"] == 1).all()
+    assert (stats["forward_passes"][:, 0] == 16).all()
+    assert (stats["forward_passes"][:, 1:] == 1).all()
+    assert (stats["step_size"] <= math.pi / 2 + 1e-6).all()
+    # There is no Stein mean, and no gradient; the report still tells what a draw has cost.
+    assert (stats["n_steps"] == 0).all()
+    efficiency = ppl_cnn.diagnose(draws, maps=False).efficiency
+    assert efficiency.transitions["fresh_per_draw"] == 1
+    cost = 2 * (16 + 39) * FORWARD_COST
+    expected = pytest.approx(cost / efficiency.effective_draws)
+    assert efficiency.gradients_per_effective_draw == expected
 
 
 def test_the_gradients_that_are_held_have_the_mean_of_all():
