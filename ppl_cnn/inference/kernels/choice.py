@@ -224,7 +224,7 @@ class ChoiceTuning(NamedTuple):
             own[..., None] * trial.of_turn[..., None, :],
             own * trial.accepted[..., None],
             own,
-            _weighed(trial, quarter=own[..., 0]),
+            trial.weights.counted(fresh=own[..., 0], here=trial.tried),
         )
         now: Sums = jax.tree.map(jnp.add, self.now, new)
         begins = ended | (self.transitions == 0)
@@ -300,20 +300,6 @@ class ChoiceTuning(NamedTuple):
         transitions = transitions_to_a_gradient(fresh, self.period)
         worth = worth_of_fresh(efficiency, fresh, transitions)
         return jnp.where(efficiency >= LEAST_EFFICIENCY, worth, 0.0), fresh
-
-
-def _weighed(trial: Trial, *, quarter: Float[Array, "*unit"]) -> Weights:
-    """What a transition adds to the sums of weights.
-
-    Args:
-        trial: mean of all chains.
-        quarter: 1 where its turn was a quarter turn, to a fresh draw, otherwise 0.
-    """
-    fresh, draws, here, squared, places = trial.weights
-    places = trial.tried * places
-    return Weights(
-        quarter * fresh, quarter * draws, trial.tried * here, trial.tried * squared, places
-    )
 
 
 def _where(condition: Bool[Array, "*unit"], one: Sums, other: Sums) -> Sums:

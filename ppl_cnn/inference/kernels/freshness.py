@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, Int
 from ppl_cnn.work import FORWARD_COST
 
 LEAST_EFFICIENCY = 1 / 32
-"""Efficiency from which fresh draws are used. Of fewer, the warmup sees too few good ones to tell,
-and the largest pool holds less than eight."""
+"""Efficiency from which fresh draws are used. Below it, the warmup sees too few good ones to tell,
+and the largest pool holds eleven or fewer that count."""
 DRAW = 1 / 3
 """What a draw should be worth, of an independent one: as much as by turns, whose correlation is a
 half. With more fresh draws to a draw, more of them would be made in vain; with less, draws would be
@@ -68,6 +68,21 @@ class Weights(NamedTuple):
         )
         one = jnp.ones_like(old)
         return cls(new.mean(axis=-1), one, old, old**2, one)
+
+    def counted(self, *, fresh: Float[Array, "*unit"], here: Float[Array, "*unit"]) -> "Weights":
+        """The sums with each part as often as given.
+
+        Args:
+            fresh: 1 to count fresh draws, 0 to leave them out.
+            here: the same of places.
+        """
+        return Weights(
+            fresh * self.fresh,
+            fresh * self.draws,
+            here * self.here,
+            here * self.squared,
+            here * self.places,
+        )
 
     def about(self, shift: Float[Array, "*unit"]) -> "Weights":
         """The sums of weights about another centre.

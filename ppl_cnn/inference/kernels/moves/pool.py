@@ -11,7 +11,7 @@ member's arc, and goes on by equal steps; where it comes to lie, the draw is tak
 is drawn as often as its weight says, rounded up or down, and draws of one member follow each other.
 
 While draws are taken from a pool, the next one's members are made, so that each transition takes
-as many forward passes. Of a member its tilt is kept, and the key that makes it again.
+as many forward passes. A member's tilt is kept, and the key that makes it again.
 
 Source: i-SIR: Andrieu, Lee, Vihola, Uniform ergodicity of the iterated conditional SMC and
 geometric ergodicity of particle Gibbs samplers, Bernoulli 24, 2018; all members of a proposal set
